@@ -1,0 +1,25 @@
+//! Generates the protobuf messages and services. protox compiles the `.proto`
+//! files, so that no system `protoc` is needed; an engine-only build
+//! (`--no-default-features`) generates nothing.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    #[cfg(feature = "client")]
+    generate()?;
+    Ok(())
+}
+
+#[cfg(feature = "client")]
+fn generate() -> Result<(), Box<dyn std::error::Error>> {
+    let files = protox::compile(
+        [
+            "galaxy/backend/push/v1/push.proto",
+            "galaxy/push/publisher/v1/publisher.proto",
+        ],
+        ["proto"],
+    )?;
+    tonic_prost_build::configure()
+        .bytes(".galaxy.backend.push.v1.ClientEvent.payload")
+        .compile_fds(files)?;
+    Ok(())
+}

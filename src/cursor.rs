@@ -1,0 +1,345 @@
+//! Where an event stands in the stream: [`Epoch`], [`Seq`], and the [`Cursor`]
+//! that joins them and that gateways keep as text.
+//!
+//! The text form is 24 ASCII characters, `EEEEEEEEEE-SSSSSSSSSSSSS`: ten
+//! characters of epoch, a dash, thirteen of sequence, both big-endian Crockford
+//! base32 in upper case, padded with `0`. The alphabet is in ASCII order and
+//! every field has a fixed width, so comparing two texts compares
+//! `(epoch, sequence)`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Crockford's base32 digits, in ASCII order.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// What [`DIGITS`] maps back to; [`NOT_A_DIGIT`] everywhere else.
+const VALUES: [u8; 256] = {
+    let mut values = [NOT_A_DIGIT; 256];
+    let mut i = 0;
+    while i < DIGITS.len() {
+        values[DIGITS[i] as usize] = i as u8;
+        i += 1;
+    }
+    values
+};
+const NOT_A_DIGIT: u8 = 0x80;
+
+const EPOCH_CHARS: usize = 10;
+const SEQ_CHARS: usize = 13;
+
+/// A position in one engine's stream: the number of the event that stands
+/// there. The first event is 1; [`Seq::ZERO`] is the position before it.
+/// Sequences are dense, so the distance of two is the number of events between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(u64);
+
+impl Seq {
+    /// The position before the first event.
+    pub const ZERO: Seq = Seq(0);
+
+    /// The position with this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Seq(number)
+    }
+
+    /// The number itself.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// When an engine was born, in milliseconds since 1970 (48 bits). Sequences of
+/// different epochs have nothing to do with one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The latest epoch that fits: 48 bits of milliseconds, the year 10889.
+    pub const MAX: Epoch = Epoch((1 << 48) - 1);
+
+    /// The epoch of an engine born `millis` milliseconds after 1970, or `None`
+    /// if that needs more than 48 bits.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Option<Self> {
+        if millis > Self::MAX.0 {
+            None
+        } else {
+            Some(Epoch(millis))
+        }
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub const fn millis(self) -> u64 {
+        self.0
+    }
+}
+
+/// The place of one event in the stream of one engine.
+///
+/// ```
+/// use galaxy_push::cursor::{Cursor, Epoch, Seq};
+///
+/// let epoch = Epoch::from_millis(1_700_000_000_000).expect("fits in 48 bits");
+/// let cursor = Cursor::new(epoch, Seq::new(42));
+/// let text = cursor.to_string();
+/// assert_eq!(text, "01HF7YAT00-000000000001A");
+/// assert_eq!(text.parse(), Ok(cursor));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cursor {
+    epoch: Epoch,
+    seq: Seq,
+}
+
+impl Cursor {
+    /// The length of every cursor's text, in bytes.
+    pub const TEXT_BYTES: usize = EPOCH_CHARS + 1 + SEQ_CHARS;
+
+    /// The place `seq` of the engine born at `epoch`.
+    #[must_use]
+    pub const fn new(epoch: Epoch, seq: Seq) -> Self {
+        Cursor { epoch, seq }
+    }
+
+    /// The engine's birth.
+    #[must_use]
+    pub const fn epoch(self) -> Epoch {
+        self.epoch
+    }
+
+    /// The place in that engine's stream.
+    #[must_use]
+    pub const fn seq(self) -> Seq {
+        self.seq
+    }
+
+    /// The text form, without allocating.
+    #[must_use]
+    pub fn to_text(self) -> CursorText {
+        let mut text = [b'-'; Self::TEXT_BYTES];
+        let mut rest = self.epoch.0;
+        for digit in text[..EPOCH_CHARS].iter_mut().rev() {
+            *digit = DIGITS[(rest & 31) as usize];
+            rest >>= 5;
+        }
+        let mut rest = self.seq.0;
+        for digit in text[EPOCH_CHARS + 1..].iter_mut().rev() {
+            *digit = DIGITS[(rest & 31) as usize];
+            rest >>= 5;
+        }
+        CursorText(text)
+    }
+
+    /// Reads the text form. Strict: exactly 24 bytes, upper case, no look-alike
+    /// letters. Never panics and never allocates.
+    ///
+    /// # Errors
+    ///
+    /// [`ParseCursorError`] says what is wrong and at which byte.
+    pub const fn parse(text: &[u8]) -> Result<Self, ParseCursorError> {
+        if text.len() != Self::TEXT_BYTES {
+            return Err(ParseCursorError::Length { bytes: text.len() });
+        }
+        if text[EPOCH_CHARS] != b'-' {
+            return Err(ParseCursorError::Character { at: EPOCH_CHARS });
+        }
+        let (epoch, bad) = decode(text, 0, EPOCH_CHARS);
+        let (seq, bad_seq) = decode(text, EPOCH_CHARS + 1, Self::TEXT_BYTES);
+        if (bad | bad_seq) & NOT_A_DIGIT != 0 {
+            return Err(ParseCursorError::Character {
+                at: first_non_digit(text),
+            });
+        }
+        if epoch > Epoch::MAX.0 {
+            return Err(ParseCursorError::Overflow { field: "epoch" });
+        }
+        // Thirteen characters carry 65 bits; the first may use four of its five.
+        if VALUES[text[EPOCH_CHARS + 1] as usize] > 0x0F {
+            return Err(ParseCursorError::Overflow { field: "sequence" });
+        }
+        Ok(Cursor {
+            epoch: Epoch(epoch),
+            seq: Seq(seq),
+        })
+    }
+}
+
+/// The number that `text[from..to]` spells (its low 64 bits), and all the looked
+/// up values or-ed together: [`NOT_A_DIGIT`] in it means that one was none.
+const fn decode(text: &[u8], from: usize, to: usize) -> (u64, u8) {
+    let mut number = 0u64;
+    let mut seen = 0u8;
+    let mut i = from;
+    while i < to {
+        let value = VALUES[text[i] as usize];
+        seen |= value;
+        number = (number << 5) | (value & 31) as u64;
+        i += 1;
+    }
+    (number, seen)
+}
+
+const fn first_non_digit(text: &[u8]) -> usize {
+    let mut i = 0;
+    while i < text.len() {
+        if i != EPOCH_CHARS && VALUES[text[i] as usize] == NOT_A_DIGIT {
+            return i;
+        }
+        i += 1;
+    }
+    i
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.to_text().as_str())
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ParseCursorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
+        Cursor::parse(text.as_bytes())
+    }
+}
+
+/// A cursor's text, on the stack.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CursorText([u8; Cursor::TEXT_BYTES]);
+
+impl CursorText {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Only `Cursor::to_text` makes one, out of ASCII digits and a dash.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The text's bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; Cursor::TEXT_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CursorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for CursorText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a text is not a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseCursorError {
+    /// It has another length than every cursor has.
+    #[error(
+        "a cursor has {} characters, this has {bytes} bytes",
+        Cursor::TEXT_BYTES
+    )]
+    Length {
+        /// The text's length in bytes.
+        bytes: usize,
+    },
+    /// A byte that does not belong there.
+    #[error(
+        "byte {at} is not what a cursor has there (upper-case Crockford base32, and a dash at {EPOCH_CHARS})"
+    )]
+    Character {
+        /// The byte's offset.
+        at: usize,
+    },
+    /// A field with more bits than it may have.
+    #[error("the {field} is larger than a cursor can hold")]
+    Overflow {
+        /// `epoch` (48 bits) or `sequence` (64 bits).
+        field: &'static str,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cursor(epoch: u64, seq: u64) -> Cursor {
+        Cursor::new(Epoch::from_millis(epoch).unwrap(), Seq::new(seq))
+    }
+
+    #[test]
+    fn extremes_have_the_expected_text() {
+        assert_eq!(cursor(0, 0).to_string(), "0000000000-0000000000000");
+        assert_eq!(
+            cursor(Epoch::MAX.millis(), u64::MAX).to_string(),
+            "7ZZZZZZZZZ-FZZZZZZZZZZZZ"
+        );
+    }
+
+    #[test]
+    fn anything_but_the_exact_form_is_refused() {
+        use ParseCursorError::{Character, Length, Overflow};
+        let parse = |text: &str| text.parse::<Cursor>();
+        assert_eq!(parse(""), Err(Length { bytes: 0 }));
+        assert_eq!(
+            parse("0000000000-00000000000000"),
+            Err(Length { bytes: 25 })
+        );
+        assert_eq!(parse("0000000000_0000000000000"), Err(Character { at: 10 }));
+        assert_eq!(parse("000000000a-0000000000000"), Err(Character { at: 9 }));
+        for look_alike in ["I", "L", "O", "U", "l", "o", "-", " ", "\0", "\u{7f}"] {
+            let text = format!("0000000000-000000000000{look_alike}");
+            assert_eq!(parse(&text), Err(Character { at: 23 }), "{text:?}");
+        }
+        assert_eq!(
+            parse("8000000000-0000000000000"),
+            Err(Overflow { field: "epoch" })
+        );
+        assert_eq!(
+            parse("0000000000-G000000000000"),
+            Err(Overflow { field: "sequence" })
+        );
+        assert_eq!(Epoch::from_millis(1 << 48), None);
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(epoch in 0..=Epoch::MAX.millis(), seq: u64) {
+            let cursor = cursor(epoch, seq);
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn text_order_is_cursor_order(
+            a in (0..=Epoch::MAX.millis(), any::<u64>()),
+            b in (0..=Epoch::MAX.millis(), any::<u64>()),
+            same_epoch: bool,
+        ) {
+            let (a, b) = (cursor(a.0, a.1), cursor(if same_epoch { a.0 } else { b.0 }, b.1));
+            prop_assert_eq!(a.to_text().cmp(&b.to_text()), a.cmp(&b));
+        }
+
+        #[test]
+        fn what_parses_prints_back_the_same(text in "[0-9A-Za-z]{10}-[0-9A-Za-z]{13}") {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A backend's push channel: every gateway gets every event, in one order, over
+//! one stream, and resumes where it stopped.
+//!
+//! # Words
+//!
+//! - An **event** is one `PushEvent`, as a producer encoded it ([`event`]).
+//! - A **frame** is that event as it goes over the wire: a gRPC length prefix,
+//!   the producer's bytes, the cursor.
+//! - A **cursor** names an event's place in the stream ([`cursor`]).
+//! - The **ring** keeps the newest frames, in **segments**; its newest event is
+//!   the **head** ([`engine`]).
+//! - A **gateway** holds one **subscription**, under its own id; subscribing
+//!   again under the same id **takes over**.
+//! - A subscriber's **lag** is how many events it has yet to read; when the ring
+//!   has dropped some of them, it is **lapped** and told how many.
+//!
+//! # Rooms
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`cursor`] | epoch, sequence, cursor and its text |
+//! | [`event`] | what a publishable event is, checked without decoding |
+//! | [`engine`] | the ring, its publishers and subscribers; no I/O |
+//! | [`clock`] | where the engine's milliseconds come from |
+//! | [`edge`] | the gRPC services over an engine |
+//! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
+//! | [`config`] | the settings of a server, checked once |
+//! | [`server`] | the composition root: an engine, its edge, its end |
+//! | [`cli`] | the command line, a file for each subcommand |
+//! | [`proto`] | generated code |
+
+pub mod clock;
+pub mod cursor;
+pub mod engine;
+pub mod event;
+
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "client")]
+pub mod proto;
+
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod edge;
+#[cfg(feature = "server")]
+pub mod server;

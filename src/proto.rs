@@ -1,0 +1,31 @@
+//! The generated messages and services, under short names: [`push`] is the
+//! contract with the gateways, [`publisher`] the producers' side.
+
+pub use galaxy::backend::push::v1 as push;
+pub use galaxy::push::publisher::v1 as publisher;
+
+// Generated code refers from one package to another by the packages' nesting.
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code: its documentation is the .proto files"
+)]
+mod galaxy {
+    pub mod backend {
+        pub mod push {
+            pub mod v1 {
+                tonic::include_proto!("galaxy.backend.push.v1");
+            }
+        }
+    }
+    pub mod push {
+        pub mod publisher {
+            pub mod v1 {
+                tonic::include_proto!("galaxy.push.publisher.v1");
+            }
+        }
+    }
+}
