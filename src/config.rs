@@ -1,1 +1,358 @@
-//! To be written.
+//! The settings of a server, plain values that are checked once, and the
+//! [`Address`]es that it and its clients use.
+//!
+//! Nothing here reads the command line or the environment: `cli` does, and
+//! whoever embeds the server fills in a [`Config`] directly.
+
+mod address;
+
+use std::time::Duration;
+
+pub use address::{Address, ParseAddressError};
+
+/// How a server behaves. [`Config::default`] is a server on the loopback
+/// interface that keeps five minutes of events in at most 256 MiB.
+///
+/// ```
+/// use galaxy_push::config::{Address, Config};
+///
+/// let config = Config {
+///     listen: "0.0.0.0:50051".parse()?,
+///     publish_listen: Address::Unix("/run/galaxy-push.sock".into()),
+///     ..Config::default()
+/// };
+/// config.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where gateways subscribe. Default `127.0.0.1:50051`. Whoever reaches it
+    /// sees every user's events: widen it only inside a trusted network.
+    pub listen: Address,
+
+    /// Where producers publish. Default `127.0.0.1:50052`. Whoever reaches it
+    /// can write to every user's devices and revoke every session: it is kept
+    /// apart from [`listen`](Self::listen) so that it can stay closer to home.
+    pub publish_listen: Address,
+
+    /// How many events the ring keeps at most. Default 1,048,576.
+    ///
+    /// Higher: a gateway can stay away longer and still resume, as far as
+    /// [`max_bytes`](Self::max_bytes) and [`window`](Self::window) allow too.
+    /// Lower: slow or absent gateways are lapped earlier.
+    pub max_events: u64,
+
+    /// How many bytes of memory the ring takes at most. Default 256 MiB.
+    ///
+    /// Higher: more history to resume from, more memory. Lower: large events
+    /// push each other out sooner, and a gateway that is slow for a moment is
+    /// lapped by a burst that would have fitted.
+    pub max_bytes: u64,
+
+    /// How large one event may be, in bytes of its encoded `PushEvent` without
+    /// the cursor. Default 64 KiB.
+    ///
+    /// Higher: single events may take longer to send, delaying all that stand
+    /// behind them, and a gateway's client must accept messages that large
+    /// (many refuse more than 4 MiB by default). Lower: producers see more
+    /// refusals.
+    pub max_event_bytes: usize,
+
+    /// How old the next event may be for a cursor to resume. Default 5 minutes.
+    ///
+    /// Higher: a gateway that comes back late is brought up to date instead of
+    /// starting fresh, with messages that may no longer matter. Lower: it
+    /// starts fresh earlier and is told what it missed. Zero: only a gateway
+    /// that missed nothing resumes. A stream that is open is not affected.
+    pub window: Duration,
+
+    /// How many gateways may be subscribed at once. Default 10,000.
+    ///
+    /// Higher: more file descriptors and memory under a reconnect storm.
+    /// Lower: gateways beyond it are refused with `RESOURCE_EXHAUSTED`.
+    pub max_subscribers: usize,
+
+    /// How long a gateway may take nothing from a full connection before it is
+    /// cut. Default 30 seconds.
+    ///
+    /// Higher: gateways survive longer pauses, and those that are gone without
+    /// a word pin memory for longer. Lower: dead ones are found earlier, and
+    /// slow networks cut streams that would have recovered.
+    pub stall_timeout: Duration,
+
+    /// How long a stop waits for gateways to receive what was published.
+    /// Default 10 seconds.
+    ///
+    /// Higher: slow gateways lose nothing at a restart, which takes longer.
+    /// Lower: the process ends sooner; whoever was cut short resumes elsewhere.
+    /// Zero: streams end at once.
+    pub shutdown_grace: Duration,
+
+    /// How many threads serve connections. Default (`None`): as many as the
+    /// machine has cores.
+    ///
+    /// Higher than the cores: more context switches for nothing. Lower: leaves
+    /// cores to the backend beside it.
+    pub worker_threads: Option<usize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: Address::Tcp("127.0.0.1:50051".to_owned()),
+            publish_listen: Address::Tcp("127.0.0.1:50052".to_owned()),
+            max_events: 1_048_576,
+            max_bytes: 256 << 20,
+            max_event_bytes: 64 << 10,
+            window: Duration::from_secs(5 * 60),
+            max_subscribers: 10_000,
+            stall_timeout: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(10),
+            worker_threads: None,
+        }
+    }
+}
+
+impl Config {
+    /// Above this, [`max_bytes`](Self::max_bytes) is a mistake (16 TiB).
+    pub const MAX_BYTES: u64 = 1 << 44;
+    /// The largest [`max_event_bytes`](Self::max_event_bytes) (64 MiB).
+    pub const MAX_EVENT_BYTES: usize = 64 << 20;
+    /// The longest duration that any setting takes (365 days).
+    pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    /// The most [`worker_threads`](Self::worker_threads).
+    pub const MAX_WORKER_THREADS: usize = 1024;
+
+    /// Checks every setting, and those that limit one another.
+    ///
+    /// What can only be known by trying (is the port free, does the ring's
+    /// memory suffice for its segments) is found out when the server is bound.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that cannot work, and why.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        use Setting as S;
+        let fail = |setting, reason: String| Err(ConfigError { setting, reason });
+
+        for (setting, address) in [
+            (S::Listen, &self.listen),
+            (S::PublishListen, &self.publish_listen),
+        ] {
+            if let Err(error) = address.check() {
+                return fail(setting, error.to_string());
+            }
+        }
+        let same = self.listen == self.publish_listen;
+        if same && !matches!(&self.listen, Address::Tcp(at) if at.ends_with(":0")) {
+            return fail(
+                S::PublishListen,
+                format!(
+                    "{} is where gateways subscribe already: producers need an address of their own",
+                    self.publish_listen
+                ),
+            );
+        }
+
+        at_least_one(S::MaxEvents, self.max_events)?;
+        at_least_one(S::MaxBytes, self.max_bytes)?;
+        at_least_one(S::MaxEventBytes, self.max_event_bytes as u64)?;
+        at_least_one(S::MaxSubscribers, self.max_subscribers as u64)?;
+        if self.max_bytes > Self::MAX_BYTES {
+            return fail(S::MaxBytes, "more than 16TiB cannot be meant".to_owned());
+        }
+        if self.max_event_bytes > Self::MAX_EVENT_BYTES {
+            return fail(
+                S::MaxEventBytes,
+                "more than 64MiB an event is not supported".to_owned(),
+            );
+        }
+        if self.max_event_bytes as u64 > self.max_bytes {
+            return fail(
+                S::MaxEventBytes,
+                format!(
+                    "one event of {} bytes would not fit into a ring of {} bytes",
+                    self.max_event_bytes, self.max_bytes
+                ),
+            );
+        }
+
+        for (setting, duration) in [
+            (S::Window, self.window),
+            (S::StallTimeout, self.stall_timeout),
+            (S::ShutdownGrace, self.shutdown_grace),
+        ] {
+            if duration > Self::MAX_DURATION {
+                return fail(setting, "longer than 365 days".to_owned());
+            }
+        }
+        if self.stall_timeout.is_zero() {
+            return fail(
+                S::StallTimeout,
+                "zero would cut every connection".to_owned(),
+            );
+        }
+
+        match self.worker_threads {
+            Some(0) => at_least_one(S::WorkerThreads, 0),
+            Some(threads) if threads > Self::MAX_WORKER_THREADS => fail(
+                S::WorkerThreads,
+                format!("more than {} threads", Self::MAX_WORKER_THREADS),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn at_least_one(setting: Setting, number: u64) -> Result<(), ConfigError> {
+    if number == 0 {
+        return Err(ConfigError {
+            setting,
+            reason: "it must be at least 1".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// A [`Config`] that cannot work: which setting, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", setting.name())]
+pub struct ConfigError {
+    setting: Setting,
+    reason: String,
+}
+
+impl ConfigError {
+    /// The setting at fault.
+    #[must_use]
+    pub fn setting(&self) -> Setting {
+        self.setting
+    }
+
+    /// Why it cannot work, without the setting's name.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// The fields of [`Config`], to say which one is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "each is the field of `Config` of its name")]
+pub enum Setting {
+    Listen,
+    PublishListen,
+    MaxEvents,
+    MaxBytes,
+    MaxEventBytes,
+    Window,
+    MaxSubscribers,
+    StallTimeout,
+    ShutdownGrace,
+    WorkerThreads,
+}
+
+impl Setting {
+    /// The field's name, such as `max_events`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Setting::Listen => "listen",
+            Setting::PublishListen => "publish_listen",
+            Setting::MaxEvents => "max_events",
+            Setting::MaxBytes => "max_bytes",
+            Setting::MaxEventBytes => "max_event_bytes",
+            Setting::Window => "window",
+            Setting::MaxSubscribers => "max_subscribers",
+            Setting::StallTimeout => "stall_timeout",
+            Setting::ShutdownGrace => "shutdown_grace",
+            Setting::WorkerThreads => "worker_threads",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_pass() {
+        assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_be_zero_is_refused_by_name() {
+        let zero = "it must be at least 1";
+        assert_eq!(refused(|c| c.max_events = 0), format!("max_events: {zero}"));
+        assert_eq!(refused(|c| c.max_bytes = 0), format!("max_bytes: {zero}"));
+        assert_eq!(
+            refused(|c| c.max_event_bytes = 0),
+            format!("max_event_bytes: {zero}")
+        );
+        assert_eq!(
+            refused(|c| c.max_subscribers = 0),
+            format!("max_subscribers: {zero}")
+        );
+        assert_eq!(
+            refused(|c| c.worker_threads = Some(0)),
+            format!("worker_threads: {zero}")
+        );
+        assert!(refused(|c| c.stall_timeout = Duration::ZERO).starts_with("stall_timeout: "));
+    }
+
+    #[test]
+    fn what_may_be_zero_passes() {
+        let config = Config {
+            window: Duration::ZERO,
+            shutdown_grace: Duration::ZERO,
+            ..Config::default()
+        };
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn absurd_sizes_and_durations_are_refused() {
+        assert!(refused(|c| c.max_bytes = u64::MAX).starts_with("max_bytes: "));
+        assert!(refused(|c| c.max_event_bytes = 65 << 20).starts_with("max_event_bytes: "));
+        assert!(refused(|c| c.window = Duration::MAX).starts_with("window: "));
+        assert!(refused(|c| c.shutdown_grace = Duration::MAX).starts_with("shutdown_grace: "));
+        assert!(refused(|c| c.worker_threads = Some(1025)).starts_with("worker_threads: "));
+    }
+
+    #[test]
+    fn an_event_must_fit_into_the_ring() {
+        let error = refused(|c| {
+            c.max_bytes = 1000;
+            c.max_event_bytes = 1001;
+        });
+        assert_eq!(
+            error,
+            "max_event_bytes: one event of 1001 bytes would not fit into a ring of 1000 bytes"
+        );
+    }
+
+    #[test]
+    fn both_doors_at_one_address_are_refused_unless_the_port_is_chosen_later() {
+        assert!(refused(|c| c.publish_listen = c.listen.clone()).starts_with("publish_listen: "));
+        let any_port = Address::Tcp("127.0.0.1:0".to_owned());
+        let config = Config {
+            listen: any_port.clone(),
+            publish_listen: any_port,
+            ..Config::default()
+        };
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn an_address_made_by_hand_is_checked_too() {
+        let error = refused(|c| c.listen = Address::Tcp("nowhere".to_owned()));
+        assert!(error.starts_with("listen: "), "{error}");
+    }
+}

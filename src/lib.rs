@@ -37,12 +37,12 @@ pub mod event;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
+pub mod config;
+#[cfg(feature = "client")]
 pub mod proto;
 
 #[cfg(feature = "server")]
 pub mod cli;
-#[cfg(feature = "server")]
-pub mod config;
 #[cfg(feature = "server")]
 pub mod edge;
 #[cfg(feature = "server")]
