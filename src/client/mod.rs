@@ -1,1 +1,59 @@
-//! To be written.
+//! The gateway's side of the channel: subscribe, stay subscribed, keep the
+//! cursor, and know of every gap.
+//!
+//! A [`Gateway`] owns one subscription and yields what happens to it, one
+//! [`Item`] after the other: it connected, an event came, a gap opened, the
+//! connection broke and will be tried again. It reconnects by itself, with a
+//! jittered exponential [`Backoff`], and resumes from the last event that its
+//! caller called *processed*, not from the last that it handed out: what was
+//! under way when a connection broke comes again.
+//!
+//! # What the caller keeps
+//!
+//! The gateway persists nothing. A caller that must survive its own restart
+//! writes down two kinds of cursors, each before it asks for the next item:
+//!
+//! - that of every [`Item::Event`], after it has done with the event what it
+//!   does, and
+//! - the start cursor of every [`Item::Connected`], so that it can resume even
+//!   if it ends before its first event.
+//!
+//! # Gaps
+//!
+//! A gap is announced once, by [`Item::Gap`], at the moment when its size is
+//! final: when the server answers a (re)subscription with a fresh start, though
+//! a cursor was requested. It counts from the last processed event to the new
+//! start, and it comes *before* the [`Item::Connected`] whose cursor, once
+//! persisted, would make the gap invisible: a caller that dies between the two
+//! is told again.
+//!
+//! A stream that ends with `OUT_OF_RANGE` carries a count too: what the ring
+//! had dropped at that moment. That is no gap yet, and never one of its own. By
+//! the time of the next subscription more events may have been missed, and only
+//! then it is known how many; or the cursor may resume after all, if the server
+//! still has what comes after it. So that count is reported with the
+//! [`Item::Disconnected`], at once, for whoever wants to act early, and is
+//! contained in the count of the [`Item::Gap`] that follows: never add them.
+//!
+//! # What a stream promises
+//!
+//! Events arrive without holes, repeats or disorder, from the start cursor on.
+//! The gateway checks it. A stream that breaks it is dropped and resumed from
+//! the last processed event, which repairs what the connection did wrong
+//! without losing an event; the [`Disconnect::Violation`] says what was seen.
+
+mod backoff;
+mod channel;
+mod gateway;
+mod item;
+mod start;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use backoff::Backoff;
+pub use channel::{ConnectError, MAX_MESSAGE_BYTES, connect};
+pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
+pub use item::{Disconnect, Gap, Item, Stopped, Violation};
+pub use start::{Reason, Resume, Start};
+pub use status::status_line;

@@ -1,0 +1,419 @@
+//! [`Gateway`]: one subscription that outlives its connections.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use super::backoff::Backoff;
+use super::channel::{ConnectError, MAX_MESSAGE_BYTES, connect};
+use super::item::{Disconnect, Gap, Item, Stopped, Violation};
+use super::start::{self, Resume, Start};
+use crate::config::Address;
+use crate::cursor::{Cursor, Seq};
+use crate::proto::push::push_client::PushClient;
+use crate::proto::push::{GatewaySubscribeRequest, PushEvent};
+
+/// The longest `gateway_client_id`, in bytes.
+const MAX_ID_BYTES: usize = 256;
+
+/// A subscription under one gateway id, kept up across connections.
+///
+/// ```no_run
+/// use galaxy_push::client::{Gateway, Item, Stopped};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut gateway = Gateway::builder("gateway-7", "127.0.0.1:50051".parse()?)
+///     .cursor(None) // or what an earlier run persisted
+///     .build()?;
+/// let stopped: Stopped = loop {
+///     match gateway.next().await {
+///         Ok(Item::Gap(gap)) => println!("missed {:?} events: {}", gap.missed, gap.reason),
+///         Ok(Item::Connected(start)) => println!("persist {}", start.cursor),
+///         Ok(Item::Event { cursor, event }) => {
+///             println!("{event:?}; then persist {cursor}");
+///             gateway.processed(cursor);
+///         }
+///         Ok(Item::Disconnected { cause, retry_in }) => println!("{cause}, again in {retry_in:?}"),
+///         Ok(_) => {}
+///         Err(stopped) => break stopped,
+///     }
+/// };
+/// # Err(stopped.into())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Gateway {
+    settings: Builder,
+    /// Where a new subscription goes on: the last processed event, or the start
+    /// of a stream of which none is processed yet.
+    processed: Option<Cursor>,
+    /// The last event that was handed out since the last fresh start: what can
+    /// be processed ends here.
+    handed_out: Option<Cursor>,
+    state: State,
+    /// What is to be told before anything else happens.
+    told_next: VecDeque<Item>,
+}
+
+enum State {
+    Waiting {
+        until: Instant,
+    },
+    /// The attempt is kept between calls of `next`, so that a caller who often
+    /// stops waiting does not start it over each time.
+    Subscribing(Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>),
+    Streaming(Box<Stream>),
+    Stopped(Stopped),
+}
+
+/// An accepted subscription.
+struct Answer {
+    start: Start,
+    missed: Option<u64>,
+    requested: Option<Cursor>,
+    stream: Stream,
+}
+
+struct Stream {
+    events: Streaming<PushEvent>,
+    /// Held because the connection may end with its last handle.
+    _connection: PushClient<Channel>,
+    since: Instant,
+    last: Cursor,
+}
+
+enum Failure {
+    Retry(Disconnect),
+    Stop(Stopped),
+}
+
+/// What to do when a newer subscription takes the id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTakeover {
+    /// Stop, with [`Stopped::TakenOver`].
+    #[default]
+    Stop,
+    /// Wait and take the id back. Sensible only where the other is known to
+    /// stop.
+    Retry,
+}
+
+/// How a [`Gateway`] subscribes. Made by [`Gateway::builder`].
+#[derive(Clone, Debug)]
+pub struct Builder {
+    id: String,
+    address: Address,
+    cursor: Option<Cursor>,
+    backoff: Backoff,
+    on_takeover: OnTakeover,
+    answer_timeout: Duration,
+}
+
+impl Builder {
+    /// Where to go on: the cursor that an earlier run persisted. Default
+    /// `None`: begin with whatever is published next.
+    #[must_use]
+    pub fn cursor(mut self, cursor: Option<Cursor>) -> Self {
+        self.cursor = cursor;
+        self
+    }
+
+    /// How long to wait between attempts. Default [`Backoff::default`].
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// What to do when another subscription takes the id. Default
+    /// [`OnTakeover::Stop`].
+    #[must_use]
+    pub fn on_takeover(mut self, on_takeover: OnTakeover) -> Self {
+        self.on_takeover = on_takeover;
+        self
+    }
+
+    /// How long one attempt may take, from connecting to the server's answer.
+    /// Default 10 seconds. The server answers at once, so only what the network
+    /// needs matters; there is no limit on how long a stream may be silent.
+    #[must_use]
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.answer_timeout = timeout;
+        self
+    }
+
+    /// The gateway. It connects when it is first asked for an item.
+    ///
+    /// # Errors
+    ///
+    /// An id that no server accepts, or an address that is none.
+    pub fn build(self) -> Result<Gateway, BuildError> {
+        check_id(&self.id)?;
+        self.address.check().map_err(ConnectError::from)?;
+        Ok(Gateway {
+            processed: self.cursor,
+            handed_out: self.cursor,
+            state: State::Waiting {
+                until: Instant::now(),
+            },
+            told_next: VecDeque::new(),
+            settings: self,
+        })
+    }
+}
+
+fn check_id(id: &str) -> Result<(), BuildError> {
+    if id.is_empty() {
+        return Err(BuildError::EmptyId);
+    }
+    if id.len() > MAX_ID_BYTES {
+        return Err(BuildError::LongId { bytes: id.len() });
+    }
+    if id.chars().any(char::is_control) {
+        return Err(BuildError::ControlInId);
+    }
+    Ok(())
+}
+
+/// Why there is no gateway with these settings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The id is empty.
+    #[error("the gateway id is empty")]
+    EmptyId,
+    /// The id is too long.
+    #[error("the gateway id has {bytes} bytes, at most {MAX_ID_BYTES} are possible")]
+    LongId {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The id has control characters in it.
+    #[error("the gateway id has control characters in it")]
+    ControlInId,
+    /// The address has not the form of one.
+    #[error(transparent)]
+    Address(#[from] ConnectError),
+}
+
+impl Gateway {
+    /// A gateway that will subscribe as `id` (1 to 256 bytes, no control
+    /// characters) at `address`. One id, one stream: a second subscription with
+    /// the same id ends the first.
+    #[must_use]
+    pub fn builder(id: impl Into<String>, address: Address) -> Builder {
+        Builder {
+            id: id.into(),
+            address,
+            cursor: None,
+            backoff: Backoff::default(),
+            on_takeover: OnTakeover::default(),
+            answer_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Where the next subscription would go on: the last processed event, or
+    /// the start of a stream of which none is processed yet.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.processed
+    }
+
+    /// This event and all before it are processed: never ask for them again.
+    ///
+    /// What is behind the last processed event, was not handed out, or belongs
+    /// to a stream that a fresh start has replaced changes nothing.
+    pub fn processed(&mut self, cursor: Cursor) {
+        let same_stream = |other: &Cursor| other.epoch() == cursor.epoch();
+        let handed_out = self
+            .handed_out
+            .filter(same_stream)
+            .is_some_and(|last| cursor <= last);
+        let forward = self
+            .processed
+            .filter(same_stream)
+            .is_some_and(|last| cursor > last);
+        if handed_out && forward {
+            self.processed = Some(cursor);
+        }
+    }
+
+    /// Waits for the next thing to happen.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`], when there is no sense in trying again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is lost when the future is dropped, and an attempt
+    /// to connect goes on in the next call.
+    pub async fn next(&mut self) -> Result<Item, Stopped> {
+        loop {
+            if let Some(item) = self.told_next.pop_front() {
+                return Ok(item);
+            }
+            match &mut self.state {
+                State::Waiting { until } => {
+                    tokio::time::sleep_until(*until).await;
+                    self.state = State::Subscribing(Box::pin(subscribe(
+                        self.settings.clone(),
+                        self.processed,
+                    )));
+                }
+                State::Subscribing(attempt) => match attempt.as_mut().await {
+                    Ok(answer) => self.subscribed(answer),
+                    Err(failure) => self.failed(failure),
+                },
+                State::Streaming(stream) => match stream.next().await {
+                    Ok((cursor, event)) => {
+                        // Repeats after a reconnect are below it.
+                        self.handed_out = self.handed_out.max(Some(cursor));
+                        return Ok(Item::Event { cursor, event });
+                    }
+                    Err(cause) => {
+                        self.settings.backoff.stream_lasted(stream.since.elapsed());
+                        self.failed(cause);
+                    }
+                },
+                State::Stopped(stopped) => return Err(stopped.clone()),
+            }
+        }
+    }
+
+    fn subscribed(&mut self, answer: Answer) {
+        let Answer {
+            start,
+            missed,
+            requested,
+            stream,
+        } = answer;
+        if start.resume == Resume::Fresh {
+            if requested.is_some() {
+                self.told_next.push_back(Item::Gap(Gap {
+                    missed,
+                    reason: start.reason.clone(),
+                }));
+            }
+            // From here on the old position is lost, and a reconnect before the
+            // first event must not begin at some later head.
+            self.processed = Some(start.cursor);
+            self.handed_out = Some(start.cursor);
+        }
+        self.told_next.push_back(Item::Connected(start));
+        self.state = State::Streaming(Box::new(stream));
+    }
+
+    fn failed(&mut self, failure: Failure) {
+        let cause = match failure {
+            Failure::Stop(Stopped::TakenOver(status))
+                if self.settings.on_takeover == OnTakeover::Retry =>
+            {
+                Disconnect::TakenOver(status)
+            }
+            Failure::Stop(stopped) => {
+                self.state = State::Stopped(stopped);
+                return;
+            }
+            Failure::Retry(cause) => cause,
+        };
+        let retry_in = self.settings.backoff.wait();
+        self.state = State::Waiting {
+            until: Instant::now() + retry_in,
+        };
+        self.told_next
+            .push_back(Item::Disconnected { cause, retry_in });
+    }
+}
+
+impl Stream {
+    /// The next event, checked to be the next one.
+    async fn next(&mut self) -> Result<(Cursor, PushEvent), Failure> {
+        let violation = |violation| Failure::Retry(Disconnect::Violation(violation));
+        let event = match self.events.message().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return Err(Failure::Retry(Disconnect::Ended)),
+            Err(status) => return Err(status.into()),
+        };
+        let after = self.last;
+        let Ok(cursor) = Cursor::parse(event.cursor.as_bytes()) else {
+            let text = event.cursor;
+            return Err(violation(Violation::Cursor { after, text }));
+        };
+        let next = after.seq().number().checked_add(1).map(Seq::new);
+        if cursor.epoch() != after.epoch() || Some(cursor.seq()) != next {
+            return Err(violation(Violation::Order { after, cursor }));
+        }
+        self.last = cursor;
+        Ok((cursor, event))
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let status = Box::new(status);
+        match status.code() {
+            Code::Aborted => Failure::Stop(Stopped::TakenOver(status)),
+            Code::InvalidArgument | Code::Unimplemented => Failure::Stop(Stopped::Refused(status)),
+            Code::OutOfRange => Failure::Retry(Disconnect::Lapped {
+                missed: start::missed(status.metadata()),
+                status,
+            }),
+            _ => Failure::Retry(Disconnect::Status(status)),
+        }
+    }
+}
+
+/// One attempt, from connecting to the server's answer.
+async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Answer, Failure> {
+    let limit = settings.answer_timeout;
+    let attempt = async {
+        let channel = connect(&settings.address).await.map_err(|error| {
+            // The address itself was checked when the gateway was built.
+            Failure::Retry(Disconnect::Unreachable(error))
+        })?;
+        let mut client = PushClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let request = GatewaySubscribeRequest {
+            gateway_client_id: settings.id.clone(),
+            cursor: requested.map_or_else(String::new, |cursor| cursor.to_string()),
+        };
+        let response = client.subscribe_push(request).await?;
+        let (start, missed) = Start::read(response.metadata(), requested)
+            .map_err(|violation| Failure::Stop(violation.into()))?;
+        Ok(Answer {
+            missed,
+            requested,
+            stream: Stream {
+                events: response.into_inner(),
+                _connection: client,
+                since: Instant::now(),
+                last: start.cursor,
+            },
+            start,
+        })
+    };
+    match tokio::time::timeout(limit, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::Retry(Disconnect::Timeout(limit))),
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Waiting { until } => f.debug_struct("Waiting").field("until", until).finish(),
+            State::Subscribing(_) => f.write_str("Subscribing"),
+            State::Streaming(stream) => f
+                .debug_struct("Streaming")
+                .field("last", &stream.last)
+                .finish(),
+            State::Stopped(stopped) => f.debug_tuple("Stopped").field(stopped).finish(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a [`Gateway`](super::Gateway) tells its caller: [`Item`]s, and at the
+//! end [`Stopped`].
+
+use std::time::Duration;
+
+use tonic::Status;
+
+use super::channel::ConnectError;
+use super::start::{Reason, Start};
+use super::status::status_line;
+use crate::cursor::Cursor;
+use crate::proto::push::PushEvent;
+
+/// One thing that happened to a subscription.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Item {
+    /// Events were missed and will not come. Precedes the
+    /// [`Connected`](Item::Connected) that made it known.
+    Gap(Gap),
+    /// The server accepted the subscription. Persist the start's cursor before
+    /// asking for the next item.
+    Connected(Start),
+    /// An event. When it is processed, tell the gateway so.
+    Event {
+        /// Its place in the stream.
+        cursor: Cursor,
+        /// The event as its producer made it, and its cursor as text.
+        event: PushEvent,
+    },
+    /// The subscription ended, or an attempt failed. The next one follows after
+    /// the wait; asking for the next item waits for it.
+    Disconnected {
+        /// What ended it.
+        cause: Disconnect,
+        /// How long until the next attempt.
+        retry_in: Duration,
+    },
+}
+
+/// Events that a gateway will never see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// How many, from the last processed event to the new start, or `None`
+    /// where nobody can know (the server forgot the stream that they were in).
+    pub missed: Option<u64>,
+    /// Why the server could not go on where the gateway stopped.
+    pub reason: Reason,
+}
+
+/// What ended a subscription that will be tried again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Disconnect {
+    /// There was no connection.
+    #[error(transparent)]
+    Unreachable(#[from] ConnectError),
+    /// The server did not answer the subscription in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// `OUT_OF_RANGE`: this gateway was too slow for the ring.
+    #[error(
+        "too slow, the server has dropped unread events: {}",
+        status_line(status)
+    )]
+    Lapped {
+        /// How many were dropped unread by then. The [`Gap`] of the next
+        /// subscription contains them; it may be larger.
+        missed: Option<u64>,
+        /// The whole status.
+        status: Box<Status>,
+    },
+    /// `ABORTED`: a newer subscription has this id. Only with
+    /// [`OnTakeover::Retry`](super::OnTakeover::Retry).
+    #[error("another gateway has taken over the id: {}", status_line(.0))]
+    TakenOver(Box<Status>),
+    /// The server, or the transport, ended it with this status.
+    #[error("{}", status_line(.0))]
+    Status(Box<Status>),
+    /// The stream ended as if all were said, with status `OK`. Something
+    /// between here and the server did that: the server always gives a reason.
+    #[error("the stream ended without a reason")]
+    Ended,
+    /// The stream broke its promise, and this side dropped it.
+    #[error("dropped the stream: {0}")]
+    Violation(Violation),
+}
+
+/// A promise that the server, or something before it, did not keep.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// The answer's initial metadata lacks this key, or it has no sense.
+    #[error("the answer has no valid {key:?} in its metadata: this is no galaxy-push server")]
+    Metadata {
+        /// The key.
+        key: &'static str,
+    },
+    /// The server says that it resumes, and starts somewhere else.
+    #[error("the server resumes at {start}, which is not the requested cursor")]
+    ResumedElsewhere {
+        /// What was asked for.
+        requested: Option<Cursor>,
+        /// What was answered.
+        start: Cursor,
+    },
+    /// An event's cursor has not the form of one.
+    #[error("the event after {after} has no valid cursor: {text:?}")]
+    Cursor {
+        /// The event before it.
+        after: Cursor,
+        /// The event's cursor.
+        text: String,
+    },
+    /// An event is not the next one.
+    #[error("the event {cursor} came after {after}")]
+    Order {
+        /// The event before it.
+        after: Cursor,
+        /// The event that came.
+        cursor: Cursor,
+    },
+}
+
+/// Why a gateway will not try again. It stays stopped: asking again gives the
+/// same answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// `ABORTED`: a newer subscription has this id. Whoever it is, two that
+    /// insist on one id only throw each other out.
+    #[error("another gateway has taken over the id: {}", status_line(.0))]
+    TakenOver(Box<Status>),
+    /// `INVALID_ARGUMENT` or `UNIMPLEMENTED`: the server will never accept this
+    /// subscription.
+    #[error("the server refuses the subscription: {}", status_line(.0))]
+    Refused(Box<Status>),
+    /// What answered is no server of this contract.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+}

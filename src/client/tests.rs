@@ -1,0 +1,577 @@
+//! A gateway against a server that plays a script, one act a subscription.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::metadata::MetadataMap;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use super::*;
+use crate::config::Address;
+use crate::cursor::{Cursor, Epoch, Seq};
+use crate::proto::push::push_event::Kind;
+use crate::proto::push::push_server::{Push, PushServer};
+use crate::proto::push::{ClientEvent, GatewaySubscribeRequest, PushEvent};
+
+/// What the server does with one subscription.
+enum Act {
+    Refuse(Status),
+    Stream(Vec<(&'static str, String)>, Vec<PushEvent>, End),
+}
+
+/// How a stream ends after its events.
+enum End {
+    Open,
+    Ok,
+    With(Status),
+}
+
+fn at(seq: u64) -> Cursor {
+    at_epoch(1_700_000_000_000, seq)
+}
+
+fn at_epoch(millis: u64, seq: u64) -> Cursor {
+    Cursor::new(Epoch::from_millis(millis).unwrap(), Seq::new(seq))
+}
+
+fn event(cursor: Cursor) -> PushEvent {
+    event_of(cursor.to_string(), 1)
+}
+
+fn event_of(cursor: String, payload_bytes: usize) -> PushEvent {
+    PushEvent {
+        kind: Some(Kind::ClientEvent(ClientEvent {
+            user_id: "u".to_owned(),
+            kind: "turn.ready".to_owned(),
+            payload: vec![b'x'; payload_bytes].into(),
+            ..ClientEvent::default()
+        })),
+        cursor,
+    }
+}
+
+fn metadata(resume: &str, reason: &str, start: Cursor) -> Vec<(&'static str, String)> {
+    vec![
+        ("push-resume", resume.to_owned()),
+        ("push-resume-reason", reason.to_owned()),
+        ("push-start-cursor", start.to_string()),
+    ]
+}
+
+/// A stream that starts at `start` and brings the next `count` events.
+fn stream(resume: &str, reason: &str, start: Cursor, count: u64, end: End) -> Act {
+    let events = (1..=count)
+        .map(|n| {
+            event(Cursor::new(
+                start.epoch(),
+                Seq::new(start.seq().number() + n),
+            ))
+        })
+        .collect();
+    Act::Stream(metadata(resume, reason, start), events, end)
+}
+
+fn with_missed(act: Act, missed: &str) -> Act {
+    let Act::Stream(mut metadata, events, end) = act else {
+        panic!("only a stream has metadata");
+    };
+    metadata.push(("push-missed", missed.to_owned()));
+    Act::Stream(metadata, events, end)
+}
+
+fn lapped(missed: &str) -> Status {
+    let mut trailers = MetadataMap::new();
+    trailers.insert("push-missed", missed.parse().unwrap());
+    Status::with_metadata(tonic::Code::OutOfRange, "lapped", trailers)
+}
+
+/// The server: its script, and the subscriptions that it saw.
+#[derive(Clone)]
+struct Theatre {
+    script: Arc<Mutex<VecDeque<Act>>>,
+    requests: Arc<Mutex<Vec<GatewaySubscribeRequest>>>,
+}
+
+#[tonic::async_trait]
+impl Push for Theatre {
+    type SubscribePushStream = Pin<Box<dyn Stream<Item = Result<PushEvent, Status>> + Send>>;
+
+    async fn subscribe_push(
+        &self,
+        request: Request<GatewaySubscribeRequest>,
+    ) -> Result<Response<Self::SubscribePushStream>, Status> {
+        self.requests.lock().unwrap().push(request.into_inner());
+        let act = self.script.lock().unwrap().pop_front();
+        match act {
+            None => Err(Status::unimplemented("the script is over")),
+            Some(Act::Refuse(status)) => Err(status),
+            Some(Act::Stream(metadata, events, end)) => {
+                let events = tokio_stream::iter(events.into_iter().map(Ok));
+                let stream: Self::SubscribePushStream = match end {
+                    End::Open => Box::pin(events.chain(tokio_stream::pending())),
+                    End::Ok => Box::pin(events),
+                    End::With(status) => Box::pin(events.chain(tokio_stream::once(Err(status)))),
+                };
+                let mut response = Response::new(stream);
+                for (key, value) in metadata {
+                    response.metadata_mut().insert(key, value.parse().unwrap());
+                }
+                Ok(response)
+            }
+        }
+    }
+}
+
+impl Theatre {
+    fn new(script: impl IntoIterator<Item = Act>) -> Self {
+        Theatre {
+            script: Arc::new(Mutex::new(script.into_iter().collect())),
+            requests: Arc::default(),
+        }
+    }
+
+    /// Plays on a port of its own, and answers the address.
+    async fn open(&self) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().to_string());
+        let service = PushServer::new(self.clone());
+        tokio::spawn(
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpIncoming::from(listener)),
+        );
+        address
+    }
+
+    fn requested_cursors(&self) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        requests.iter().map(|r| r.cursor.clone()).collect()
+    }
+}
+
+fn builder(address: Address) -> Builder {
+    let millisecond = Duration::from_millis(1);
+    Gateway::builder("g1", address).backoff(Backoff::new(millisecond, millisecond))
+}
+
+/// A gateway before a server that plays `script`.
+async fn play(cursor: Option<Cursor>, script: impl IntoIterator<Item = Act>) -> (Gateway, Theatre) {
+    let theatre = Theatre::new(script);
+    let address = theatre.open().await;
+    (builder(address).cursor(cursor).build().unwrap(), theatre)
+}
+
+/// Everything up to the end, as short words, each event processed when it comes.
+async fn told(gateway: &mut Gateway) -> (Vec<String>, Stopped) {
+    let mut told = Vec::new();
+    loop {
+        match gateway.next().await {
+            Ok(Item::Event { cursor, .. }) => {
+                gateway.processed(cursor);
+                told.push(cursor.seq().to_string());
+            }
+            Ok(Item::Gap(gap)) => told.push(format!("gap {:?} {}", gap.missed, gap.reason)),
+            Ok(Item::Connected(start)) => {
+                told.push(format!("{:?} {}", start.resume, start.cursor.seq()));
+            }
+            Ok(Item::Disconnected { cause, .. }) => told.push(match cause {
+                Disconnect::Lapped { missed, .. } => format!("lapped {missed:?}"),
+                Disconnect::Violation(violation) => violation.to_string(),
+                Disconnect::Status(status) => format!("{:?}", status.code()),
+                other => other.to_string(),
+            }),
+            Err(stopped) => return (told, stopped),
+        }
+    }
+}
+
+fn unavailable() -> Status {
+    Status::unavailable("stopping")
+}
+
+#[tokio::test]
+async fn resumes_after_the_last_processed_event() {
+    let (mut gateway, theatre) = play(
+        None,
+        [
+            stream("fresh", "no-cursor", at(5), 2, End::With(unavailable())),
+            stream("resumed", "requested", at(7), 1, End::Ok),
+        ],
+    )
+    .await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told,
+        [
+            "Fresh 5",
+            "6",
+            "7",
+            "Unavailable",
+            "Resumed 7",
+            "8",
+            "the stream ended without a reason"
+        ]
+    );
+    assert_eq!(
+        theatre.requested_cursors(),
+        ["".to_owned(), at(7).to_string(), at(8).to_string()]
+    );
+}
+
+#[tokio::test]
+async fn a_stream_without_an_event_resumes_at_its_start() {
+    let (mut gateway, theatre) =
+        play(None, [stream("fresh", "no-cursor", at(5), 0, End::Ok)]).await;
+    told(&mut gateway).await;
+    assert_eq!(
+        theatre.requested_cursors(),
+        ["".to_owned(), at(5).to_string()]
+    );
+    assert_eq!(gateway.cursor(), Some(at(5)));
+}
+
+#[tokio::test]
+async fn what_was_not_processed_comes_again() {
+    let (mut gateway, _theatre) = play(
+        None,
+        [
+            stream("fresh", "no-cursor", at(0), 3, End::Ok),
+            stream("resumed", "requested", at(1), 2, End::Open),
+        ],
+    )
+    .await;
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        if let Item::Event { cursor, .. } = gateway.next().await.unwrap() {
+            if seen.is_empty() {
+                gateway.processed(cursor);
+            }
+            seen.push(cursor.seq().number());
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 2, 3]);
+}
+
+#[tokio::test]
+async fn only_what_was_handed_out_can_be_processed() {
+    let (mut gateway, _theatre) = play(
+        Some(at(10)),
+        [stream("resumed", "requested", at(10), 3, End::Open)],
+    )
+    .await;
+    for _ in 0..3 {
+        gateway.next().await.unwrap();
+    }
+    gateway.processed(at(13));
+    assert_eq!(gateway.cursor(), Some(at(10)), "13 was not handed out yet");
+    gateway.processed(at(12));
+    gateway.processed(at(11));
+    assert_eq!(gateway.cursor(), Some(at(12)), "never backwards");
+    gateway.processed(at_epoch(1, 12));
+    gateway.processed(at_epoch(1_800_000_000_000, 1));
+    assert_eq!(gateway.cursor(), Some(at(12)), "another stream's");
+}
+
+#[tokio::test]
+async fn a_gap_is_told_before_the_start_that_would_hide_it() {
+    let expired = with_missed(stream("fresh", "expired", at(20), 1, End::Ok), "17");
+    let (mut gateway, _theatre) = play(Some(at(3)), [expired]).await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(told[..3], ["gap Some(17) expired", "Fresh 20", "21"]);
+}
+
+#[tokio::test]
+async fn a_fresh_start_is_a_gap_even_where_nobody_knows_its_size() {
+    for reason in ["ahead", "other-epoch", "malformed", "a-word-of-tomorrow"] {
+        let other = at_epoch(1_600_000_000_000, 2);
+        let (mut gateway, theatre) =
+            play(Some(at(3)), [stream("fresh", reason, other, 1, End::Ok)]).await;
+        let (told, _) = told(&mut gateway).await;
+        assert_eq!(told[..3], [&format!("gap None {reason}"), "Fresh 2", "3"]);
+        let third = at_epoch(1_600_000_000_000, 3).to_string();
+        assert_eq!(theatre.requested_cursors(), [at(3).to_string(), third]);
+    }
+}
+
+#[tokio::test]
+async fn being_lapped_is_one_gap_counted_when_it_is_final() {
+    let (mut gateway, _theatre) = play(
+        Some(at(3)),
+        [
+            stream("resumed", "requested", at(3), 1, End::With(lapped("5"))),
+            with_missed(stream("fresh", "expired", at(12), 1, End::Ok), "8"),
+        ],
+    )
+    .await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[..6],
+        [
+            "Resumed 3",
+            "4",
+            "lapped Some(5)",
+            "gap Some(8) expired",
+            "Fresh 12",
+            "13"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn being_lapped_is_no_gap_if_the_cursor_resumes_after_all() {
+    let (mut gateway, _theatre) = play(
+        Some(at(3)),
+        [
+            stream("resumed", "requested", at(3), 1, End::With(lapped("5"))),
+            stream("resumed", "requested", at(4), 1, End::Ok),
+        ],
+    )
+    .await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[..5],
+        ["Resumed 3", "4", "lapped Some(5)", "Resumed 4", "5"]
+    );
+}
+
+#[tokio::test]
+async fn a_takeover_stops_it_for_good() {
+    let taken = || Status::aborted("a newer subscription");
+    let (mut gateway, theatre) = play(
+        None,
+        [
+            stream("fresh", "no-cursor", at(0), 1, End::With(taken())),
+            stream("resumed", "requested", at(1), 1, End::Open),
+        ],
+    )
+    .await;
+    let (told, stopped) = told(&mut gateway).await;
+    assert_eq!(told, ["Fresh 0", "1"]);
+    assert!(matches!(stopped, Stopped::TakenOver(_)), "{stopped:?}");
+    assert!(matches!(gateway.next().await, Err(Stopped::TakenOver(_))));
+    assert_eq!(theatre.requested_cursors().len(), 1);
+}
+
+#[tokio::test]
+async fn a_takeover_is_retried_if_asked_for() {
+    let theatre = Theatre::new([
+        Act::Refuse(Status::aborted("a newer subscription")),
+        stream("fresh", "no-cursor", at(0), 1, End::Ok),
+    ]);
+    let mut gateway = builder(theatre.open().await)
+        .on_takeover(OnTakeover::Retry)
+        .build()
+        .unwrap();
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[..3],
+        [
+            "another gateway has taken over the id: ABORTED: a newer subscription",
+            "Fresh 0",
+            "1"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_get_better_is_not_retried() {
+    for status in [
+        Status::invalid_argument("gateway_client_id is empty"),
+        Status::unimplemented("no such method"),
+    ] {
+        let wanted = status_line(&status);
+        let (mut gateway, theatre) = play(None, [Act::Refuse(status)]).await;
+        let (told, stopped) = told(&mut gateway).await;
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(
+            stopped.to_string(),
+            format!("the server refuses the subscription: {wanted}")
+        );
+        assert_eq!(theatre.requested_cursors().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_may_get_better_is_retried() {
+    let (mut gateway, _theatre) = play(
+        None,
+        [
+            Act::Refuse(unavailable()),
+            Act::Refuse(Status::resource_exhausted("10000 subscribers")),
+            Act::Refuse(Status::internal("a proxy's mishap")),
+            stream("fresh", "no-cursor", at(0), 0, End::Ok),
+        ],
+    )
+    .await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[..4],
+        ["Unavailable", "ResourceExhausted", "Internal", "Fresh 0"]
+    );
+}
+
+#[tokio::test]
+async fn a_stream_with_a_hole_is_dropped_and_resumed() {
+    for wrong in [at(3), at(1), at_epoch(1, 2)] {
+        let holed = Act::Stream(
+            metadata("fresh", "no-cursor", at(0)),
+            vec![event(at(1)), event(wrong), event(at(4))],
+            End::Open,
+        );
+        let whole = stream("resumed", "requested", at(1), 2, End::Ok);
+        let (mut gateway, _theatre) = play(None, [holed, whole]).await;
+        let (told, _) = told(&mut gateway).await;
+        let violation = format!("the event {wrong} came after {}", at(1));
+        assert_eq!(
+            told[..6],
+            ["Fresh 0", "1", violation.as_str(), "Resumed 1", "2", "3"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_event_without_a_valid_cursor_is_not_handed_out() {
+    let odd = Act::Stream(
+        metadata("fresh", "no-cursor", at(0)),
+        vec![event_of("2".to_owned(), 1)],
+        End::Open,
+    );
+    let (mut gateway, _theatre) = play(None, [odd]).await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[1],
+        format!("the event after {} has no valid cursor: \"2\"", at(0))
+    );
+}
+
+#[tokio::test]
+async fn an_answer_without_its_metadata_stops_it() {
+    for missing in 0..3 {
+        let mut metadata = metadata("fresh", "no-cursor", at(0));
+        let (key, _) = metadata.remove(missing);
+        let (mut gateway, _theatre) =
+            play(None, [Act::Stream(metadata, Vec::new(), End::Open)]).await;
+        let (_, stopped) = told(&mut gateway).await;
+        assert!(
+            matches!(stopped, Stopped::Violation(Violation::Metadata { key: k }) if k == key),
+            "{stopped:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn resuming_somewhere_else_stops_it() {
+    let (mut gateway, _theatre) = play(
+        Some(at(3)),
+        [stream("resumed", "requested", at(4), 1, End::Open)],
+    )
+    .await;
+    let (_, stopped) = told(&mut gateway).await;
+    assert!(
+        matches!(
+            stopped,
+            Stopped::Violation(Violation::ResumedElsewhere { .. })
+        ),
+        "{stopped:?}"
+    );
+}
+
+#[tokio::test]
+async fn large_events_fit() {
+    let large = Act::Stream(
+        metadata("fresh", "no-cursor", at(0)),
+        vec![event_of(at(1).to_string(), 9 << 20)],
+        End::Ok,
+    );
+    let (mut gateway, _theatre) = play(None, [large]).await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(told[..2], ["Fresh 0", "1"]);
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_tried_until_a_server_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a socket with spaces");
+    let mut gateway = builder(Address::Unix(path.clone())).build().unwrap();
+
+    let Item::Disconnected { cause, .. } = gateway.next().await.unwrap() else {
+        panic!("there is no server yet");
+    };
+    assert!(matches!(cause, Disconnect::Unreachable(_)), "{cause:?}");
+
+    let theatre = Theatre::new([stream("fresh", "no-cursor", at(0), 1, End::Ok)]);
+    let listener = UnixListener::bind(&path).unwrap();
+    let (accepted, incoming) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        while accepted
+            .send(listener.accept().await.map(|(socket, _)| socket))
+            .await
+            .is_ok()
+        {}
+    });
+    tokio::spawn(
+        Server::builder()
+            .add_service(PushServer::new(theatre))
+            .serve_with_incoming(ReceiverStream::new(incoming)),
+    );
+    loop {
+        if let Item::Event { cursor, .. } = gateway.next().await.unwrap() {
+            assert_eq!(cursor, at(1));
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Tcp(silent.local_addr().unwrap().to_string());
+    let limit = Duration::from_millis(20);
+    let mut gateway = builder(address).answer_timeout(limit).build().unwrap();
+    let Item::Disconnected { cause, .. } = gateway.next().await.unwrap() else {
+        panic!("nobody answered");
+    };
+    assert!(
+        matches!(cause, Disconnect::Timeout(at) if at == limit),
+        "{cause:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_attempt_outlives_the_call_that_began_it() {
+    let (mut gateway, theatre) =
+        play(None, [stream("fresh", "no-cursor", at(0), 1, End::Open)]).await;
+    let mut items = Vec::new();
+    while items.len() < 2 {
+        tokio::select! {
+            biased;
+            item = gateway.next() => items.push(item.unwrap()),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    assert!(matches!(items[1], Item::Event { .. }), "{items:?}");
+    assert_eq!(theatre.requested_cursors().len(), 1);
+}
+
+#[test]
+fn an_id_that_no_server_accepts_is_refused() {
+    let build = |id: &str| {
+        Gateway::builder(id, Address::Tcp("localhost:1".to_owned()))
+            .build()
+            .map(drop)
+    };
+    assert_eq!(build(""), Err(BuildError::EmptyId));
+    assert_eq!(
+        build(&"é".repeat(129)),
+        Err(BuildError::LongId { bytes: 258 })
+    );
+    assert_eq!(build("a\nb"), Err(BuildError::ControlInId));
+    assert_eq!(build(&"x".repeat(256)), Ok(()));
+}
