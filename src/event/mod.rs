@@ -1,0 +1,321 @@
+//! What a publishable event is: one `PushEvent`, checked where it lies.
+//!
+//! A gateway gets the bytes that the producer sent, followed by the cursor as
+//! one more field. So nothing is decoded into messages here and nothing is
+//! encoded again: [`Event::parse`] walks over the bytes once, allocates nothing,
+//! and [`Event`] is its proof that it did.
+//!
+//! It must never accept bytes that a gateway could not decode: one poisoned event
+//! in the ring would break every gateway's stream, again at each resume. Hence
+//! the line is drawn exactly where prost draws it, merging included: of a field
+//! that occurs twice the last one counts, a `client_event` that occurs twice is
+//! one, and a `session_invalidation` after a `client_event` replaces it.
+
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use wire::{REQUEST_DEPTH, Scanner, WireError};
+
+pub use wire::WireProblem;
+
+/// How deep groups may nest in an unknown field of an event, and of the message
+/// within it: each level of messages around it takes one from the request's.
+const EVENT_DEPTH: usize = REQUEST_DEPTH - 1;
+const KIND_DEPTH: usize = EVENT_DEPTH - 1;
+
+/// One `PushEvent` that may be published, borrowed, as the producer encoded it.
+///
+/// Only validation makes one, so whoever holds one need not check it again.
+///
+/// ```
+/// use galaxy_push::event::{Event, EventError};
+///
+/// // PushEvent { session_invalidation { user_id: "u1" } }
+/// let event = Event::parse(b"\x12\x04\x12\x02u1")?;
+/// assert_eq!(event.as_bytes(), b"\x12\x04\x12\x02u1");
+///
+/// let refused = Event::parse(b"\x12\x00").unwrap_err();
+/// assert_eq!(refused.to_string(), "session_invalidation.user_id is empty");
+/// # Ok::<(), EventError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    /// Checks the bytes of one `PushEvent`. Unknown fields are fine, and stay in
+    /// the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError`] says what is wrong: the first thing found, where there are
+    /// several.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, EventError> {
+        let mut kind = Kind::Unset;
+        let mut fields = Scanner::new(bytes);
+        while let Some(key) = fields.next_key()? {
+            match key.number {
+                1 => {
+                    let message = fields.message(key, "client_event")?;
+                    kind = client_event(message, kind)?;
+                }
+                2 => {
+                    let message = fields.message(key, "session_invalidation")?;
+                    kind = session_invalidation(message, kind)?;
+                }
+                3 => {
+                    if !fields.value(key, "cursor")?.is_empty() {
+                        return Err(EventError::CursorSet);
+                    }
+                }
+                _ => fields.skip(key, EVENT_DEPTH)?,
+            }
+        }
+        kind.check()?;
+        Ok(Event { bytes })
+    }
+
+    /// The bytes that were checked, unchanged.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// The `kind` that the fields read so far add up to.
+#[derive(Clone, Copy)]
+enum Kind {
+    Unset,
+    ClientEvent { has_user: bool, has_kind: bool },
+    SessionInvalidation { has_user: bool },
+}
+
+impl Kind {
+    #[inline]
+    const fn check(self) -> Result<(), EventError> {
+        let field = match self {
+            Kind::Unset => return Err(EventError::NoKind),
+            Kind::ClientEvent {
+                has_user: false, ..
+            } => "client_event.user_id",
+            Kind::ClientEvent {
+                has_kind: false, ..
+            } => "client_event.kind",
+            Kind::SessionInvalidation { has_user: false } => "session_invalidation.user_id",
+            Kind::ClientEvent { .. } | Kind::SessionInvalidation { .. } => return Ok(()),
+        };
+        Err(EventError::Empty { field })
+    }
+}
+
+#[inline]
+fn client_event(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, EventError> {
+    let (mut has_user, mut has_kind) = match before {
+        Kind::ClientEvent { has_user, has_kind } => (has_user, has_kind),
+        Kind::Unset | Kind::SessionInvalidation { .. } => (false, false),
+    };
+    while let Some(key) = fields.next_key()? {
+        let field = match key.number {
+            1 => "client_event.user_id",
+            2 => "client_event.device_session_id",
+            3 => "client_event.kind",
+            4 => {
+                fields.value(key, "client_event.payload")?;
+                continue;
+            }
+            5 => "client_event.event_id",
+            6 => "client_event.request_id",
+            7 => "client_event.trace_id",
+            _ => {
+                fields.skip(key, KIND_DEPTH)?;
+                continue;
+            }
+        };
+        let text = text(fields.value(key, field)?, field)?;
+        match key.number {
+            1 => has_user = !text.is_empty(),
+            3 => has_kind = !text.is_empty(),
+            _ => {}
+        }
+    }
+    Ok(Kind::ClientEvent { has_user, has_kind })
+}
+
+#[inline]
+fn session_invalidation(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, EventError> {
+    let mut has_user = matches!(before, Kind::SessionInvalidation { has_user: true });
+    while let Some(key) = fields.next_key()? {
+        let field = match key.number {
+            1 => "session_invalidation.device_session_id",
+            2 => "session_invalidation.user_id",
+            3 => "session_invalidation.reason",
+            _ => {
+                fields.skip(key, KIND_DEPTH)?;
+                continue;
+            }
+        };
+        let text = text(fields.value(key, field)?, field)?;
+        if key.number == 2 {
+            has_user = !text.is_empty();
+        }
+    }
+    Ok(Kind::SessionInvalidation { has_user })
+}
+
+#[inline]
+fn text<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], EventError> {
+    // Ids and kinds are ASCII nearly always, and that is quicker to see.
+    if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
+        Ok(bytes)
+    } else {
+        Err(EventError::NotUtf8 { field })
+    }
+}
+
+/// Finds the events in the bytes of a `PublishRequest` and checks each; appends
+/// them to `events`, in their order. On error nothing is appended. Unknown fields
+/// of the request itself are passed over.
+///
+/// `max_event_bytes` limits each event, as its producer encoded it.
+///
+/// # Errors
+///
+/// [`RequestError`] names the event and the field: the first thing found, where
+/// there are several.
+pub fn parse_publish_request<'a>(
+    request: &'a [u8],
+    max_event_bytes: usize,
+    events: &mut Vec<Event<'a>>,
+) -> Result<(), RequestError> {
+    let before = events.len();
+    let result = append_events(request, max_event_bytes, events);
+    if result.is_err() {
+        events.truncate(before);
+    }
+    result
+}
+
+fn append_events<'a>(
+    request: &'a [u8],
+    max_event_bytes: usize,
+    events: &mut Vec<Event<'a>>,
+) -> Result<(), RequestError> {
+    let before = events.len();
+    let mut fields = Scanner::new(request);
+    while let Some(key) = fields.next_key()? {
+        if key.number != 1 {
+            fields.skip(key, REQUEST_DEPTH)?;
+            continue;
+        }
+        let bytes = fields.value(key, "events")?;
+        let index = events.len() - before;
+        if bytes.len() > max_event_bytes {
+            return Err(RequestError::EventTooLarge {
+                index,
+                bytes: bytes.len(),
+                limit: max_event_bytes,
+            });
+        }
+        match Event::parse(bytes) {
+            Ok(event) => events.push(event),
+            Err(source) => return Err(RequestError::Event { index, source }),
+        }
+    }
+    if events.len() == before {
+        return Err(RequestError::NoEvents);
+    }
+    Ok(())
+}
+
+/// Why bytes are not an event that may be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventError {
+    /// Neither a `client_event` nor a `session_invalidation`.
+    #[error("kind is not set")]
+    NoKind,
+    /// A field that must have a value has none.
+    #[error("{field} is empty")]
+    Empty {
+        /// The field, as the contract names it.
+        field: &'static str,
+    },
+    /// The event has a cursor already, and publishing assigns it.
+    #[error("cursor is already set")]
+    CursorSet,
+    /// A text field holds something else.
+    #[error("{field} is not UTF-8")]
+    NotUtf8 {
+        /// The field, as the contract names it.
+        field: &'static str,
+    },
+    /// Not a protobuf message of this type.
+    #[error("not a valid PushEvent at byte {at}: {problem}")]
+    Malformed {
+        /// The offset in the event's bytes.
+        at: usize,
+        /// What is wrong there.
+        problem: WireProblem,
+    },
+}
+
+impl EventError {
+    /// What joins the name of the event to this error's text: a dot if that
+    /// begins with the name of a field.
+    const fn joint(&self) -> &'static str {
+        match self {
+            EventError::Malformed { .. } => " is ",
+            _ => ".",
+        }
+    }
+}
+
+impl From<WireError> for EventError {
+    fn from(WireError { at, problem }: WireError) -> Self {
+        EventError::Malformed { at, problem }
+    }
+}
+
+/// Why bytes are not a `PublishRequest` that may be published. Nothing of it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// There is no event in it.
+    #[error("events is empty")]
+    NoEvents,
+    /// One of its events is refused.
+    #[error("events[{index}]{}{source}", source.joint())]
+    Event {
+        /// Which one, counted from 0.
+        index: usize,
+        /// Why.
+        source: EventError,
+    },
+    /// One of its events is too large.
+    #[error("events[{index}] has {bytes} bytes, more than the {limit} that an event may have")]
+    EventTooLarge {
+        /// Which one, counted from 0.
+        index: usize,
+        /// Its size, as the producer encoded it.
+        bytes: usize,
+        /// The largest size allowed.
+        limit: usize,
+    },
+    /// Not a protobuf message of this type.
+    #[error("not a valid PublishRequest at byte {at}: {problem}")]
+    Malformed {
+        /// The offset in the request's bytes.
+        at: usize,
+        /// What is wrong there.
+        problem: WireProblem,
+    },
+}
+
+impl From<WireError> for RequestError {
+    fn from(WireError { at, problem }: WireError) -> Self {
+        RequestError::Malformed { at, problem }
+    }
+}
