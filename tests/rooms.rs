@@ -1,0 +1,169 @@
+//! Which room of `src/` may know which: the directions of the house, held
+//! against what the files really name.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every room, and the rooms that its files may name besides their own.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    ("lib", &[]),
+    ("cursor", &[]),
+    ("clock", &[]),
+    ("proto", &[]),
+    ("config", &[]),
+    ("event", &["cursor"]),
+    ("engine", &["clock", "cursor", "event"]),
+    ("client", &["config", "cursor", "proto"]),
+    ("edge", &["config", "cursor", "engine", "event", "proto"]),
+    ("server", &["client", "config", "cursor", "edge", "engine"]),
+    ("cli", &["client", "config", "cursor", "proto", "server"]),
+];
+
+/// The rooms that a source text names: what follows `crate::`, `galaxy_push::`
+/// or a run of `super::`, groups in braces included. Comments do not count (a
+/// link in the documentation is no dependency), nor do the tests at the bottom,
+/// which stand outside and may use what they like.
+fn named_rooms(source: &str) -> BTreeSet<String> {
+    let product = source.split("\nmod tests {").next().unwrap_or_default();
+    let code: String = product
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n");
+    let mut rooms = BTreeSet::new();
+    for root in ["crate::", "galaxy_push::", "super::"] {
+        for (at, _) in code.match_indices(root) {
+            let longer_word = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+            if !longer_word {
+                rooms.extend(first_names(&code[at + root.len()..]));
+            }
+        }
+    }
+    rooms
+}
+
+/// The first name of a path, or of each path of a group in braces.
+fn first_names(path: &str) -> Vec<String> {
+    let Some(group) = path.strip_prefix('{') else {
+        return vec![first_word(path)];
+    };
+    let mut names = vec![first_word(group)];
+    let mut depth = 0;
+    for (at, character) in group.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => names.push(first_word(&group[at + 1..])),
+            _ => {}
+        }
+    }
+    names
+}
+
+fn first_word(text: &str) -> String {
+    text.trim_start()
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
+}
+
+/// What is wrong with a file of `room` that has this text: each room that it
+/// names and may not. A module of the room itself may be called like a room.
+fn trespasses(room: &str, source: &str, own_modules: &BTreeSet<String>) -> Vec<String> {
+    let (_, allowed) = ROOMS
+        .iter()
+        .find(|(name, _)| *name == room)
+        .unwrap_or_else(|| panic!("src/ has a room `{room}` that tests/rooms.rs does not know"));
+    named_rooms(source)
+        .into_iter()
+        .filter(|named| ROOMS.iter().any(|(name, _)| name == named))
+        .filter(|named| named != room && !allowed.contains(&named.as_str()))
+        .filter(|named| !own_modules.contains(named))
+        .collect()
+}
+
+/// The product's files under a folder: the tests that have a file of their own
+/// are left out, like those at the bottom of a file.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder of src/") {
+        let path = entry.expect("an entry of src/").path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && path.file_stem().is_some_and(|stem| stem != "tests")
+        {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn no_room_knows_one_that_it_must_not_know() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for file in rust_files(&src) {
+        let inside = file.strip_prefix(&src).expect("found under src/");
+        let room = inside
+            .iter()
+            .next()
+            .and_then(|first| Path::new(first).file_stem())
+            .and_then(|stem| stem.to_str())
+            .expect("rooms have plain names");
+        let own_modules = match fs::read_dir(src.join(room)) {
+            Ok(entries) => entries
+                .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(String::from))
+                .collect(),
+            Err(_) => BTreeSet::new(),
+        };
+        let source = fs::read_to_string(&file).expect("a readable source file");
+        for named in trespasses(room, &source, &own_modules) {
+            wrong.push(format!("src/{} names `{named}`", inside.display()));
+        }
+        seen.insert(room.to_owned());
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for (room, _) in ROOMS {
+        assert!(seen.contains(*room), "src/ has no room `{room}` any more");
+    }
+}
+
+#[test]
+fn a_wrong_line_is_found_in_every_form_it_can_have() {
+    for line in [
+        "use crate::edge::Push;",
+        "use crate::{cursor::Cursor, edge::Push};",
+        "use crate::{\n    cursor::{Cursor, Seq},\n    edge,\n};",
+        "use super::super::edge::Push;",
+        "fn f() -> crate::edge::Push { todo!() }",
+    ] {
+        assert_eq!(
+            trespasses("engine", line, &BTreeSet::new()),
+            ["edge"],
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn right_lines_and_comments_are_let_through() {
+    for line in [
+        "use crate::{cursor::Cursor, event::Event};",
+        "use crate::engine::ring::Ring;",
+        "//! An [`edge`](crate::edge) serves it.",
+        "use std::{fmt, server::Nothing};",
+        "use super::ring::Ring;",
+        "pub(crate) fn edge() {}",
+        "#[cfg(test)]\nmod tests {\n    use crate::edge::Push;\n}",
+    ] {
+        assert!(
+            trespasses("engine", line, &BTreeSet::new()).is_empty(),
+            "{line}"
+        );
+    }
+}
