@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Crockford's base32 digits, in ASCII order.
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -75,6 +76,14 @@ impl Epoch {
         } else {
             Some(Epoch(millis))
         }
+    }
+
+    /// The epoch of an engine born now, by the system's clock, or `None` if that
+    /// clock stands before 1970 or beyond [`Epoch::MAX`].
+    #[must_use]
+    pub fn now() -> Option<Self> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        Self::from_millis(u64::try_from(since.as_millis()).ok()?)
     }
 
     /// Milliseconds since 1970.

@@ -1,0 +1,117 @@
+//! What a subscriber reads: a run of frames, shared with the ring, not copied.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::frame::Events;
+use super::segment::Segment;
+use super::sync::Arc;
+use crate::cursor::{Cursor, Epoch, Seq};
+
+/// One subscriber's hold on a segment. Batches count on the lease, not on the
+/// segment, so that subscribers do not share a counter's cache line.
+#[derive(Debug)]
+pub(super) struct Lease {
+    segment: Arc<Segment>,
+}
+
+impl Lease {
+    pub(super) fn new(segment: Arc<Segment>) -> Self {
+        Lease { segment }
+    }
+
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+}
+
+/// Published frames of one segment, as [`Ring`](super::ring::Ring) found them.
+#[derive(Debug)]
+pub(super) struct Span {
+    pub(super) lease: Arc<Lease>,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// Where the first frame starts in its segment.
+    pub(super) offset: usize,
+    pub(super) bytes: usize,
+    /// The position where the last frame ends.
+    pub(super) end: u64,
+}
+
+/// A run of events, ready for the wire: whole frames, back to back, with dense
+/// sequences from [`first`](Batch::first) to [`last`](Batch::last).
+///
+/// A batch is a view of the ring's memory and keeps that memory alive, even when
+/// the ring has moved on: drop it, or pass it on, soon.
+pub struct Batch {
+    span: Span,
+    epoch: Epoch,
+}
+
+impl Batch {
+    pub(super) fn new(span: Span, epoch: Epoch) -> Self {
+        Batch { span, epoch }
+    }
+
+    /// The cursor of the first event.
+    #[must_use]
+    pub fn first(&self) -> Cursor {
+        Cursor::new(self.epoch, Seq::new(self.span.first))
+    }
+
+    /// The cursor of the last event.
+    #[must_use]
+    pub fn last(&self) -> Cursor {
+        Cursor::new(self.epoch, Seq::new(self.span.last))
+    }
+
+    /// The number of events, at least 1.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> usize {
+        (self.span.last - self.span.first + 1) as usize
+    }
+
+    /// The frames.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: the ring made this span up to a head that it had read (Acquire),
+        // and inside the segment.
+        unsafe {
+            self.span
+                .lease
+                .segment()
+                .published(self.span.offset, self.span.bytes)
+        }
+    }
+
+    /// The frames as `Bytes`, without copying. Allocates once, for the `Bytes`'
+    /// own reference count.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// The `PushEvent` messages in the frames, each with its cursor.
+    #[must_use]
+    pub fn events(&self) -> Events<'_> {
+        Events::new(self.as_bytes())
+    }
+}
+
+impl AsRef<[u8]> for Batch {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("first", &self.first())
+            .field("last", &self.last())
+            .field("bytes", &self.span.bytes)
+            .finish()
+    }
+}

@@ -1,0 +1,132 @@
+//! The claim word: one atomic step takes space *and* sequences.
+//!
+//! The word holds, in 64 bits, how far publishers have claimed: the low 23 bits
+//! of the last claimed sequence, the low 40 bits of the position where its frame
+//! ends, and a bit that says that the engine is closed. A claim is a
+//! compare-exchange of the whole word, so sequences and bytes are handed out
+//! together, and nothing can be claimed once the closed bit is set.
+//!
+//! The low bits are enough, because everybody who reads the word also reads the
+//! ring's head, and claims run ahead of the head by less than 2²³ events and 2⁴⁰
+//! bytes ([`MAX_IN_FLIGHT_EVENTS`], [`MAX_IN_FLIGHT_BYTES`]).
+
+use super::sync::{AtomicU64, Ordering};
+
+const POSITION_BITS: u32 = 40;
+const SEQ_BITS: u32 = 23;
+const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
+const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
+const CLOSED: u64 = 1 << 63;
+
+/// How many events may be claimed beyond the head: half of what the word tells
+/// apart, so that a stale word is recognised.
+pub(super) const MAX_IN_FLIGHT_EVENTS: u64 = 1 << (SEQ_BITS - 1);
+/// How many bytes of positions may be claimed beyond the head.
+pub(super) const MAX_IN_FLIGHT_BYTES: u64 = 1 << (POSITION_BITS - 1);
+
+/// A value of the claim word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claimed(u64);
+
+impl Claimed {
+    fn new(seq: u64, end: u64) -> Self {
+        Claimed((seq & SEQ_MASK) << POSITION_BITS | (end & POSITION_MASK))
+    }
+
+    pub(super) fn is_closed(self) -> bool {
+        self.0 & CLOSED != 0
+    }
+
+    /// How many events beyond the one numbered `seq` are claimed. A result above
+    /// [`MAX_IN_FLIGHT_EVENTS`] means that this value is older than `seq`.
+    pub(super) fn events_beyond(self, seq: u64) -> u64 {
+        (self.0 >> POSITION_BITS).wrapping_sub(seq) & SEQ_MASK
+    }
+
+    /// The position where the claim ends, given any earlier position that it is
+    /// less than 2⁴⁰ bytes ahead of.
+    pub(super) fn end(self, earlier: u64) -> u64 {
+        earlier + (self.0.wrapping_sub(earlier) & POSITION_MASK)
+    }
+}
+
+/// The word itself.
+#[derive(Debug)]
+pub(super) struct ClaimWord(AtomicU64);
+
+impl ClaimWord {
+    pub(super) fn new(seq: u64) -> Self {
+        ClaimWord(AtomicU64::new(Claimed::new(seq, 0).0))
+    }
+
+    pub(super) fn load(&self) -> Claimed {
+        // Acquire: whoever sees the closed bit sees what the closer did before.
+        Claimed(self.0.load(Ordering::Acquire))
+    }
+
+    /// Moves the claim from `current` to `seq` and `end`, if nobody was faster.
+    pub(super) fn advance(&self, current: Claimed, seq: u64, end: u64) -> Result<(), Claimed> {
+        // Release: pairs with the Acquire in `load`. The publisher that enters a
+        // segment has seen (Acquire) the head beyond what that segment replaces;
+        // a publisher that claims after it in the same segment may have to install
+        // the segment in its stead, and must have seen as much.
+        self.0
+            .compare_exchange_weak(
+                current.0,
+                Claimed::new(seq, end).0,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
+            .map(|_| ())
+            .map_err(Claimed)
+    }
+
+    /// Lets nothing be claimed any more.
+    pub(super) fn close(&self) {
+        // SeqCst: a subscriber that parks looks at the word after it set its bit
+        // (`Waiters::park`), the closer looks at the bits after this.
+        self.0.fetch_or(CLOSED, Ordering::SeqCst);
+    }
+
+    /// The word, for a subscriber that is about to park: see [`close`](Self::close).
+    pub(super) fn load_before_parking(&self) -> Claimed {
+        Claimed(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_low_bits_tell_the_whole_numbers() {
+        for seq in [0, 1, SEQ_MASK - 1, SEQ_MASK, SEQ_MASK + 1, u64::MAX - 9] {
+            for position in [0, POSITION_MASK - 5, POSITION_MASK, 1 << 50] {
+                let word = ClaimWord::new(seq);
+                word.advance(word.load(), seq + 7, position + 1000)
+                    .unwrap_or_else(|_| {
+                        // A weak exchange may fail for no reason.
+                        while word.advance(word.load(), seq + 7, position + 1000).is_err() {}
+                    });
+                assert_eq!(word.load().events_beyond(seq), 7);
+                assert_eq!(word.load().end(position), position + 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stale_word_is_recognised() {
+        let word = ClaimWord::new(10);
+        assert!(word.load().events_beyond(11) > MAX_IN_FLIGHT_EVENTS);
+    }
+
+    #[test]
+    fn nothing_is_claimed_after_the_close() {
+        let word = ClaimWord::new(3);
+        let before = word.load();
+        word.close();
+        assert!(word.load().is_closed());
+        assert_eq!(word.load().events_beyond(3), 0);
+        assert!(word.advance(before, 4, 10).is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! The producers' end of the engine.
+
+use super::Shared;
+use super::sync::Arc;
+use crate::cursor::{Cursor, Seq};
+use crate::event::Event;
+
+/// Puts events into the ring. Cheap to clone; any number of threads may publish
+/// at once, through clones or through one.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+}
+
+/// Where a batch stands in the stream: its events have the cursors from `first`
+/// to `last`, without holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The first event's cursor.
+    pub first: Cursor,
+    /// The last event's cursor.
+    pub last: Cursor,
+}
+
+impl Publisher {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Publisher { shared }
+    }
+
+    /// Publishes one event and returns its cursor.
+    ///
+    /// Never waits for subscribers. It waits for another publisher only if that
+    /// one stopped between its claim and its commit for so long that the others
+    /// have come around the whole ring.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish_batch`](Self::publish_batch).
+    pub fn publish(&self, event: Event<'_>) -> Result<Cursor, PublishError> {
+        Ok(self.publish_batch(&[event])?.first)
+    }
+
+    /// Publishes a batch: its events stand side by side in the stream, and become
+    /// visible together.
+    ///
+    /// # Errors
+    ///
+    /// After an error nothing of the batch was published. The engine is closed, or
+    /// the batch is empty, too large, or has an event that is too large.
+    pub fn publish_batch(&self, events: &[Event<'_>]) -> Result<Published, PublishError> {
+        let shared = &*self.shared;
+        let first = shared.ring.publish(events, shared.time.now_ms())?;
+        shared.waiters.notify();
+        let cursor = |seq| Cursor::new(shared.ring.epoch(), Seq::new(seq));
+        Ok(Published {
+            first: cursor(first),
+            last: cursor(first + (events.len() as u64 - 1)),
+        })
+    }
+}
+
+/// Why a batch was refused. Nothing of it was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// There is nothing in the batch.
+    #[error("a batch holds at least one event")]
+    NoEvents,
+    /// One event is larger than the engine takes.
+    #[error("events[{index}] has {bytes} bytes, the limit is {limit}")]
+    EventTooLarge {
+        /// Which one, from 0.
+        index: usize,
+        /// The producer's bytes.
+        bytes: usize,
+        /// The engine's `max_event_bytes`.
+        limit: usize,
+    },
+    /// The batch has more events than may be claimed at once.
+    #[error("the batch has {events} events, the limit is {limit}")]
+    TooManyEvents {
+        /// How many it has.
+        events: usize,
+        /// The engine's `max_batch_events`.
+        limit: usize,
+    },
+    /// The batch needs more of the ring than one batch may have.
+    #[error("the batch needs {bytes} bytes of the ring, the limit is {limit}")]
+    BatchTooLarge {
+        /// Its frames, in bytes.
+        bytes: u64,
+        /// The engine's `max_batch_bytes`.
+        limit: u64,
+    },
+    /// The engine takes no more events.
+    #[error("the engine is closed")]
+    Closed,
+    /// All 2⁶⁴ sequences of this epoch are used up.
+    #[error("no sequence is left in this epoch")]
+    Exhausted,
+}

@@ -1,0 +1,341 @@
+//! The gateways' end of the engine: a subscription, its start and its reads.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::Shared;
+use super::batch::Batch;
+use super::registry::Full;
+use super::ring::{Read, Reader, Retained};
+use super::sync::{Arc, AtomicU64, Ordering};
+use super::wake::Slot;
+use crate::cursor::{Cursor, Seq};
+
+/// Batches are cut to this many bytes unless the subscriber says otherwise.
+pub const DEFAULT_MAX_BATCH_BYTES: usize = 256 * 1024;
+
+/// What the subscription map knows of a subscriber.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    id: Arc<str>,
+    slot: Slot,
+    /// Counts the subscriber's reads, in steps of 2; the lowest bit says that a
+    /// newer subscription has taken the id.
+    ///
+    /// A read takes effect when its exchange moves the count. Taking over sets the
+    /// bit, which makes that exchange fail: every read is either wholly before the
+    /// takeover or has not happened. Neither side waits for the other.
+    turns: AtomicU64,
+}
+
+const TAKEN: u64 = 1;
+
+impl Subscription {
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// Ends the subscription in favour of a newer one. When this returns, the
+    /// subscriber has taken its last event from the ring.
+    fn take_over(&self, shared: &Shared) {
+        // SeqCst, of which AcqRel: ordered against the parked subscriber's check,
+        // which follows its waker's registration.
+        self.turns.fetch_or(TAKEN, Ordering::SeqCst);
+        shared.waiters.wake(&self.slot);
+    }
+}
+
+/// Why a stream starts where it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resume {
+    /// At the event after the requested cursor.
+    Resumed,
+    /// After the head: no cursor was given.
+    NoCursor,
+    /// After the head: the event after the cursor has left the ring or the window.
+    Expired {
+        /// How many events lie between the cursor and the start.
+        missed: u64,
+    },
+    /// After the head: the cursor is of this epoch but past the head.
+    Ahead,
+    /// After the head: the cursor is of another epoch.
+    OtherEpoch,
+    /// After the head: what was given is not a cursor.
+    Malformed,
+}
+
+/// Where a stream starts, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Why it starts there.
+    pub resume: Resume,
+    /// The position just before the first event to come.
+    pub cursor: Cursor,
+}
+
+/// Reads the ring for one gateway, from its start on, without holes or repeats.
+///
+/// Works without any runtime ([`try_recv`](Self::try_recv)) and with every one
+/// ([`poll_recv`](Self::poll_recv), [`recv`](Self::recv)). Dropping it ends the
+/// subscription.
+#[derive(Debug)]
+pub struct Subscriber {
+    shared: Arc<Shared>,
+    subscription: Arc<Subscription>,
+    start: Start,
+    reader: Reader,
+    max_batch_bytes: usize,
+}
+
+impl Subscriber {
+    pub(super) fn subscribe(
+        shared: &Arc<Shared>,
+        id: &str,
+        cursor: &str,
+    ) -> Result<Self, SubscribeError> {
+        if shared.ring.is_closed() {
+            return Err(SubscribeError::Closed);
+        }
+        let full = || SubscribeError::TooManySubscribers {
+            limit: shared.registry.max(),
+        };
+        let subscription = Arc::new(Subscription {
+            id: Arc::from(id),
+            slot: shared.waiters.acquire().ok_or_else(full)?,
+            turns: AtomicU64::new(0),
+        });
+        match shared.registry.insert(&subscription) {
+            Ok(Some(older)) => older.take_over(shared),
+            Ok(None) => {}
+            Err(Full) => {
+                shared.waiters.release(&subscription.slot);
+                return Err(full());
+            }
+        }
+        let start = shared.start(cursor);
+        Ok(Subscriber {
+            shared: Arc::clone(shared),
+            subscription,
+            reader: Reader::after(start.cursor.seq().number()),
+            start,
+            max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
+        })
+    }
+
+    /// Cuts batches to at most this many bytes, but at least one event; the
+    /// default is [`DEFAULT_MAX_BATCH_BYTES`]. Larger batches cost less each byte;
+    /// smaller ones let go of the ring's memory sooner when their reader is slow.
+    #[must_use]
+    pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
+        self.max_batch_bytes = bytes;
+        self
+    }
+
+    /// Where this stream started, and why.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// The last event that was received (or dropped unread), or the start.
+    #[must_use]
+    pub fn position(&self) -> Cursor {
+        Cursor::new(self.shared.ring.epoch(), Seq::new(self.reader.seq))
+    }
+
+    /// How many published events are still to be received.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        // The head was at or beyond the position when that was read.
+        self.shared.ring.head() - self.reader.seq
+    }
+
+    /// Receives what is there, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`TryRecvError::Empty`] when everything was received, else as
+    /// [`recv`](Self::recv).
+    pub fn try_recv(&mut self) -> Result<Batch, TryRecvError> {
+        let shared = &*self.shared;
+        // Acquire: pairs with the AcqRel of `take_over`.
+        let turn = self.subscription.turns.load(Ordering::Acquire);
+        if turn & TAKEN != 0 {
+            return Err(TryRecvError::TakenOver);
+        }
+        // Relaxed: a hint to stop early; `abort` wakes whoever parks meanwhile.
+        if shared.aborted.load(Ordering::Relaxed) {
+            return Err(TryRecvError::Closed);
+        }
+        let head = shared.ring.head();
+        if head == self.reader.seq {
+            return Err(if shared.ring.ends_at(head) {
+                TryRecvError::Closed
+            } else {
+                TryRecvError::Empty
+            });
+        }
+        match shared
+            .ring
+            .read(&mut self.reader, head, self.max_batch_bytes)
+        {
+            Read::Lagged(missed) => Err(TryRecvError::Lagged(missed)),
+            Read::Span(span) => {
+                // AcqRel: the read is before a takeover that sees it, and after it
+                // nothing of this subscription can be read.
+                self.subscription
+                    .turns
+                    .compare_exchange(turn, turn + 2, Ordering::AcqRel, Ordering::Acquire)
+                    .map_err(|_| TryRecvError::TakenOver)?;
+                self.reader.advance(&span);
+                Ok(Batch::new(span, shared.ring.epoch()))
+            }
+        }
+    }
+
+    /// Receives what is there, or parks the task until there is something.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, RecvError>> {
+        loop {
+            match self.try_recv() {
+                Ok(batch) => return Poll::Ready(Ok(batch)),
+                Err(TryRecvError::Lagged(missed)) => {
+                    return Poll::Ready(Err(RecvError::Lagged(missed)));
+                }
+                Err(TryRecvError::TakenOver) => return Poll::Ready(Err(RecvError::TakenOver)),
+                Err(TryRecvError::Closed) => return Poll::Ready(Err(RecvError::Closed)),
+                Err(TryRecvError::Empty) => {}
+            }
+            let shared = &*self.shared;
+            shared.waiters.park(&self.subscription.slot, cx.waker());
+            // Whoever makes one of these true does it before looking at the bit
+            // that `park` has just set, all in the order of SeqCst: either they see
+            // the bit, or we see what they did.
+            let seq = self.reader.seq;
+            let something = shared.ring.head_before_parking() != seq
+                || self.subscription.turns.load(Ordering::SeqCst) & TAKEN != 0
+                || shared.aborted.load(Ordering::SeqCst)
+                || shared.ring.ends_at(seq);
+            if !something {
+                return Poll::Pending;
+            }
+            shared.waiters.unpark(&self.subscription.slot);
+        }
+    }
+
+    /// Receives the next batch, waiting for one if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::Lagged`] when the ring has dropped events before they were
+    /// read; the next call goes on after them. [`RecvError::TakenOver`] and
+    /// [`RecvError::Closed`] are final.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a batch is taken from the ring only when it is returned.
+    pub async fn recv(&mut self) -> Result<Batch, RecvError> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.shared.registry.remove(&self.subscription);
+        self.shared.waiters.release(&self.subscription.slot);
+    }
+}
+
+impl Shared {
+    /// Decides where a stream starts that asks for `cursor`.
+    fn start(&self, cursor: &str) -> Start {
+        let head = self.ring.head();
+        let (resume, seq) = match self.resume(cursor, head) {
+            Ok(seq) => (Resume::Resumed, seq),
+            Err(resume) => (resume, head),
+        };
+        Start {
+            resume,
+            cursor: Cursor::new(self.ring.epoch(), Seq::new(seq)),
+        }
+    }
+
+    /// The sequence to resume after, or why that cannot be.
+    fn resume(&self, cursor: &str, head: u64) -> Result<u64, Resume> {
+        if cursor.is_empty() {
+            return Err(Resume::NoCursor);
+        }
+        let cursor: Cursor = cursor.parse().map_err(|_| Resume::Malformed)?;
+        if cursor.epoch() != self.ring.epoch() {
+            return Err(Resume::OtherEpoch);
+        }
+        let seq = cursor.seq().number();
+        if seq > head {
+            return Err(Resume::Ahead);
+        }
+        if seq == head {
+            return Ok(seq);
+        }
+        let expired = Resume::Expired { missed: head - seq };
+        match self.ring.retained(seq + 1, head) {
+            Retained::Since { published_ms }
+                if self.time.now_ms().saturating_sub(published_ms) <= self.window_ms =>
+            {
+                Ok(seq)
+            }
+            _ => Err(expired),
+        }
+    }
+}
+
+/// Why there is no subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// As many gateways as allowed are subscribed.
+    #[error("{limit} gateways are subscribed, which is the limit")]
+    TooManySubscribers {
+        /// The engine's `max_subscribers`.
+        limit: usize,
+    },
+    /// The engine is closed.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why nothing was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecvError {
+    /// The subscriber was lapped: so many events were dropped before it read
+    /// them. It goes on with the oldest event that the ring still has.
+    #[error("lapped: {0} events were dropped unread")]
+    Lagged(u64),
+    /// A newer subscription has the id. Final.
+    #[error("a newer subscription took over")]
+    TakenOver,
+    /// The engine is closed and everything was received, or it was aborted. Final.
+    #[error("the engine is closed")]
+    Closed,
+}
+
+/// Why nothing was received at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TryRecvError {
+    /// Nothing new is published.
+    #[error("nothing new is published")]
+    Empty,
+    /// As [`RecvError::Lagged`].
+    #[error("lapped: {0} events were dropped unread")]
+    Lagged(u64),
+    /// As [`RecvError::TakenOver`].
+    #[error("a newer subscription took over")]
+    TakenOver,
+    /// As [`RecvError::Closed`].
+    #[error("the engine is closed")]
+    Closed,
+}

@@ -1,0 +1,518 @@
+//! What the engine promises, one behaviour a test; `model` holds it against a
+//! plain queue, `stress` lets threads loose on it.
+
+mod model;
+mod stress;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::cursor::Epoch;
+use crate::event::Event;
+
+/// The encoding of `PushEvent { client_event: { user_id: "u", kind: "k", payload } }`
+/// with a payload of `size` bytes that spell `number`.
+pub(super) fn encoded(number: u64, size: usize) -> Vec<u8> {
+    let payload: Vec<u8> = number
+        .to_be_bytes()
+        .into_iter()
+        .cycle()
+        .take(size)
+        .collect();
+    let varint = |mut n: usize| {
+        let mut bytes = Vec::new();
+        while n >= 0x80 {
+            bytes.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    };
+    let mut client_event = b"\x0a\x01u\x1a\x01k\x22".to_vec();
+    client_event.extend(varint(payload.len()));
+    client_event.extend(&payload);
+    let mut event = vec![0x0a];
+    event.extend(varint(client_event.len()));
+    event.extend(client_event);
+    event
+}
+
+/// Publishes one event and returns its number in the sequence.
+fn publish(engine: &Engine, size: usize) -> u64 {
+    let bytes = encoded(0, size);
+    let event = Event::parse(&bytes).unwrap();
+    engine.publisher().publish(event).unwrap().seq().number()
+}
+
+fn epoch() -> Epoch {
+    Epoch::from_millis(1_700_000_000_000).unwrap()
+}
+
+fn small() -> Builder {
+    Engine::builder()
+        .epoch(epoch())
+        .max_bytes(1 << 20)
+        .max_event_bytes(4096)
+        .max_subscribers(4)
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Wakes {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+fn poll(subscriber: &mut Subscriber, wakes: &Arc<Wakes>) -> Poll<Result<Batch, RecvError>> {
+    let waker = Waker::from(Arc::clone(wakes));
+    subscriber.poll_recv(&mut Context::from_waker(&waker))
+}
+
+/// Polls the notifier as its own task would.
+fn run_notifier(notifier: &mut Notifier) {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut before = usize::MAX;
+    while wakes.count() != before {
+        before = wakes.count();
+        let _ = std::pin::Pin::new(&mut *notifier).poll(&mut Context::from_waker(&waker));
+    }
+}
+
+#[test]
+fn a_batch_is_the_producers_bytes_framed_with_the_cursor() {
+    let engine = small().build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let bytes = encoded(7, 10);
+    let cursor = engine
+        .publisher()
+        .publish(Event::parse(&bytes).unwrap())
+        .unwrap();
+    let batch = subscriber.try_recv().unwrap();
+    let expected = [
+        &[0, 0, 0, 0, (bytes.len() + 26) as u8],
+        &bytes[..],
+        b"\x1a\x18",
+        cursor.to_string().as_bytes(),
+    ]
+    .concat();
+    assert_eq!(batch.as_bytes(), expected);
+    assert_eq!(batch.events().collect::<Vec<_>>(), [&expected[5..]]);
+    assert_eq!(batch.into_bytes(), expected);
+}
+
+#[test]
+fn cursors_are_dense_from_one() {
+    let engine = small().build().unwrap();
+    assert_eq!(engine.head(), Cursor::new(epoch(), Seq::ZERO));
+    assert_eq!(
+        (1..=5).map(|_| publish(&engine, 1)).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5]
+    );
+    assert_eq!(engine.head(), Cursor::new(epoch(), Seq::new(5)));
+}
+
+#[test]
+fn a_batch_of_many_segments_is_contiguous() {
+    let engine = small().build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let encoded: Vec<_> = (0..100).map(|n| encoded(n, 1500)).collect();
+    let events: Vec<_> = encoded.iter().map(|e| Event::parse(e).unwrap()).collect();
+    publish(&engine, 1);
+    let published = engine.publisher().publish_batch(&events).unwrap();
+    assert_eq!(published.first.seq(), Seq::new(2));
+    assert_eq!(published.last.seq(), Seq::new(101));
+    assert_eq!(subscriber.try_recv().unwrap().first().seq(), Seq::new(1));
+    let mut next = subscriber.position().seq().number() + 1;
+    while next <= 101 {
+        let batch = subscriber.try_recv().unwrap();
+        assert_eq!(batch.first().seq(), Seq::new(next));
+        next = batch.last().seq().number() + 1;
+    }
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[test]
+fn a_refused_batch_leaves_no_trace() {
+    let engine = small().build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let (good, bad) = (encoded(0, 1), encoded(0, 5000));
+    let events = [&good, &bad].map(|e| Event::parse(e).unwrap());
+    let publisher = engine.publisher();
+    assert_eq!(
+        publisher.publish_batch(&events),
+        Err(PublishError::EventTooLarge {
+            index: 1,
+            bytes: bad.len(),
+            limit: 4096
+        })
+    );
+    assert_eq!(publisher.publish_batch(&[]), Err(PublishError::NoEvents));
+    let limits = engine.limits();
+    let many = vec![events[0]; limits.max_batch_events + 1];
+    assert!(matches!(
+        publisher.publish_batch(&many),
+        Err(PublishError::TooManyEvents { .. } | PublishError::BatchTooLarge { .. })
+    ));
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Empty);
+    assert_eq!(publish(&engine, 1), 1, "no sequence was used up");
+}
+
+#[test]
+fn the_largest_batch_fits_a_ring_that_is_in_use() {
+    let engine = small().max_events(1 << 20).build().unwrap();
+    let limits = engine.limits();
+    // Frames of just over half a segment waste the most.
+    let size = limits.segment_bytes as usize / 2 - 31 - 14;
+    let engine = small().max_event_bytes(size + 14).build().unwrap();
+    let limits = engine.limits();
+    let event = encoded(0, size);
+    let frame = event.len() as u64 + 31;
+    let count = (limits.max_batch_bytes / frame) as usize;
+    let events = vec![Event::parse(&event).unwrap(); count];
+    for _ in 0..50 {
+        publish(&engine, 1);
+        engine.publisher().publish_batch(&events).unwrap();
+    }
+}
+
+#[test]
+fn a_lapped_subscriber_learns_the_exact_count_and_goes_on() {
+    let engine = small().max_events(10).build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    for _ in 0..25 {
+        publish(&engine, 1);
+    }
+    assert_eq!(subscriber.lag(), 25);
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Lagged(15));
+    let batch = subscriber.try_recv().unwrap();
+    assert_eq!((batch.first().seq().number(), batch.len()), (16, 10));
+}
+
+#[test]
+fn the_resume_table() {
+    let clock = ManualClock::new();
+    let engine = small()
+        .max_events(10)
+        .window(Duration::from_secs(60))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let cursor = |seq| Cursor::new(epoch(), Seq::new(seq)).to_string();
+    let start = |text: &str| {
+        let start = *engine.subscribe("g", text).unwrap().start();
+        (start.resume, start.cursor.seq().number())
+    };
+    assert_eq!(start(""), (Resume::NoCursor, 0));
+    assert_eq!(
+        start(&cursor(0)),
+        (Resume::Resumed, 0),
+        "an empty ring's head"
+    );
+    for _ in 0..10 {
+        publish(&engine, 1);
+    }
+    assert_eq!(start(&cursor(0)), (Resume::Resumed, 0), "nothing is lost");
+    assert_eq!(start(&cursor(4)), (Resume::Resumed, 4));
+    assert_eq!(start(&cursor(10)), (Resume::Resumed, 10));
+    assert_eq!(start(""), (Resume::NoCursor, 10));
+    assert_eq!(start(&cursor(11)), (Resume::Ahead, 10));
+    assert_eq!(start("nonsense"), (Resume::Malformed, 10));
+    let other = Cursor::new(Epoch::from_millis(5).unwrap(), Seq::new(4));
+    assert_eq!(start(&other.to_string()), (Resume::OtherEpoch, 10));
+    publish(&engine, 1);
+    assert_eq!(start(&cursor(0)), (Resume::Expired { missed: 11 }, 11));
+    assert_eq!(start(&cursor(1)), (Resume::Resumed, 1));
+
+    clock.advance(Duration::from_secs(30));
+    publish(&engine, 1);
+    clock.advance(Duration::from_secs(30));
+    assert_eq!(
+        start(&cursor(2)),
+        (Resume::Resumed, 2),
+        "60 s old is inside"
+    );
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(start(&cursor(2)), (Resume::Expired { missed: 10 }, 12));
+    assert_eq!(
+        start(&cursor(11)),
+        (Resume::Resumed, 11),
+        "its next is younger"
+    );
+    assert_eq!(
+        start(&cursor(12)),
+        (Resume::Resumed, 12),
+        "the head never expires"
+    );
+    clock.set(Duration::ZERO);
+    assert_eq!(
+        start(&cursor(2)),
+        (Resume::Expired { missed: 10 }, 12),
+        "a clock that goes back makes nothing young again"
+    );
+}
+
+#[test]
+fn taking_over_ends_the_older_subscription_at_once() {
+    let engine = small().build().unwrap();
+    let mut older = engine.subscribe("g", "").unwrap();
+    publish(&engine, 1);
+    let newer = engine.subscribe("g", "").unwrap();
+    assert_eq!(older.try_recv().unwrap_err(), TryRecvError::TakenOver);
+    assert_eq!(engine.stats().subscribers, 1);
+    drop(older);
+    assert_eq!(engine.stats().subscribers, 1, "the id is the newer one's");
+    drop(newer);
+    assert_eq!(engine.stats().subscribers, 0);
+}
+
+#[test]
+fn a_full_map_lets_a_gateway_reconnect_and_nobody_else_in() {
+    let engine = small().max_subscribers(2).build().unwrap();
+    let _a = engine.subscribe("a", "").unwrap();
+    let b = engine.subscribe("b", "").unwrap();
+    let full = SubscribeError::TooManySubscribers { limit: 2 };
+    assert_eq!(engine.subscribe("c", "").unwrap_err(), full);
+    let _a2 = engine.subscribe("a", "").unwrap();
+    assert_eq!(engine.subscribe("c", "").unwrap_err(), full);
+    drop(b);
+    assert!(engine.subscribe("c", "").is_ok());
+}
+
+#[test]
+fn refused_subscriptions_use_nothing_up() {
+    let engine = small().max_subscribers(1).build().unwrap();
+    let _a = engine.subscribe("a", "").unwrap();
+    for _ in 0..1000 {
+        engine.subscribe("b", "").unwrap_err();
+    }
+    assert!(engine.subscribe("a", "").is_ok());
+}
+
+#[test]
+fn closing_lets_subscribers_drain_and_refuses_publishers() {
+    let engine = small().build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let bytes = encoded(0, 1);
+    let event = Event::parse(&bytes).unwrap();
+    engine.publisher().publish(event).unwrap();
+    engine.close();
+    assert_eq!(engine.publisher().publish(event), Err(PublishError::Closed));
+    assert_eq!(
+        engine.subscribe("h", "").unwrap_err(),
+        SubscribeError::Closed
+    );
+    assert_eq!(subscriber.try_recv().unwrap().len(), 1);
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Closed);
+}
+
+#[test]
+fn aborting_ends_subscribers_at_once() {
+    let engine = small().build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    publish(&engine, 1);
+    engine.abort();
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Closed);
+}
+
+#[test]
+fn whatever_a_parked_subscriber_waits_for_wakes_it() {
+    let cases: [fn(&Engine); 4] = [
+        |engine| _ = publish(engine, 1),
+        |engine| drop(engine.subscribe("g", "").unwrap()),
+        Engine::close,
+        Engine::abort,
+    ];
+    for happen in cases {
+        let engine = small().build().unwrap();
+        let mut notifier = engine.notifier();
+        let mut subscriber = engine.subscribe("g", "").unwrap();
+        let wakes = Arc::new(Wakes::default());
+        assert!(poll(&mut subscriber, &wakes).is_pending());
+        run_notifier(&mut notifier);
+        assert_eq!(wakes.count(), 0, "nothing has happened");
+        happen(&engine);
+        run_notifier(&mut notifier);
+        assert_eq!(wakes.count(), 1);
+        assert!(poll(&mut subscriber, &wakes).is_ready());
+    }
+}
+
+#[test]
+fn every_one_of_many_parked_subscribers_is_woken() {
+    let engine = small().max_subscribers(10_000).build().unwrap();
+    let mut notifier = engine.notifier();
+    let mut subscribers: Vec<_> = (0..10_000)
+        .map(|n| {
+            (
+                engine.subscribe(&n.to_string(), "").unwrap(),
+                Arc::new(Wakes::default()),
+            )
+        })
+        .collect();
+    for _ in 0..3 {
+        for (subscriber, wakes) in &mut subscribers {
+            wakes.0.store(0, Ordering::SeqCst);
+            assert!(poll(subscriber, wakes).is_pending());
+        }
+        publish(&engine, 1);
+        run_notifier(&mut notifier);
+        for (subscriber, wakes) in &mut subscribers {
+            assert_eq!(wakes.count(), 1);
+            assert!(poll(subscriber, wakes).is_ready());
+        }
+    }
+}
+
+#[test]
+fn a_second_notifier_ends_at_once_and_the_first_goes_on() {
+    let engine = small().build().unwrap();
+    let mut first = engine.notifier();
+    let mut second = engine.notifier();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(
+        std::pin::Pin::new(&mut second)
+            .poll(&mut context)
+            .is_ready()
+    );
+    drop(second);
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let wakes = Arc::new(Wakes::default());
+    assert!(poll(&mut subscriber, &wakes).is_pending());
+    publish(&engine, 1);
+    assert_eq!(wakes.count(), 0, "the engine's own thread is not used");
+    run_notifier(&mut first);
+    assert_eq!(wakes.count(), 1);
+}
+
+#[test]
+fn a_notifier_ends_with_its_engine() {
+    let engine = small().build().unwrap();
+    let mut notifier = engine.notifier();
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(
+        std::pin::Pin::new(&mut notifier)
+            .poll(&mut context)
+            .is_pending()
+    );
+    drop(engine);
+    assert!(
+        std::pin::Pin::new(&mut notifier)
+            .poll(&mut context)
+            .is_ready()
+    );
+}
+
+#[test]
+fn without_a_notifier_the_engines_own_thread_wakes() {
+    let engine = small().build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let publisher = std::thread::spawn({
+        let engine = engine.clone();
+        move || (0..1000).for_each(|_| _ = publish(&engine, 1))
+    });
+    let mut received = 0;
+    while received < 1000 {
+        received += block_on(subscriber.recv()).unwrap().len();
+    }
+    publisher.join().unwrap();
+    assert_eq!(received, 1000);
+}
+
+#[test]
+fn what_a_dropped_notifier_was_to_wake_is_woken() {
+    let engine = small().build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let notifier = engine.notifier();
+    let (parked, is_parked) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut parked = Some(parked);
+        block_on(std::future::poll_fn(|cx| {
+            let polled = subscriber.poll_recv(cx);
+            if let Some(parked) = parked.take() {
+                parked.send(polled.is_pending()).unwrap();
+            }
+            polled
+        }))
+        .unwrap()
+        .len()
+    });
+    assert!(is_parked.recv().unwrap());
+    publish(&engine, 1);
+    drop(notifier);
+    assert_eq!(reader.join().unwrap(), 1);
+}
+
+#[test]
+fn what_a_batch_holds_is_counted_until_it_is_dropped() {
+    let engine = small().max_events(10).build().unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    publish(&engine, 4000);
+    let batch = subscriber.try_recv().unwrap();
+    let before = batch.as_bytes().to_vec();
+    drop(subscriber);
+    while engine.stats().pinned_bytes == 0 {
+        publish(&engine, 4000);
+    }
+    assert_eq!(engine.stats().pinned_bytes, engine.limits().segment_bytes);
+    assert!(engine.stats().ring_bytes <= 1 << 20);
+    assert_eq!(batch.as_bytes(), before, "it is untouched");
+    drop(batch);
+    assert_eq!(engine.stats().pinned_bytes, 0);
+}
+
+#[test]
+fn the_last_sequence_is_used_and_none_after_it() {
+    let engine = small()
+        .max_events(10)
+        .origin(u64::MAX - 30)
+        .build()
+        .unwrap();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    for _ in 0..30 {
+        publish(&engine, 1);
+    }
+    let bytes = encoded(0, 1);
+    let event = Event::parse(&bytes).unwrap();
+    assert_eq!(publisher_error(&engine, event), PublishError::Exhausted);
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Lagged(20));
+    let batch = subscriber.try_recv().unwrap();
+    assert_eq!(batch.last().seq().number(), u64::MAX);
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+fn publisher_error(engine: &Engine, event: Event<'_>) -> PublishError {
+    engine.publisher().publish(event).unwrap_err()
+}
+
+/// Runs a future on this thread.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

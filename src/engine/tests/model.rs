@@ -1,0 +1,375 @@
+//! The engine against a plain queue: the same operations on both, the same
+//! answers from both.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+/// What an event looks like to the model.
+#[derive(Clone, Debug)]
+struct Kept {
+    seq: u64,
+    event: Vec<u8>,
+    published_ms: u64,
+    segment: u64,
+}
+
+impl Kept {
+    fn frame_bytes(&self) -> u64 {
+        self.event.len() as u64 + 31
+    }
+}
+
+/// A ring that is a queue. It keeps to the ring's steps: an event goes where it
+/// fits whole, and entering a segment forgets the one that is `slots - 1` behind.
+#[derive(Debug)]
+struct Model {
+    kept: VecDeque<Kept>,
+    head: u64,
+    max_events: u64,
+    segment_bytes: u64,
+    slots: u64,
+    segment: u64,
+    used: u64,
+    latest_ms: u64,
+    window_ms: u64,
+    max_subscribers: usize,
+    closed: bool,
+    aborted: bool,
+    subscribers: HashMap<u8, u64>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Found {
+    Empty,
+    Lagged(u64),
+    Closed,
+    Frames { first: u64, bytes: Vec<u8> },
+}
+
+impl Model {
+    fn publish(&mut self, events: &[Vec<u8>]) {
+        for event in events {
+            self.head += 1;
+            let frame = event.len() as u64 + 31;
+            if self.used + frame > self.segment_bytes {
+                self.segment += 1;
+                self.used = 0;
+            }
+            self.used += frame;
+            self.kept.push_back(Kept {
+                seq: self.head,
+                event: event.clone(),
+                published_ms: self.latest_ms,
+                segment: self.segment,
+            });
+        }
+        let segment = self.segment;
+        let gone = |kept: &Kept| {
+            kept.segment + self.slots <= segment + 1 || kept.seq + self.max_events <= self.head
+        };
+        while self.kept.front().is_some_and(gone) {
+            self.kept.pop_front();
+        }
+    }
+
+    fn resume(&self, cursor: Option<u64>) -> (Resume, u64) {
+        let Some(cursor) = cursor else {
+            return (Resume::NoCursor, self.head);
+        };
+        if cursor > self.head {
+            return (Resume::Ahead, self.head);
+        }
+        let next = self.kept.iter().find(|kept| kept.seq == cursor + 1);
+        let young = |kept: &Kept| self.latest_ms - kept.published_ms <= self.window_ms;
+        if cursor == self.head || next.is_some_and(young) {
+            (Resume::Resumed, cursor)
+        } else {
+            let missed = self.head - cursor;
+            (Resume::Expired { missed }, self.head)
+        }
+    }
+
+    fn receive(&mut self, id: u8, limit: usize) -> Found {
+        let at = self.subscribers.get_mut(&id).unwrap();
+        if self.aborted {
+            return Found::Closed;
+        }
+        if *at == self.head {
+            return if self.closed {
+                Found::Closed
+            } else {
+                Found::Empty
+            };
+        }
+        // There is always a newest event to be found.
+        let oldest = self.kept.front().unwrap().seq;
+        if *at + 1 < oldest {
+            let missed = oldest - (*at + 1);
+            *at = oldest - 1;
+            return Found::Lagged(missed);
+        }
+        let first = *at + 1;
+        let run = self.kept.iter().skip_while(|kept| kept.seq < first);
+        let segment = run.clone().next().unwrap().segment;
+        let mut bytes = Vec::new();
+        for kept in run.take_while(|kept| kept.segment == segment) {
+            if !bytes.is_empty() && bytes.len() as u64 + kept.frame_bytes() > limit as u64 {
+                break;
+            }
+            let cursor = Cursor::new(epoch(), Seq::new(kept.seq)).to_string();
+            bytes.push(0);
+            bytes.extend((kept.event.len() as u32 + 26).to_be_bytes());
+            bytes.extend(&kept.event);
+            bytes.extend(b"\x1a\x18");
+            bytes.extend(cursor.bytes());
+            *at = kept.seq;
+        }
+        Found::Frames { first, bytes }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Publish(Vec<u16>),
+    Receive {
+        id: u8,
+        limit: u32,
+    },
+    Subscribe {
+        id: u8,
+        cursor: Option<Index>,
+        beyond: bool,
+    },
+    Leave {
+        id: u8,
+    },
+    Clock {
+        ms: i16,
+    },
+    Close,
+    Abort,
+}
+
+fn op(max_event: u16) -> impl Strategy<Value = Op> {
+    let id = 0..5u8;
+    prop_oneof![
+        10 => prop::collection::vec(0..max_event, 1..6).prop_map(Op::Publish),
+        3 => prop::collection::vec(0..max_event, 1..60).prop_map(Op::Publish),
+        10 => (id.clone(), prop_oneof![Just(u32::MAX), 0..20_000u32])
+            .prop_map(|(id, limit)| Op::Receive { id, limit }),
+        4 => (id.clone(), any::<Option<Index>>(), prop::bool::weighted(0.1))
+            .prop_map(|(id, cursor, beyond)| Op::Subscribe { id, cursor, beyond }),
+        1 => id.prop_map(|id| Op::Leave { id }),
+        3 => (-200..400i16).prop_map(|ms| Op::Clock { ms }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Setup {
+    max_events: u64,
+    max_bytes: u64,
+    max_event_bytes: u16,
+    window_ms: u64,
+    origin: u64,
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let max_events = prop_oneof![Just(1u64), Just(2), 1..40u64, Just(1 << 20)];
+    let max_event_bytes = prop_oneof![Just(16u16), Just(200), Just(4096)];
+    let origin = prop_oneof![
+        Just(0u64),
+        0..10_000u64,
+        Just((1 << 23) - 10),
+        Just(u64::MAX - 60_000),
+    ];
+    (max_events, max_event_bytes, 0..300u64, origin, 0..8u64).prop_map(
+        |(max_events, max_event_bytes, window_ms, origin, more)| {
+            // The smallest ring for such events, or a little more.
+            let builder = Engine::builder().max_event_bytes(usize::from(max_event_bytes));
+            let Err(BuildError::MaxBytesTooSmall { least, .. }) = builder.max_bytes(1).build()
+            else {
+                panic!("no ring fits in one byte")
+            };
+            Setup {
+                max_events,
+                max_bytes: least + more * 5000,
+                max_event_bytes,
+                window_ms,
+                origin,
+            }
+        },
+    )
+}
+
+fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
+    let clock = ManualClock::new();
+    clock.set(Duration::from_secs(1000));
+    let engine = Engine::builder()
+        .epoch(epoch())
+        .max_events(setup.max_events)
+        .max_bytes(setup.max_bytes)
+        .max_event_bytes(usize::from(setup.max_event_bytes))
+        .window(Duration::from_millis(setup.window_ms))
+        .max_subscribers(3)
+        .clock(clock.clone())
+        .origin(setup.origin)
+        .build()
+        .unwrap();
+    engine.shared.time.now_ms();
+    let limits = engine.limits();
+    let mut now = Duration::from_secs(1000);
+    let mut model = Model {
+        kept: VecDeque::new(),
+        head: setup.origin,
+        max_events: limits.max_events,
+        segment_bytes: limits.segment_bytes,
+        slots: engine.shared.ring.shape().slots as u64,
+        segment: 0,
+        used: 0,
+        latest_ms: 1_000_000,
+        window_ms: setup.window_ms,
+        max_subscribers: 3,
+        closed: false,
+        aborted: false,
+        subscribers: HashMap::new(),
+    };
+    let mut subscribers: HashMap<u8, Subscriber> = HashMap::new();
+    for op in ops.iter().chain(end) {
+        match op {
+            Op::Publish(sizes) => {
+                let encoded: Vec<_> = (sizes.iter().enumerate())
+                    .map(|(i, size)| {
+                        let number = model.head.wrapping_add(i as u64);
+                        // What `encoded` adds to a payload, at most.
+                        let size =
+                            usize::from((*size).min(setup.max_event_bytes)).saturating_sub(14);
+                        encoded(number, size)
+                    })
+                    .collect();
+                let events: Vec<_> = encoded.iter().map(|e| Event::parse(e).unwrap()).collect();
+                let bytes: u64 = encoded.iter().map(|e| e.len() as u64 + 31).sum();
+                let published = engine.publisher().publish_batch(&events);
+                if bytes > limits.max_batch_bytes {
+                    let limit = limits.max_batch_bytes;
+                    prop_assert_eq!(published, Err(PublishError::BatchTooLarge { bytes, limit }));
+                } else if model.closed {
+                    prop_assert_eq!(published, Err(PublishError::Closed));
+                } else {
+                    let published = published.unwrap();
+                    prop_assert_eq!(published.first.seq().number(), model.head + 1);
+                    model.publish(&encoded);
+                    prop_assert_eq!(published.last.seq().number(), model.head);
+                }
+            }
+            Op::Receive { id, limit } => {
+                let Some(mut subscriber) = subscribers.remove(id) else {
+                    continue;
+                };
+                subscriber = subscriber.max_batch_bytes(*limit as usize);
+                prop_assert_eq!(subscriber.lag(), model.head - model.subscribers[id]);
+                let found = match subscriber.try_recv() {
+                    Ok(batch) => {
+                        let first = batch.first().seq().number();
+                        prop_assert_eq!(batch.last(), subscriber.position());
+                        prop_assert_eq!(batch.events().count(), batch.len());
+                        Found::Frames {
+                            first,
+                            bytes: batch.as_bytes().to_vec(),
+                        }
+                    }
+                    Err(TryRecvError::Empty) => Found::Empty,
+                    Err(TryRecvError::Lagged(missed)) => Found::Lagged(missed),
+                    Err(TryRecvError::Closed) => Found::Closed,
+                    Err(TryRecvError::TakenOver) => panic!("taken-over ones are not in the map"),
+                };
+                prop_assert_eq!(found, model.receive(*id, *limit as usize));
+                subscribers.insert(*id, subscriber);
+            }
+            Op::Subscribe { id, cursor, beyond } => {
+                let seq = cursor.map(|index| {
+                    let reach = (model.head - setup.origin).min(200) as usize;
+                    let seq = model.head - index.index(reach + 1) as u64;
+                    if *beyond {
+                        model.head + 1 + seq % 3
+                    } else {
+                        seq
+                    }
+                });
+                let text = seq.map_or(String::new(), |seq| {
+                    Cursor::new(epoch(), Seq::new(seq)).to_string()
+                });
+                let subscribed = engine.subscribe(&id.to_string(), &text);
+                let known = model.subscribers.contains_key(id);
+                if model.closed {
+                    prop_assert_eq!(subscribed.unwrap_err(), SubscribeError::Closed);
+                } else if !known && model.subscribers.len() == model.max_subscribers {
+                    let limit = model.max_subscribers;
+                    let full = SubscribeError::TooManySubscribers { limit };
+                    prop_assert_eq!(subscribed.unwrap_err(), full);
+                } else {
+                    let subscriber = subscribed.unwrap();
+                    let start = subscriber.start();
+                    let expected = model.resume(seq);
+                    prop_assert_eq!((start.resume, start.cursor.seq().number()), expected);
+                    model.subscribers.insert(*id, expected.1);
+                    if let Some(mut older) = subscribers.insert(*id, subscriber) {
+                        prop_assert_eq!(older.try_recv().unwrap_err(), TryRecvError::TakenOver);
+                    }
+                }
+            }
+            Op::Leave { id } => {
+                subscribers.remove(id);
+                model.subscribers.remove(id);
+            }
+            Op::Clock { ms } => {
+                let by = Duration::from_millis(u64::from(ms.unsigned_abs()));
+                now = if *ms < 0 {
+                    now.saturating_sub(by)
+                } else {
+                    now + by
+                };
+                clock.set(now);
+                // Whoever asks next sees the later of both; ask now.
+                engine.shared.time.now_ms();
+                model.latest_ms = model.latest_ms.max(now.as_millis() as u64);
+            }
+            Op::Close => {
+                engine.close();
+                model.closed = true;
+            }
+            Op::Abort => {
+                engine.abort();
+                model.closed = true;
+                model.aborted = true;
+            }
+        }
+        let stats = engine.stats();
+        prop_assert_eq!(stats.retained_events, model.kept.len() as u64);
+        prop_assert_eq!(stats.subscribers, model.subscribers.len());
+        prop_assert!(stats.ring_bytes <= setup.max_bytes);
+        prop_assert_eq!(engine.head().seq().number(), model.head);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ring_behaves_like_a_queue(
+        setup in setup(),
+        ops in prop::collection::vec(op(4096), 1..200),
+        aborted: bool,
+        after in prop::collection::vec(op(4096), 0..20),
+    ) {
+        let end: Vec<_> = std::iter::once(if aborted { Op::Abort } else { Op::Close })
+            .chain(after)
+            .collect();
+        run(&setup, &ops, &end)?;
+    }
+}

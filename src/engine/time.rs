@@ -1,0 +1,48 @@
+//! The engine's time: milliseconds that never go back.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::sync::{AtomicU64, Ordering};
+use crate::clock::Clock;
+
+/// The clock that the engine was given, held to go forward only.
+pub(super) struct Time {
+    clock: Box<dyn Clock>,
+    /// The latest time that the clock has shown.
+    latest_ms: AtomicU64,
+}
+
+impl Time {
+    pub(super) fn new(clock: Box<dyn Clock>) -> Self {
+        Time {
+            clock,
+            latest_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        let now = millis(self.clock.now());
+        // Relaxed: times order nothing.
+        let latest = self.latest_ms.load(Ordering::Relaxed);
+        if now > latest {
+            self.latest_ms.fetch_max(now, Ordering::Relaxed);
+        }
+        now.max(latest)
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Time")
+            .field("latest_ms", &self.latest_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whole milliseconds; the largest `u64` for what does not fit.
+pub(super) fn millis(duration: Duration) -> u64 {
+    (duration.as_secs())
+        .saturating_mul(1000)
+        .saturating_add(u64::from(duration.subsec_millis()))
+}

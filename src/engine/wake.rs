@@ -1,0 +1,315 @@
+//! Waking subscribers without the publisher paying for each.
+//!
+//! A parked subscriber has its waker in a cell and its bit set in a tree of
+//! words: 64 bits in a leaf word, 64 leaf words under a middle word, 64 middle
+//! words under the top word. A publisher looks at the top word alone; if any bit
+//! is set, it schedules the *notifier*, once until that one has started. The
+//! notifier clears the tree from the top and wakes what it finds, a chunk at a
+//! time.
+//!
+//! # No wake-up is lost
+//!
+//! All operations on the tree, on `scheduled` and on the head (where it matters
+//! here) are SeqCst, so they have one order that all threads agree on.
+//!
+//! - *Park against publish.* The subscriber sets leaf, middle and top, then loads
+//!   the head; the publisher moves the head, then loads the top. One of the two
+//!   comes first, so the subscriber sees the event or the publisher sees the bit.
+//! - *Park against the notifier.* The subscriber sets upwards, and leaves out a
+//!   word whose bit it finds set; the notifier clears downwards. If a bit was
+//!   found set, the notifier's clearing of that word is still to come, and the
+//!   leaf, set before, will be found. If it was not, the subscriber sets it, and
+//!   the next notification finds it.
+//! - *Publish against the notifier.* The notifier clears `scheduled` before it
+//!   looks at the tree. A publisher that finds it set leaves the bits that it saw
+//!   to a look that is still to come.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, Thread};
+
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+
+use super::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use super::waker::WakerCell;
+
+/// How many tasks the notifier wakes before it lets others run.
+const CHUNK: usize = 128;
+const FAN_OUT: usize = 64;
+/// What three levels can hold.
+pub(super) const MAX_SLOTS: usize = FAN_OUT * FAN_OUT * FAN_OUT;
+
+/// The place of one subscriber in the tree, until it is
+/// [released](Waiters::release).
+#[derive(Debug)]
+pub(super) struct Slot(u32);
+
+/// All subscribers' wakers, and who of them is parked.
+#[derive(Debug)]
+pub(super) struct Waiters {
+    top: CachePadded<AtomicU64>,
+    middles: Box<[AtomicU64]>,
+    leaves: Box<[CachePadded<AtomicU64>]>,
+    cells: Box<[WakerCell]>,
+    free: ArrayQueue<u32>,
+    /// A notification is due, and the notifier has not begun it.
+    scheduled: CachePadded<AtomicBool>,
+    /// A [`Notifier`] is attached; else the engine's own thread notifies.
+    attached: AtomicBool,
+    notifier: WakerCell,
+    /// `None` if the thread could not be started: then publishers notify.
+    thread: OnceLock<Option<Thread>>,
+    /// The engine is gone.
+    stopped: AtomicBool,
+}
+
+impl Waiters {
+    /// For at most `slots` subscribers at once, at most [`MAX_SLOTS`].
+    pub(super) fn new(slots: usize) -> Arc<Self> {
+        let slots = slots.min(MAX_SLOTS);
+        let free = ArrayQueue::new(slots.max(1));
+        for slot in 0..slots as u32 {
+            // The queue has room for every slot.
+            let _ = free.push(slot);
+        }
+        let words = |n: usize| n.div_ceil(FAN_OUT);
+        Arc::new(Waiters {
+            top: CachePadded::new(AtomicU64::new(0)),
+            middles: (0..words(words(slots)))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
+            leaves: (0..words(slots))
+                .map(|_| CachePadded::new(AtomicU64::new(0)))
+                .collect(),
+            cells: (0..slots).map(|_| WakerCell::new()).collect(),
+            free,
+            scheduled: CachePadded::new(AtomicBool::new(false)),
+            attached: AtomicBool::new(false),
+            notifier: WakerCell::new(),
+            thread: OnceLock::new(),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// A free slot, if there is one.
+    pub(super) fn acquire(&self) -> Option<Slot> {
+        self.free.pop().map(Slot)
+    }
+
+    /// Gives a slot back. Whoever still knows its number may wake the next holder
+    /// for nothing, and no more.
+    pub(super) fn release(&self, slot: &Slot) {
+        drop(self.cells[slot.0 as usize].take());
+        // Fails never: each slot is in the queue at most once.
+        let _ = self.free.push(slot.0);
+    }
+
+    /// Leaves `waker` to be woken by the next notification. The caller checks
+    /// afterwards whether what it waits for has happened meanwhile.
+    pub(super) fn park(self: &Arc<Self>, slot: &Slot, waker: &Waker) {
+        if !self.attached.load(Ordering::SeqCst) {
+            self.start_thread();
+        }
+        let slot = slot.0 as usize;
+        self.cells[slot].register(waker);
+        self.leaves[slot / FAN_OUT].fetch_or(bit(slot), Ordering::SeqCst);
+        let leaf = slot / FAN_OUT;
+        set(&self.middles[leaf / FAN_OUT], bit(leaf));
+        set(&self.top, bit(leaf / FAN_OUT));
+    }
+
+    /// Takes the bit back, to be spared a wake-up for nothing.
+    pub(super) fn unpark(&self, slot: &Slot) {
+        let slot = slot.0 as usize;
+        self.leaves[slot / FAN_OUT].fetch_and(!bit(slot), Ordering::SeqCst);
+    }
+
+    /// Wakes one subscriber.
+    pub(super) fn wake(&self, slot: &Slot) {
+        self.cells[slot.0 as usize].wake();
+    }
+
+    /// Has everybody woken who is parked. Costs one load when nobody is, and the
+    /// same however many are.
+    pub(super) fn notify(self: &Arc<Self>) {
+        if self.top.load(Ordering::SeqCst) != 0 && !self.scheduled.swap(true, Ordering::SeqCst) {
+            self.schedule();
+        }
+    }
+
+    fn schedule(self: &Arc<Self>) {
+        if self.attached.load(Ordering::SeqCst) {
+            self.notifier.wake();
+        } else if let Some(thread) = self.start_thread() {
+            thread.unpark();
+        } else {
+            let mut round = Round::default();
+            while !self.notify_chunk(&mut round) {}
+        }
+    }
+
+    /// Wakes up to [`CHUNK`] tasks; returns whether that was all of them.
+    fn notify_chunk(&self, round: &mut Round) -> bool {
+        if round.is_over() {
+            self.scheduled.store(false, Ordering::SeqCst);
+            round.top = self.top.swap(0, Ordering::SeqCst);
+        }
+        let mut woken = 0;
+        loop {
+            if round.leaf != 0 {
+                let slot = round.leaf_number * FAN_OUT + take_lowest(&mut round.leaf);
+                self.cells[slot].wake();
+                woken += 1;
+                if woken == CHUNK {
+                    return round.is_over();
+                }
+            } else if round.middle != 0 {
+                round.leaf_number = round.middle_number * FAN_OUT + take_lowest(&mut round.middle);
+                round.leaf = self.leaves[round.leaf_number].swap(0, Ordering::SeqCst);
+            } else if round.top != 0 {
+                round.middle_number = take_lowest(&mut round.top);
+                round.middle = self.middles[round.middle_number].swap(0, Ordering::SeqCst);
+            } else {
+                return true;
+            }
+        }
+    }
+
+    /// Lets the notifier end: the engine is gone.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.notifier.wake();
+        if let Some(Some(thread)) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn start_thread(self: &Arc<Self>) -> Option<&Thread> {
+        self.thread
+            .get_or_init(|| {
+                let waiters = Arc::clone(self);
+                thread::Builder::new()
+                    .name("push-notifier".to_owned())
+                    .spawn(move || waiters.run())
+                    .ok()
+                    .map(|handle| handle.thread().clone())
+            })
+            .as_ref()
+    }
+
+    /// The engine's own notifier, where no other is attached.
+    fn run(&self) {
+        while !self.stopped.load(Ordering::SeqCst) {
+            if self.scheduled.load(Ordering::SeqCst) && !self.attached.load(Ordering::SeqCst) {
+                let mut round = Round::default();
+                while !self.notify_chunk(&mut round) {}
+            } else {
+                // A token left by `unpark` meanwhile lets this return at once.
+                thread::park();
+            }
+        }
+    }
+}
+
+/// How far a notification has come: what is still to be looked at.
+#[derive(Debug, Default)]
+struct Round {
+    top: u64,
+    middle: u64,
+    middle_number: usize,
+    leaf: u64,
+    leaf_number: usize,
+}
+
+impl Round {
+    fn is_over(&self) -> bool {
+        self.top | self.middle | self.leaf == 0
+    }
+}
+
+fn bit(number: usize) -> u64 {
+    1 << (number % FAN_OUT)
+}
+
+/// Sets a bit, without taking the cache line where it is set.
+fn set(word: &AtomicU64, bit: u64) {
+    if word.load(Ordering::SeqCst) & bit == 0 {
+        word.fetch_or(bit, Ordering::SeqCst);
+    }
+}
+
+fn take_lowest(word: &mut u64) -> usize {
+    let lowest = word.trailing_zeros() as usize;
+    *word &= *word - 1;
+    lowest
+}
+
+/// Wakes the engine's parked subscribers from a task of the caller's runtime,
+/// instead of from the engine's own thread: waking from a worker is cheaper, and
+/// the woken tasks run where the runtime balances them.
+///
+/// A future that ends when the engine is gone. An engine has one notifier at a
+/// time: while one is attached, a second one does nothing and ends at once. When
+/// it is dropped, the engine's own thread takes over again.
+pub struct Notifier {
+    /// `None` for a second one.
+    waiters: Option<Arc<Waiters>>,
+    round: Round,
+}
+
+impl Notifier {
+    pub(super) fn attach(waiters: &Arc<Waiters>) -> Self {
+        let first = !waiters.attached.swap(true, Ordering::SeqCst);
+        Notifier {
+            waiters: first.then(|| Arc::clone(waiters)),
+            round: Round::default(),
+        }
+    }
+}
+
+impl Future for Notifier {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Notifier { waiters, round } = &mut *self;
+        let Some(waiters) = waiters else {
+            return Poll::Ready(());
+        };
+        waiters.notifier.register(cx.waker());
+        if waiters.stopped.load(Ordering::SeqCst) {
+            return Poll::Ready(());
+        }
+        let due = !round.is_over() || waiters.scheduled.load(Ordering::SeqCst);
+        if due && !waiters.notify_chunk(round) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        let Some(waiters) = &self.waiters else {
+            return;
+        };
+        waiters.attached.store(false, Ordering::SeqCst);
+        // What this one was in the middle of, and what was left to it: publishers
+        // that found it attached set `scheduled` before.
+        while !self.round.is_over() {
+            waiters.notify_chunk(&mut self.round);
+        }
+        if waiters.scheduled.load(Ordering::SeqCst) {
+            waiters.schedule();
+        }
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier").finish_non_exhaustive()
+    }
+}
