@@ -1,1 +1,329 @@
-//! To be written.
+//! The composition root: an engine, the two listeners of its edge, and how they
+//! stop together.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::edge::BoundAddress;
+
+use crate::config::{Address, Config, ConfigError};
+use crate::cursor::Epoch;
+use crate::edge::{
+    Listener, Patience, PublisherService, PushService, Watch, serve_gateways, serve_producers,
+};
+use crate::engine::{BuildError, Engine};
+
+/// Every gateway may be connected twice, while its new connection takes over
+/// from one that it has lost; and some more, to be told that there are too many.
+const GATEWAY_CONNECTIONS: (usize, usize) = (2, 64);
+/// Producers are few.
+const PRODUCER_CONNECTIONS: usize = 1024;
+/// File descriptors for everything that is not a connection.
+const OTHER_FILES: usize = 64;
+/// Stalled streams may hold this share of the ring's memory limit in addition
+/// to the ring, before the longest stalled ones are cut.
+const PINNED_SHARE: u64 = 4;
+/// After the grace period: how long the streams' last statuses may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A push server: bound to its addresses, and ready to run.
+///
+/// ```no_run
+/// use galaxy_push::config::Config;
+/// use galaxy_push::server::Server;
+///
+/// # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::bind(Config::default()).await?;
+/// println!("gateways connect to {}", server.listen_addr());
+/// server.run(async {
+///     let _ = tokio::signal::ctrl_c().await;
+/// }).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    engine: Engine,
+    gateways: Listener,
+    producers: Listener,
+    patience: Patience,
+    grace: Duration,
+}
+
+impl Server {
+    /// Builds the engine and binds both listeners. From then on peers can
+    /// connect; they are served when [`run`](Self::run) runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`] says which setting cannot work, or which address cannot be
+    /// listened on. Nothing stays bound.
+    pub async fn bind(config: Config) -> Result<Self, ServeError> {
+        config.check()?;
+        let engine = build_engine(&config)?;
+        let [gateways, producers] = connection_limits(&config, raise_open_files());
+        let gateways = listen(&config.listen, gateways).await?;
+        let producers = listen(&config.publish_listen, producers).await?;
+        Ok(Server {
+            engine,
+            gateways,
+            producers,
+            patience: Patience {
+                stall_timeout: config.stall_timeout,
+                linger: config.shutdown_grace.max(Duration::from_secs(1)),
+                max_pinned_bytes: config.max_bytes / PINNED_SHARE,
+            },
+            grace: config.shutdown_grace,
+        })
+    }
+
+    /// The engine that is served, to publish and subscribe in the same process.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Where gateways subscribe.
+    #[must_use]
+    pub fn listen_addr(&self) -> &BoundAddress {
+        self.gateways.address()
+    }
+
+    /// Where producers publish.
+    #[must_use]
+    pub fn publish_addr(&self) -> &BoundAddress {
+        self.producers.address()
+    }
+
+    /// Serves until `shutdown` is ready, and then stops gracefully: what was
+    /// answered to a producer is delivered to every gateway that takes it within
+    /// the grace period, and every stream ends with `UNAVAILABLE`.
+    ///
+    /// Needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Transport`] if a listener ended by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this future closes the engine and cuts all connections.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        let mut running = Running::start(self);
+        let failed = {
+            let mut shutdown = pin!(shutdown);
+            tokio::select! {
+                () = &mut shutdown => None,
+                ended = running.listeners.join_next() => Some(ended),
+            }
+        };
+        running.drain().await;
+        match failed {
+            None => Ok(()),
+            Some(ended) => Err(ended_early(ended)),
+        }
+    }
+}
+
+/// A server at work. Dropping it stops everything at once.
+struct Running {
+    engine: Engine,
+    watch: Watch,
+    grace: Duration,
+    stopping: CancellationToken,
+    /// One task for each listener and the connections that it accepted.
+    listeners: JoinSet<Result<(), tonic::transport::Error>>,
+    /// Tasks that have no end of their own.
+    helpers: JoinSet<()>,
+}
+
+impl Running {
+    fn start(server: Server) -> Self {
+        let Server {
+            engine,
+            gateways,
+            producers,
+            patience,
+            grace,
+        } = server;
+        let watch = Watch::default();
+        let stopping = CancellationToken::new();
+
+        let mut helpers = JoinSet::new();
+        helpers.spawn(engine.notifier());
+        helpers.spawn(watch.clone().run(engine.clone(), patience));
+
+        let push = PushService::new(engine.clone(), watch.clone(), stopping.clone());
+        let publisher = PublisherService::new(&engine, watch.clone(), stopping.clone());
+        tracing::info!("listening for gateways on {}", gateways.address());
+        tracing::info!("listening for producers on {}", producers.address());
+        let mut listeners = JoinSet::new();
+        listeners.spawn(serve_gateways(
+            gateways,
+            push,
+            watch.clone(),
+            stopping.clone(),
+        ));
+        listeners.spawn(serve_producers(
+            producers,
+            publisher,
+            watch.clone(),
+            stopping.clone(),
+        ));
+        Running {
+            engine,
+            watch,
+            grace,
+            stopping,
+            listeners,
+            helpers,
+        }
+    }
+
+    /// Ends every stream after its last event, and every connection after its
+    /// last stream; after the grace period, whatever is left.
+    async fn drain(mut self) {
+        tracing::info!("stopping: no more events are accepted");
+        // First the engine, so that nothing is answered that would come after
+        // what the streams deliver.
+        self.engine.close();
+        self.stopping.cancel();
+        self.watch.cut_unready();
+        if timeout(self.grace, self.all_ended()).await.is_err() {
+            self.engine.abort();
+            if timeout(LAST_WORDS, self.all_ended()).await.is_err() {
+                let left = self.watch.cut_all();
+                tracing::warn!(
+                    "{left} connections were cut: they did not end within {:?}",
+                    self.grace
+                );
+                self.all_ended().await;
+            }
+        }
+        tracing::info!("stopped");
+    }
+
+    async fn all_ended(&mut self) {
+        while let Some(ended) = self.listeners.join_next().await {
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!("{}", ended_early(Some(ended)));
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After `drain` nothing of this finds anything to do.
+        self.engine.abort();
+        self.stopping.cancel();
+        self.watch.cut_all();
+        self.helpers.abort_all();
+    }
+}
+
+fn build_engine(config: &Config) -> Result<Engine, ServeError> {
+    let born = Epoch::now().ok_or(ServeError::SystemClock)?;
+    Ok(Engine::builder()
+        .epoch(born)
+        .max_events(config.max_events)
+        .max_bytes(config.max_bytes)
+        .max_event_bytes(config.max_event_bytes)
+        .window(config.window)
+        .max_subscribers(config.max_subscribers)
+        .build()?)
+}
+
+async fn listen(address: &Address, max_connections: usize) -> Result<Listener, ServeError> {
+    Listener::bind(address, max_connections)
+        .await
+        .map_err(|source| ServeError::Listen {
+            address: address.clone(),
+            source,
+        })
+}
+
+/// Raises the limit of open files as far as this process may, and says how far
+/// that is.
+fn raise_open_files() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let before = limit.current;
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!("cannot raise the limit of open files: {error}");
+            limit.current = before;
+        }
+    }
+    // `None` is no limit.
+    limit
+        .current
+        .and_then(|files| usize::try_from(files).ok())
+        .unwrap_or(usize::MAX)
+}
+
+/// How many connections each listener takes: gateways, producers.
+fn connection_limits(config: &Config, open_files: usize) -> [usize; 2] {
+    let (times, more) = GATEWAY_CONNECTIONS;
+    let gateways = config.max_subscribers.saturating_mul(times);
+    let gateways = gateways.saturating_add(more);
+    let files = open_files.saturating_sub(OTHER_FILES);
+    // When files are short, gateways and producers are short of them alike.
+    let producers = PRODUCER_CONNECTIONS.min(files / 4).max(1);
+    let room = files.saturating_sub(producers).max(1);
+    if room < gateways {
+        tracing::warn!(
+            "only {room} gateways can be connected at a time, not {gateways}: \
+             the limit of open files is {open_files}"
+        );
+    }
+    [gateways.min(room), producers]
+}
+
+/// What made a listener end that should not have.
+fn ended_early(
+    ended: Option<Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>>,
+) -> ServeError {
+    let source: Box<dyn std::error::Error + Send + Sync> = match ended {
+        Some(Ok(Err(error))) => error.into(),
+        Some(Err(error)) => error.into(),
+        Some(Ok(Ok(()))) | None => "the listener ended".into(),
+    };
+    ServeError::Transport { source }
+}
+
+/// Why a server cannot be, or could not go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A setting cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The engine cannot be built with these settings.
+    #[error(transparent)]
+    Engine(#[from] BuildError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address, as it was given.
+        address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system's clock shows a time from which no epoch can be made.
+    #[error("the system's clock is wrong: it shows a time before 1970 or after 10889")]
+    SystemClock,
+    /// A listener ended by itself. Everything else was stopped.
+    #[error("serving failed: {source}")]
+    Transport {
+        /// What ended it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

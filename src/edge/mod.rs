@@ -1,1 +1,45 @@
-//! To be written.
+//! The edge: the gRPC services over an engine, and the sockets under them.
+//!
+//! A response to `SubscribePush` is a hand-written body that passes the ring's
+//! own memory to h2; everything else is tonic. The edge adds what a peer can see
+//! (statuses, metadata) and what no peer may do: hold connections, memory or the
+//! shutdown for longer than it is allowed to.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `push` | `SubscribePush`: from the request to the response's head |
+//! | `body` | the response's body: frames, then trailers |
+//! | `publisher` | `Publish` and `PublishStream` |
+//! | `codec` | messages as raw bytes, for tonic |
+//! | [`gateway_id`] | what a `gateway_client_id` may be |
+//! | `status` | every error's gRPC status, in one table |
+//! | `listener` | TCP and unix sockets that peers connect to |
+//! | `connection` | one socket, its progress, and the way to cut it |
+//! | `flow` | what of one response is under way to its peer |
+//! | `intake` | bounds for request bodies |
+//! | `stall` | finds peers that take nothing, and cuts them |
+//! | `transport` | the settings of HTTP/2 |
+//!
+//! The edge never decodes an event, never waits for a gateway on a publisher's
+//! behalf, and never keeps an event of its own: what it has is what the ring has.
+
+mod body;
+mod codec;
+mod connection;
+mod flow;
+pub mod gateway_id;
+mod intake;
+mod listener;
+mod publisher;
+mod push;
+mod stall;
+mod status;
+mod transport;
+
+pub use listener::BoundAddress;
+
+pub(crate) use listener::Listener;
+pub(crate) use publisher::PublisherService;
+pub(crate) use push::PushService;
+pub(crate) use stall::{Patience, Watch};
+pub(crate) use transport::{serve_gateways, serve_producers};

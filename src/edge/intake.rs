@@ -1,0 +1,190 @@
+//! Request bodies within bounds: how large a message may be, how long it may
+//! take to arrive, and how much of all unfinished messages is held at once.
+//!
+//! An [`Intake`] stands between hyper and tonic. It passes the body on unchanged
+//! and follows the length prefixes in it. Whatever it stops reading, HTTP/2's
+//! flow control keeps at the peer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::PollSemaphore;
+use tonic::Status;
+use tonic::body::Body;
+
+/// The flag and the length that precede every gRPC message.
+const PREFIX_BYTES: usize = 5;
+
+/// What one kind of call may send.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    /// The longest message, in bytes.
+    pub(super) max_message_bytes: usize,
+    /// How long a message may take to arrive, from when its first bytes are
+    /// there; if `whole`, the entire request, from its headers.
+    pub(super) timeout: Duration,
+    /// Whether the request is one message and then ends.
+    pub(super) whole: bool,
+    /// Bytes of messages that have begun to arrive and are larger than one
+    /// frame, all calls together. Whoever finds none left waits.
+    pub(super) budget: Arc<Semaphore>,
+}
+
+/// A request's body, bounded.
+#[derive(Debug)]
+pub(super) struct Intake {
+    body: Body,
+    bounds: Bounds,
+    budget: PollSemaphore,
+    at: At,
+    /// What the unfinished message has of the budget.
+    hold: Option<OwnedSemaphorePermit>,
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where the next byte stands.
+#[derive(Clone, Copy, Debug)]
+enum At {
+    Prefix {
+        bytes: [u8; PREFIX_BYTES],
+        have: usize,
+    },
+    Message {
+        left: usize,
+    },
+}
+
+impl At {
+    const START: At = At::Prefix {
+        bytes: [0; PREFIX_BYTES],
+        have: 0,
+    };
+}
+
+impl Intake {
+    pub(super) fn new(body: Body, bounds: Bounds) -> Self {
+        Intake {
+            body,
+            budget: PollSemaphore::new(Arc::clone(&bounds.budget)),
+            deadline: None,
+            bounds,
+            at: At::START,
+            hold: None,
+        }
+    }
+
+    /// Moves on over `data`.
+    fn follow(&mut self, mut data: &[u8]) -> Result<(), Status> {
+        while !data.is_empty() {
+            match &mut self.at {
+                At::Prefix { bytes, have } => {
+                    let n = data.len().min(PREFIX_BYTES - *have);
+                    bytes[*have..*have + n].copy_from_slice(&data[..n]);
+                    *have += n;
+                    data = &data[n..];
+                    if *have == PREFIX_BYTES {
+                        let [_, length @ ..] = *bytes;
+                        let left = u32::from_be_bytes(length) as usize;
+                        let limit = self.bounds.max_message_bytes;
+                        if left > limit {
+                            return Err(Status::invalid_argument(format!(
+                                "the request message has {left} bytes, the limit is {limit}"
+                            )));
+                        }
+                        self.at = At::Message { left };
+                        self.finish_message();
+                    }
+                }
+                At::Message { left } => {
+                    let n = data.len().min(*left);
+                    *left -= n;
+                    data = &data[n..];
+                    self.finish_message();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_message(&mut self) {
+        if let At::Message { left: 0 } = self.at {
+            self.at = At::START;
+            self.hold = None;
+            if !self.bounds.whole {
+                self.deadline = None;
+            }
+        }
+    }
+
+    /// Waits for a place in the budget if the rest of a message is to come.
+    fn poll_budget(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let At::Message { left } = self.at else {
+            return Poll::Ready(());
+        };
+        if self.hold.is_some() {
+            return Poll::Ready(());
+        }
+        // Below `max_message_bytes`, which is far from the limit of u32.
+        let left = u32::try_from(left).unwrap_or(u32::MAX);
+        // `None`: the semaphore was closed, which nobody does.
+        self.hold = ready!(self.budget.poll_acquire_many(cx, left));
+        Poll::Ready(())
+    }
+
+    /// Looks at the clock of whatever has to arrive in time.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let between_messages = matches!(self.at, At::Prefix { have: 0, .. });
+        if between_messages && !self.bounds.whole {
+            return Poll::Pending;
+        }
+        let timeout = self.bounds.timeout;
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Status::deadline_exceeded(format!(
+            "the request did not arrive within {timeout:?}"
+        )))
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        ready!(self.poll_budget(cx));
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+}
+
+impl http_body::Body for Intake {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Poll::Ready(polled) = self.poll_body(cx) else {
+            return self.poll_deadline(cx).map(|status| Some(Err(status)));
+        };
+        if let Some(Ok(frame)) = &polled
+            && let Some(data) = frame.data_ref()
+            && let Err(status) = self.follow(data)
+        {
+            return Poll::Ready(Some(Err(status)));
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

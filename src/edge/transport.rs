@@ -1,0 +1,83 @@
+//! How HTTP/2 is spoken on each listener: tonic's transport, with every limit
+//! set on purpose.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Error, Server};
+
+use super::listener::Listener;
+use super::publisher::PublisherService;
+use super::push::PushService;
+use super::stall::Watch;
+
+/// Peers that are gone without a word are found by pings that go unanswered:
+/// after the interval and the timeout together. Gateways may sit behind NATs and
+/// balancers that forget idle connections, some after less than a minute.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// All headers of one request together. Ours fit into a few hundred bytes;
+/// tokens and tracing headers take the rest.
+const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
+
+/// Calls at a time on one connection. A gateway needs one, a proxy that carries
+/// many gateways opens as many connections as it needs.
+const MAX_CONCURRENT_STREAMS: u32 = 256;
+
+/// Streams that the peer opened and reset before they were looked at
+/// (CVE-2023-44487), and streams that we reset for the peer's errors: more of
+/// them end the connection.
+const MAX_PENDING_ACCEPT_RESETS: usize = 20;
+const MAX_LOCAL_ERROR_RESETS: usize = 256;
+
+/// A gateway sends one request of a few hundred bytes per call.
+const GATEWAY_STREAM_WINDOW: u32 = 16 << 10;
+/// The least that HTTP/2 can offer a connection.
+const GATEWAY_CONNECTION_WINDOW: u32 = 65_535;
+
+/// A producer's window is what it may send ahead of us: enough to keep a fast
+/// link busy, and the most that we may have to hold for it unread.
+const PRODUCER_STREAM_WINDOW: u32 = 1 << 20;
+const PRODUCER_CONNECTION_WINDOW: u32 = 2 << 20;
+
+/// Serves gateways until `stopping`, and then until the last connection ends.
+pub(crate) async fn serve_gateways(
+    listener: Listener,
+    push: PushService,
+    watch: Watch,
+    stopping: CancellationToken,
+) -> Result<(), Error> {
+    transport()
+        .initial_stream_window_size(GATEWAY_STREAM_WINDOW)
+        .initial_connection_window_size(GATEWAY_CONNECTION_WINDOW)
+        .add_service(push)
+        .serve_with_incoming_shutdown(listener.incoming(watch), stopping.cancelled_owned())
+        .await
+}
+
+/// Serves producers until `stopping`, and then until the last connection ends.
+pub(crate) async fn serve_producers(
+    listener: Listener,
+    publisher: PublisherService,
+    watch: Watch,
+    stopping: CancellationToken,
+) -> Result<(), Error> {
+    transport()
+        .initial_stream_window_size(PRODUCER_STREAM_WINDOW)
+        .initial_connection_window_size(PRODUCER_CONNECTION_WINDOW)
+        .add_service(publisher)
+        .serve_with_incoming_shutdown(listener.incoming(watch), stopping.cancelled_owned())
+        .await
+}
+
+fn transport() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_ACCEPT_RESETS))
+        // hyper would set no limit at all if tonic passed none on.
+        .http2_max_local_error_reset_streams(Some(MAX_LOCAL_ERROR_RESETS))
+}
