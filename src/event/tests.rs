@@ -613,6 +613,21 @@ mod against_prost {
         Ok(())
     }
 
+    #[test]
+    fn groups_nest_as_deep_as_in_prost() {
+        let user = field(2, &[b"u1"]);
+        for depth in REQUEST_DEPTH - 4..REQUEST_DEPTH + 4 {
+            let (empty, value) = (groups(9, depth), [key(9, 0), vec![0]].concat());
+            let (begin, end) = empty.split_at(depth * key(9, 3).len());
+            for group in [&empty, &[begin, &value, end].concat()] {
+                compare(&[&field(1, &[&valid()]), &group[..]].concat()).unwrap();
+                compare(&field(1, &[&valid(), group])).unwrap();
+                compare(&field(1, &[&valid(), &client(&[group])])).unwrap();
+                compare(&field(1, &[&session(&[&user, group])])).unwrap();
+            }
+        }
+    }
+
     fn client_event() -> impl Strategy<Value = ClientEvent> {
         let text = || "\\PC{0,3}";
         (
@@ -759,7 +774,7 @@ mod against_prost {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(1000))]
 
         #[test]
         fn what_prost_encodes_is_accepted(events in vec(push_event(), 1..4)) {
