@@ -70,8 +70,8 @@ impl Builder {
     }
 
     /// The memory of the ring, in bytes: segments, spares and index together stay
-    /// below. Default 256 MiB. Batches that subscribers hold on to when the ring
-    /// has moved on come on top: see [`Stats::pinned_bytes`](super::Stats).
+    /// below. Default 256 MiB. What subscribers hold on to when the ring has moved
+    /// on comes on top: see [`Stats::pinned_bytes`](super::Stats).
     #[must_use]
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;

@@ -8,7 +8,9 @@
 //!
 //! The low bits are enough, because everybody who reads the word also reads the
 //! ring's head, and claims run ahead of the head by less than 2²³ events and 2⁴⁰
-//! bytes ([`MAX_IN_FLIGHT_EVENTS`], [`MAX_IN_FLIGHT_BYTES`]).
+//! bytes ([`MAX_IN_FLIGHT_EVENTS`], [`MAX_IN_FLIGHT_BYTES`]). A stale value could be
+//! taken for a new one only after an exact multiple of both were published while one
+//! publisher stood between its load and its exchange: a tebibyte, to the byte.
 
 use super::sync::{AtomicU64, Ordering};
 

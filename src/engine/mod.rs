@@ -106,7 +106,9 @@ impl Engine {
     /// # Errors
     ///
     /// [`SubscribeError`] if the engine is closed or as many gateways as allowed
-    /// are subscribed (an id that is subscribed already is always let in).
+    /// are subscribed. An id that is subscribed already is let in all the same,
+    /// unless more than `max_subscribers` subscriptions that were taken over have
+    /// not been dropped yet.
     pub fn subscribe(&self, gateway_id: &str, cursor: &str) -> Result<Subscriber, SubscribeError> {
         Subscriber::subscribe(&self.shared, gateway_id, cursor)
     }
@@ -152,19 +154,22 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let ring = &self.shared.ring;
-        let pinned_bytes = ring.pool().pinned_bytes();
         let head = ring.head();
         Stats {
             subscribers: self.shared.registry.len(),
-            retained_events: (head + 1).saturating_sub(ring.oldest(head)),
-            ring_bytes: (ring.pool().live_bytes() + ring.index_bytes())
-                .saturating_sub(pinned_bytes),
-            pinned_bytes,
+            // With nothing retained, the oldest is the one after the head.
+            retained_events: match head.checked_sub(ring.oldest(head)) {
+                Some(between) => between + 1,
+                None => 0,
+            },
+            ring_bytes: ring.pool().live_bytes() + ring.index_bytes(),
+            pinned_bytes: ring.pool().pinned_bytes(),
         }
     }
 
     /// Takes over the waking of parked subscribers from the engine's own thread.
-    /// Spawn it on the runtime that the subscribers run on.
+    /// Spawn it on the runtime that the subscribers run on; until it is polled or
+    /// dropped, nobody is woken.
     #[must_use]
     pub fn notifier(&self) -> Notifier {
         Notifier::attach(&self.shared.waiters)
@@ -181,8 +186,9 @@ pub struct Stats {
     pub retained_events: u64,
     /// Memory of the ring itself, in bytes; never above the `max_bytes` setting.
     pub ring_bytes: u64,
-    /// Memory that has left the ring, but is kept alive by batches that
-    /// subscribers have not let go of, in bytes.
+    /// Memory that has left the ring, but is kept alive by batches that were not
+    /// let go of, or by subscribers that do not go on reading: each holds the
+    /// segment that it read last. In bytes.
     pub pinned_bytes: u64,
 }
 

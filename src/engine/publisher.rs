@@ -29,9 +29,10 @@ impl Publisher {
 
     /// Publishes one event and returns its cursor.
     ///
-    /// Never waits for subscribers. It waits for another publisher only if that
-    /// one stopped between its claim and its commit for so long that the others
-    /// have come around the whole ring.
+    /// Never waits for subscribers. It waits for other publishers in two cases: one
+    /// of them stopped between its claim and its commit for so long that the others
+    /// have come around the whole ring; or two of them stopped in the middle of
+    /// installing the segment that this event goes to.
     ///
     /// # Errors
     ///

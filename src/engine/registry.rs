@@ -49,7 +49,7 @@ impl Registry {
     }
 
     /// Puts a subscription under its id. Returns the one that it replaces, which
-    /// the caller takes over from.
+    /// has taken its last event and is still to be woken.
     pub(super) fn insert(
         &self,
         new: &Arc<Subscription>,
@@ -62,6 +62,11 @@ impl Registry {
         loop {
             let current = shard.load();
             let replaced = current.get(new.id()).map(Arc::clone);
+            // Before the swap: whoever replaces `new` in turn must find that
+            // everything older than it has taken its last event.
+            if let Some(older) = &replaced {
+                older.mark_taken();
+            }
             // Replacing needs no further place, so a full map still lets a
             // gateway reconnect.
             if replaced.is_none() {
@@ -79,7 +84,7 @@ impl Registry {
         }
     }
 
-    /// Takes a subscription out, unless a newer one has its id.
+    /// Takes out a subscription that was not taken over.
     pub(super) fn remove(&self, old: &Arc<Subscription>) {
         let shard = self.shard(old.id());
         loop {

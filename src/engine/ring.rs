@@ -409,8 +409,9 @@ impl Ring {
                 _ => false,
             };
             if same(&previous, &current) {
-                if let Some(old) = previous.as_ref() {
-                    old.retire();
+                drop(current);
+                if let Some(Err(held)) = Guard::into_inner(previous).map(Arc::try_unwrap) {
+                    held.retire();
                 }
                 return;
             }

@@ -5,16 +5,17 @@
 //! one. Bytes are written once, before they are published, and never change
 //! afterwards; whoever holds an [`Arc<Segment>`](Segment) keeps them alive.
 //!
-//! When the last holder of a segment lets go, its memory goes back to the
-//! [`Pool`], so that a ring in steady state touches no fresh pages.
+//! When a segment leaves the ring and nobody holds it, its memory goes back to the
+//! [`Pool`], so that a ring in steady state touches no fresh pages. When somebody
+//! does, it is *retired*: its memory no longer counts as the ring's, and is freed
+//! by the last that lets go.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
-use std::ptr::NonNull;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
 
-use crossbeam::queue::ArrayQueue;
-
-use super::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// How much of a segment was used when it was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(super) struct Segment {
     /// therefore sees the seal.
     seal_last: AtomicU64,
     seal_end: AtomicU64,
-    /// Whether it has left the ring: its memory is then held by leases alone.
+    /// Whether it has left the ring while it was held.
     retired: AtomicBool,
     pool: Arc<Pool>,
 }
@@ -89,11 +90,13 @@ impl Segment {
         }
     }
 
-    /// Marks that the ring has let go of it.
+    /// Hands the memory from the ring's account to those that still hold the
+    /// segment.
     pub(super) fn retire(&self) {
-        // Relaxed: a count for the memory bound; no data depends on it.
+        // Relaxed: counts for the memory bound; no data depends on them.
         if !self.retired.swap(true, Ordering::Relaxed) {
             self.pool.retired.fetch_add(1, Ordering::Relaxed);
+            self.pool.live.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -108,11 +111,14 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            self.pool.give(memory);
-        }
+        let memory = self.memory.take();
         if *self.retired.get_mut() {
+            // Whoever drops the last lease is no publisher: it frees the memory,
+            // and has nothing to do with the spares.
+            drop(memory);
             self.pool.retired.fetch_sub(1, Ordering::Relaxed);
+        } else if let Some(memory) = memory {
+            self.pool.give(memory);
         }
     }
 }
@@ -125,17 +131,20 @@ impl fmt::Debug for Segment {
     }
 }
 
-/// Where segments get their memory from and give it back to.
+/// Where segments get their memory from and give it back to. Only publishers come
+/// here, and none waits for another.
 #[derive(Debug)]
 pub(super) struct Pool {
-    segment_bytes: usize,
-    /// How many pieces of memory may live beside those that retired segments
-    /// hold: the ring's own and the spares.
+    /// One segment's memory.
+    layout: Layout,
+    /// How many pieces of memory the ring may own: its segments and the spares.
     budget: usize,
-    spares: ArrayQueue<Memory>,
-    /// Pieces of memory that exist, wherever they are.
+    /// Memory that waits for its next segment; null where there is none.
+    spares: [AtomicPtr<u8>; SPARES],
+    /// Pieces of memory that the ring owns: in its segments, spare, or about to be
+    /// one of both.
     live: AtomicUsize,
-    /// Segments that left the ring but are still held by a lease.
+    /// Segments that left the ring but are still held.
     retired: AtomicUsize,
 }
 
@@ -146,10 +155,14 @@ pub(super) const SPARES: usize = 2;
 impl Pool {
     /// For a ring of `segments` segments of `segment_bytes` each.
     pub(super) fn new(segments: usize, segment_bytes: usize) -> Arc<Self> {
+        let Ok(layout) = Layout::from_size_align(segment_bytes, ALIGN_BYTES) else {
+            unreachable!("the builder limits segments to far less than isize::MAX")
+        };
+        assert_ne!(layout.size(), 0, "the builder makes no empty segments");
         Arc::new(Pool {
-            segment_bytes,
+            layout,
             budget: segments + SPARES,
-            spares: ArrayQueue::new(SPARES),
+            spares: Default::default(),
             live: AtomicUsize::new(0),
             retired: AtomicUsize::new(0),
         })
@@ -168,36 +181,56 @@ impl Pool {
         }))
     }
 
-    /// Bytes that exist in segments, the ring's own, spare and retired.
+    /// Bytes that the ring owns.
     pub(super) fn live_bytes(&self) -> u64 {
-        (self.live.load(Ordering::Relaxed) * self.segment_bytes) as u64
+        self.live.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
     }
 
-    /// Bytes that left the ring but are still held by leases.
+    /// Bytes that left the ring but are still held.
     pub(super) fn pinned_bytes(&self) -> u64 {
-        (self.retired.load(Ordering::Relaxed) * self.segment_bytes) as u64
+        self.retired.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
     }
 
     fn take(&self) -> Option<Memory> {
-        if let Some(memory) = self.spares.pop() {
-            return Some(memory);
+        for spare in &self.spares {
+            // Acquire: pairs with the Release in `give`.
+            if let Some(base) = NonNull::new(spare.swap(ptr::null_mut(), Ordering::Acquire)) {
+                let layout = self.layout;
+                return Some(Memory { base, layout });
+            }
         }
-        // Relaxed: only the count matters; memory itself changes hands through
-        // the queue.
-        let room = |live| {
-            let limit = self.budget + self.retired.load(Ordering::Relaxed);
-            (live < limit).then_some(live + 1)
-        };
+        // Relaxed: the count guards nothing but itself.
+        let room = |live| (live < self.budget).then_some(live + 1);
         self.live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
             .ok()?;
-        Some(Memory::new(self.segment_bytes))
+        Some(Memory::new(self.layout))
     }
 
     fn give(&self, memory: Memory) {
-        if let Err(surplus) = self.spares.push(memory) {
-            drop(surplus);
-            self.live.fetch_sub(1, Ordering::Relaxed);
+        let memory = ManuallyDrop::new(memory);
+        for spare in &self.spares {
+            // Release: the next segment's frames come after the last one's readers.
+            let given = spare.compare_exchange(
+                ptr::null_mut(),
+                memory.base.as_ptr(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+            if given.is_ok() {
+                return;
+            }
+        }
+        drop(ManuallyDrop::into_inner(memory));
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let layout = self.layout;
+        for spare in &mut self.spares {
+            drop(NonNull::new(*spare.get_mut()).map(|base| Memory { base, layout }));
         }
     }
 }
@@ -214,12 +247,8 @@ struct Memory {
 const ALIGN_BYTES: usize = 64;
 
 impl Memory {
-    fn new(bytes: usize) -> Self {
-        let Ok(layout) = Layout::from_size_align(bytes, ALIGN_BYTES) else {
-            unreachable!("the builder limits segments to far less than isize::MAX")
-        };
-        assert_ne!(layout.size(), 0, "the builder makes no empty segments");
-        // SAFETY: the layout is not empty.
+    fn new(layout: Layout) -> Self {
+        // SAFETY: the layout is not empty: `Pool::new` checked it.
         let Some(base) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
         };
@@ -229,7 +258,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout, and freed only here.
+        // SAFETY: allocated in `new` with this layout; a pointer among the spares
+        // belongs to no `Memory`, so this is the one place that frees it.
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
@@ -261,11 +291,25 @@ mod tests {
         held[0].retire();
         held[0].retire();
         assert_eq!(pool.pinned_bytes(), 64, "retiring twice counts once");
+        assert_eq!(pool.live_bytes(), 2 * 64);
         let fourth = pool.segment(3).expect("a retired segment makes room");
         assert!(pool.segment(4).is_none());
         drop(held);
         assert_eq!(pool.pinned_bytes(), 0);
-        assert_eq!(pool.live_bytes(), 3 * 64, "beyond the spares it is freed");
+        assert_eq!(pool.live_bytes(), 3 * 64, "one in use, two spare");
         drop(fourth);
+        assert_eq!(pool.live_bytes(), 2 * 64, "beyond the spares it is freed");
+    }
+
+    #[test]
+    fn a_lease_that_ends_while_spares_are_taken_adds_nothing_to_the_ring() {
+        let pool = Pool::new(1, 64);
+        let held = pool.segment(0).unwrap();
+        held.retire();
+        let owned: Vec<_> = (1..4).map(|n| pool.segment(n).unwrap()).collect();
+        drop(held);
+        assert_eq!(pool.live_bytes(), 3 * 64);
+        assert!(pool.segment(4).is_none());
+        drop(owned);
     }
 }

@@ -35,13 +35,13 @@ impl Subscription {
         &self.id
     }
 
-    /// Ends the subscription in favour of a newer one. When this returns, the
-    /// subscriber has taken its last event from the ring.
-    fn take_over(&self, shared: &Shared) {
+    /// Ends the subscription. When this returns, the subscriber has taken its last
+    /// event from the ring. Says whether it was this call that ended it: who ended
+    /// it sees to its place in the map.
+    pub(super) fn mark_taken(&self) -> bool {
         // SeqCst, of which AcqRel: ordered against the parked subscriber's check,
         // which follows its waker's registration.
-        self.turns.fetch_or(TAKEN, Ordering::SeqCst);
-        shared.waiters.wake(&self.slot);
+        self.turns.fetch_or(TAKEN, Ordering::SeqCst) & TAKEN == 0
     }
 }
 
@@ -107,21 +107,25 @@ impl Subscriber {
             turns: AtomicU64::new(0),
         });
         match shared.registry.insert(&subscription) {
-            Ok(Some(older)) => older.take_over(shared),
+            Ok(Some(older)) => shared.waiters.wake(&older.slot),
             Ok(None) => {}
             Err(Full) => {
                 shared.waiters.release(&subscription.slot);
                 return Err(full());
             }
         }
-        let start = shared.start(cursor);
-        Ok(Subscriber {
+        // From here on it is the subscriber's drop that gives all this back, should
+        // the clock, which is not ours, panic.
+        let mut subscriber = Subscriber {
             shared: Arc::clone(shared),
             subscription,
-            reader: Reader::after(start.cursor.seq().number()),
-            start,
+            start: shared.start_after(Resume::NoCursor, 0),
+            reader: Reader::after(0),
             max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
-        })
+        };
+        subscriber.start = shared.start(cursor);
+        subscriber.reader = Reader::after(subscriber.start.cursor.seq().number());
+        Ok(subscriber)
     }
 
     /// Cuts batches to at most this many bytes, but at least one event; the
@@ -160,7 +164,7 @@ impl Subscriber {
     /// [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Batch, TryRecvError> {
         let shared = &*self.shared;
-        // Acquire: pairs with the AcqRel of `take_over`.
+        // Acquire: pairs with the exchange in `mark_taken`.
         let turn = self.subscription.turns.load(Ordering::Acquire);
         if turn & TAKEN != 0 {
             return Err(TryRecvError::TakenOver);
@@ -177,18 +181,21 @@ impl Subscriber {
                 TryRecvError::Empty
             });
         }
-        match shared
-            .ring
-            .read(&mut self.reader, head, self.max_batch_bytes)
-        {
+        let read = (shared.ring).read(&mut self.reader, head, self.max_batch_bytes);
+        // AcqRel: what was read is before the takeover, which has not happened yet;
+        // after it nothing can be read.
+        self.subscription
+            .turns
+            .compare_exchange(
+                turn,
+                turn.wrapping_add(2),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
+            .map_err(|_| TryRecvError::TakenOver)?;
+        match read {
             Read::Lagged(missed) => Err(TryRecvError::Lagged(missed)),
             Read::Span(span) => {
-                // AcqRel: the read is before a takeover that sees it, and after it
-                // nothing of this subscription can be read.
-                self.subscription
-                    .turns
-                    .compare_exchange(turn, turn + 2, Ordering::AcqRel, Ordering::Acquire)
-                    .map_err(|_| TryRecvError::TakenOver)?;
                 self.reader.advance(&span);
                 Ok(Batch::new(span, shared.ring.epoch()))
             }
@@ -246,7 +253,9 @@ impl Subscriber {
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        self.shared.registry.remove(&self.subscription);
+        if self.subscription.mark_taken() {
+            self.shared.registry.remove(&self.subscription);
+        }
         self.shared.waiters.release(&self.subscription.slot);
     }
 }
@@ -259,6 +268,10 @@ impl Shared {
             Ok(seq) => (Resume::Resumed, seq),
             Err(resume) => (resume, head),
         };
+        self.start_after(resume, seq)
+    }
+
+    fn start_after(&self, resume: Resume, seq: u64) -> Start {
         Start {
             resume,
             cursor: Cursor::new(self.ring.epoch(), Seq::new(seq)),

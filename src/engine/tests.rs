@@ -281,6 +281,74 @@ fn taking_over_ends_the_older_subscription_at_once() {
 }
 
 #[test]
+fn when_a_subscribe_returns_everything_older_has_taken_its_last_event() {
+    let engine = small().build().unwrap();
+    for _ in 0..if cfg!(miri) { 5 } else { 2000 } {
+        let mut oldest = engine.subscribe("g", "").unwrap();
+        let (returned, first) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (engine, returned) = (&engine, returned.clone());
+                scope.spawn(move || returned.send(engine.subscribe("g", "").unwrap()));
+            }
+            let _newer = first.recv().unwrap();
+            publish(&engine, 1);
+            assert_eq!(oldest.try_recv().unwrap_err(), TryRecvError::TakenOver);
+        });
+        drop((oldest, first));
+        assert_eq!(engine.stats().subscribers, 0);
+    }
+}
+
+#[test]
+fn a_clock_that_panics_leaves_no_subscription_behind() {
+    #[derive(Default)]
+    struct Broken(std::sync::atomic::AtomicBool);
+    impl crate::clock::Clock for Arc<Broken> {
+        fn now(&self) -> Duration {
+            assert!(!self.0.load(Ordering::SeqCst), "the clock is broken");
+            Duration::ZERO
+        }
+    }
+    let clock = Arc::new(Broken::default());
+    let engine = small().clock(Arc::clone(&clock)).build().unwrap();
+    let start = engine.head().to_string();
+    publish(&engine, 1);
+    clock.0.store(true, Ordering::SeqCst);
+    let subscribe = || engine.subscribe("g", &start).map(drop);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(subscribe));
+    assert!(panicked.is_err());
+    assert_eq!(engine.stats().subscribers, 0);
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_asleep() {
+    struct Bomb;
+    impl Wake for Bomb {
+        fn wake(self: Arc<Self>) {
+            panic!("a stranger's waker");
+        }
+    }
+    let engine = small().build().unwrap();
+    let mut bad = engine.subscribe("bad", "").unwrap();
+    let mut good = engine.subscribe("good", "").unwrap();
+    let (received, receipts) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        while let Ok(batch) = block_on(good.recv()) {
+            received.send(batch.last().seq().number()).unwrap();
+        }
+    });
+    for _ in 0..3 {
+        let bomb = Waker::from(Arc::new(Bomb));
+        while bad.poll_recv(&mut Context::from_waker(&bomb)).is_ready() {}
+        let last = publish(&engine, 1);
+        while receipts.recv_timeout(Duration::from_secs(60)).unwrap() != last {}
+    }
+    engine.close();
+    reader.join().unwrap();
+}
+
+#[test]
 fn a_full_map_lets_a_gateway_reconnect_and_nobody_else_in() {
     let engine = small().max_subscribers(2).build().unwrap();
     let _a = engine.subscribe("a", "").unwrap();
@@ -492,6 +560,7 @@ fn the_last_sequence_is_used_and_none_after_it() {
     assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Lagged(20));
     let batch = subscriber.try_recv().unwrap();
     assert_eq!(batch.last().seq().number(), u64::MAX);
+    assert_eq!(engine.stats().retained_events, 10);
     assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Empty);
 }
 

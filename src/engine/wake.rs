@@ -26,6 +26,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
@@ -147,9 +148,16 @@ impl Waiters {
         } else if let Some(thread) = self.start_thread() {
             thread.unpark();
         } else {
-            let mut round = Round::default();
-            while !self.notify_chunk(&mut round) {}
+            self.notify_all();
         }
+    }
+
+    /// Wakes everybody who is parked, from this thread.
+    fn notify_all(&self) {
+        let mut round = Round::default();
+        // A waker is code of the user's. If one panics, the others are still woken.
+        let mut chunk = || self.notify_chunk(&mut round);
+        while !catch_unwind(AssertUnwindSafe(&mut chunk)).unwrap_or(false) {}
     }
 
     /// Wakes up to [`CHUNK`] tasks; returns whether that was all of them.
@@ -205,8 +213,7 @@ impl Waiters {
     fn run(&self) {
         while !self.stopped.load(Ordering::SeqCst) {
             if self.scheduled.load(Ordering::SeqCst) && !self.attached.load(Ordering::SeqCst) {
-                let mut round = Round::default();
-                while !self.notify_chunk(&mut round) {}
+                self.notify_all();
             } else {
                 // A token left by `unpark` meanwhile lets this return at once.
                 thread::park();
@@ -296,6 +303,10 @@ impl Drop for Notifier {
         let Some(waiters) = &self.waiters else {
             return;
         };
+        // Publishers are not to start it.
+        if !waiters.stopped.load(Ordering::SeqCst) {
+            waiters.start_thread();
+        }
         waiters.attached.store(false, Ordering::SeqCst);
         // What this one was in the middle of, and what was left to it: publishers
         // that found it attached set `scheduled` before.

@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::mem;
 use std::task::Waker;
 
 use super::sync::{AtomicUsize, Ordering};
@@ -50,14 +51,18 @@ impl WakerCell {
             waker.wake_by_ref();
             return;
         }
-        // Cloned only when it is another task's. A panic in a foreign waker's code
-        // would leave the cell registering forever, so that later wake-ups would
-        // only leave their bit: the task that panicked is not coming back.
         // SAFETY: the state is REGISTERING, set by us from IDLE: the cell is ours.
         let slot = unsafe { &mut *self.waker.get() };
         let stale = match slot {
             Some(old) if old.will_wake(waker) => None,
-            _ => slot.replace(waker.clone()),
+            _ => {
+                // Cloning is a stranger's code: if it panics, the cell must not stay
+                // locked for its next user.
+                let unlock = Unlock(&self.state);
+                let own = waker.clone();
+                mem::forget(unlock);
+                slot.replace(own)
+            }
         };
         // AcqRel: gives the waker to the next holder; sees what a waking thread
         // did before it left its bit.
@@ -100,6 +105,15 @@ impl WakerCell {
             // The task finds our bit, or another waking thread has the waker.
             _ => None,
         }
+    }
+}
+
+struct Unlock<'a>(&'a AtomicUsize);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        // Release: gives the cell to its next holder.
+        self.0.store(IDLE, Ordering::Release);
     }
 }
 
