@@ -32,7 +32,7 @@ async fn a_newer_subscription_takes_the_id_and_the_older_stream_is_aborted() {
 
     let mut newer = server.subscribe("gateway", "").await;
     let after = server.publish(5, 10).await;
-    let (rest, status) = older.to_end().await;
+    let (rest, status) = older.finish().await;
     assert_eq!(rest, []);
     assert_code(&status, Code::Aborted);
     assert_eq!(newer.cursors(5).await, after);
@@ -63,7 +63,7 @@ async fn a_taken_over_stream_has_nothing_from_after_the_newer_ones_response() {
         let newer = server.subscribe("gateway", "").await;
         let head_at_response = engine.head().seq().number();
         let start = seq(newer.meta("push-start-cursor").expect("a start"));
-        let (events, status) = older.to_end().await;
+        let (events, status) = older.finish().await;
         assert_code(&status, Code::Aborted);
         if let Some(last) = events.last() {
             let last = seq(&last.cursor);
@@ -89,7 +89,7 @@ async fn a_taken_over_stream_and_its_successor_together_are_whole() {
             .await
             .expect("resumed")
     };
-    let (events, status) = older.to_end().await;
+    let (events, status) = older.finish().await;
     assert_code(&status, Code::Aborted);
     let older: Vec<_> = events.into_iter().map(|event| event.cursor).collect();
     assert_eq!(older, published[..older.len()], "gapless from its start");
@@ -113,7 +113,7 @@ async fn a_lapped_stream_is_out_of_range_and_delivered_and_missed_add_up() {
         publish(&mut producer, batch).await.expect("published");
     }
 
-    let (events, status) = slow.to_end().await;
+    let (events, status) = slow.finish().await;
     assert_code(&status, Code::OutOfRange);
     let delivered = events.len() as u64;
     assert!(delivered < EVENTS);
@@ -135,7 +135,7 @@ async fn resuming_after_being_lapped_tells_the_same_gap() {
         let batch = (0..64).map(|_| large_event(2000)).collect();
         publish(&mut producer, batch).await.expect("published");
     }
-    let (events, status) = slow.to_end().await;
+    let (events, status) = slow.finish().await;
     let last = &events.last().expect("the window took some").cursor;
     let again = server.subscribe("slow", last).await;
     assert_eq!(again.meta("push-resume-reason"), Some("expired"));
@@ -155,7 +155,7 @@ async fn a_stopping_server_delivers_everything_and_then_is_unavailable() {
     let published = server.publish(0, 1000).await;
     let stopping = tokio::spawn(server.stop());
     for gateway in gateways {
-        let (events, status) = gateway.to_end().await;
+        let (events, status) = gateway.finish().await;
         let delivered: Vec<_> = events.into_iter().map(|event| event.cursor).collect();
         assert_eq!(delivered, published);
         assert_code(&status, Code::Unavailable);
@@ -172,7 +172,7 @@ async fn one_gateway_too_many_is_refused_but_not_one_that_takes_over() {
     assert_code(&status, Code::ResourceExhausted);
 
     let second_again = server.subscribe("second", "").await;
-    assert_code(&second.to_end().await.1, Code::Aborted);
+    assert_code(&second.finish().await.1, Code::Aborted);
 
     // One that leaves makes room.
     drop(second_again);

@@ -32,7 +32,7 @@ async fn under_load_everything_answered_reaches_every_gateway() {
     let mut gateways = Vec::new();
     for n in 0..8 {
         let gateway = server.subscribe(&format!("gateway-{n}"), "").await;
-        gateways.push(tokio::spawn(gateway.to_end()));
+        gateways.push(tokio::spawn(gateway.finish()));
     }
 
     // Two publish one by one, two in streams; each until it is refused, noting
@@ -121,7 +121,7 @@ async fn a_gateway_that_is_behind_still_gets_everything() {
     }
     server.ask_to_stop();
     until(|| server.engine.is_closed()).await;
-    let (events, status) = gateway.to_end().await;
+    let (events, status) = gateway.finish().await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert_eq!(events.len(), 2000);
     assert_eq!(events[0].cursor, published[0]);
@@ -287,7 +287,7 @@ async fn after_the_grace_period_a_slow_gateway_is_told_unavailable() {
         publish(&mut producer, batch).await.expect("published");
     }
     server.ask_to_stop();
-    let (events, status) = gateway.to_end().await;
+    let (events, status) = gateway.finish().await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(events.len() < 2000, "it was cut short");
     server.stopped().await.expect("a graceful stop");
@@ -339,7 +339,7 @@ async fn dropping_a_running_server_ends_everything() {
     let gateway = server.subscribe("gateway", "").await;
     let (engine, address) = (server.engine.clone(), server.gateway_addr());
     server.abort().await;
-    let (_, status) = gateway.to_end().await;
+    let (_, status) = gateway.finish().await;
     assert_ne!(status.code(), Code::Ok, "{status:?}");
     until(|| engine.stats().subscribers == 0).await;
     assert!(engine.is_closed());

@@ -78,7 +78,7 @@ async fn among_fast_gateways_only_the_slow_one_misses_anything() {
         }
     }
 
-    let (events, status) = slow.to_end().await;
+    let (events, status) = slow.finish().await;
     assert_eq!(events.len() as u64 + missed(&status), EVENTS);
 
     server.stop().await.expect("a graceful stop");

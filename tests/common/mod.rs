@@ -245,7 +245,7 @@ impl Subscription {
     }
 
     /// Every event up to the end, and the status there.
-    pub async fn to_end(mut self) -> (Vec<PushEvent>, Status) {
+    pub async fn finish(mut self) -> (Vec<PushEvent>, Status) {
         let mut events = Vec::new();
         loop {
             match soon(self.events.message()).await {
