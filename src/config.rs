@@ -4,6 +4,8 @@
 //! Nothing here reads the command line or the environment: `cli` does, and
 //! whoever embeds the server fills in a [`Config`] directly.
 
+#![forbid(unsafe_code)]
+
 mod address;
 
 use std::time::Duration;
@@ -116,8 +118,8 @@ impl Default for Config {
 impl Config {
     /// Above this, [`max_bytes`](Self::max_bytes) is a mistake (16 TiB).
     pub const MAX_BYTES: u64 = 1 << 44;
-    /// The largest [`max_event_bytes`](Self::max_event_bytes) (64 MiB).
-    pub const MAX_EVENT_BYTES: usize = 64 << 20;
+    /// The largest [`max_event_bytes`](Self::max_event_bytes) (16 MiB).
+    pub const MAX_EVENT_BYTES: usize = 16 << 20;
     /// The longest duration that any setting takes (365 days).
     pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     /// The most [`worker_threads`](Self::worker_threads).
@@ -164,7 +166,7 @@ impl Config {
         if self.max_event_bytes > Self::MAX_EVENT_BYTES {
             return fail(
                 S::MaxEventBytes,
-                "more than 64MiB an event is not supported".to_owned(),
+                "more than 16MiB an event is not supported".to_owned(),
             );
         }
         if self.max_event_bytes as u64 > self.max_bytes {
@@ -320,7 +322,7 @@ mod tests {
     #[test]
     fn absurd_sizes_and_durations_are_refused() {
         assert!(refused(|c| c.max_bytes = u64::MAX).starts_with("max_bytes: "));
-        assert!(refused(|c| c.max_event_bytes = 65 << 20).starts_with("max_event_bytes: "));
+        assert!(refused(|c| c.max_event_bytes = 17 << 20).starts_with("max_event_bytes: "));
         assert!(refused(|c| c.window = Duration::MAX).starts_with("window: "));
         assert!(refused(|c| c.shutdown_grace = Duration::MAX).starts_with("shutdown_grace: "));
         assert!(refused(|c| c.worker_threads = Some(1025)).starts_with("worker_threads: "));

@@ -9,11 +9,12 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::status::chain;
-use crate::config::{Address, Config, ParseAddressError};
+use crate::config::{Address, ParseAddressError};
 
-/// The largest message that a client takes: the largest event that a server
-/// can be configured for, and room for its cursor.
-pub const MAX_MESSAGE_BYTES: usize = Config::MAX_EVENT_BYTES + 64;
+/// The largest message that a client takes (64 MiB): far above what a server
+/// can be configured for, so that the limit is the server's to set. An event
+/// that its gateways could not receive would stop each of them.
+pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// The server writes one DATA frame per system call: with the 16 KiB that
 /// HTTP/2 starts with, a burst costs it sixty times as many.
@@ -89,7 +90,8 @@ impl ConnectError {
     fn unreachable(address: &Address, error: &(dyn std::error::Error + 'static)) -> Self {
         ConnectError::Unreachable {
             address: address.to_string(),
-            reason: chain(error),
+            // The transport's own word for it is only that it did not work.
+            reason: chain(error.source().unwrap_or(error)),
         }
     }
 }

@@ -42,6 +42,8 @@
 //! the last processed event, which repairs what the connection did wrong
 //! without losing an event; the [`Disconnect::Violation`] says what was seen.
 
+#![forbid(unsafe_code)]
+
 mod backoff;
 mod channel;
 mod gateway;
