@@ -1,0 +1,453 @@
+//! `galaxy-push publish`: events into the ring.
+
+mod lines;
+mod pipeline;
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::builder::NonEmptyStringValueParser;
+use tokio::sync::mpsc;
+
+use super::{Failure, json, value};
+use crate::client;
+use crate::config::Address;
+use crate::cursor::Cursor;
+use crate::proto::publisher::PublishRequest;
+use crate::proto::publisher::publisher_client::PublisherClient;
+use crate::proto::push::push_event::Kind;
+use crate::proto::push::{ClientEvent, PushEvent, SessionInvalidation};
+use lines::{Batching, End};
+use pipeline::Report;
+
+/// Publish events: one from flags, or many from lines of JSON.
+///
+/// The server's answer to each event is its cursor, its place in the stream; each
+/// is printed on a line of its own, in the order of the events. A printed cursor
+/// means that the event is in the ring.
+///
+/// With FILE, or - for standard input, every line is one event in the JSON that
+/// `tail` prints; empty lines are skipped. `payload` is any JSON value, sent as
+/// the very bytes that stand there; for other payloads there is `payload_base64`.
+/// Fields left out are empty. A `cursor` is ignored, so that what `tail` printed
+/// can be published again. An unknown field is refused, since it would be lost.
+///
+/// Events are sent in batches of what is at hand, up to --batch, each atomic, and
+/// --in-flight of them may be unanswered; no event waits for a batch to fill. A
+/// bad line ends it: what stands before is published, the bad line and what
+/// follows are not. If the connection breaks, standard error says up to which
+/// line events were accepted, and which are in doubt: they may have arrived, with
+/// the answer lost. Publishing those again can repeat them; devices drop repeats
+/// by their `event_id`.
+///
+/// If standard output is closed early, publishing goes on without printing.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  galaxy-push publish --user-id u1 --kind turn.ready --payload '{\"game\":1}'
+  galaxy-push publish --user-id u1 --session-id s1 --kind avatar --payload-file face.png
+  galaxy-push publish --invalidate --user-id u2 --reason logout
+  galaxy-push publish examples/events.jsonl
+  producer | galaxy-push publish - --connect unix:/run/galaxy-push.sock
+
+A line of FILE is one of:
+  {\"client_event\":{\"user_id\":\"u1\",\"device_session_id\":\"s1\",\"kind\":\"turn.ready\",
+   \"payload\":{\"game\":1},\"event_id\":\"e1\",\"request_id\":\"r1\",\"trace_id\":\"t1\"}}
+  {\"session_invalidation\":{\"user_id\":\"u2\",\"device_session_id\":\"\",\"reason\":\"logout\"}}
+(each on a single line; only user_id and kind are required)")]
+pub(super) struct Args {
+    /// Where producers publish: HOST:PORT or unix:PATH.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50052",
+        env = "GALAXY_PUSH_PUBLISH_CONNECT",
+        hide_env_values = true
+    )]
+    connect: Address,
+
+    /// A file of events, one JSON object a line, or - for standard input.
+    #[arg(value_name = "FILE")]
+    input: Option<PathBuf>,
+
+    /// With FILE: how many events one request may carry (1 to 4096). More costs
+    /// less each; a request is refused as a whole.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "256",
+        value_parser = |text: &str| value::within(text, 1..=4096),
+        env = "GALAXY_PUSH_PUBLISH_BATCH",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    batch: u64,
+
+    /// With FILE: how many requests may be unanswered at once (1 to 1024).
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "32",
+        value_parser = |text: &str| value::within(text, 1..=1024),
+        env = "GALAXY_PUSH_PUBLISH_IN_FLIGHT",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    in_flight: u64,
+
+    #[command(flatten)]
+    event: EventArgs,
+}
+
+/// One event, from flags.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "One event")]
+struct EventArgs {
+    /// The user that it is for.
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "input",
+        value_parser = NonEmptyStringValueParser::new(),
+        env = "GALAXY_PUSH_PUBLISH_USER_ID",
+        hide_env_values = true
+    )]
+    user_id: Option<String>,
+
+    /// The one session that it is for. Default: all of the user's.
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "input",
+        env = "GALAXY_PUSH_PUBLISH_SESSION_ID",
+        hide_env_values = true
+    )]
+    session_id: Option<String>,
+
+    /// The kind, from the notification catalogue, such as turn.ready.
+    #[arg(
+        long,
+        value_name = "KIND",
+        conflicts_with = "input",
+        value_parser = NonEmptyStringValueParser::new(),
+        env = "GALAXY_PUSH_PUBLISH_KIND",
+        hide_env_values = true
+    )]
+    kind: Option<String>,
+
+    /// The payload: this very text. Default: nothing.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with_all = ["input", "payload_file"],
+        allow_hyphen_values = true,
+        env = "GALAXY_PUSH_PUBLISH_PAYLOAD",
+        hide_env_values = true
+    )]
+    payload: Option<String>,
+
+    /// The payload: the bytes of this file.
+    #[arg(
+        long,
+        value_name = "PATH",
+        conflicts_with = "input",
+        env = "GALAXY_PUSH_PUBLISH_PAYLOAD_FILE",
+        hide_env_values = true
+    )]
+    payload_file: Option<PathBuf>,
+
+    /// What names this event for good, so that a repeat is recognised. Default: a
+    /// random one.
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "input",
+        env = "GALAXY_PUSH_PUBLISH_EVENT_ID",
+        hide_env_values = true
+    )]
+    event_id: Option<String>,
+
+    /// The request that it answers. Default: none.
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "input",
+        env = "GALAXY_PUSH_PUBLISH_REQUEST_ID",
+        hide_env_values = true
+    )]
+    request_id: Option<String>,
+
+    /// The trace that it belongs to. Default: none.
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "input",
+        env = "GALAXY_PUSH_PUBLISH_TRACE_ID",
+        hide_env_values = true
+    )]
+    trace_id: Option<String>,
+
+    /// Revoke the session of --session-id, or all sessions of --user-id, instead
+    /// of sending something.
+    #[arg(
+        long,
+        conflicts_with_all = ["input", "kind", "payload", "payload_file", "event_id", "request_id", "trace_id"],
+        env = "GALAXY_PUSH_PUBLISH_INVALIDATE",
+        hide_env_values = true,
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    invalidate: bool,
+
+    /// With --invalidate: why, a code for the logs, such as logout or ban.
+    #[arg(
+        long,
+        value_name = "CODE",
+        conflicts_with = "input",
+        env = "GALAXY_PUSH_PUBLISH_REASON",
+        hide_env_values = true
+    )]
+    reason: Option<String>,
+}
+
+/// The largest `--payload-file`: no server takes more.
+const MAX_PAYLOAD_BYTES: u64 = crate::config::Config::MAX_EVENT_BYTES as u64;
+/// Enough for the lines of several batches.
+const READ_BUFFER_BYTES: usize = 256 << 10;
+/// How many batches may be read ahead of the connection.
+const BATCHES_AHEAD: usize = 4;
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the worker threads: {error}")))?;
+    let outcome = match args.input {
+        None => {
+            let event = args.event.into_event()?;
+            runtime.block_on(publish_one(&args.connect, event))
+        }
+        Some(path) => {
+            let input = Input::open(path)?;
+            let batching = Batching {
+                max_events: args.batch as usize,
+                in_flight: args.in_flight as usize,
+            };
+            runtime.block_on(publish_lines(&args.connect, input, batching))
+        }
+    };
+    // The thread that reads standard input may wait there for ever.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn connect(address: &Address) -> Result<PublisherClient<tonic::transport::Channel>, Failure> {
+    let channel = client::connect(address)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(PublisherClient::new(channel))
+}
+
+async fn publish_one(address: &Address, event: PushEvent) -> Result<(), Failure> {
+    let request = PublishRequest {
+        events: vec![event],
+    };
+    let answer = connect(address)
+        .await?
+        .publish(request)
+        .await
+        .map_err(|status| {
+            Failure::failed(format!(
+                "the event was not accepted: {}",
+                client::status_line(&status)
+            ))
+        })?;
+    let mut cursors = Cursors::default();
+    cursors.print_text(&answer.into_inner().first_cursor);
+    cursors.end()
+}
+
+async fn publish_lines(address: &Address, input: Input, batching: Batching) -> Result<(), Failure> {
+    let client = connect(address).await?;
+    let name = input.name;
+    let (batches, to_send) = mpsc::channel(BATCHES_AHEAD);
+    let reader = std::thread::spawn(move || lines::read(input.lines, &batching, &batches));
+
+    let mut cursors = Cursors::default();
+    let report = pipeline::run(client, to_send, batching.in_flight, |first, last| {
+        cursors.print(first, last);
+    })
+    .await;
+    if report.broken.is_some() {
+        return Err(Failure::failed(report.describe(&name)));
+    }
+
+    // The pipeline ended because the reader has: it does not block.
+    let end = reader
+        .join()
+        .map_err(|_| Failure::failed(format!("{name}: reading it failed")))?;
+    match end {
+        End::Complete => cursors.end(),
+        End::Bad { line, reason } => Err(Failure::failed(format!(
+            "{name}, line {line}: {reason}; {}",
+            accepted_before(&report)
+        ))),
+        End::Unreadable { line, error } => Err(Failure::failed(format!(
+            "{name}: cannot read it after line {line}: {error}; {}",
+            accepted_before(&report)
+        ))),
+    }
+}
+
+fn accepted_before(report: &Report) -> String {
+    match report.accepted {
+        0 => "no event was accepted before it".to_owned(),
+        1 => "the 1 event before it was accepted".to_owned(),
+        events => format!("the {events} events before it were accepted"),
+    }
+}
+
+/// The lines, and what to call them.
+struct Input {
+    name: String,
+    lines: BufReader<Box<dyn Read + Send>>,
+}
+
+impl Input {
+    fn open(path: PathBuf) -> Result<Self, Failure> {
+        let (name, lines): (String, Box<dyn Read + Send>) = if path.as_os_str() == "-" {
+            ("standard input".to_owned(), Box::new(io::stdin()))
+        } else {
+            (path.display().to_string(), Box::new(open(&path)?))
+        };
+        Ok(Input {
+            name,
+            lines: BufReader::with_capacity(READ_BUFFER_BYTES, lines),
+        })
+    }
+}
+
+fn open(path: &Path) -> Result<File, Failure> {
+    File::open(path)
+        .map_err(|error| Failure::failed(format!("cannot open {}: {error}", path.display())))
+}
+
+impl EventArgs {
+    fn into_event(self) -> Result<PushEvent, Failure> {
+        let Some(user_id) = self.user_id else {
+            return Err(Failure::usage(
+                "say what to publish: FILE, - for standard input, or one event from --user-id and --kind",
+            ));
+        };
+        if self.reason.is_some() && !self.invalidate {
+            return Err(Failure::usage("--reason needs --invalidate"));
+        }
+        let device_session_id = self.session_id.unwrap_or_default();
+        let kind = if self.invalidate {
+            Kind::SessionInvalidation(SessionInvalidation {
+                user_id,
+                device_session_id,
+                reason: self.reason.unwrap_or_default(),
+            })
+        } else {
+            let payload = match (self.payload, self.payload_file) {
+                (Some(text), _) => text.into_bytes(),
+                (None, Some(path)) => read_payload(&path)?,
+                (None, None) => Vec::new(),
+            };
+            let Some(kind) = self.kind else {
+                return Err(Failure::usage(
+                    "--kind is missing (or --invalidate, to revoke sessions)",
+                ));
+            };
+            Kind::ClientEvent(ClientEvent {
+                user_id,
+                device_session_id,
+                kind,
+                payload: payload.into(),
+                event_id: self
+                    .event_id
+                    .unwrap_or_else(|| format!("cli-{:032x}", rand::random::<u128>())),
+                request_id: self.request_id.unwrap_or_default(),
+                trace_id: self.trace_id.unwrap_or_default(),
+            })
+        };
+        json::check(&kind).map_err(Failure::usage)?;
+        Ok(PushEvent {
+            kind: Some(kind),
+            cursor: String::new(),
+        })
+    }
+}
+
+fn read_payload(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut payload = Vec::new();
+    open(path)?
+        .take(MAX_PAYLOAD_BYTES + 1)
+        .read_to_end(&mut payload)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    if payload.len() as u64 > MAX_PAYLOAD_BYTES {
+        return Err(Failure::failed(format!(
+            "{} is larger than {MAX_PAYLOAD_BYTES} bytes, which no server takes",
+            path.display()
+        )));
+    }
+    Ok(payload)
+}
+
+/// Prints cursors. What cannot be printed does not stop the publishing.
+struct Cursors {
+    stdout: BufWriter<io::Stdout>,
+    error: Option<io::Error>,
+}
+
+impl Default for Cursors {
+    fn default() -> Self {
+        Cursors {
+            stdout: BufWriter::new(io::stdout()),
+            error: None,
+        }
+    }
+}
+
+impl Cursors {
+    /// All from `first` to `last`.
+    fn print(&mut self, first: Cursor, last: Cursor) {
+        for seq in first.seq().number()..=last.seq().number() {
+            let cursor = Cursor::new(first.epoch(), crate::cursor::Seq::new(seq));
+            self.write(cursor.to_text().as_str());
+        }
+        self.flush();
+    }
+
+    fn print_text(&mut self, cursor: &str) {
+        self.write(cursor);
+        self.flush();
+    }
+
+    fn write(&mut self, cursor: &str) {
+        if self.error.is_none() {
+            self.error = writeln!(self.stdout, "{cursor}").err();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.error.is_none() {
+            self.error = self.stdout.flush().err();
+        }
+    }
+
+    /// A reader who closed standard output has read enough; any other error is
+    /// told.
+    fn end(self) -> Result<(), Failure> {
+        match self.error {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Failure::failed(format!(
+                    "all events were accepted, but their cursors could not be written to standard output: {error}"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! `galaxy-push serve`: the server.
+
+use std::time::Duration;
+
+use super::{Failure, stop, value};
+use crate::config::{Address, Config};
+use crate::server::{ServeError, Server};
+
+/// Run the server: gateways subscribe at one address, producers publish at
+/// another.
+///
+/// It keeps the newest events in a ring in memory. A gateway that comes back with
+/// the cursor of the last event that it processed goes on with the next one, as
+/// long as the ring has it (--max-events, --max-bytes) and it is not too old
+/// (--window); otherwise it starts fresh and is told so. Nothing is written to
+/// disk: after a restart every gateway starts fresh.
+///
+/// SIGTERM and SIGINT stop it: publishing ends, gateways get what was published,
+/// within --shutdown-grace, and it exits with 0.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+How a gateway's stream ends, and what the gateway should do:
+  ABORTED             a newer subscription has its id: stop, somebody else uses it
+  OUT_OF_RANGE        it was too slow for the ring; the trailer push-missed says how
+                      many events it missed: reconnect, treat sessions as suspect
+  UNAVAILABLE         the server is stopping: reconnect, here or elsewhere
+  RESOURCE_EXHAUSTED  there are --max-subscribers already: back off
+  INVALID_ARGUMENT    the gateway's id is empty, too long, or has control characters
+
+What a producer may be told:
+  INVALID_ARGUMENT    nothing of the request was published; the message names the
+                      event's index and the field
+  UNAVAILABLE         the server is stopping
+
+Sizes: 65536, 512KiB, 256MiB, 1GB. Durations: 300ms, 30s, 5m, 1h.
+
+Examples:
+  galaxy-push serve
+  galaxy-push serve --listen 0.0.0.0:50051 --publish-listen unix:/run/galaxy-push.sock
+  galaxy-push serve --max-bytes 4GiB --max-events 16777216 --window 30m
+  GALAXY_PUSH_LISTEN=10.0.0.7:50051 galaxy-push serve")]
+pub(super) struct Args {
+    /// Where gateways subscribe: HOST:PORT or unix:PATH. Port 0 takes any that is
+    /// free; the log says which.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50051",
+        env = "GALAXY_PUSH_LISTEN",
+        hide_env_values = true
+    )]
+    listen: Address,
+
+    /// Where producers publish: HOST:PORT or unix:PATH. Whoever reaches it can
+    /// write to every user.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50052",
+        env = "GALAXY_PUSH_PUBLISH_LISTEN",
+        hide_env_values = true
+    )]
+    publish_listen: Address,
+
+    /// How many events the ring keeps at most.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "1048576",
+        value_parser = value::number,
+        env = "GALAXY_PUSH_MAX_EVENTS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    max_events: u64,
+
+    /// How much memory the ring takes at most.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256MiB",
+        value_parser = value::size,
+        env = "GALAXY_PUSH_MAX_BYTES",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    max_bytes: u64,
+
+    /// How large one encoded event may be.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "64KiB",
+        value_parser = value::size_in_memory,
+        env = "GALAXY_PUSH_MAX_EVENT_BYTES",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    max_event_bytes: usize,
+
+    /// How old events may be for a cursor to resume before them. 0: only a
+    /// gateway that missed nothing resumes.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5m",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_WINDOW",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    window: Duration,
+
+    /// How many gateways may be subscribed at once.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "10000",
+        value_parser = value::count,
+        env = "GALAXY_PUSH_MAX_SUBSCRIBERS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    max_subscribers: usize,
+
+    /// How long a gateway may take nothing from a full connection before it is
+    /// cut.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "30s",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_STALL_TIMEOUT",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    stall_timeout: Duration,
+
+    /// How long a stop waits for gateways to receive what was published.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "10s",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_SHUTDOWN_GRACE",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    shutdown_grace: Duration,
+
+    /// How many threads serve connections. Default: one for each core.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        env = "GALAXY_PUSH_WORKER_THREADS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    worker_threads: Option<usize>,
+}
+
+impl Args {
+    fn into_config(self) -> Config {
+        Config {
+            listen: self.listen,
+            publish_listen: self.publish_listen,
+            max_events: self.max_events,
+            max_bytes: self.max_bytes,
+            max_event_bytes: self.max_event_bytes,
+            window: self.window,
+            max_subscribers: self.max_subscribers,
+            stall_timeout: self.stall_timeout,
+            shutdown_grace: self.shutdown_grace,
+            worker_threads: self.worker_threads,
+        }
+    }
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let config = args.into_config();
+    config
+        .check()
+        .map_err(|error| Failure::usage(as_flag(&error.to_string())))?;
+
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.worker_threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the worker threads: {error}")))?;
+
+    runtime.block_on(async {
+        // Before anything is bound: a stop that is asked for early counts.
+        let asked = stop::asked()?;
+        let server = Server::bind(config).await.map_err(failure)?;
+        server.run(asked).await.map_err(failure)
+    })
+}
+
+/// A setting that cannot work is the caller's to correct; anything else just did
+/// not work.
+fn failure(error: ServeError) -> Failure {
+    match error {
+        ServeError::Config(_) | ServeError::Engine(_) => {
+            Failure::usage(as_flag(&error.to_string()))
+        }
+        other => Failure::failed(other.to_string()),
+    }
+}
+
+/// A message that begins with a setting's name, such as `max_bytes`, with the
+/// flag's name instead.
+fn as_flag(message: &str) -> String {
+    let end = message
+        .find(|c: char| !(c.is_ascii_lowercase() || c == '_'))
+        .unwrap_or(message.len());
+    let (name, rest) = message.split_at(end);
+    if !name.contains('_') && !["listen", "window"].contains(&name) {
+        return message.to_owned();
+    }
+    format!("--{}{rest}", name.replace('_', "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Serve {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn no_flags_are_the_default_config() {
+        let serve = Serve::try_parse_from(["serve"]).unwrap();
+        assert_eq!(serve.args.into_config(), Config::default());
+    }
+
+    #[test]
+    fn every_flag_reaches_its_setting() {
+        let serve = Serve::try_parse_from([
+            "serve",
+            "--listen=unix:/a",
+            "--publish-listen=[::1]:1",
+            "--max-events=2",
+            "--max-bytes=3KiB",
+            "--max-event-bytes=4B",
+            "--window=5s",
+            "--max-subscribers=6",
+            "--stall-timeout=7m",
+            "--shutdown-grace=8ms",
+            "--worker-threads=9",
+        ])
+        .unwrap();
+        let wanted = Config {
+            listen: Address::Unix("/a".into()),
+            publish_listen: Address::Tcp("[::1]:1".to_owned()),
+            max_events: 2,
+            max_bytes: 3072,
+            max_event_bytes: 4,
+            window: Duration::from_secs(5),
+            max_subscribers: 6,
+            stall_timeout: Duration::from_secs(420),
+            shutdown_grace: Duration::from_millis(8),
+            worker_threads: Some(9),
+        };
+        assert_eq!(serve.args.into_config(), wanted);
+    }
+
+    #[test]
+    fn settings_are_named_as_flags() {
+        assert_eq!(as_flag("max_bytes is 1"), "--max-bytes is 1");
+        assert_eq!(as_flag("window: longer"), "--window: longer");
+        assert_eq!(as_flag("the clock is wrong"), "the clock is wrong");
+    }
+}

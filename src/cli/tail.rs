@@ -1,0 +1,250 @@
+//! `galaxy-push tail`: a gateway that prints.
+
+mod cursor_file;
+mod printer;
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use super::{Failure, json, stderr, stop, value};
+use crate::client::{Gateway, Item, Stopped};
+use crate::config::Address;
+use crate::cursor::Cursor;
+use cursor_file::{CursorFile, CursorFileError};
+use printer::{End, Job, Jobs, Printer};
+
+/// Subscribe as a gateway and print every event as one line of JSON.
+///
+/// It stays subscribed until it is stopped: after a broken connection or a server
+/// that stops it tries again, with growing, jittered pauses, and goes on with the
+/// event after the last one that it printed. What cannot be had any more is said
+/// on standard error, with the number of events where it is known.
+///
+/// A line is the event's cursor and the event. `payload` is the payload itself if
+/// it is JSON, without the space between its tokens; other payloads, and JSON
+/// nested deeper than 100 levels, are `payload_base64`. `publish` reads the same
+/// lines.
+///
+/// With --cursor-file the place is kept in a file, and the next run goes on
+/// there. After kill -9 at any moment no event is skipped, and at most the last
+/// one is printed again. After a power cut no event is skipped either; those of
+/// the last second or so may be printed again. (If standard output is not a
+/// regular file, whoever reads it must keep what it read.) The file is locked: a
+/// second tail with the same file is refused. A file that is not a cursor file,
+/// or is damaged, is refused and not touched.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+What ends it:
+  SIGTERM, SIGINT          exit code 0, the place saved
+  --count events printed   exit code 0
+  standard output closed   exit code 0, the event that nobody read is not counted
+  ABORTED                  exit code 3: another gateway has taken over the id
+  INVALID_ARGUMENT,
+  UNIMPLEMENTED            exit code 1: the server will never accept it
+What is tried again:
+  UNAVAILABLE              the server is stopping, or cannot be reached
+  RESOURCE_EXHAUSTED       it has as many gateways as it may
+  OUT_OF_RANGE             this tail was too slow for the ring; the gap follows
+
+A gap is one line on standard error, and why is in its parentheses:
+  galaxy-push: gap: 17 events were missed (expired)
+  expired                  the ring, or its window, has lost what came next
+  other-epoch              the server was restarted, or is another one
+  ahead                    the server has not got that far
+
+Examples:
+  galaxy-push tail --id gateway-1
+  galaxy-push tail --id gateway-1 --cursor-file gateway-1.cursor >> events.jsonl
+  galaxy-push tail --count 10 | jq .client_event.kind
+  galaxy-push tail --connect unix:/run/galaxy-push.sock --cursor 01HF7YAT00-000000000001A")]
+pub(super) struct Args {
+    /// Where gateways subscribe: HOST:PORT or unix:PATH.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:50051",
+        env = "GALAXY_PUSH_TAIL_CONNECT",
+        hide_env_values = true
+    )]
+    connect: Address,
+
+    /// The gateway's id: 1 to 256 bytes, no control characters. A newer
+    /// subscription with the same id ends the older one. Default: a random one.
+    #[arg(
+        long,
+        value_name = "ID",
+        env = "GALAXY_PUSH_TAIL_ID",
+        hide_env_values = true
+    )]
+    id: Option<String>,
+
+    /// Go on after this event. Default: begin with what is published next. A
+    /// cursor in --cursor-file wins.
+    #[arg(
+        long,
+        value_name = "CURSOR",
+        env = "GALAXY_PUSH_TAIL_CURSOR",
+        hide_env_values = true
+    )]
+    cursor: Option<Cursor>,
+
+    /// Keep the place in this file; it is made if there is none.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "GALAXY_PUSH_TAIL_CURSOR_FILE",
+        hide_env_values = true
+    )]
+    cursor_file: Option<PathBuf>,
+
+    /// Stop after so many events.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = |text: &str| value::within(text, 1..=u64::MAX),
+        env = "GALAXY_PUSH_TAIL_COUNT",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    count: Option<u64>,
+}
+
+/// After a signal: how long the line that is being written may take. Whoever
+/// reads standard output may not read on.
+const LAST_LINE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let id = args
+        .id
+        .unwrap_or_else(|| format!("tail-{:016x}", rand::random::<u64>()));
+    let builder = Gateway::builder(&id, args.connect.clone());
+    // What is wrong with the flags is said before any file is made.
+    builder
+        .clone()
+        .build()
+        .map_err(|error| Failure::usage(format!("--id: {error}")))?;
+
+    let mut cursor = args.cursor;
+    let file = args
+        .cursor_file
+        .map(|path| open_file(path, &mut cursor))
+        .transpose()
+        .map_err(|error| Failure::failed(format!("--cursor-file: {error}")))?;
+    let gateway = builder
+        .cursor(cursor)
+        .build()
+        .map_err(|error| Failure::usage(format!("--id: {error}")))?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the worker thread: {error}")))?;
+    let outcome = runtime.block_on(tail(gateway, &id, &args.connect, file, args.count));
+    // A printer that nobody reads may wait in its write for ever.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Opens the file, and settles where to go on: where the file says, or else at
+/// the cursor that was asked for. That is then the file's, so that the next run
+/// need not be told again if this one never gets to an event.
+fn open_file(path: PathBuf, cursor: &mut Option<Cursor>) -> Result<CursorFile, CursorFileError> {
+    let mut file = CursorFile::open(path)?;
+    match (file.cursor(), *cursor) {
+        (None, None) => {}
+        (None, Some(asked)) => file.save(asked)?,
+        (Some(kept), asked) => {
+            if asked.is_some_and(|asked| asked != kept) {
+                tracing::warn!("--cursor is ignored: --cursor-file has {kept}");
+            }
+            *cursor = Some(kept);
+        }
+    }
+    Ok(file)
+}
+
+async fn tail(
+    gateway: Gateway,
+    id: &str,
+    address: &Address,
+    file: Option<CursorFile>,
+    count: Option<u64>,
+) -> Result<(), Failure> {
+    let asked_to_stop = stop::asked()?;
+    let (mut printer, jobs) = Printer::start(id, file)?;
+
+    let mut interrupted = pin!(async {
+        tokio::select! {
+            () = asked_to_stop => {}
+            () = printer::stdout_closed() => {}
+        }
+    });
+
+    let stopped = tokio::select! {
+        // The feed first: while it runs, only a failure ends the printer.
+        biased;
+        stopped = feed(gateway, count, jobs) => stopped,
+        end = printer.end() => return describe(end),
+        () = &mut interrupted => return finish(&mut printer).await,
+    };
+    let end = tokio::select! {
+        end = printer.end() => end,
+        () = &mut interrupted => return finish(&mut printer).await,
+    };
+    describe(end)?;
+    match stopped {
+        None => Ok(()),
+        Some(stopped @ Stopped::TakenOver(_)) => {
+            Err(Failure::taken_over(format!("{id:?}: {stopped}")))
+        }
+        Some(stopped) => Err(Failure::failed(format!("{address}: {stopped}"))),
+    }
+}
+
+/// Ends in the middle: the line under way is completed and its place saved, what
+/// waits behind it is left for the next run.
+async fn finish(printer: &mut Printer) -> Result<(), Failure> {
+    printer.skip_the_rest();
+    match tokio::time::timeout(LAST_LINE, printer.end()).await {
+        Ok(end) => describe(end),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Hands to the printer what the gateway tells, until it stops or `count` events
+/// were handed over. What is handed over is processed as far as the gateway is
+/// concerned: only if this process ends it is not, and then the file counts.
+async fn feed(mut gateway: Gateway, count: Option<u64>, jobs: Jobs) -> Option<Stopped> {
+    let mut left = count;
+    while left != Some(0) {
+        let job = match gateway.next().await {
+            Ok(Item::Gap(gap)) => Job::Gap(gap),
+            Ok(Item::Connected(start)) => Job::Start(start),
+            Ok(Item::Event { cursor, event }) => {
+                gateway.processed(cursor);
+                left = left.map(|left| left - 1);
+                Job::Event(cursor, event)
+            }
+            Ok(Item::Disconnected { cause, retry_in }) => Job::Disconnected(cause, retry_in),
+            Err(stopped) => return Some(stopped),
+        };
+        if !jobs.send(job).await {
+            // The printer says why.
+            return None;
+        }
+    }
+    None
+}
+
+fn describe(end: End) -> Result<(), Failure> {
+    match end {
+        End::Done | End::Closed => Ok(()),
+        End::Stdout(error) => Err(Failure::failed(format!(
+            "cannot write to standard output: {error}"
+        ))),
+        End::CursorFile(error) => Err(Failure::failed(error.to_string())),
+        End::Panicked => Err(Failure::failed("printing ended unexpectedly")),
+    }
+}
