@@ -1,0 +1,233 @@
+//! Flags and variables: what is refused, and how; and the help.
+
+use std::process::Stdio;
+
+use crate::process::{galaxy_push, only_line, run, stdout};
+
+/// Refused with exit code 2 and one line that contains each of `parts`.
+fn refused(args: &[&str], variables: &[(&str, &str)], parts: &[&str]) {
+    let output = galaxy_push(args)
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the binary runs");
+    assert_eq!(output.status.code(), Some(2), "{args:?} {variables:?}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    let line = only_line(&output);
+    for part in parts {
+        assert!(line.contains(part), "{args:?}: {part:?} is not in {line:?}");
+    }
+}
+
+#[test]
+fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
+    for (flag, value, reason) in [
+        ("--listen", "nowhere", "has no port"),
+        ("--publish-listen", "::1:5", "needs brackets"),
+        (
+            "--publish-listen",
+            "unix:",
+            "path of the Unix socket is empty",
+        ),
+        ("--max-events", "many", "not a whole number"),
+        ("--max-events", "-1", "not a whole number"),
+        ("--max-events", "0", "at least 1"),
+        ("--max-bytes", "12x", "not a size"),
+        ("--max-bytes", "1KiB", "would not fit"),
+        ("--max-bytes", "99999TiB", "more than 16TiB"),
+        ("--max-event-bytes", "1.2.3MiB", "not a size"),
+        ("--max-event-bytes", "1GiB", "more than 16MiB"),
+        ("--window", "5", "time unit needed"),
+        ("--window", "-5m", "not a duration"),
+        ("--window", "900000d", "longer than 365 days"),
+        ("--max-subscribers", "0", "at least 1"),
+        ("--max-subscribers", "999999999", "max-subscribers"),
+        ("--stall-timeout", "0s", "would cut every connection"),
+        ("--shutdown-grace", "soon", "not a duration"),
+        ("--worker-threads", "0", "at least 1"),
+        ("--worker-threads", "100000", "more than 1024 threads"),
+    ] {
+        // What is refused early names the flag; a size that is refused because
+        // of another names the one that has to change.
+        let name = if reason == "would not fit" {
+            "--max-event-bytes"
+        } else {
+            flag
+        };
+        refused(&["serve", flag, value], &[], &[name, reason]);
+    }
+    for (args, reason) in [
+        (&["tail", "--id", ""][..], "--id"),
+        (&["tail", "--id", "a\nb"], "control characters"),
+        (&["tail", "--cursor", "01HF7YAT00"], "24 characters"),
+        (&["tail", "--count", "0"], "at least 1"),
+        (&["tail", "--connect", "a b:1"], "--connect"),
+        (&["publish", "--batch", "4097", "-"], "from 1 to 4096"),
+        (&["publish", "--in-flight", "0", "-"], "from 1 to 1024"),
+        (&["publish", "--user-id", "", "--kind", "k"], "--user-id"),
+        (&["publish", "--user-id", "u"], "--kind is missing"),
+        (&["publish"], "say what to publish"),
+        (&["publish", "-", "--kind", "k"], "--kind"),
+        (
+            &["publish", "--user-id", "u", "--kind", "k", "--reason", "r"],
+            "--reason needs --invalidate",
+        ),
+        (
+            &["publish", "--user-id", "u", "--kind", "k", "--invalidate"],
+            "--invalidate",
+        ),
+        (&["tail", "--log", "galaxy=loud"], "--log"),
+    ] {
+        refused(args, &[], &[reason]);
+    }
+}
+
+#[test]
+fn a_bad_command_line_is_one_line() {
+    refused(&[], &[], &["serve, publish, tail"]);
+    refused(&["srve"], &[], &["srve", "serve"]);
+    refused(
+        &["serve", "--max-event", "1"],
+        &[],
+        &["--max-event", "--max-events"],
+    );
+    refused(&["serve", "--max-events"], &[], &["--max-events", "value"]);
+    refused(&["serve", "extra"], &[], &["extra"]);
+}
+
+#[test]
+fn a_bad_variable_is_named() {
+    refused(
+        &["serve"],
+        &[("GALAXY_PUSH_MAX_BYTES", "lots")],
+        &["GALAXY_PUSH_MAX_BYTES", "--max-bytes", "lots", "not a size"],
+    );
+    refused(
+        &["tail"],
+        &[("GALAXY_PUSH_TAIL_CURSOR", "x")],
+        &["GALAXY_PUSH_TAIL_CURSOR", "24 characters"],
+    );
+    refused(&["tail"], &[("RUST_LOG", "a=b=c")], &["RUST_LOG"]);
+    refused(&["tail"], &[("GALAXY_PUSH_LOG", "a=b=c")], &["--log"]);
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    refused(
+        &["serve", "--window", "never"],
+        &[("GALAXY_PUSH_WINDOW", "5m")],
+        &["galaxy-push: --window: \"never\""],
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_utf8_is_refused() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let odd = OsStr::from_bytes(b"\xff");
+    let output = galaxy_push(&["tail", "--id"]).arg(odd).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(only_line(&output).contains("not UTF-8"));
+
+    let output = galaxy_push(&["tail"])
+        .env("GALAXY_PUSH_TAIL_ID", odd)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(only_line(&output).contains("GALAXY_PUSH_TAIL_ID"));
+}
+
+#[test]
+fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
+    let output = run(&["serve", "--help"]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    let help = stdout(&output);
+    for (flag, default) in [
+        ("--listen", "127.0.0.1:50051"),
+        ("--publish-listen", "127.0.0.1:50052"),
+        ("--max-events", "1048576"),
+        ("--max-bytes", "256MiB"),
+        ("--max-event-bytes", "64KiB"),
+        ("--window", "5m"),
+        ("--max-subscribers", "10000"),
+        ("--stall-timeout", "30s"),
+        ("--shutdown-grace", "10s"),
+        ("--worker-threads", "one for each core"),
+    ] {
+        let (_, after) = help
+            .split_once(&format!("      {flag} "))
+            .unwrap_or_else(|| panic!("{flag} is not in the help"));
+        let entry = after.split("\n      --").next().unwrap();
+        let variable = format!("GALAXY_PUSH_{}", flag[2..].to_uppercase().replace('-', "_"));
+        assert!(entry.contains(default), "{flag}: {entry}");
+        assert!(entry.contains(&variable), "{flag}: {entry}");
+    }
+    for status in [
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNAVAILABLE",
+        "RESOURCE_EXHAUSTED",
+    ] {
+        assert!(help.contains(status), "{status}");
+    }
+}
+
+#[test]
+fn every_help_has_examples() {
+    for command in ["serve", "publish", "tail"] {
+        let help = stdout(&run(&[command, "--help"]));
+        assert!(help.contains("Examples:"), "{command}");
+        assert!(
+            help.contains(&format!("galaxy-push {command} ")),
+            "{command}"
+        );
+        assert_eq!(help, stdout(&run(&["help", command])));
+    }
+    assert!(stdout(&run(&["--help"])).contains("Exit codes:"));
+}
+
+#[test]
+fn a_closed_pipe_ends_the_help_quietly() {
+    let mut child = galaxy_push(&["serve", "--help"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn what_cannot_be_done_is_exit_code_1() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}/nobody", directory.path().display());
+    for args in [
+        &[
+            "publish",
+            "--connect",
+            &socket,
+            "--user-id",
+            "u",
+            "--kind",
+            "k",
+        ][..],
+        &["publish", "--connect", &socket, "-"],
+        &["publish", "/nonexistent/events.jsonl"],
+        &["serve", "--listen", "unix:/nonexistent/socket"],
+        &["tail", "--cursor-file", "/nonexistent/cursor"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("galaxy-push: "), "{args:?}: {text}");
+        assert!(
+            last.contains("nobody") || last.contains("/nonexistent/"),
+            "{text}"
+        );
+    }
+}

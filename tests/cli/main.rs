@@ -1,0 +1,9 @@
+//! The command line as people use it: the real binary, real sockets, real kills.
+
+#![cfg(feature = "server")]
+
+mod flags;
+mod process;
+mod publish;
+mod serve;
+mod tail;

@@ -1,0 +1,57 @@
+//! `serve`: how it starts and stops.
+
+use rustix::process::Signal;
+
+use crate::process::{Server, only_line, run};
+
+#[test]
+fn sigterm_and_sigint_end_it_with_exit_code_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(&[]);
+        let tail = server.tail(&[]);
+        server.publish_small(0..10);
+        server.process.signal(signal);
+        assert_eq!(server.process.end().code(), Some(0), "{signal:?}");
+        assert_eq!(tail.out.take(10).len(), 10);
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let server = Server::start(&[]);
+    let output = run(&["serve", "--listen", &server.gateways, "--log", "off"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(only_line(&output).contains(&server.gateways));
+}
+
+#[test]
+fn nothing_goes_to_standard_output() {
+    let mut server = Server::start(&["--log", "trace"]);
+    server.publish_small(0..3);
+    server.process.signal(Signal::TERM);
+    server.process.end();
+    assert_eq!(server.process.out.next(), None);
+}
+
+#[test]
+fn variables_set_what_flags_do_not() {
+    let mut command = crate::process::galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("GALAXY_PUSH_PUBLISH_LISTEN", "127.0.0.1:0");
+    command.env("GALAXY_PUSH_MAX_EVENT_BYTES", "64B");
+    let process = crate::process::Process::spawn(command);
+    let line = process.err.find("listening for producers on ");
+    let address = line.rsplit(' ').next().unwrap();
+    let output = run(&[
+        "publish",
+        "--connect",
+        address,
+        "--user-id",
+        "u",
+        "--kind",
+        "k",
+        "--payload",
+        &"x".repeat(100),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(only_line(&output).contains("INVALID_ARGUMENT"));
+}
