@@ -24,7 +24,7 @@ use crate::engine::{BuildError, Engine};
 /// from one that it has lost; and some more, to be told that there are too many.
 const GATEWAY_CONNECTIONS: (usize, usize) = (2, 64);
 /// Producers are few.
-const PRODUCER_CONNECTIONS: usize = 1024;
+const PRODUCER_CONNECTIONS: usize = 512;
 /// File descriptors for everything that is not a connection.
 const OTHER_FILES: usize = 64;
 /// Stalled streams may hold this share of the ring's memory limit in addition

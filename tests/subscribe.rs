@@ -295,10 +295,7 @@ async fn a_malformed_request_is_refused_with_what_is_wrong_in_it() {
         Some(Code::InvalidArgument),
         "{answer:?}"
     );
-    assert!(
-        answer.grpc_message().contains("gateway_client_id"),
-        "{answer:?}"
-    );
+    assert!(answer.message().contains("gateway_client_id"), "{answer:?}");
 }
 
 #[tokio::test]

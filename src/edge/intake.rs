@@ -188,3 +188,134 @@ impl http_body::Body for Intake {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, StreamBody};
+    use std::convert::Infallible;
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tonic::Code;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    type Pieces = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
+
+    /// An intake that allows messages of 1000 bytes, and what feeds it.
+    fn intake(whole: bool, budget: &Arc<Semaphore>) -> (Pieces, Intake) {
+        let (pieces, body) = mpsc::unbounded_channel();
+        let bounds = Bounds {
+            max_message_bytes: 1000,
+            timeout: TIMEOUT,
+            whole,
+            budget: Arc::clone(budget),
+        };
+        let body = Body::new(StreamBody::new(UnboundedReceiverStream::new(body)));
+        (pieces, Intake::new(body, bounds))
+    }
+
+    fn send(pieces: &Pieces, bytes: &[u8]) {
+        let piece = Bytes::copy_from_slice(bytes);
+        pieces.send(Ok(Frame::data(piece))).unwrap();
+    }
+
+    fn message(bytes: usize) -> Vec<u8> {
+        let mut message = vec![0];
+        message.extend((bytes as u32).to_be_bytes());
+        message.resize(PREFIX_BYTES + bytes, b'x');
+        message
+    }
+
+    async fn next(intake: &mut Intake) -> Option<Result<Bytes, Status>> {
+        let frame = intake.frame().await?;
+        Some(frame.map(|frame| frame.into_data().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn messages_pass_unchanged_however_they_are_cut() {
+        let words = [message(1000), message(0), message(1), message(999)].concat();
+        for size in [1, 2, 5, 6, 999, words.len()] {
+            let (pieces, mut intake) = intake(false, &Arc::new(Semaphore::new(1000)));
+            words.chunks(size).for_each(|piece| send(&pieces, piece));
+            drop(pieces);
+            let mut passed = Vec::new();
+            while let Some(piece) = next(&mut intake).await {
+                passed.extend(piece.unwrap());
+            }
+            assert_eq!(passed, words, "in pieces of {size}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_over_the_limit_is_refused_by_its_prefix() {
+        let (pieces, mut intake) = intake(false, &Arc::new(Semaphore::new(1000)));
+        send(&pieces, &message(10));
+        send(&pieces, &message(1001)[..PREFIX_BYTES]);
+        next(&mut intake).await.unwrap().unwrap();
+        let status = next(&mut intake).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("1001"), "{status:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_has_begun_must_arrive_in_time() {
+        let (pieces, mut intake) = intake(false, &Arc::new(Semaphore::new(1000)));
+        send(&pieces, &message(100));
+        next(&mut intake).await.unwrap().unwrap();
+        // Between messages there is no hurry.
+        let waiting = tokio::time::timeout(TIMEOUT * 100, next(&mut intake));
+        waiting.await.unwrap_err();
+        send(&pieces, &message(100)[..3]);
+        next(&mut intake).await.unwrap().unwrap();
+        let status = next(&mut intake).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_request_must_arrive_and_end_in_time() {
+        for words in [vec![], message(10)] {
+            let (pieces, mut intake) = intake(true, &Arc::new(Semaphore::new(1000)));
+            send(&pieces, &words);
+            next(&mut intake).await.unwrap().unwrap();
+            let status = next(&mut intake).await.unwrap().unwrap_err();
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unfinished_messages_share_the_budget() {
+        let budget = Arc::new(Semaphore::new(1000));
+        let (first_pieces, mut first) = intake(false, &budget);
+        let (second_pieces, mut second) = intake(false, &budget);
+        let large = message(900);
+        for (pieces, intake) in [(&first_pieces, &mut first), (&second_pieces, &mut second)] {
+            send(pieces, &large[..PREFIX_BYTES]);
+            next(intake).await.unwrap().unwrap();
+        }
+        // The first to wait for its rest has it reserved, the second is not read.
+        let reading_first = tokio::spawn(async move { next(&mut first).await });
+        tokio::task::yield_now().await;
+        assert_eq!(budget.available_permits(), 100);
+        send(&second_pieces, &large[PREFIX_BYTES..]);
+        let reading_second = tokio::spawn(async move { next(&mut second).await });
+        tokio::task::yield_now().await;
+        assert!(!reading_second.is_finished());
+
+        send(&first_pieces, &large[PREFIX_BYTES..]);
+        reading_first.await.unwrap().unwrap().unwrap();
+        reading_second.await.unwrap().unwrap().unwrap();
+        assert_eq!(budget.available_permits(), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_the_budget_too_long_is_refused() {
+        let budget = Arc::new(Semaphore::new(1000));
+        let _all = budget.acquire_many(1000).await.unwrap();
+        let (pieces, mut intake) = intake(false, &budget);
+        send(&pieces, &message(900)[..PREFIX_BYTES]);
+        next(&mut intake).await.unwrap().unwrap();
+        let status = next(&mut intake).await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
+}

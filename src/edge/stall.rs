@@ -71,8 +71,6 @@ struct Shared {
 struct Watched {
     links: Vec<WatchedLink>,
     flows: Vec<WatchedFlow>,
-    /// How many flows were cut at the last look for too much pinned memory.
-    relief: usize,
 }
 
 #[derive(Debug)]
@@ -160,15 +158,15 @@ impl Watch {
             let pinned_bytes = engine.stats().pinned_bytes;
             let tick = {
                 let mut watched = self.lock();
-                let relieve = pinned_bytes > patience.max_pinned_bytes;
-                if relieve || now >= next_scan {
+                let limit = patience.max_pinned_bytes;
+                let too_much = pinned_bytes > limit;
+                if too_much || now >= next_scan {
                     watched.scan(patience, now);
                     next_scan = now + scan_every;
                 }
-                if relieve && watched.relieve(pinned_bytes, now) {
+                if too_much && watched.relieve(pinned_bytes, limit, now) {
                     RELIEF_TICK
                 } else {
-                    watched.relief = 0;
                     TICK.min(scan_every)
                 }
             };
@@ -236,27 +234,38 @@ impl Watched {
                 );
                 flow.link().cut();
             }
-            !flow.is_finished() && flow.link().phase() != Phase::Closed
+            !flow.is_finished()
         });
     }
 
-    /// Cuts flows that have been stuck the longest; says whether there were any.
+    /// Cuts flows that have been stuck the longest, in proportion to how much is
+    /// too much; says whether there is anything to wait for.
     ///
-    /// Many flows may pin the same memory, so that one's going frees nothing:
-    /// as long as it is not enough, each round cuts twice as many.
-    fn relieve(&mut self, pinned_bytes: u64, now: Instant) -> bool {
+    /// What one flow holds others may hold too, so what cutting it frees is known
+    /// only afterwards: then the next round follows, if it was not enough.
+    fn relieve(&self, pinned_bytes: u64, limit_bytes: u64, now: Instant) -> bool {
+        if self
+            .flows
+            .iter()
+            .any(|watched| watched.flow.link().is_cut())
+        {
+            // The last round is still letting go.
+            return true;
+        }
         let mut stuck: Vec<_> = self
             .flows
             .iter()
-            .filter(|watched| !watched.flow.link().is_cut())
             .filter_map(|watched| {
                 let (_, since) = watched.stuck.mark.as_ref()?;
                 Some((now - *since, &watched.flow))
             })
+            // Not those that merely have something under way just now.
+            .filter(|(stuck, _)| *stuck >= TICK)
             .collect();
-        self.relief = (self.relief * 2).max(1);
+        let share = (pinned_bytes - limit_bytes) as f64 / pinned_bytes as f64;
+        let cuts = (stuck.len() as f64 * share).ceil() as usize;
         stuck.sort_unstable_by_key(|(stuck, _)| Reverse(*stuck));
-        for (stuck, flow) in stuck.iter().take(self.relief) {
+        for (stuck, flow) in stuck.iter().take(cuts) {
             tracing::warn!(
                 peer = %flow.link().peer(),
                 "connection cut: {} took nothing for {stuck:?}, and {pinned_bytes} bytes are pinned",
@@ -264,6 +273,141 @@ impl Watched {
             );
             flow.link().cut();
         }
-        !stuck.is_empty()
+        cuts > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::connection::{Connection, Peer, Socket};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::sync::Semaphore;
+    use tokio::task::JoinHandle;
+
+    const PATIENCE: Patience = Patience {
+        stall_timeout: Duration::from_secs(30),
+        linger: Duration::from_secs(3),
+        max_pinned_bytes: 1 << 20,
+    };
+    /// More than a timeout, by no more than a look late.
+    const A_LOOK: Duration = Duration::from_millis(1100);
+
+    /// A listener's slots, and the watch over its connections.
+    struct Guarded {
+        watch: Watch,
+        slots: Arc<Semaphore>,
+    }
+
+    impl Guarded {
+        fn start(slots: usize) -> Self {
+            let watch = Watch::default();
+            let engine = Engine::builder().build().unwrap();
+            tokio::spawn(watch.clone().run(engine, PATIENCE));
+            let slots = Arc::new(Semaphore::new(slots));
+            Guarded { watch, slots }
+        }
+
+        fn connect(&self) -> (Connection, UnixStream) {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let slot = Arc::clone(&self.slots).try_acquire_owned().unwrap();
+            let slots = Arc::clone(&self.slots);
+            let connection = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
+            self.watch.add_link(Arc::clone(connection.link()));
+            (connection, theirs)
+        }
+
+        /// One that has completed its handshake, and is read from.
+        async fn serve(&self) -> (Arc<Link>, JoinHandle<()>, UnixStream) {
+            let (mut connection, mut theirs) = self.connect();
+            let link = Arc::clone(connection.link());
+            let opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+            theirs.write_all(opening).await.unwrap();
+            let mut read = [0; 33];
+            connection.read_exact(&mut read).await.unwrap();
+            assert_eq!(link.phase(), Phase::Serving);
+            let reading =
+                tokio::spawn(
+                    async move { while let Ok(1..) = connection.read(&mut [0; 100]).await {} },
+                );
+            (link, reading, theirs)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_without_a_handshake_is_cut_in_time() {
+        let guarded = Guarded::start(10);
+        let (connection, _theirs) = guarded.connect();
+        sleep(HANDSHAKE_TIMEOUT).await;
+        assert!(!connection.link().is_cut());
+        sleep(A_LOOK).await;
+        assert!(connection.link().is_cut());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_close_is_cut_after_the_linger() {
+        let guarded = Guarded::start(10);
+        let (mut connection, _theirs) = guarded.connect();
+        let link = Arc::clone(connection.link());
+        let closing = tokio::spawn(async move { connection.shutdown().await });
+        sleep(PATIENCE.linger).await;
+        assert!(!link.is_cut());
+        sleep(A_LOOK).await;
+        closing.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_are_cut_only_to_make_room() {
+        let guarded = Guarded::start(3);
+        let (idle, served, _theirs) = guarded.serve().await;
+        let (busy, _serving, _theirs_too) = guarded.serve().await;
+        let _call = busy.begin_call();
+        sleep(Duration::from_secs(3600)).await;
+        assert!(!idle.is_cut(), "there is room for one more");
+
+        let (new, _its_peer) = guarded.connect();
+        sleep(A_LOOK).await;
+        served.await.unwrap();
+        assert!(idle.is_cut());
+        assert!(!busy.is_cut() && !new.link().is_cut());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_ended_is_forgotten() {
+        let guarded = Guarded::start(1);
+        let (link, serving, theirs) = guarded.serve().await;
+        let flow = Arc::new(Flow::new("flow".into(), link.begin_call()));
+        guarded.watch.add_flow(Arc::clone(&flow));
+        let piece = flow.carry(b"piece");
+        flow.end();
+        drop(theirs);
+        serving.await.unwrap();
+        sleep(A_LOOK).await;
+        assert!(!guarded.watch.is_idle(), "a piece is still under way");
+        drop(piece);
+        sleep(A_LOOK).await;
+        assert!(guarded.watch.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_is_stalled_when_nothing_goes_not_when_nothing_comes() {
+        let guarded = Guarded::start(1);
+        let (link, _serving, _theirs) = guarded.serve().await;
+        let flow = Arc::new(Flow::new("flow".into(), link.begin_call()));
+        guarded.watch.add_flow(Arc::clone(&flow));
+        sleep(PATIENCE.stall_timeout * 3).await;
+        assert!(!link.is_cut(), "nothing is under way");
+
+        // As long as some of it goes now and then, it is not stalled.
+        let mut under_way = vec![flow.carry(b"first")];
+        for _ in 0..10 {
+            sleep(PATIENCE.stall_timeout * 2 / 3).await;
+            under_way.push(flow.carry(b"next"));
+            under_way.remove(0);
+        }
+        assert!(!link.is_cut(), "some of it went");
+        sleep(PATIENCE.stall_timeout + A_LOOK).await;
+        assert!(link.is_cut());
     }
 }

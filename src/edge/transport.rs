@@ -33,13 +33,20 @@ const MAX_LOCAL_ERROR_RESETS: usize = 256;
 
 /// A gateway sends one request of a few hundred bytes per call.
 const GATEWAY_STREAM_WINDOW: u32 = 16 << 10;
-/// The least that HTTP/2 can offer a connection.
-const GATEWAY_CONNECTION_WINDOW: u32 = 65_535;
 
-/// A producer's window is what it may send ahead of us: enough to keep a fast
-/// link busy, and the most that we may have to hold for it unread.
-const PRODUCER_STREAM_WINDOW: u32 = 1 << 20;
-const PRODUCER_CONNECTION_WINDOW: u32 = 2 << 20;
+/// What a producer may send ahead of us on one call: enough to keep a fast link
+/// busy.
+const PRODUCER_STREAM_WINDOW: u32 = 256 << 10;
+
+/// All calls of a connection together: the most that may have to be held unread.
+///
+/// Half of it is also how much h2 tolerates of unread small DATA frames, of which
+/// each weighs what it lacks of 256 bytes; above, it ends the connection. So the
+/// windows of calls must stay well below it: so far that a producer may fill its
+/// call's window with requests of 30 bytes, each in a frame of its own, and a proxy
+/// may subscribe all its gateways at once.
+const GATEWAY_CONNECTION_WINDOW: u32 = 1 << 20;
+const PRODUCER_CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// Serves gateways until `stopping`, and then until the last connection ends.
 pub(crate) async fn serve_gateways(

@@ -53,7 +53,7 @@ pub fn until(mut condition: impl FnMut() -> bool) -> impl Future<Output = ()> {
     })
 }
 
-/// A running server. Dropping it stops it at once.
+/// A running server. Dropping it asks it to stop.
 pub struct TestServer {
     pub engine: Engine,
     gateways: BoundAddress,
@@ -147,6 +147,12 @@ impl TestServer {
         soon(self.running).await.expect("no panic")
     }
 
+    /// Drops the future that runs it.
+    pub async fn abort(self) {
+        self.running.abort();
+        soon(self.running).await.expect_err("aborted");
+    }
+
     pub async fn stop(mut self) -> Result<(), ServeError> {
         self.ask_to_stop();
         self.stopped().await
@@ -173,6 +179,16 @@ fn tcp(address: &BoundAddress) -> SocketAddr {
 
 pub async fn connect(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a valid address");
+    soon(endpoint.connect()).await.expect("connected")
+}
+
+/// A connection with the smallest windows, so that little is under way to a
+/// client that does not read.
+pub async fn connect_narrow(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .expect("a valid address")
+        .initial_stream_window_size(65_535)
+        .initial_connection_window_size(65_535);
     soon(endpoint.connect()).await.expect("connected")
 }
 
@@ -229,7 +245,7 @@ impl Subscription {
     }
 
     /// Every event up to the end, and the status there.
-    pub async fn to_end(mut self) -> (Vec<PushEvent>, Status) {
+    pub async fn finish(mut self) -> (Vec<PushEvent>, Status) {
         let mut events = Vec::new();
         loop {
             match soon(self.events.message()).await {

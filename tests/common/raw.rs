@@ -1,13 +1,20 @@
 //! HTTP/2 without a gRPC library: peers that do what no honest client does.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::WatchStream;
 use tonic::Code;
 
 use galaxy_push::proto::push::GatewaySubscribeRequest;
@@ -29,10 +36,10 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     frame
 }
 
-pub fn subscribe_request(id: &str) -> Vec<u8> {
+pub fn subscribe_request(id: &str, cursor: &str) -> Vec<u8> {
     let request = GatewaySubscribeRequest {
         gateway_client_id: id.to_owned(),
-        cursor: String::new(),
+        cursor: cursor.to_owned(),
     };
     framed(&request.encode_to_vec())
 }
@@ -40,8 +47,8 @@ pub fn subscribe_request(id: &str) -> Vec<u8> {
 /// An HTTP/2 connection whose windows open only as the test says.
 pub struct Client {
     pub streams: SendRequest<Bytes>,
-    /// Drives the connection until the client is dropped.
-    _driver: tokio::task::JoinHandle<()>,
+    /// Drives the connection; done when that has ended.
+    pub driver: tokio::task::JoinHandle<()>,
 }
 
 impl Client {
@@ -53,14 +60,23 @@ impl Client {
     /// some.
     pub async fn with_window(address: SocketAddr, window: u32) -> Self {
         let socket = soon(TcpStream::connect(address)).await.expect("connected");
+        Self::over(socket, window).await
+    }
+
+    pub async fn over<S>(socket: S, window: u32) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let handshake = h2::client::Builder::new()
             .initial_window_size(window)
-            .initial_connection_window_size(window.max(65_535))
+            // Half of it is what h2 tolerates of unread small frames, before the
+            // client itself would end the connection.
+            .initial_connection_window_size(window.max(1 << 20))
             .handshake(socket);
         let (streams, connection) = soon(handshake).await.expect("a handshake");
         Client {
             streams,
-            _driver: tokio::spawn(async move {
+            driver: tokio::spawn(async move {
                 // How it ends is seen on the streams.
                 let _ = connection.await;
             }),
@@ -69,7 +85,16 @@ impl Client {
 
     /// Starts a call, and leaves the request's body open.
     pub async fn open(&mut self, path: &str) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
-        let request = request(path);
+        self.open_with(path, |_| {}).await
+    }
+
+    async fn open_with(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&mut HeaderMap),
+    ) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
+        let mut request = request(path);
+        change(request.headers_mut());
         let mut streams = soon(self.streams.clone().ready())
             .await
             .expect("a free stream");
@@ -78,17 +103,95 @@ impl Client {
 
     /// A whole call: the request's body as it is, and all of the answer.
     pub async fn call(&mut self, path: &str, body: Vec<u8>) -> Answer {
-        let (response, mut to) = self.open(path).await;
+        self.call_with(path, body, |_| {}).await
+    }
+
+    pub async fn call_with(
+        &mut self,
+        path: &str,
+        body: Vec<u8>,
+        change: impl FnOnce(&mut HeaderMap),
+    ) -> Answer {
+        let (response, mut to) = self.open_with(path, change).await;
         to.send_data(body.into(), true).expect("sent");
         Answer::read(soon(response).await.expect("a response")).await
     }
 
     /// Subscribes, and returns the stream unread.
     pub async fn subscribe(&mut self, id: &str) -> Response<RecvStream> {
+        self.subscribe_after(id, "").await
+    }
+
+    pub async fn subscribe_after(&mut self, id: &str, cursor: &str) -> Response<RecvStream> {
         let (response, mut to) = self.open(SUBSCRIBE).await;
-        to.send_data(subscribe_request(id).into(), true)
+        to.send_data(subscribe_request(id, cursor).into(), true)
             .expect("sent");
         soon(response).await.expect("a response")
+    }
+}
+
+/// A socket that is read from in small sips, and not at all while its `valve` is
+/// shut: what arrives stays in the kernel's buffers.
+pub struct Valved {
+    socket: TcpStream,
+    open: bool,
+    changes: WatchStream<bool>,
+    /// Every other time there is nothing.
+    rests: bool,
+}
+
+impl Valved {
+    pub fn new(socket: TcpStream, valve: &watch::Sender<bool>) -> Self {
+        Valved {
+            socket,
+            open: true,
+            changes: WatchStream::new(valve.subscribe()),
+            rests: false,
+        }
+    }
+}
+
+impl AsyncRead for Valved {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while let Poll::Ready(Some(open)) = Pin::new(&mut self.changes).poll_next(cx) {
+            self.open = open;
+        }
+        if !self.open {
+            return Poll::Pending;
+        }
+        self.rests = !self.rests;
+        if self.rests {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut sip = [0; 2048];
+        let room = buf.remaining().min(sip.len());
+        let mut sip = ReadBuf::new(&mut sip[..room]);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut sip))?;
+        buf.put_slice(sip.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Valved {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
@@ -136,8 +239,25 @@ impl Answer {
         Some(Code::from_bytes(self.either("grpc-status")?.as_bytes()))
     }
 
-    /// As it is sent: percent-encoded.
-    pub fn grpc_message(&self) -> &str {
-        self.either("grpc-message").unwrap_or_default()
+    /// The status message.
+    pub fn message(&self) -> String {
+        let encoded = self.either("grpc-message").unwrap_or_default();
+        let mut bytes = Vec::new();
+        let mut rest = encoded.as_bytes();
+        while let [first, tail @ ..] = rest {
+            rest = match (first, tail) {
+                (b'%', [high, low, tail @ ..]) => {
+                    let digits = [*high, *low];
+                    let digits = std::str::from_utf8(&digits).expect("ASCII");
+                    bytes.push(u8::from_str_radix(digits, 16).expect("two hex digits"));
+                    tail
+                }
+                _ => {
+                    bytes.push(*first);
+                    tail
+                }
+            };
+        }
+        String::from_utf8(bytes).expect("UTF-8")
     }
 }

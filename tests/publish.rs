@@ -1,0 +1,435 @@
+//! What may be published: every refusal leaves no trace, what is accepted
+//! arrives byte for byte, and a stream of requests is answered in its order.
+
+#![cfg(feature = "server")]
+
+mod common;
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use common::raw::{self, Answer, framed};
+use common::{TestServer, event, invalidation, large_event, publish, soon, until};
+use galaxy_push::proto::publisher::{PublishRequest, PublishResponse};
+use galaxy_push::proto::push::push_event::Kind;
+use galaxy_push::proto::push::{ClientEvent, PushEvent};
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+/// A `PublishRequest` of these encoded events.
+fn request(events: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for event in events {
+        prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut bytes);
+        prost::encoding::encode_varint(event.len() as u64, &mut bytes);
+        bytes.extend(*event);
+    }
+    bytes
+}
+
+fn good() -> Vec<u8> {
+    event(1).encode_to_vec()
+}
+
+fn client_event(change: impl FnOnce(&mut ClientEvent)) -> Vec<u8> {
+    let mut event = event(1);
+    if let Some(Kind::ClientEvent(client_event)) = &mut event.kind {
+        change(client_event);
+    }
+    event.encode_to_vec()
+}
+
+const MAX_EVENT_BYTES: usize = 1000;
+
+/// Everything that is refused: the request, and what the status must say.
+fn refusals() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let good = good();
+    let at_2 = |bad: &[u8]| request(&[&good, &good, bad, &good]);
+    let with_cursor = PushEvent {
+        cursor: "0000000000-0000000000001".to_owned(),
+        ..event(1)
+    };
+    let too_large = large_event(MAX_EVENT_BYTES);
+    let not_utf8 = b"\x0a\x09\x0a\x02\xff\xfe\x1a\x03abc";
+    vec![
+        ("no events", vec![], "events"),
+        ("no kind", at_2(b""), "events[2]"),
+        (
+            "an unknown kind only",
+            at_2(b"\x7a\x02hi"),
+            "events[2].kind is not set",
+        ),
+        (
+            "an empty user_id",
+            at_2(&client_event(|event| event.user_id.clear())),
+            "events[2].client_event.user_id",
+        ),
+        (
+            "an empty kind",
+            at_2(&client_event(|event| event.kind.clear())),
+            "events[2].client_event.kind",
+        ),
+        (
+            "an invalidation of nobody",
+            at_2(&invalidation("").encode_to_vec()),
+            "events[2].session_invalidation.user_id",
+        ),
+        (
+            "a cursor",
+            at_2(&with_cursor.encode_to_vec()),
+            "events[2].cursor",
+        ),
+        (
+            "text that is not UTF-8",
+            at_2(not_utf8),
+            "events[2].client_event.user_id",
+        ),
+        (
+            "an event that breaks off",
+            at_2(&good[..good.len() - 1]),
+            "events[2]",
+        ),
+        (
+            "an event too large",
+            at_2(&too_large.encode_to_vec()),
+            "events[2]",
+        ),
+        (
+            "a request that breaks off",
+            request(&[&good])[..5].to_vec(),
+            "PublishRequest",
+        ),
+        ("garbage", vec![0xff; 100], "PublishRequest"),
+        ("a bad first event", request(&[b"", &good]), "events[0]"),
+    ]
+}
+
+/// Shows that nothing was published so far: the next event is the first.
+async fn assert_untouched(server: &TestServer, gateway: &mut common::Subscription) {
+    assert_eq!(server.engine.head().seq().number(), 0);
+    let published = server.publish(0, 1).await;
+    assert_eq!(gateway.next().await.cursor, published[0]);
+}
+
+#[tokio::test]
+async fn each_bad_request_is_refused_by_field_and_index_and_leaves_no_trace() {
+    let server = TestServer::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
+    let mut gateway = server.subscribe("gateway", "").await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    for (what, request, says) in refusals() {
+        let answer = client.call(raw::PUBLISH, framed(&request)).await;
+        assert_eq!(
+            answer.grpc_status(),
+            Some(Code::InvalidArgument),
+            "{what}: {answer:?}"
+        );
+        assert!(answer.message().contains(says), "{what}: {answer:?}");
+    }
+    assert_untouched(&server, &mut gateway).await;
+}
+
+#[tokio::test]
+async fn each_bad_request_ends_a_stream_the_same_way() {
+    let server = TestServer::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
+    let mut gateway = server.subscribe("gateway", "").await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    for (what, request, says) in refusals() {
+        let answer = client.call(raw::PUBLISH_STREAM, framed(&request)).await;
+        assert_eq!(
+            answer.grpc_status(),
+            Some(Code::InvalidArgument),
+            "{what}: {answer:?}"
+        );
+        assert!(answer.message().contains(says), "{what}: {answer:?}");
+        assert_eq!(answer.data, b"", "{what}");
+    }
+    assert_untouched(&server, &mut gateway).await;
+}
+
+#[tokio::test]
+async fn an_event_of_just_the_limit_is_accepted() {
+    let smallest = large_event(0).encode_to_vec().len();
+    // Two lengths of one byte become two of two: one for the payload's field (and
+    // its tag), one for the event's.
+    let payload = MAX_EVENT_BYTES - smallest - 4;
+    let event = large_event(payload);
+    assert_eq!(event.encoded_len(), MAX_EVENT_BYTES);
+    let server = TestServer::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
+    let mut producer = server.producer().await;
+    publish(&mut producer, vec![event]).await.expect("accepted");
+    let status = publish(&mut producer, vec![large_event(payload + 1)])
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(status.message().contains("1000"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_request_over_the_message_limit_is_refused_and_the_server_lives() {
+    let server = TestServer::start().await;
+    let mut producer = server.producer().await;
+    for _ in 0..3 {
+        let batch = (0..200).map(|_| large_event(60_000)).collect();
+        let status = publish(&mut producer, batch).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert!(status.message().contains("4194304"), "{status:?}");
+    }
+    assert_eq!(server.engine.head().seq().number(), 0);
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_batch_is_contiguous_and_answered_with_its_first_and_last_cursor() {
+    let server = TestServer::start().await;
+    let mut gateway = server.subscribe("gateway", "").await;
+    let mut producer = server.producer().await;
+    let events: Vec<_> = (0..500).map(event).collect();
+    let answer = publish(&mut producer, events.clone())
+        .await
+        .expect("published");
+    let mut received = Vec::new();
+    for _ in 0..500 {
+        received.push(gateway.next().await);
+    }
+    assert_eq!(received[0].cursor, answer.first_cursor);
+    assert_eq!(received[499].cursor, answer.last_cursor);
+    for (received, mut sent) in received.into_iter().zip(events) {
+        sent.cursor.clone_from(&received.cursor);
+        assert_eq!(received, sent);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_gets_the_producers_bytes_and_then_the_cursor() {
+    let server = TestServer::start().await;
+    let mut gateway = raw::Client::connect(server.gateway_addr()).await;
+    let stream = gateway.subscribe("gateway").await;
+
+    // What prost would not write: unknown fields (in the event and in its kind),
+    // fields out of order, a default value spelled out, a repeated field.
+    let mut kind = b"\x1a\x04mail\x0a\x01b\x0a\x01a\x2a\x00".to_vec();
+    kind.extend(b"\xf8\x07\x2a");
+    let mut odd = b"\xa2\x06\x05hello\x0a".to_vec();
+    odd.push(kind.len() as u8);
+    odd.extend(&kind);
+    odd.extend(b"\xa8\x06\x01");
+    let plain = invalidation("user").encode_to_vec();
+
+    let mut producer = raw::Client::connect(server.producer_addr()).await;
+    let answer = producer
+        .call(raw::PUBLISH, framed(&request(&[&odd, &plain])))
+        .await;
+    assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+    let response = PublishResponse::decode(&answer.data[5..]).expect("a response");
+
+    let mut expected = Vec::new();
+    for (event, cursor) in [(odd, response.first_cursor), (plain, response.last_cursor)] {
+        let mut message = event;
+        message.extend(b"\x1a\x18");
+        message.extend(cursor.as_bytes());
+        expected.extend(framed(&message));
+    }
+    server.stop().await.expect("a graceful stop");
+    let received = Answer::read(stream).await;
+    assert_eq!(received.data, expected);
+}
+
+/// A PublishStream whose requests are sent one by one.
+async fn open_stream(
+    server: &TestServer,
+) -> (
+    mpsc::Sender<PublishRequest>,
+    tonic::Streaming<PublishResponse>,
+) {
+    let mut producer = server.producer().await;
+    let (requests, receiver) = mpsc::channel(1000);
+    let answers = soon(producer.publish_stream(ReceiverStream::new(receiver)))
+        .await
+        .expect("a stream");
+    (requests, answers.into_inner())
+}
+
+#[tokio::test]
+async fn a_stream_is_answered_request_by_request_in_order() {
+    let server = TestServer::start().await;
+    let mut gateway = server.subscribe("gateway", "").await;
+    let (requests, mut answers) = open_stream(&server).await;
+    let mut published = Vec::new();
+    for n in 0..200 {
+        let events = vec![event(2 * n), event(2 * n + 1)];
+        requests.send(PublishRequest { events }).await.unwrap();
+        if n % 10 == 0 {
+            // Answered at once, not when the stream ends.
+            published.push(soon(answers.message()).await.unwrap().expect("an answer"));
+        }
+    }
+    drop(requests);
+    while let Some(answer) = soon(answers.message()).await.expect("answers") {
+        published.push(answer);
+    }
+    assert_eq!(published.len(), 200);
+    for answer in published {
+        assert_eq!(gateway.next().await.cursor, answer.first_cursor);
+        assert_eq!(gateway.next().await.cursor, answer.last_cursor);
+    }
+}
+
+#[tokio::test]
+async fn a_bad_request_ends_the_stream_and_earlier_answers_stand() {
+    let server = TestServer::start().await;
+    let mut gateway = server.subscribe("gateway", "").await;
+    let mut body = Vec::new();
+    for n in 0..20 {
+        body.extend(framed(&request(&[&event(n).encode_to_vec()])));
+    }
+    body.extend(framed(&request(&[&good(), b""])));
+    body.extend(framed(&request(&[&good()])));
+    // All in one piece, so that the answers wait in one buffer with the status.
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let answer = client.call(raw::PUBLISH_STREAM, body).await;
+    assert_eq!(
+        answer.grpc_status(),
+        Some(Code::InvalidArgument),
+        "{answer:?}"
+    );
+    assert!(answer.message().contains("events[1]"), "{answer:?}");
+
+    let answers: Vec<_> = messages(&answer.data)
+        .map(|message| PublishResponse::decode(message).expect("a response"))
+        .collect();
+    assert_eq!(answers.len(), 20);
+    for answer in answers {
+        assert_eq!(gateway.next().await.cursor, answer.first_cursor);
+    }
+    assert_eq!(
+        server.engine.head().seq().number(),
+        20,
+        "nothing after the bad request"
+    );
+}
+
+/// The messages of a gRPC body.
+fn messages(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (prefix, rest) = body.split_at_checked(5)?;
+        let length = u32::from_be_bytes(prefix[1..].try_into().unwrap()) as usize;
+        let (message, rest) = rest.split_at(length);
+        body = rest;
+        Some(message)
+    })
+}
+
+#[tokio::test]
+async fn a_producer_that_does_not_read_its_answers_is_stopped_by_flow_control() {
+    let server = TestServer::start().await;
+    // Room for some hundred answers.
+    let mut client = raw::Client::with_window(server.producer_addr(), 16 << 10).await;
+    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
+    let one = Bytes::from(framed(&request(&[&event(1).encode_to_vec()])));
+
+    // Sends for as long as the server takes any.
+    let sending = tokio::spawn(async move {
+        loop {
+            requests.reserve_capacity(one.len());
+            match std::future::poll_fn(|cx| requests.poll_capacity(cx)).await {
+                Some(Ok(_)) => requests.send_data(one.clone(), false).expect("sent"),
+                _ => return,
+            }
+        }
+    });
+    let response = soon(response).await.expect("a response");
+    let head = || server.engine.head().seq().number();
+    // It has stopped when, with more answers owed than fit into the window, nothing
+    // more is published however often one looks.
+    let answers_in_window = (16 << 10) / 57;
+    let mut stopped_at = 0;
+    let mut looks = 0;
+    until(|| {
+        let now = head();
+        looks = if now == stopped_at { looks + 1 } else { 0 };
+        stopped_at = now;
+        now > answers_in_window && looks > 60
+    })
+    .await;
+
+    // What stopped it was the window: once answers are read, it goes on.
+    let mut body = response.into_body();
+    let mut reading = pin!(async {
+        while let Some(Ok(piece)) = body.data().await {
+            body.flow_control()
+                .release_capacity(piece.len())
+                .expect("released");
+        }
+    });
+    tokio::select! {
+        () = &mut reading => panic!("the stream ended"),
+        () = until(|| head() > 2 * stopped_at) => {}
+    }
+    sending.abort();
+}
+
+#[tokio::test]
+async fn compressed_requests_are_refused() {
+    let server = TestServer::start().await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let answer = client
+        .call_with(raw::PUBLISH, framed(&request(&[&good()])), |head| {
+            head.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
+        })
+        .await;
+    assert_eq!(
+        answer.grpc_status(),
+        Some(Code::Unimplemented),
+        "{answer:?}"
+    );
+    assert_eq!(answer.headers["grpc-accept-encoding"], "identity");
+
+    let mut flagged = framed(&request(&[&good()]));
+    flagged[0] = 1;
+    let answer = client.call(raw::PUBLISH, flagged).await;
+    assert_eq!(answer.grpc_status(), Some(Code::Internal), "{answer:?}");
+    assert_eq!(server.engine.head().seq().number(), 0);
+}
+
+#[tokio::test]
+async fn large_requests_of_many_producers_at_once_are_all_taken() {
+    let server = TestServer::with(|config| config.max_bytes = 64 << 20).await;
+    let mut producers = Vec::new();
+    for _ in 0..40 {
+        let mut producer = server.producer().await;
+        producers.push(tokio::spawn(async move {
+            let batch = (0..60).map(|_| large_event(60_000)).collect();
+            publish(&mut producer, batch).await
+        }));
+    }
+    for producer in producers {
+        soon(producer).await.unwrap().expect("published");
+    }
+    assert_eq!(server.engine.head().seq().number(), 40 * 60);
+}
+
+#[tokio::test]
+async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
+    let server = TestServer::start().await;
+    let whole = framed(&request(&[&good(), &good()]));
+    for path in [raw::PUBLISH, raw::PUBLISH_STREAM] {
+        for cut in [1, 5, 6, whole.len() / 2, whole.len() - 1] {
+            let mut client = raw::Client::connect(server.producer_addr()).await;
+            let (response, mut to) = client.open(path).await;
+            let piece = Bytes::copy_from_slice(&whole[..cut]);
+            to.send_data(piece, false).expect("sent");
+            to.send_reset(h2::Reason::CANCEL);
+            drop((response, to, client));
+        }
+    }
+    // A body that ends in the middle of a message.
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    for path in [raw::PUBLISH, raw::PUBLISH_STREAM] {
+        let answer = client.call(path, whole[..whole.len() - 1].to_vec()).await;
+        assert_ne!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+    }
+    assert_eq!(server.engine.head().seq().number(), 0);
+    server.assert_alive().await;
+}

@@ -1,0 +1,347 @@
+//! How a server stops: everything that was answered arrives, nobody who does
+//! nothing holds it up, and nothing is left behind.
+
+#![cfg(feature = "server")]
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::raw::{self, PREFACE};
+use common::{TestServer, connect, event, large_event, publish, soon, subscribe, until};
+use galaxy_push::config::Address;
+use galaxy_push::proto::publisher::PublishRequest;
+use galaxy_push::proto::push::push_client::PushClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+/// A grace period that no test waits for.
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_everything_answered_reaches_every_gateway() {
+    let mut server = TestServer::with(|config| {
+        config.max_bytes = 64 << 20;
+        config.shutdown_grace = LONG;
+    })
+    .await;
+    let mut gateways = Vec::new();
+    for n in 0..8 {
+        let gateway = server.subscribe(&format!("gateway-{n}"), "").await;
+        gateways.push(tokio::spawn(gateway.finish()));
+    }
+
+    // Two publish one by one, two in streams; each until it is refused, noting
+    // what was answered.
+    let mut producers = Vec::new();
+    for n in 0..4 {
+        let mut producer = server.producer().await;
+        producers.push(tokio::spawn(async move {
+            let mut answered = Vec::new();
+            if n % 2 == 0 {
+                loop {
+                    match publish(&mut producer, vec![event(n), event(n)]).await {
+                        Ok(answer) => answered.push(answer),
+                        Err(status) => return (answered, status),
+                    }
+                }
+            }
+            let (requests, receiver) = mpsc::channel(64);
+            let sending = tokio::spawn(async move {
+                let request = PublishRequest {
+                    events: vec![event(n), event(n)],
+                };
+                while requests.send(request.clone()).await.is_ok() {}
+            });
+            let answers = producer.publish_stream(ReceiverStream::new(receiver)).await;
+            let mut answers = answers.expect("a stream").into_inner();
+            loop {
+                match soon(answers.message()).await {
+                    Ok(Some(answer)) => answered.push(answer),
+                    Ok(None) => panic!("a stream does not end by itself"),
+                    Err(status) => {
+                        sending.abort();
+                        return (answered, status);
+                    }
+                }
+            }
+        }));
+    }
+    until(|| server.engine.head().seq().number() > 2000).await;
+    server.ask_to_stop();
+
+    let mut answered = Vec::new();
+    for producer in producers {
+        let (answers, status) = soon(producer).await.expect("no panic");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        for answer in answers {
+            answered.extend([answer.first_cursor, answer.last_cursor]);
+        }
+    }
+    answered.sort_unstable();
+    let mut delivered_before: Option<Vec<String>> = None;
+    for gateway in gateways {
+        let (events, status) = soon(gateway).await.expect("no panic");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        let delivered: Vec<_> = events.into_iter().map(|event| event.cursor).collect();
+        assert!(delivered.is_sorted());
+        for cursor in &answered {
+            assert!(delivered.binary_search(cursor).is_ok(), "{cursor} is lost");
+        }
+        if let Some(before) = &delivered_before {
+            assert_eq!(&delivered, before, "all gateways get the same");
+        }
+        delivered_before = Some(delivered);
+    }
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_behind_still_gets_everything() {
+    let mut server = TestServer::with(|config| {
+        config.max_bytes = 64 << 20;
+        config.shutdown_grace = LONG;
+    })
+    .await;
+    // Its buffers hold a fraction of what it is owed when the stop begins.
+    let mut gateway = PushClient::new(common::connect_narrow(server.gateway_addr()).await);
+    let gateway = subscribe(&mut gateway, "slow", "")
+        .await
+        .expect("subscribed");
+    let mut producer = server.producer().await;
+    let mut published = Vec::new();
+    for _ in 0..100 {
+        let batch = (0..20).map(|_| large_event(10_000)).collect();
+        let answer = publish(&mut producer, batch).await.expect("published");
+        published.extend([answer.first_cursor, answer.last_cursor]);
+    }
+    server.ask_to_stop();
+    until(|| server.engine.is_closed()).await;
+    let (events, status) = gateway.finish().await;
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert_eq!(events.len(), 2000);
+    assert_eq!(events[0].cursor, published[0]);
+    assert_eq!(events[1999].cursor, published[199]);
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn what_is_still_in_the_socket_when_the_server_is_done_arrives() {
+    let mut server = TestServer::with(|config| {
+        config.max_bytes = 64 << 20;
+        config.shutdown_grace = LONG;
+    })
+    .await;
+    let valve = watch::Sender::new(true);
+    let socket = soon(TcpStream::connect(server.gateway_addr())).await;
+    let socket = raw::Valved::new(socket.expect("connected"), &valve);
+    let mut client = raw::Client::over(socket, 4 << 20).await;
+    let mut stream = client.subscribe("gateway").await.into_body();
+
+    // More than the kernel takes for one connection: the goodbye gets ahead of the
+    // last events, and is answered before they have arrived.
+    valve.send_replace(false);
+    const EVENTS: usize = 2000;
+    let mut producer = server.producer().await;
+    for _ in 0..EVENTS / 20 {
+        let batch = (0..20).map(|_| large_event(10_000)).collect();
+        publish(&mut producer, batch).await.expect("published");
+    }
+    server.ask_to_stop();
+    until(|| server.engine.is_closed()).await;
+
+    // It reads slowly, and returns window all the while: a server that had closed
+    // its socket would answer that with a reset.
+    valve.send_replace(true);
+    let mut received = 0;
+    while let Some(piece) = soon(stream.data()).await {
+        let piece = piece.expect("no reset");
+        let window = stream.flow_control();
+        window.release_capacity(piece.len()).expect("released");
+        received += piece.len();
+    }
+    assert!(received > EVENTS * 10_000, "{received}");
+    let trailers = soon(stream.trailers()).await.expect("no reset");
+    assert_eq!(trailers.expect("trailers")["grpc-status"], "14");
+    drop((stream, client));
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn an_idle_publish_stream_does_not_hold_it_up() {
+    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+    let mut producer = server.producer().await;
+    let (requests, receiver) = mpsc::channel(1);
+    let answers = soon(producer.publish_stream(ReceiverStream::new(receiver))).await;
+    let mut answers = answers.expect("a stream").into_inner();
+    let events = vec![event(1)];
+    requests.send(PublishRequest { events }).await.unwrap();
+    soon(answers.message()).await.unwrap().expect("an answer");
+
+    server.ask_to_stop();
+    let status = soon(answers.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    server.stopped().await.expect("a graceful stop");
+    drop(requests);
+}
+
+#[tokio::test]
+async fn requests_that_never_arrive_in_full_do_not_hold_it_up() {
+    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+    let mut gateway = raw::Client::connect(server.gateway_addr()).await;
+    let mut producer = raw::Client::connect(server.producer_addr()).await;
+    let mut calls = Vec::new();
+    for path in [raw::SUBSCRIBE, raw::PUBLISH, raw::PUBLISH_STREAM] {
+        let client = if path == raw::SUBSCRIBE {
+            &mut gateway
+        } else {
+            &mut producer
+        };
+        for piece in [&b""[..], b"\0\0\0\0\x20half"] {
+            let (response, mut to) = client.open(path).await;
+            to.send_data(Bytes::copy_from_slice(piece), false)
+                .expect("sent");
+            calls.push((path, response, to));
+        }
+    }
+    // The last of them has arrived when another call is answered on the same
+    // connection.
+    gateway.subscribe("gateway").await;
+    producer.call(raw::PUBLISH, raw::framed(b"")).await;
+
+    server.ask_to_stop();
+    for (path, response, _to) in calls {
+        let answer = raw::Answer::read(soon(response).await.expect("a response")).await;
+        assert_eq!(
+            answer.grpc_status(),
+            Some(Code::Unavailable),
+            "{path}: {answer:?}"
+        );
+    }
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn connections_that_never_speak_do_not_hold_it_up() {
+    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+    let mut silent = Vec::new();
+    for address in [server.gateway_addr(), server.producer_addr()] {
+        for words in [&b""[..], b"PRI * HT", PREFACE] {
+            let mut socket = soon(TcpStream::connect(address)).await.expect("connected");
+            socket.write_all(words).await.expect("sent");
+            silent.push(socket);
+        }
+    }
+    server.assert_alive().await;
+    server.ask_to_stop();
+    for mut socket in silent {
+        // Whatever it was sent, then the end, or a reset.
+        let mut greeting = Vec::new();
+        let _ = soon(socket.read_to_end(&mut greeting)).await;
+    }
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_it_up() {
+    let server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+    let _gateway = connect(server.gateway_addr()).await;
+    let _producer = connect(server.producer_addr()).await;
+    server.assert_alive().await;
+    server.stop().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_reads_holds_it_up_for_the_grace_period_only() {
+    let mut server = TestServer::with(|config| {
+        config.shutdown_grace = Duration::from_millis(200);
+        config.stall_timeout = LONG;
+    })
+    .await;
+    let mut deaf = raw::Client::with_window(server.gateway_addr(), 1000).await;
+    let stream = deaf.subscribe("deaf").await;
+    server.publish(0, 200).await;
+    server.ask_to_stop();
+    server.stopped().await.expect("a graceful stop");
+    drop(stream);
+}
+
+#[tokio::test]
+async fn after_the_grace_period_a_slow_gateway_is_told_unavailable() {
+    let mut server = TestServer::with(|config| {
+        config.max_bytes = 64 << 20;
+        config.shutdown_grace = Duration::ZERO;
+    })
+    .await;
+    let mut gateway = PushClient::new(common::connect_narrow(server.gateway_addr()).await);
+    let gateway = subscribe(&mut gateway, "slow", "")
+        .await
+        .expect("subscribed");
+    let mut producer = server.producer().await;
+    for _ in 0..100 {
+        let batch = (0..20).map(|_| large_event(10_000)).collect();
+        publish(&mut producer, batch).await.expect("published");
+    }
+    server.ask_to_stop();
+    let (events, status) = gateway.finish().await;
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(events.len() < 2000, "it was cut short");
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn nobody_is_accepted_while_it_drains() {
+    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+    let address = server.gateway_addr();
+    let mut deaf = raw::Client::with_window(address, 1000).await;
+    let mut stream = deaf.subscribe("deaf").await.into_body();
+    server.publish(0, 200).await;
+    server.ask_to_stop();
+    // The deaf gateway keeps it draining.
+    soon(async {
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(server.engine.is_closed());
+    while let Some(Ok(piece)) = soon(stream.data()).await {
+        stream
+            .flow_control()
+            .release_capacity(piece.len())
+            .expect("released");
+    }
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn its_ports_are_free_at_once_for_the_next_server() {
+    let server = TestServer::start().await;
+    let (gateways, producers) = (server.gateway_addr(), server.producer_addr());
+    server.assert_alive().await;
+    server.stop().await.expect("a graceful stop");
+    let next = TestServer::with(|config| {
+        config.listen = Address::Tcp(gateways.to_string());
+        config.publish_listen = Address::Tcp(producers.to_string());
+    })
+    .await;
+    assert_eq!(next.gateway_addr(), gateways);
+    next.assert_alive().await;
+}
+
+#[tokio::test]
+async fn dropping_a_running_server_ends_everything() {
+    let server = TestServer::start().await;
+    let gateway = server.subscribe("gateway", "").await;
+    let (engine, address) = (server.engine.clone(), server.gateway_addr());
+    server.abort().await;
+    let (_, status) = gateway.finish().await;
+    assert_ne!(status.code(), Code::Ok, "{status:?}");
+    until(|| engine.stats().subscribers == 0).await;
+    assert!(engine.is_closed());
+    assert!(TcpStream::connect(address).await.is_err());
+}

@@ -1,0 +1,187 @@
+//! Gateways that take nothing, or too little: nobody else notices, they are told
+//! or cut, and what they held is given back.
+
+#![cfg(feature = "server")]
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::raw::{self, framed};
+use common::{
+    TestServer, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
+};
+use galaxy_push::proto::push::push_client::PushClient;
+use prost::Message;
+use tokio::sync::watch;
+
+/// A timeout that no test waits for.
+const LONG: Duration = Duration::from_secs(3600);
+/// A timeout that tests do wait for.
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Waits until the connection under `client` has ended.
+async fn cut(client: raw::Client) {
+    soon(client.driver).await.expect("no panic");
+}
+
+/// Publishes `count` events of about 10 KiB, eight a batch.
+async fn publish_large(server: &TestServer, count: u64) {
+    let mut producer = server.producer().await;
+    for _ in 0..count / 8 {
+        let batch = (0..8).map(|_| large_event(10_000)).collect();
+        publish(&mut producer, batch).await.expect("published");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn among_fast_gateways_only_the_slow_one_misses_anything() {
+    let server = TestServer::with(|config| {
+        config.max_bytes = 4 << 20;
+        config.stall_timeout = LONG;
+    })
+    .await;
+    let mut narrow = PushClient::new(connect_narrow(server.gateway_addr()).await);
+    let slow = subscribe(&mut narrow, "slow", "")
+        .await
+        .expect("subscribed");
+
+    let mut fast = Vec::new();
+    for n in 0..4 {
+        let mut gateway = server.subscribe(&format!("fast-{n}"), "").await;
+        let (progress, seen) = watch::channel(0);
+        let reading = tokio::spawn(async move {
+            let mut cursors = Vec::new();
+            while let Ok(Some(event)) = soon(gateway.events.message()).await {
+                cursors.push(event.cursor);
+                progress.send_replace(cursors.len() as u64);
+            }
+            cursors
+        });
+        fast.push((seen, reading));
+    }
+
+    // Several times the ring. The fast ones get time to be fast; the slow one
+    // reads nothing all the while.
+    const EVENTS: u64 = 2000;
+    let mut producer = server.producer().await;
+    let mut published = Vec::new();
+    for n in 0..EVENTS / 8 {
+        let batch = (0..8).map(|_| large_event(10_000)).collect();
+        let answer = publish(&mut producer, batch).await.expect("published");
+        published.extend([answer.first_cursor, answer.last_cursor]);
+        for (seen, _) in &mut fast {
+            soon(seen.wait_for(|seen| *seen >= (n + 1) * 8))
+                .await
+                .expect("reading");
+        }
+    }
+
+    let (events, status) = slow.finish().await;
+    assert_eq!(events.len() as u64 + missed(&status), EVENTS);
+
+    server.stop().await.expect("a graceful stop");
+    for (_, reading) in fast {
+        let cursors = soon(reading).await.expect("no panic");
+        assert_eq!(cursors.len() as u64, EVENTS);
+        let ends: Vec<_> = cursors
+            .chunks(8)
+            .flat_map(|batch| [batch[0].clone(), batch[7].clone()])
+            .collect();
+        assert_eq!(ends, published);
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_never_reads_is_cut_and_its_memory_given_back() {
+    let server = TestServer::with(|config| {
+        config.max_bytes = 4 << 20;
+        config.stall_timeout = SHORT;
+    })
+    .await;
+    let mut deaf = raw::Client::with_window(server.gateway_addr(), 1000).await;
+    let _stream = deaf.subscribe("deaf").await;
+    publish_large(&server, 1000).await;
+    cut(deaf).await;
+    until(|| server.engine.stats().subscribers == 0).await;
+    until(|| server.engine.stats().pinned_bytes == 0).await;
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_waits_for_events_is_never_cut() {
+    let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
+    let mut patient = server.subscribe("patient", "").await;
+    let first = server.publish(0, 1).await;
+    assert_eq!(patient.cursors(1).await, first);
+    // Others come, stall and are cut one after another, over events that it has
+    // received already.
+    for _ in 0..3 {
+        let mut deaf = raw::Client::with_window(server.gateway_addr(), 10).await;
+        let _stream = deaf.subscribe_after("deaf", &zero(&server)).await;
+        cut(deaf).await;
+        until(|| server.engine.stats().subscribers == 1).await;
+    }
+    let next = server.publish(1, 2).await;
+    assert_eq!(patient.cursors(1).await, next);
+}
+
+fn zero(server: &TestServer) -> String {
+    let head = server.engine.head();
+    galaxy_push::cursor::Cursor::new(head.epoch(), galaxy_push::cursor::Seq::ZERO).to_string()
+}
+
+#[tokio::test]
+async fn a_stream_that_has_ended_is_cut_too_if_its_last_events_are_not_taken() {
+    let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
+    let mut deaf = raw::Client::with_window(server.gateway_addr(), 10).await;
+    let _stream = deaf.subscribe("gateway").await;
+    server.publish(0, 1).await;
+    // Taken over, it ends behind the event that is still under way.
+    let _newer = server.subscribe("gateway", "").await;
+    until(|| server.engine.stats().subscribers == 1).await;
+    cut(deaf).await;
+}
+
+#[tokio::test]
+async fn a_producer_that_never_takes_its_answers_is_cut() {
+    let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
+    let mut deaf = raw::Client::with_window(server.producer_addr(), 10).await;
+    let (response, mut to) = deaf.open(raw::PUBLISH_STREAM).await;
+    let request = galaxy_push::proto::publisher::PublishRequest {
+        events: vec![event(1)],
+    };
+    let request = Bytes::from(framed(&request.encode_to_vec()));
+    to.send_data(request, false).expect("sent");
+    let _response = soon(response).await.expect("a response");
+    cut(deaf).await;
+    assert_eq!(server.engine.head().seq().number(), 1, "it was published");
+}
+
+#[tokio::test]
+async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
+    let server = TestServer::with(|config| {
+        config.max_bytes = 4 << 20;
+        config.max_event_bytes = 16 << 10;
+        config.stall_timeout = LONG;
+    })
+    .await;
+    // Each of them stands at another place of the ring, with at least one segment
+    // under way.
+    let mut deaf = Vec::new();
+    for n in 0..60 {
+        let mut client = raw::Client::with_window(server.gateway_addr(), 1000).await;
+        let stream = client.subscribe(&format!("deaf-{n}")).await;
+        publish_large(&server, 8).await;
+        deaf.push((client, stream));
+    }
+    // The ring moves on from all of these places.
+    publish_large(&server, 1000).await;
+    let limit = (4 << 20) / 4;
+    until(|| server.engine.stats().pinned_bytes <= limit).await;
+    let left = server.engine.stats().subscribers;
+    assert!(left < 60, "somebody held more than the limit");
+    assert!(left > 0, "no more than necessary were cut");
+    server.assert_alive().await;
+}
