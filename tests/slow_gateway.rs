@@ -147,16 +147,21 @@ async fn a_stream_that_has_ended_is_cut_too_if_its_last_events_are_not_taken() {
 #[tokio::test]
 async fn a_producer_that_never_takes_its_answers_is_cut() {
     let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
-    let mut deaf = raw::Client::with_window(server.producer_addr(), 10).await;
-    let (response, mut to) = deaf.open(raw::PUBLISH_STREAM).await;
     let request = galaxy_push::proto::publisher::PublishRequest {
         events: vec![event(1)],
     };
     let request = Bytes::from(framed(&request.encode_to_vec()));
-    to.send_data(request, false).expect("sent");
-    let _response = soon(response).await.expect("a response");
-    cut(deaf).await;
-    assert_eq!(server.engine.head().seq().number(), 1, "it was published");
+    for (n, path) in [(1, raw::PUBLISH), (2, raw::PUBLISH_STREAM)] {
+        // Less than an answer.
+        let mut deaf = raw::Client::with_window(server.producer_addr(), 10).await;
+        let (response, mut to) = deaf.open(path).await;
+        to.send_data(request.clone(), path == raw::PUBLISH)
+            .expect("sent");
+        let _response = soon(response).await.expect("a response");
+        cut(deaf).await;
+        let head = server.engine.head().seq().number();
+        assert_eq!(head, n, "it was published");
+    }
 }
 
 #[tokio::test]

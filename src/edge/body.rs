@@ -2,7 +2,6 @@
 //! trailers.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use http_body::Frame;
 use tokio::task::coop;
 use tonic::Status;
 
-use super::flow::Flow;
+use super::flow::Source;
 use super::status;
 use crate::engine::Subscriber;
 
@@ -21,14 +20,14 @@ use crate::engine::Subscriber;
 pub(super) struct PushBody {
     /// `None` once the trailers are out.
     subscriber: Option<Subscriber>,
-    flow: Arc<Flow>,
+    source: Source,
 }
 
 impl PushBody {
-    pub(super) fn new(subscriber: Subscriber, flow: Arc<Flow>) -> Self {
+    pub(super) fn new(subscriber: Subscriber, source: Source) -> Self {
         PushBody {
             subscriber: Some(subscriber),
-            flow,
+            source,
         }
     }
 }
@@ -51,7 +50,7 @@ impl http_body::Body for PushBody {
         let received = ready!(subscriber.poll_recv(cx));
         budget.made_progress();
         Poll::Ready(Some(match received {
-            Ok(batch) => Ok(Frame::data(this.flow.carry(batch))),
+            Ok(batch) => Ok(Frame::data(this.source.carry(batch))),
             Err(error) => {
                 let status = status::end_of_stream(error, subscriber.lag());
                 this.subscriber = None;
@@ -68,8 +67,83 @@ impl http_body::Body for PushBody {
     }
 }
 
-impl Drop for PushBody {
-    fn drop(&mut self) {
-        self.flow.end();
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::connection::{Connection, Peer, Socket};
+    use crate::edge::flow::Flow;
+    use crate::engine::Engine;
+    use crate::event::Event;
+    use http_body::Body;
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use tokio::net::UnixStream;
+    use tokio::sync::Semaphore;
+
+    /// A `PushEvent` with the smallest client event.
+    const EVENT: &[u8] = b"\x0a\x06\x0a\x01u\x1a\x01k";
+
+    fn body(engine: &Engine) -> PushBody {
+        let (socket, _) = UnixStream::pair().unwrap();
+        let slots = Arc::new(Semaphore::new(1));
+        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
+        let connection = Connection::new(Socket::Unix(socket), Peer::Unix, slots, slot);
+        let (_, source) = Flow::new("test".into(), connection.link().begin_call());
+        // One event a batch, so that there are many.
+        let subscriber = engine.subscribe("gateway", "").unwrap().max_batch_bytes(1);
+        PushBody::new(subscriber, source)
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_always_ready_yields_now_and_then() {
+        let engine = Engine::builder().build().unwrap();
+        let mut body = body(&engine);
+        let event = Event::parse(EVENT).unwrap();
+        let count = 10_000;
+        engine
+            .publisher()
+            .publish_batch(&vec![event; 4000])
+            .unwrap();
+        engine
+            .publisher()
+            .publish_batch(&vec![event; 4000])
+            .unwrap();
+        engine
+            .publisher()
+            .publish_batch(&vec![event; 2000])
+            .unwrap();
+        let mut taken = 0;
+        let mut yields = 0;
+        while taken < count {
+            poll_fn(|cx| {
+                loop {
+                    match Pin::new(&mut body).poll_frame(cx) {
+                        Poll::Ready(Some(Ok(_))) => taken += 1,
+                        Poll::Ready(other) => panic!("{other:?}"),
+                        Poll::Pending => return Poll::Ready(()),
+                    }
+                    if taken == count {
+                        return Poll::Ready(());
+                    }
+                }
+            })
+            .await;
+            yields += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(yields > 10, "{yields}");
+    }
+
+    #[tokio::test]
+    async fn after_the_trailers_there_is_nothing() {
+        let engine = Engine::builder().build().unwrap();
+        let mut body = body(&engine);
+        engine.close();
+        assert!(!body.is_end_stream());
+        let mut next = async || poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        let trailers = next().await.unwrap().unwrap().into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "14");
+        assert!(next().await.is_none());
+        assert!(body.is_end_stream());
     }
 }

@@ -15,6 +15,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
+use super::flow::Meter;
+
 /// The length of HTTP/2's client preface and of a frame's header (RFC 9113).
 const PREFACE_BYTES: usize = 24;
 const FRAME_HEADER_BYTES: usize = 9;
@@ -60,6 +62,8 @@ pub(super) struct Link {
     jams: AtomicU64,
     calls: AtomicUsize,
     calls_begun: AtomicU64,
+    /// The short answers that are under way.
+    answers: Arc<Meter>,
     cut: AtomicBool,
     /// The task that serves the connection, while it waits for the socket.
     task: AtomicWaker,
@@ -74,6 +78,7 @@ impl Link {
             jams: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
             calls_begun: AtomicU64::new(0),
+            answers: Arc::default(),
             cut: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
@@ -115,6 +120,10 @@ impl Link {
     pub(super) fn idle(&self) -> Option<u64> {
         let begun = self.calls_begun.load(Ordering::Relaxed);
         (self.calls.load(Ordering::Relaxed) == 0).then_some(begun)
+    }
+
+    pub(super) fn answers(&self) -> &Arc<Meter> {
+        &self.answers
     }
 
     /// Counts a call, until what this returns is dropped.

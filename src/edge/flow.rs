@@ -1,4 +1,4 @@
-//! What one response has under way: given to HTTP/2, and not yet gone into the
+//! What responses have under way: given to HTTP/2, and not yet gone into the
 //! socket.
 //!
 //! hyper asks a body for its next piece without waiting until the one before is
@@ -17,38 +17,16 @@ use tonic::Status;
 
 use super::connection::{Call, Link};
 
-/// The pieces of one response that are under way.
-#[derive(Debug)]
-pub(super) struct Flow {
-    /// What the log calls it.
-    name: Box<str>,
-    call: Call,
+/// Counts pieces from when they are given until they are dropped.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
     given_bytes: AtomicU64,
     gone_bytes: AtomicU64,
-    ended: AtomicBool,
 }
 
-impl Flow {
-    pub(super) fn new(name: Box<str>, call: Call) -> Self {
-        Flow {
-            name,
-            call,
-            given_bytes: AtomicU64::new(0),
-            gone_bytes: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn link(&self) -> &Link {
-        self.call.link()
-    }
-
-    /// `piece` as `Bytes` that this flow counts until they are dropped. The
-    /// piece is not copied; the one allocation is the `Bytes`' own.
+impl Meter {
+    /// `piece` as `Bytes` that are counted until they are dropped. The piece is
+    /// not copied; the one allocation is the `Bytes`' own.
     pub(super) fn carry<T>(self: &Arc<Self>, piece: T) -> Bytes
     where
         T: AsRef<[u8]> + Send + 'static,
@@ -60,37 +38,25 @@ impl Flow {
         Bytes::from_owner(Carried {
             piece,
             bytes,
-            flow: Arc::clone(self),
+            meter: Arc::clone(self),
         })
     }
 
-    /// While something is under way: how many bytes are, and a number that stays
-    /// the same for as long as nothing of it has gone.
-    pub(super) fn under_way(&self) -> Option<(u64, u64)> {
-        // Acquire: whatever is seen gone is also seen given, so that the
-        // difference is never negative. Pairs with the Release in `drop`.
+    /// While something is under way: a number that stays the same for as long as
+    /// nothing of it has gone.
+    pub(super) fn under_way(&self) -> Option<u64> {
+        // Acquire: whatever is seen gone is also seen given, so that there never
+        // seems to be less than nothing. Pairs with the Release in `drop`.
         let gone = self.gone_bytes.load(Ordering::Acquire);
         let given = self.given_bytes.load(Ordering::Relaxed);
-        (given > gone).then(|| (given - gone, gone))
-    }
-
-    /// Notes that the response gives no more.
-    pub(super) fn end(&self) {
-        // Release, Acquire below: what was given before the end is seen by who
-        // sees the end.
-        self.ended.store(true, Ordering::Release);
-    }
-
-    /// Whether the response gives no more and all of it has gone.
-    pub(super) fn is_finished(&self) -> bool {
-        self.ended.load(Ordering::Acquire) && self.under_way().is_none()
+        (given > gone).then_some(gone)
     }
 }
 
 struct Carried<T> {
     piece: T,
     bytes: u64,
-    flow: Arc<Flow>,
+    meter: Arc<Meter>,
 }
 
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Carried<T> {
@@ -101,27 +67,106 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Carried<T> {
 
 impl<T> Drop for Carried<T> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `Flow::under_way`.
-        self.flow
+        // Release: pairs with the Acquire in `Meter::under_way`.
+        self.meter
             .gone_bytes
             .fetch_add(self.bytes, Ordering::Release);
     }
 }
 
-/// Any response body, with its data counted by a [`Flow`].
+/// One stream of pieces, watched until it has ended and all of it has gone.
 #[derive(Debug)]
-pub(super) struct FlowBody {
-    inner: tonic::body::Body,
-    flow: Arc<Flow>,
+pub(super) struct Flow {
+    /// What the log calls it.
+    name: Box<str>,
+    call: Call,
+    meter: Arc<Meter>,
+    ended: AtomicBool,
 }
 
-impl FlowBody {
-    pub(super) fn new(inner: tonic::body::Body, flow: Arc<Flow>) -> Self {
-        FlowBody { inner, flow }
+impl Flow {
+    /// A flow of `call`, and what stands for its giving end: dropping that ends
+    /// the flow.
+    pub(super) fn new(name: Box<str>, call: Call) -> (Arc<Self>, Source) {
+        let flow = Arc::new(Flow {
+            name,
+            call,
+            meter: Arc::default(),
+            ended: AtomicBool::new(false),
+        });
+        let source = Source {
+            meter: Arc::clone(&flow.meter),
+            flow: Arc::clone(&flow),
+        };
+        (flow, source)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        self.call.link()
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Whether it has ended and all of it has gone.
+    pub(super) fn is_finished(&self) -> bool {
+        self.ended.load(Ordering::Acquire) && self.meter.under_way().is_none()
     }
 }
 
-impl http_body::Body for FlowBody {
+/// The giving end of a [`Flow`].
+#[derive(Debug)]
+pub(super) struct Source {
+    meter: Arc<Meter>,
+    flow: Arc<Flow>,
+}
+
+impl Source {
+    /// As [`Meter::carry`].
+    pub(super) fn carry<T>(&self, piece: T) -> Bytes
+    where
+        T: AsRef<[u8]> + Send + 'static,
+    {
+        self.meter.carry(piece)
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // Release, and Acquire in `is_finished`: who sees the end sees everything
+        // that was given before it.
+        self.flow.ended.store(true, Ordering::Release);
+    }
+}
+
+/// Any response body, with its data counted.
+#[derive(Debug)]
+pub(super) struct MeteredBody {
+    inner: tonic::body::Body,
+    to: Account,
+}
+
+/// Who counts a body's data.
+#[derive(Debug)]
+pub(super) enum Account {
+    /// A flow of its own, for a body that may go on for long.
+    Own(Source),
+    /// The connection, for one short answer of many.
+    Link(Call),
+}
+
+impl MeteredBody {
+    pub(super) fn new(inner: tonic::body::Body, to: Account) -> Self {
+        MeteredBody { inner, to }
+    }
+}
+
+impl http_body::Body for MeteredBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -130,7 +175,11 @@ impl http_body::Body for FlowBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        Poll::Ready(polled.map(|frame| Ok(frame?.map_data(|data| self.flow.carry(data)))))
+        let meter = match &self.to {
+            Account::Own(source) => &source.meter,
+            Account::Link(call) => call.link().answers(),
+        };
+        Poll::Ready(polled.map(|frame| Ok(frame?.map_data(|data| meter.carry(data)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -139,11 +188,5 @@ impl http_body::Body for FlowBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl Drop for FlowBody {
-    fn drop(&mut self) {
-        self.flow.end();
     }
 }

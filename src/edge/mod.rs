@@ -15,7 +15,7 @@
 //! | `status` | every error's gRPC status, in one table |
 //! | `listener` | TCP and unix sockets that peers connect to |
 //! | `connection` | one socket, its progress, and the way to cut it |
-//! | `flow` | what of one response is under way to its peer |
+//! | `flow` | what is under way to a peer |
 //! | `intake` | bounds for request bodies |
 //! | `stall` | finds peers that take nothing, and cuts them |
 //! | `transport` | the settings of HTTP/2 |

@@ -25,8 +25,8 @@ use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tower::Service;
 
 use super::codec::PublishCodec;
-use super::connection::Link;
-use super::flow::{Flow, FlowBody};
+use super::connection::{Call, Link};
+use super::flow::{Account, Flow, MeteredBody};
 use super::intake::{Bounds, Intake};
 use super::push::refuse_compression;
 use super::stall::Watch;
@@ -81,47 +81,46 @@ impl PublisherService {
     }
 
     async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let (request, flow) = self.admit(request, "Publish", true)?;
+        let (request, call) = self.admit(request, true)?;
         let mut grpc = self.grpc();
-        let stopping = self.stopping.clone();
         let answer = tokio::select! {
             // First the call: once published, it is answered so.
             biased;
             answer = grpc.unary(PublishOne(self.door), request) => answer,
-            () = stopping.cancelled() => return Err(status::stopping()),
+            () = self.stopping.cancelled() => return Err(status::stopping()),
         };
-        Ok(answer.map(|body| Body::new(FlowBody::new(body, flow))))
+        Ok(answer.map(|body| Body::new(MeteredBody::new(body, Account::Link(call)))))
     }
 
     async fn publish_stream(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let (request, flow) = self.admit(request, "PublishStream", false)?;
+        let (request, call) = self.admit(request, false)?;
+        let (flow, source) = Flow::new("PublishStream".into(), call);
+        self.watch.add_flow(flow);
         let mut grpc = self.grpc();
-        let answer = grpc
+        let answers = grpc
             .streaming(PublishEach(self.door, self.stopping), request)
             .await;
-        Ok(answer.map(|body| Body::new(FlowBody::new(body, flow))))
+        Ok(answers.map(|body| Body::new(MeteredBody::new(body, Account::Own(source)))))
     }
 
-    /// Bounds what the request may send, and has its answers watched.
+    /// Bounds what the request may send, and counts the call.
     fn admit(
         &self,
         request: Request<Body>,
-        method: &str,
         whole: bool,
-    ) -> Result<(Request<Intake>, Arc<Flow>), Status> {
+    ) -> Result<(Request<Intake>, Call), Status> {
         refuse_compression(request.headers())?;
         let Some(link) = request.extensions().get::<Arc<Link>>() else {
             return Err(Status::internal(
                 "the listener left no link to its connection",
             ));
         };
-        let flow = Arc::new(Flow::new(method.into(), link.begin_call()));
-        self.watch.add_flow(Arc::clone(&flow));
+        let call = link.begin_call();
         let bounds = Bounds {
             whole,
             ..self.bounds.clone()
         };
-        Ok((request.map(|body| Intake::new(body, bounds)), flow))
+        Ok((request.map(|body| Intake::new(body, bounds)), call))
     }
 
     fn grpc(&self) -> Grpc<PublishCodec> {

@@ -24,7 +24,7 @@ use tower::Service;
 use super::body::PushBody;
 use super::codec::RawDecoder;
 use super::connection::Link;
-use super::flow::Flow;
+use super::flow::{Flow, Source};
 use super::gateway_id;
 use super::intake::{Bounds, Intake};
 use super::stall::Watch;
@@ -91,9 +91,9 @@ impl PushService {
 
         tracing::debug!(gateway = id, peer = %link.peer(), start = ?subscriber.start(), "subscribed");
         let name = format!("gateway {id:?}").into_boxed_str();
-        let flow = Arc::new(Flow::new(name, call));
-        self.watch.add_flow(Arc::clone(&flow));
-        Ok(respond(subscriber, flow))
+        let (flow, source) = Flow::new(name, call);
+        self.watch.add_flow(flow);
+        Ok(respond(subscriber, source))
     }
 }
 
@@ -132,10 +132,10 @@ pub(super) fn refuse_compression(headers: &http::HeaderMap) -> Result<(), Status
 
 /// The response's head; hyper sends it at once, before it asks the body for
 /// anything.
-fn respond(subscriber: Subscriber, flow: Arc<Flow>) -> Response<Body> {
+fn respond(subscriber: Subscriber, source: Source) -> Response<Body> {
     let Start { resume, cursor } = *subscriber.start();
     let (word, reason, missed) = describe(resume);
-    let mut response = Response::new(Body::new(PushBody::new(subscriber, flow)));
+    let mut response = Response::new(Body::new(PushBody::new(subscriber, source)));
     let headers = response.headers_mut();
     headers.insert(
         http::header::CONTENT_TYPE,

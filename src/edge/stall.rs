@@ -77,6 +77,8 @@ struct Watched {
 struct WatchedLink {
     link: Arc<Link>,
     stuck: Standstill<(Phase, u64)>,
+    /// The same for its short answers.
+    unanswered: Standstill<u64>,
     idle: Standstill<u64>,
 }
 
@@ -118,6 +120,7 @@ impl Watch {
         self.lock().links.push(WatchedLink {
             link,
             stuck: Standstill::new(),
+            unanswered: Standstill::new(),
             idle: Standstill::new(),
         });
         self.shared.arrived.notify_one();
@@ -196,18 +199,23 @@ impl Watched {
         let mut crowded = Vec::new();
         self.links.retain_mut(|watched| {
             let link = &watched.link;
-            let (mark, limit, what) = match link.phase() {
+            let phase = link.phase();
+            let (mark, limit, what) = match phase {
                 Phase::Handshake => (Some(0), HANDSHAKE_TIMEOUT, "no HTTP/2 handshake"),
                 Phase::Serving => (link.jam(), patience.stall_timeout, "its socket is full"),
                 Phase::Closing => (Some(0), patience.linger, "it does not close"),
                 Phase::Closed => return false,
             };
-            let phase = link.phase();
+            let cut_after = |stuck: Option<Duration>, limit: Duration, what| {
+                if stuck.is_some_and(|stuck| stuck >= limit) && !link.is_cut() {
+                    tracing::info!(peer = %link.peer(), after = ?limit, "connection cut: {what}");
+                    link.cut();
+                }
+            };
             let stuck = watched.stuck.look(mark.map(|mark| (phase, mark)), now);
-            if stuck.is_some_and(|stuck| stuck >= limit) && !link.is_cut() {
-                tracing::info!(peer = %link.peer(), after = ?limit, "connection cut: {what}");
-                link.cut();
-            }
+            cut_after(stuck, limit, what);
+            let unanswered = watched.unanswered.look(link.answers().under_way(), now);
+            cut_after(unanswered, patience.stall_timeout, "it takes no answers");
             let idle = link.idle().filter(|_| phase == Phase::Serving);
             let idle = watched.idle.look(idle, now);
             if idle.is_some_and(|idle| idle >= CROWDED_IDLE) && link.is_crowded() {
@@ -223,8 +231,7 @@ impl Watched {
 
         self.flows.retain_mut(|watched| {
             let flow = &watched.flow;
-            let gone = flow.under_way().map(|(_, gone)| gone);
-            let stuck = watched.stuck.look(gone, now);
+            let stuck = watched.stuck.look(flow.meter().under_way(), now);
             if stuck.is_some_and(|stuck| stuck >= patience.stall_timeout) && !flow.link().is_cut() {
                 tracing::warn!(
                     peer = %flow.link().peer(),
@@ -377,10 +384,10 @@ mod tests {
     async fn what_has_ended_is_forgotten() {
         let guarded = Guarded::start(1);
         let (link, serving, theirs) = guarded.serve().await;
-        let flow = Arc::new(Flow::new("flow".into(), link.begin_call()));
-        guarded.watch.add_flow(Arc::clone(&flow));
-        let piece = flow.carry(b"piece");
-        flow.end();
+        let (flow, source) = Flow::new("flow".into(), link.begin_call());
+        guarded.watch.add_flow(flow);
+        let piece = source.carry(b"piece");
+        drop(source);
         drop(theirs);
         serving.await.unwrap();
         sleep(A_LOOK).await;
@@ -394,16 +401,16 @@ mod tests {
     async fn a_flow_is_stalled_when_nothing_goes_not_when_nothing_comes() {
         let guarded = Guarded::start(1);
         let (link, _serving, _theirs) = guarded.serve().await;
-        let flow = Arc::new(Flow::new("flow".into(), link.begin_call()));
-        guarded.watch.add_flow(Arc::clone(&flow));
+        let (flow, source) = Flow::new("flow".into(), link.begin_call());
+        guarded.watch.add_flow(flow);
         sleep(PATIENCE.stall_timeout * 3).await;
         assert!(!link.is_cut(), "nothing is under way");
 
         // As long as some of it goes now and then, it is not stalled.
-        let mut under_way = vec![flow.carry(b"first")];
+        let mut under_way = vec![source.carry(b"first")];
         for _ in 0..10 {
             sleep(PATIENCE.stall_timeout * 2 / 3).await;
-            under_way.push(flow.carry(b"next"));
+            under_way.push(source.carry(b"next"));
             under_way.remove(0);
         }
         assert!(!link.is_cut(), "some of it went");
