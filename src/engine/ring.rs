@@ -356,10 +356,10 @@ impl Ring {
     /// The first frame of segment `number`, with sequence `seq`, is ours: seal the
     /// segment before, and have the next one ready before it is needed.
     fn enter(&self, number: u64, seq: u64, end: u64) {
-        if let Some(before) = number.checked_sub(1) {
-            if let Some(before) = self.installed(before).as_ref() {
-                before.seal(Seal { last: seq - 1, end });
-            }
+        if let Some(before) = number.checked_sub(1)
+            && let Some(before) = self.installed(before).as_ref()
+        {
+            before.seal(Seal { last: seq - 1, end });
         }
         self.install(number);
         // Claims keep so far from the head that even this one replaces nothing
