@@ -47,3 +47,8 @@ pub mod cli;
 pub mod edge;
 #[cfg(feature = "server")]
 pub mod server;
+
+// The README's Rust is compiled and run as a documentation test.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -22,7 +22,12 @@ PUBLISH = "/galaxy.push.publisher.v1.Publisher/Publish"
 def open_channel(target):
     # grpcio lets channels with the same target share a connection; a gateway
     # that does not read would then hold up the others.
-    return grpc.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)])
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    if target.startswith("unix:"):
+        # Else grpcio sends the socket's path, percent-encoded: no authority that
+        # HTTP knows, and refused by the server's HTTP/2.
+        options.append(("grpc.default_authority", "localhost"))
+    return grpc.insecure_channel(target, options=options)
 
 
 def wait_until(condition, seconds=DEADLINE_SECONDS):
@@ -212,6 +217,11 @@ class Reader:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def count(self):
+        """How many events it has read."""
+        with self._changed:
+            return len(self._events)
 
     def wait_for(self, count):
         """Waits until it has read so many events; returns all that it has."""

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 
 import grpc
 import pytest
@@ -58,7 +59,9 @@ def test_what_is_published_after_a_takeover_never_reaches_the_older_stream(serve
 
     def produce():
         while not stop.is_set():
-            published.append(producing.publish(*numbered(range(20))).last_cursor)
+            # Large ones: what a stream has taken is then soon read.
+            batch = numbered(range(20), padding=2000)
+            published.append(producing.publish(*batch).last_cursor)
 
     producer = threading.Thread(target=produce)
     producer.start()
@@ -67,7 +70,7 @@ def test_what_is_published_after_a_takeover_never_reaches_the_older_stream(serve
         stream = gateway.subscribe()
         start = stream.start_cursor
         reader = Reader(stream)
-        for _ in range(20):
+        for _ in range(10):
             count = len(published)
             wait_until(lambda: len(published) > count)
             newer = gateway.subscribe()
@@ -180,19 +183,23 @@ def test_a_stopping_server_says_so_and_exits_with_zero(server, number):
     assert server.wait() == 0
 
 
-def test_what_was_answered_before_the_stop_is_delivered(server):
+def test_what_was_answered_before_the_stop_is_delivered(serve):
+    # Time enough: the gateways of this test share one interpreter.
+    server = serve("--shutdown-grace=60s")
     streams = [server.gateway(f"gateway-{n}").subscribe() for n in range(3)]
     starts = [stream.start_cursor for stream in streams]
     readers = [Reader(stream) for stream in streams]
-    # Fed from threads, and stopped in the middle of it.
     feeds = [server.producer().stream() for _ in range(2)]
     stop = threading.Event()
 
     def produce(feed):
-        number = 0
+        # Always some thousand events ahead of the gateways, until the stop.
+        sent = 0
         while not stop.is_set():
-            feed.send(*numbered(range(number, number + 20), padding=200))
-            number += 20
+            feed.send(*numbered(range(sent, sent + 20), padding=200))
+            sent += 20
+            while sent > readers[0].count() + 3000 and not stop.is_set():
+                time.sleep(0.001)
 
     answers = [[] for _ in feeds]
     endings = [None for _ in feeds]
@@ -251,8 +258,9 @@ def test_a_stopping_server_ends_publish_streams_too(server):
 
 def test_one_gateway_too_many_is_refused(serve):
     server = serve("--max-subscribers=2")
-    for n in range(2):
-        assert server.gateway(f"gateway-{n}").subscribe().start_cursor
+    streams = [server.gateway(f"gateway-{n}").subscribe() for n in range(2)]
+    for stream in streams:
+        assert stream.start_cursor
     stream = server.gateway("one too many").subscribe()
     assert stream.code == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "2" in stream.details
