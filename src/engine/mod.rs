@@ -12,7 +12,8 @@
 //! | `claim` | the word that hands out sequences and space |
 //! | `ring` | all of these together: publish, read, forget |
 //! | `batch` | what a subscriber is given |
-//! | `registry` | gateway id to subscription, and taking over |
+//! | `subscription` | a gateway's hold on its id, and taking over |
+//! | `registry` | gateway id to subscription |
 //! | `wake`, `waker` | parked subscribers |
 //! | `time` | the clock, held to go forward |
 //! | [`Publisher`], [`Subscriber`], [`Builder`] | the public ends |
@@ -52,6 +53,7 @@ mod registry;
 mod ring;
 mod segment;
 mod subscriber;
+mod subscription;
 mod sync;
 mod time;
 mod wake;

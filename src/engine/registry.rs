@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use arc_swap::ArcSwap;
 
-use super::subscriber::Subscription;
+use super::subscription::Subscription;
 use super::sync::{Arc, AtomicUsize, Ordering};
 
 const SHARDS: usize = 256;

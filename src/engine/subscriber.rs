@@ -7,43 +7,12 @@ use super::Shared;
 use super::batch::Batch;
 use super::registry::Full;
 use super::ring::{Read, Reader, Retained};
-use super::sync::{Arc, AtomicU64, Ordering};
-use super::wake::Slot;
+use super::subscription::Subscription;
+use super::sync::{Arc, Ordering};
 use crate::cursor::{Cursor, Seq};
 
 /// Batches are cut to this many bytes unless the subscriber says otherwise.
 pub const DEFAULT_MAX_BATCH_BYTES: usize = 256 * 1024;
-
-/// What the subscription map knows of a subscriber.
-#[derive(Debug)]
-pub(super) struct Subscription {
-    id: Arc<str>,
-    slot: Slot,
-    /// Counts the subscriber's reads, in steps of 2; the lowest bit says that a
-    /// newer subscription has taken the id.
-    ///
-    /// A read takes effect when its exchange moves the count. Taking over sets the
-    /// bit, which makes that exchange fail: every read is either wholly before the
-    /// takeover or has not happened. Neither side waits for the other.
-    turns: AtomicU64,
-}
-
-const TAKEN: u64 = 1;
-
-impl Subscription {
-    pub(super) fn id(&self) -> &Arc<str> {
-        &self.id
-    }
-
-    /// Ends the subscription. When this returns, the subscriber has taken its last
-    /// event from the ring. Says whether it was this call that ended it: who ended
-    /// it sees to its place in the map.
-    pub(super) fn mark_taken(&self) -> bool {
-        // SeqCst, of which AcqRel: ordered against the parked subscriber's check,
-        // which follows its waker's registration.
-        self.turns.fetch_or(TAKEN, Ordering::SeqCst) & TAKEN == 0
-    }
-}
 
 /// Why a stream starts where it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,16 +70,13 @@ impl Subscriber {
         let full = || SubscribeError::TooManySubscribers {
             limit: shared.registry.max(),
         };
-        let subscription = Arc::new(Subscription {
-            id: Arc::from(id),
-            slot: shared.waiters.acquire().ok_or_else(full)?,
-            turns: AtomicU64::new(0),
-        });
+        let slot = shared.waiters.acquire().ok_or_else(full)?;
+        let subscription = Arc::new(Subscription::new(id, slot));
         match shared.registry.insert(&subscription) {
-            Ok(Some(older)) => shared.waiters.wake(&older.slot),
+            Ok(Some(older)) => shared.waiters.wake(older.slot()),
             Ok(None) => {}
             Err(Full) => {
-                shared.waiters.release(&subscription.slot);
+                shared.waiters.release(subscription.slot());
                 return Err(full());
             }
         }
@@ -164,11 +130,8 @@ impl Subscriber {
     /// [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Batch, TryRecvError> {
         let shared = &*self.shared;
-        // Acquire: pairs with the exchange in `mark_taken`.
-        let turn = self.subscription.turns.load(Ordering::Acquire);
-        if turn & TAKEN != 0 {
-            return Err(TryRecvError::TakenOver);
-        }
+        let turn = self.subscription.begin_turn();
+        let turn = turn.ok_or(TryRecvError::TakenOver)?;
         // Relaxed: a hint to stop early; `abort` wakes whoever parks meanwhile.
         if shared.aborted.load(Ordering::Relaxed) {
             return Err(TryRecvError::Closed);
@@ -182,17 +145,9 @@ impl Subscriber {
             });
         }
         let read = (shared.ring).read(&mut self.reader, head, self.max_batch_bytes);
-        // AcqRel: what was read is before the takeover, which has not happened yet;
-        // after it nothing can be read.
-        self.subscription
-            .turns
-            .compare_exchange(
-                turn,
-                turn.wrapping_add(2),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            )
-            .map_err(|_| TryRecvError::TakenOver)?;
+        if !self.subscription.end_turn(turn) {
+            return Err(TryRecvError::TakenOver);
+        }
         match read {
             Read::Lagged(missed) => Err(TryRecvError::Lagged(missed)),
             Read::Span(span) => {
@@ -219,19 +174,19 @@ impl Subscriber {
                 Err(TryRecvError::Empty) => {}
             }
             let shared = &*self.shared;
-            shared.waiters.park(&self.subscription.slot, cx.waker());
+            shared.waiters.park(self.subscription.slot(), cx.waker());
             // Whoever makes one of these true does it before looking at the bit
             // that `park` has just set, all in the order of SeqCst: either they see
             // the bit, or we see what they did.
             let seq = self.reader.seq;
             let something = shared.ring.head_before_parking() != seq
-                || self.subscription.turns.load(Ordering::SeqCst) & TAKEN != 0
+                || self.subscription.is_taken()
                 || shared.aborted.load(Ordering::SeqCst)
                 || shared.ring.ends_at(seq);
             if !something {
                 return Poll::Pending;
             }
-            shared.waiters.unpark(&self.subscription.slot);
+            shared.waiters.unpark(self.subscription.slot());
         }
     }
 
@@ -256,7 +211,7 @@ impl Drop for Subscriber {
         if self.subscription.mark_taken() {
             self.shared.registry.remove(&self.subscription);
         }
-        self.shared.waiters.release(&self.subscription.slot);
+        self.shared.waiters.release(self.subscription.slot());
     }
 }
 

@@ -1,0 +1,79 @@
+//! A gateway's hold on its id, and how a newer one takes it.
+
+use super::sync::{Arc, AtomicU64, Ordering};
+use super::wake::Slot;
+
+/// What the subscription map knows of a subscriber.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    id: Arc<str>,
+    slot: Slot,
+    /// Counts the subscriber's reads, in steps of 2; the lowest bit says that the
+    /// subscription has ended.
+    ///
+    /// A read takes effect when its exchange moves the count. Ending sets the bit,
+    /// which makes that exchange fail: every read is either wholly before the end
+    /// or has not happened. Neither side waits for the other.
+    turns: AtomicU64,
+}
+
+const TAKEN: u64 = 1;
+
+/// A read that has begun.
+#[derive(Debug)]
+pub(super) struct Turn(u64);
+
+impl Subscription {
+    pub(super) fn new(id: &str, slot: Slot) -> Self {
+        Subscription {
+            id: Arc::from(id),
+            slot,
+            turns: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// Where its subscriber parks.
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Begins a read, unless the subscription has ended. Only its subscriber reads,
+    /// one read at a time.
+    pub(super) fn begin_turn(&self) -> Option<Turn> {
+        // Acquire: pairs with the exchange in `mark_taken`.
+        let turns = self.turns.load(Ordering::Acquire);
+        (turns & TAKEN == 0).then_some(Turn(turns))
+    }
+
+    /// Ends a read. `false` if the subscription ended first: the read has then not
+    /// happened.
+    pub(super) fn end_turn(&self, turn: Turn) -> bool {
+        // AcqRel: what was read is before an end that has not come yet.
+        self.turns
+            .compare_exchange(
+                turn.0,
+                turn.0.wrapping_add(2),
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            )
+            .is_ok()
+    }
+
+    /// Ends the subscription. When this returns, the subscriber has taken its last
+    /// event from the ring. Says whether it was this call that ended it: who ended
+    /// it sees to its place in the map.
+    pub(super) fn mark_taken(&self) -> bool {
+        // SeqCst, of which AcqRel: see `is_taken`.
+        self.turns.fetch_or(TAKEN, Ordering::SeqCst) & TAKEN == 0
+    }
+
+    /// Whether it has ended, for a subscriber that has just left its waker. SeqCst:
+    /// whoever ends it marks it and then looks for the waker.
+    pub(super) fn is_taken(&self) -> bool {
+        self.turns.load(Ordering::SeqCst) & TAKEN != 0
+    }
+}
