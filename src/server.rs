@@ -278,10 +278,11 @@ fn connection_limits(config: &Config, open_files: usize) -> [usize; 2] {
     // When files are short, gateways and producers are short of them alike.
     let producers = PRODUCER_CONNECTIONS.min(files / 4).max(1);
     let room = files.saturating_sub(producers).max(1);
-    if room < gateways {
+    if room < config.max_subscribers {
         tracing::warn!(
-            "only {room} gateways can be connected at a time, not {gateways}: \
-             the limit of open files is {open_files}"
+            "only {room} gateways can be connected at a time, fewer than the {} subscribers \
+             that are allowed: the limit of open files is {open_files}",
+            config.max_subscribers
         );
     }
     [gateways.min(room), producers]
@@ -326,4 +327,24 @@ pub enum ServeError {
         /// What ended it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_follow_the_subscribers_and_the_open_files() {
+        let limits = |max_subscribers, open_files| {
+            let config = Config {
+                max_subscribers,
+                ..Config::default()
+            };
+            connection_limits(&config, open_files)
+        };
+        assert_eq!(limits(10_000, 1 << 20), [20_064, 512]);
+        assert_eq!(limits(10_000, 1024), [720, 240]);
+        assert_eq!(limits(10_000, 0), [1, 1], "never none");
+        assert_eq!(limits(usize::MAX, usize::MAX)[1], 512);
+    }
 }

@@ -21,7 +21,19 @@ pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const FRAME_BYTES: u32 = 1 << 20;
 /// What may be under way and unread. It bounds this side's memory as well.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Far more than the one stream may use, because half of it is what h2 tolerates
+/// of unread small DATA frames, of which each weighs what it lacks of 256 bytes.
+/// At low rates every event comes in a frame of its own, so a caller that pauses
+/// would lose its connection over a few ten thousand of them.
+const CONNECTION_WINDOW_BYTES: u32 = 128 << 20;
+
+/// A frame with little more than a cursor in it.
+const SMALL_FRAME_BYTES: u32 = 48;
+const _: () = assert!(
+    CONNECTION_WINDOW_BYTES / 2
+        > STREAM_WINDOW_BYTES / SMALL_FRAME_BYTES * (256 - SMALL_FRAME_BYTES),
+    "a stream's window full of small frames must stay within h2's budget"
+);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that vanished without a word is noticed after the sum of these two.
