@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::edge::BoundAddress;
@@ -22,14 +22,18 @@ use crate::engine::{BuildError, Engine};
 
 /// Every gateway may be connected twice, while its new connection takes over
 /// from one that it has lost; and some more, to be told that there are too many.
-const GATEWAY_CONNECTIONS: (usize, usize) = (2, 64);
+const GATEWAY_CONNECTIONS: (u32, u32) = (2, 64);
 /// Producers are few.
-const PRODUCER_CONNECTIONS: usize = 512;
+const PRODUCER_CONNECTIONS: u32 = 512;
 /// File descriptors for everything that is not a connection.
-const OTHER_FILES: usize = 64;
+const OTHER_FILES: u32 = 64;
 /// Stalled streams may hold this share of the ring's memory limit in addition
 /// to the ring, before the longest stalled ones are cut.
 const PINNED_SHARE: u64 = 4;
+/// In the grace period: how long peers have that have only just connected, to be
+/// told in HTTP/2 that the server is stopping. Whoever is silent does not hold it up
+/// for longer.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 /// After the grace period: how long the streams' last statuses may take.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -195,8 +199,12 @@ impl Running {
         // what the streams deliver.
         self.engine.close();
         self.stopping.cancel();
-        self.watch.cut_unready();
-        if timeout(self.grace, self.all_ended()).await.is_err() {
+        let grace_ends = Instant::now() + self.grace;
+        let handshakes_end = grace_ends.min(Instant::now() + LAST_HANDSHAKES);
+        if timeout_at(handshakes_end, self.all_ended()).await.is_err() {
+            self.watch.cut_unready();
+        }
+        if timeout_at(grace_ends, self.all_ended()).await.is_err() {
             self.engine.abort();
             if timeout(LAST_WORDS, self.all_ended()).await.is_err() {
                 let left = self.watch.cut_all();
@@ -241,7 +249,7 @@ fn build_engine(config: &Config) -> Result<Engine, ServeError> {
         .build()?)
 }
 
-async fn listen(address: &Address, max_connections: usize) -> Result<Listener, ServeError> {
+async fn listen(address: &Address, max_connections: u32) -> Result<Listener, ServeError> {
     Listener::bind(address, max_connections)
         .await
         .map_err(|source| ServeError::Listen {
@@ -252,7 +260,7 @@ async fn listen(address: &Address, max_connections: usize) -> Result<Listener, S
 
 /// Raises the limit of open files as far as this process may, and says how far
 /// that is.
-fn raise_open_files() -> usize {
+fn raise_open_files() -> u32 {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         let before = limit.current;
@@ -265,20 +273,20 @@ fn raise_open_files() -> usize {
     // `None` is no limit.
     limit
         .current
-        .and_then(|files| usize::try_from(files).ok())
-        .unwrap_or(usize::MAX)
+        .and_then(|files| u32::try_from(files).ok())
+        .unwrap_or(u32::MAX)
 }
 
 /// How many connections each listener takes: gateways, producers.
-fn connection_limits(config: &Config, open_files: usize) -> [usize; 2] {
+fn connection_limits(config: &Config, open_files: u32) -> [u32; 2] {
     let (times, more) = GATEWAY_CONNECTIONS;
-    let gateways = config.max_subscribers.saturating_mul(times);
-    let gateways = gateways.saturating_add(more);
+    let subscribers = u32::try_from(config.max_subscribers).unwrap_or(u32::MAX);
+    let gateways = subscribers.saturating_mul(times).saturating_add(more);
     let files = open_files.saturating_sub(OTHER_FILES);
     // When files are short, gateways and producers are short of them alike.
     let producers = PRODUCER_CONNECTIONS.min(files / 4).max(1);
     let room = files.saturating_sub(producers).max(1);
-    if room < config.max_subscribers {
+    if room < subscribers {
         tracing::warn!(
             "only {room} gateways can be connected at a time, fewer than the {} subscribers \
              that are allowed: the limit of open files is {open_files}",
@@ -345,6 +353,6 @@ mod tests {
         assert_eq!(limits(10_000, 1 << 20), [20_064, 512]);
         assert_eq!(limits(10_000, 1024), [720, 240]);
         assert_eq!(limits(10_000, 0), [1, 1], "never none");
-        assert_eq!(limits(usize::MAX, usize::MAX)[1], 512);
+        assert_eq!(limits(usize::MAX, u32::MAX)[1], 512);
     }
 }

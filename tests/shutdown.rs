@@ -57,8 +57,11 @@ async fn under_load_everything_answered_reaches_every_gateway() {
                 };
                 while requests.send(request.clone()).await.is_ok() {}
             });
-            let answers = producer.publish_stream(ReceiverStream::new(receiver)).await;
-            let mut answers = answers.expect("a stream").into_inner();
+            let answers = producer.publish_stream(ReceiverStream::new(receiver));
+            let mut answers = match soon(answers).await {
+                Ok(answers) => answers.into_inner(),
+                Err(status) => return (answered, status),
+            };
             loop {
                 match soon(answers.message()).await {
                     Ok(Some(answer)) => answered.push(answer),
@@ -242,6 +245,38 @@ async fn connections_that_never_speak_do_not_hold_it_up() {
         // Whatever it was sent, then the end, or a reset.
         let mut greeting = Vec::new();
         let _ = soon(socket.read_to_end(&mut greeting)).await;
+    }
+    server.stopped().await.expect("a graceful stop");
+}
+
+#[tokio::test]
+async fn whoever_connected_just_before_is_told_and_not_reset() {
+    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+    server.assert_alive().await;
+    // This thread is the server's too: it has accepted none of these when it is
+    // asked to stop.
+    let connect = || {
+        let socket = std::net::TcpStream::connect(server.producer_addr()).expect("connected");
+        socket.set_nonblocking(true).expect("set");
+        TcpStream::from_std(socket).expect("a socket")
+    };
+    let queued: Vec<_> = std::iter::repeat_with(connect).take(20).collect();
+    server.ask_to_stop();
+    let mut calls = Vec::new();
+    for socket in queued {
+        calls.push(tokio::spawn(async move {
+            let mut client = raw::Client::over(socket, 1 << 20).await;
+            client.call(raw::PUBLISH, raw::framed(b"")).await
+        }));
+    }
+    for call in calls {
+        let answer = soon(call).await.expect("no reset");
+        // Empty requests are refused for what they are, and none is published.
+        assert_eq!(
+            answer.grpc_status(),
+            Some(Code::InvalidArgument),
+            "{answer:?}"
+        );
     }
     server.stopped().await.expect("a graceful stop");
 }

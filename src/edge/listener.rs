@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
 use futures_util::stream::unfold;
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream, lookup_host};
+use futures_util::{Stream, StreamExt};
+use tokio::net::{
+    TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream, lookup_host,
+};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Peer, Socket};
 use super::stall::Watch;
@@ -50,6 +53,16 @@ pub(crate) struct Listener {
     socket: ListenSocket,
     address: BoundAddress,
     slots: Arc<Semaphore>,
+    max_connections: u32,
+}
+
+/// How far the connections of a listener have come.
+enum Incoming {
+    Open(Listener),
+    /// Only those are left that were in the queue.
+    Closed {
+        queued: std::vec::IntoIter<Connection>,
+    },
 }
 
 #[derive(Debug)]
@@ -65,7 +78,7 @@ enum ListenSocket {
 impl Listener {
     /// Binds `address`, for at most `max_connections` at a time: whoever comes
     /// after them waits in the kernel's queue.
-    pub(crate) async fn bind(address: &Address, max_connections: usize) -> io::Result<Self> {
+    pub(crate) async fn bind(address: &Address, max_connections: u32) -> io::Result<Self> {
         let (socket, address) = match address {
             Address::Tcp(address) => {
                 let socket = bind_tcp(address).await?;
@@ -85,7 +98,8 @@ impl Listener {
         Ok(Listener {
             socket,
             address,
-            slots: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            slots: Arc::new(Semaphore::new(max_connections as usize)),
+            max_connections,
         })
     }
 
@@ -93,20 +107,90 @@ impl Listener {
         &self.address
     }
 
-    /// The connections, as they come; each is under `watch`. The listener is
-    /// closed when the stream is dropped.
+    /// The connections, as they come; each is under `watch`.
+    ///
+    /// At `stopping` the socket is closed, and the stream ends when all
+    /// connections have, or `lame_duck` later.
     pub(super) fn incoming(
         self,
         watch: Watch,
+        stopping: CancellationToken,
+        lame_duck: Duration,
     ) -> impl Stream<Item = Result<Connection, io::Error>> + use<> {
-        unfold(self, move |listener| {
-            let watch = watch.clone();
+        let slots = Arc::clone(&self.slots);
+        let all = self.max_connections;
+        unfold(Incoming::Open(self), move |incoming| {
+            let (stopping, slots) = (stopping.clone(), Arc::clone(&slots));
             async move {
-                let connection = listener.accept().await;
-                watch.add_link(Arc::clone(connection.link()));
-                Some((Ok(connection), listener))
+                let mut queued = match incoming {
+                    Incoming::Open(listener) => {
+                        let accepted = tokio::select! {
+                            connection = listener.accept() => Ok(connection),
+                            () = stopping.cancelled() => Err(()),
+                        };
+                        match accepted {
+                            Ok(connection) => {
+                                return Some((connection, Incoming::Open(listener)));
+                            }
+                            Err(()) => listener.close().into_iter(),
+                        }
+                    }
+                    Incoming::Closed { queued } => queued,
+                };
+                if let Some(connection) = queued.next() {
+                    return Some((connection, Incoming::Closed { queued }));
+                }
+                // Both an error and a permit mean that there is nobody to wait for.
+                let _ = timeout(lame_duck, slots.acquire_many(all)).await;
+                None
             }
         })
+        .map(move |connection| {
+            watch.add_link(Arc::clone(connection.link()));
+            Ok(connection)
+        })
+    }
+
+    /// Closes the socket, and returns the connections that were in its queue: the
+    /// kernel would reset them.
+    fn close(self) -> Vec<Connection> {
+        let mut queued = Vec::new();
+        let mut close = |next: &dyn Fn() -> io::Result<(Socket, Peer)>| {
+            // As often as there can be something in the queue.
+            for _ in 0..BACKLOG {
+                let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+                    return;
+                };
+                let Ok((socket, peer)) = next() else {
+                    return;
+                };
+                let slots = Arc::clone(&self.slots);
+                queued.push(Connection::new(socket, peer, slots, slot));
+            }
+        };
+        // Not tokio's own way to accept, which knows of what has come only after its
+        // reactor has run again.
+        match self.socket {
+            ListenSocket::Tcp(listener) => {
+                if let Ok(listener) = listener.into_std() {
+                    close(&|| {
+                        let (socket, peer) = listener.accept()?;
+                        socket.set_nonblocking(true)?;
+                        Ok(tcp(TcpStream::from_std(socket)?, peer))
+                    });
+                }
+            }
+            ListenSocket::Unix { listener, .. } => {
+                if let Ok(listener) = listener.into_std() {
+                    close(&|| {
+                        let (socket, _) = listener.accept()?;
+                        socket.set_nonblocking(true)?;
+                        Ok(unix(UnixStream::from_std(socket)?))
+                    });
+                }
+            }
+        }
+        queued
     }
 
     async fn accept(&self) -> Connection {
@@ -155,18 +239,25 @@ impl ListenSocket {
         match self {
             ListenSocket::Tcp(listener) => {
                 let (socket, peer) = listener.accept().await?;
-                // One event is one small write, and must not wait for the peer's
-                // acknowledgement of the one before. Should this fail, the peer has
-                // gone already.
-                let _ = socket.set_nodelay(true);
-                Ok((Socket::Tcp(socket), Peer::Tcp(peer)))
+                Ok(tcp(socket, peer))
             }
             ListenSocket::Unix { listener, .. } => {
                 let (socket, _) = listener.accept().await?;
-                Ok((Socket::Unix(socket), Peer::Unix))
+                Ok(unix(socket))
             }
         }
     }
+}
+
+fn tcp(socket: TcpStream, peer: SocketAddr) -> (Socket, Peer) {
+    // One event is one small write, and must not wait for the peer's
+    // acknowledgement of the one before. Should this fail, the peer has gone already.
+    let _ = socket.set_nodelay(true);
+    (Socket::Tcp(socket), Peer::Tcp(peer))
+}
+
+fn unix(socket: UnixStream) -> (Socket, Peer) {
+    (Socket::Unix(socket), Peer::Unix)
 }
 
 /// Binds the first that works of the addresses that `HOST:PORT` stands for.

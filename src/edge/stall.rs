@@ -133,7 +133,7 @@ impl Watch {
         });
     }
 
-    /// Cuts every connection that is not serving: nobody waits for it.
+    /// Cuts every connection without a handshake: nobody waits for it.
     pub(crate) fn cut_unready(&self) {
         for watched in &self.lock().links {
             if watched.link.phase() == Phase::Handshake {

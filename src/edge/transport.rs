@@ -1,6 +1,7 @@
 //! How HTTP/2 is spoken on each listener: tonic's transport, with every limit
 //! set on purpose.
 
+use std::future::pending;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -48,7 +49,15 @@ const PRODUCER_STREAM_WINDOW: u32 = 256 << 10;
 const GATEWAY_CONNECTION_WINDOW: u32 = 1 << 20;
 const PRODUCER_CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// How long producers are answered that the server is stopping, before their
+/// connections end: a client that loses its connection under a call cannot tell
+/// whether that was published.
+const LAME_DUCK: Duration = Duration::from_millis(250);
+
 /// Serves gateways until `stopping`, and then until the last connection ends.
+///
+/// It is the end of the incoming connections that stops tonic. The signal never
+/// comes; without one, tonic would not end what it has accepted gracefully.
 pub(crate) async fn serve_gateways(
     listener: Listener,
     push: PushService,
@@ -59,7 +68,10 @@ pub(crate) async fn serve_gateways(
         .initial_stream_window_size(GATEWAY_STREAM_WINDOW)
         .initial_connection_window_size(GATEWAY_CONNECTION_WINDOW)
         .add_service(push)
-        .serve_with_incoming_shutdown(listener.incoming(watch), stopping.cancelled_owned())
+        .serve_with_incoming_shutdown(
+            listener.incoming(watch, stopping, Duration::ZERO),
+            pending(),
+        )
         .await
 }
 
@@ -74,7 +86,7 @@ pub(crate) async fn serve_producers(
         .initial_stream_window_size(PRODUCER_STREAM_WINDOW)
         .initial_connection_window_size(PRODUCER_CONNECTION_WINDOW)
         .add_service(publisher)
-        .serve_with_incoming_shutdown(listener.incoming(watch), stopping.cancelled_owned())
+        .serve_with_incoming_shutdown(listener.incoming(watch, stopping, LAME_DUCK), pending())
         .await
 }
 
