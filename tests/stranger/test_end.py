@@ -193,10 +193,11 @@ def test_what_was_answered_before_the_stop_is_delivered(serve):
     stop = threading.Event()
 
     def produce(feed):
-        # Always some thousand events ahead of the gateways, until the stop.
+        # Until the stop always some megabytes ahead of the gateways: more than
+        # their streams have taken from the ring.
         sent = 0
         while not stop.is_set():
-            feed.send(*numbered(range(sent, sent + 20), padding=200))
+            feed.send(*numbered(range(sent, sent + 20), padding=3000))
             sent += 20
             while sent > readers[0].count() + 3000 and not stop.is_set():
                 time.sleep(0.001)
