@@ -96,7 +96,7 @@ impl ClaimWord {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(galaxy_loom)))]
 mod tests {
     use super::*;
 

@@ -34,13 +34,30 @@ pub(crate) fn header(event_bytes: usize) -> [u8; HEADER_BYTES] {
     [0, a, b, c, d]
 }
 
-/// The 26 bytes after an event.
-pub(crate) fn cursor_field(epoch: Epoch, seq: u64) -> [u8; CURSOR_FIELD_BYTES] {
-    let mut field = [0; CURSOR_FIELD_BYTES];
-    field[0] = CURSOR_TAG;
-    field[1] = Cursor::TEXT_BYTES as u8;
-    field[2..].copy_from_slice(Cursor::new(epoch, Seq::new(seq)).to_text().as_bytes());
-    field
+/// Makes the 26 bytes that follow an event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CursorFields {
+    /// The field of sequence 0: all but the sequence's digits is the same in all.
+    template: [u8; CURSOR_FIELD_BYTES],
+}
+
+impl CursorFields {
+    pub(super) fn new(epoch: Epoch) -> Self {
+        let mut template = [0; CURSOR_FIELD_BYTES];
+        template[0] = CURSOR_TAG;
+        template[1] = Cursor::TEXT_BYTES as u8;
+        let cursor = Cursor::new(epoch, Seq::ZERO).to_text();
+        template[2..].copy_from_slice(cursor.as_bytes());
+        CursorFields { template }
+    }
+
+    /// The field of event `seq`.
+    pub(super) fn of(&self, seq: u64) -> [u8; CURSOR_FIELD_BYTES] {
+        let digits = Seq::new(seq).to_digits();
+        let mut field = self.template;
+        field[CURSOR_FIELD_BYTES - digits.len()..].copy_from_slice(&digits);
+        field
+    }
 }
 
 /// The `PushEvent` messages in a run of whole frames, without their headers.
@@ -76,7 +93,7 @@ mod tests {
         let epoch = Epoch::from_millis(0).unwrap();
         let mut frame = header(3).to_vec();
         frame.extend_from_slice(b"abc");
-        frame.extend_from_slice(&cursor_field(epoch, 33));
+        frame.extend_from_slice(&CursorFields::new(epoch).of(33));
         assert_eq!(frame.len(), frame_bytes(3));
         assert_eq!(&frame[..5], [0, 0, 0, 0, 29]);
         assert_eq!(&frame[8..], b"\x1A\x180000000000-0000000000011");

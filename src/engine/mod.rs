@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `frame` | an event as it goes over the wire |
 //! | `segment` | the memory that frames stand in, recycled when nobody holds it |
+//! | `slots` | the segments that are in the ring |
 //! | `index` | where each event ends, and whether it is committed |
 //! | `claim` | the word that hands out sequences and space |
 //! | `ring` | all of these together: publish, read, forget |
@@ -16,6 +17,7 @@
 //! | `registry` | gateway id to subscription |
 //! | `wake`, `waker` | parked subscribers |
 //! | `time` | the clock, held to go forward |
+//! | `sync` | atomics and shared pointers: the real ones, or a model checker's |
 //! | [`Publisher`], [`Subscriber`], [`Builder`] | the public ends |
 //!
 //! `ARCHITECTURE.md` tells why it is built this way, and what is promised.
@@ -52,6 +54,7 @@ mod publisher;
 mod registry;
 mod ring;
 mod segment;
+mod slots;
 mod subscriber;
 mod subscription;
 mod sync;
@@ -59,7 +62,7 @@ mod time;
 mod wake;
 mod waker;
 
-#[cfg(test)]
+#[cfg(all(test, not(galaxy_loom)))]
 mod tests;
 
 pub use self::batch::Batch;
@@ -199,7 +202,7 @@ pub struct Stats {
 struct Shared {
     ring: Ring,
     registry: Registry,
-    waiters: Arc<Waiters>,
+    waiters: std::sync::Arc<Waiters>,
     time: Time,
     window_ms: u64,
     aborted: AtomicBool,

@@ -8,18 +8,17 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use arc_swap::ArcSwap;
+use super::subscription::{Id, Subscription};
+use super::sync::{Arc, ArcCell, AtomicUsize, Ordering};
 
-use super::subscription::Subscription;
-use super::sync::{Arc, AtomicUsize, Ordering};
+const SHARDS: usize = if cfg!(galaxy_loom) { 1 } else { 256 };
 
-const SHARDS: usize = 256;
-
-type Shard = HashMap<Arc<str>, Arc<Subscription>>;
+type Shard = HashMap<Id, Arc<Subscription>>;
 
 #[derive(Debug)]
 pub(super) struct Registry {
-    shards: Box<[ArcSwap<Shard>]>,
+    /// A shard that was never used is not there.
+    shards: Box<[ArcCell<Shard>]>,
     hasher: RandomState,
     /// Ids in the map, counted before they are put in and after they are gone.
     count: AtomicUsize,
@@ -33,7 +32,7 @@ pub(super) struct Full;
 impl Registry {
     pub(super) fn new(max: usize) -> Self {
         Registry {
-            shards: (0..SHARDS).map(|_| ArcSwap::default()).collect(),
+            shards: (0..SHARDS).map(|_| ArcCell::empty()).collect(),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
             max,
@@ -61,7 +60,8 @@ impl Registry {
         };
         loop {
             let current = shard.load();
-            let replaced = current.get(new.id()).map(Arc::clone);
+            let mut next = current.as_deref().cloned().unwrap_or_default();
+            let replaced = next.insert(Id::clone(new.id()), Arc::clone(new));
             // Before the swap: whoever replaces `new` in turn must find that
             // everything older than it has taken its last event.
             if let Some(older) = &replaced {
@@ -72,10 +72,7 @@ impl Registry {
             if replaced.is_none() {
                 place.take()?;
             }
-            let mut next = Shard::clone(&current);
-            next.insert(Arc::clone(new.id()), Arc::clone(new));
-            let previous = shard.compare_and_swap(&*current, Arc::new(next));
-            if Arc::ptr_eq(&previous, &current) {
+            if shard.exchange(current, Arc::new(next)).is_ok() {
                 if replaced.is_none() {
                     place.keep();
                 }
@@ -89,23 +86,18 @@ impl Registry {
         let shard = self.shard(old.id());
         loop {
             let current = shard.load();
-            if !current
-                .get(old.id())
-                .is_some_and(|held| Arc::ptr_eq(held, old))
-            {
+            let mut next = current.as_deref().cloned().unwrap_or_default();
+            if !(next.remove(old.id())).is_some_and(|held| Arc::ptr_eq(&held, old)) {
                 return;
             }
-            let mut next = Shard::clone(&current);
-            next.remove(old.id());
-            let previous = shard.compare_and_swap(&*current, Arc::new(next));
-            if Arc::ptr_eq(&previous, &current) {
+            if shard.exchange(current, Arc::new(next)).is_ok() {
                 self.count.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
         }
     }
 
-    fn shard(&self, id: &str) -> &ArcSwap<Shard> {
+    fn shard(&self, id: &str) -> &ArcCell<Shard> {
         &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
     }
 }

@@ -5,8 +5,7 @@
 //! The ring slides over an endless row of segments, numbered from 0. A *position*
 //! is a byte in that row: `segment number << segment_shift | offset`. A frame
 //! never crosses the end of its segment: where it does not fit, it starts the
-//! next one, and the segment before is sealed. Slot `number % slots` holds the
-//! segment, until the segment `slots` later takes its place.
+//! next one, and the segment before is sealed.
 //!
 //! # The words that everybody shares
 //!
@@ -15,22 +14,19 @@
 //! | `claim` | publishers (compare-exchange), the closer | publishers, subscribers about to park |
 //! | `index` entries | the publisher that claimed the sequence | publishers that advance the head, subscribers |
 //! | `head` | publishers (compare-exchange) | everybody |
-//! | `floor` | publishers that install a segment (max) | subscribers |
-//! | `slots` | publishers that install a segment (compare-and-swap) | everybody |
+//! | `slots` | publishers that install a segment (exchange) | everybody |
+//! | the floor, in `slots` | publishers that install a segment (max) | subscribers |
 
-use std::hint;
-use std::thread;
-
-use arc_swap::{ArcSwapOption, Guard};
 use crossbeam::utils::CachePadded;
 
 use super::batch::{Lease, Span};
 use super::claim::{ClaimWord, MAX_IN_FLIGHT_EVENTS};
-use super::frame;
+use super::frame::{self, CursorFields};
 use super::index::Index;
 use super::publisher::PublishError;
 use super::segment::{Pool, Seal, Segment};
-use super::sync::{Arc, AtomicU64, Ordering};
+use super::slots::Slots;
+use super::sync::{Arc, AtomicU64, Backoff, Ordering, fence};
 use crate::cursor::Epoch;
 use crate::event::Event;
 
@@ -64,11 +60,9 @@ pub(super) struct Ring {
     claim: CachePadded<ClaimWord>,
     /// The last event that may be read: it and all before it are committed.
     head: CachePadded<AtomicU64>,
-    /// The first event whose segment has not left the ring.
-    floor: CachePadded<AtomicU64>,
     index: Index,
-    slots: Box<[ArcSwapOption<Segment>]>,
-    pool: Arc<Pool>,
+    slots: Slots,
+    cursor_fields: CursorFields,
     shape: Shape,
     epoch: Epoch,
 }
@@ -89,6 +83,7 @@ pub(super) struct Reader {
     pub(super) seq: u64,
     /// Where that event's frame ends, once that is known.
     position: Option<u64>,
+    /// On the segment that it looked at last.
     lease: Option<Arc<Lease>>,
 }
 
@@ -105,7 +100,6 @@ impl Reader {
     pub(super) fn advance(&mut self, span: &Span) {
         self.seq = span.last;
         self.position = Some(span.end);
-        self.lease = Some(Arc::clone(&span.lease));
     }
 }
 
@@ -133,14 +127,17 @@ impl Ring {
         let ring = Ring {
             claim: CachePadded::new(ClaimWord::new(origin)),
             head: CachePadded::new(AtomicU64::new(origin)),
-            floor: CachePadded::new(AtomicU64::new(origin.saturating_add(1))),
             index: Index::new(shape.index_entries, origin),
-            slots: (0..shape.slots).map(|_| ArcSwapOption::empty()).collect(),
-            pool: Pool::new(shape.slots, shape.segment_bytes() as usize),
+            slots: Slots::new(
+                shape.slots,
+                shape.segment_bytes() as usize,
+                origin.saturating_add(1),
+            ),
+            cursor_fields: CursorFields::new(epoch),
             shape,
             epoch,
         };
-        ring.install(0);
+        ring.slots.install(0);
         ring
     }
 
@@ -165,7 +162,7 @@ impl Ring {
     }
 
     pub(super) fn pool(&self) -> &Pool {
-        &self.pool
+        self.slots.pool()
     }
 
     pub(super) fn index_bytes(&self) -> u64 {
@@ -175,9 +172,7 @@ impl Ring {
     /// The oldest event that can be read when the head is `head`.
     pub(super) fn oldest(&self, head: u64) -> u64 {
         let by_events = head.saturating_sub(self.shape.max_events);
-        // Acquire: pairs with the Release in `install`; a reader that finds a
-        // segment replaced sees a floor beyond it.
-        (by_events.saturating_add(1)).max(self.floor.load(Ordering::Acquire))
+        (by_events.saturating_add(1)).max(self.slots.floor())
     }
 
     // --- closing ---
@@ -208,7 +203,7 @@ impl Ring {
         let mut seq = claim.first;
         let mut end = claim.from;
         let mut first_end = end;
-        let mut segment: Option<Guard<Option<Arc<Segment>>>> = None;
+        let mut segment: Option<&Segment> = None;
         for event in events {
             let bytes = event.as_bytes();
             let start = self.place(end, frame::frame_bytes(bytes.len()) as u64);
@@ -218,28 +213,29 @@ impl Ring {
                 self.enter(number, seq, end);
                 segment = None;
             }
-            let guard = segment.get_or_insert_with(|| self.installed(number));
-            if let Some(segment) = guard.as_ref() {
-                let header = frame::header(bytes.len());
-                let cursor = frame::cursor_field(self.epoch, seq);
-                // SAFETY: `place` keeps the frame inside its segment; the range
-                // comes from this publisher's claim, and its events are not
-                // committed, so no reader has been given it.
-                unsafe { segment.write(offset as usize, [&header, bytes, &cursor]) };
-            }
+            let segment = *segment.get_or_insert_with(|| {
+                // SAFETY: this publisher has claimed a frame in this segment, and
+                // the claim is not committed before the loop is over.
+                unsafe { self.slots.claimed(number) }
+            });
+            let header = frame::header(bytes.len());
+            let cursor = self.cursor_fields.of(seq);
+            // SAFETY: `place` keeps the frame inside its segment; the range
+            // comes from this publisher's claim, and its events are not
+            // committed, so no reader has been given it.
+            unsafe { segment.write(offset as usize, [&header, bytes, &cursor]) };
             end = start + frame::frame_bytes(bytes.len()) as u64;
             if seq == claim.first {
                 // The first event is committed last, so that nobody walks into a
                 // batch that is still being copied.
                 first_end = end;
             } else {
-                self.index.commit(seq, end, now_ms, Ordering::Release);
+                self.index.commit(seq, end, now_ms);
             }
             // May wrap after the very last sequence; it is not used then.
             seq = seq.wrapping_add(1);
         }
-        self.index
-            .commit(claim.first, first_end, now_ms, Ordering::SeqCst);
+        self.index.commit(claim.first, first_end, now_ms);
         self.advance(claim.first, seq.wrapping_sub(1));
         Ok(claim.first)
     }
@@ -279,7 +275,7 @@ impl Ring {
     /// Takes sequences and space for `events`, in one atomic step.
     fn claim(&self, events: &[Event<'_>], total: u64) -> Result<Claim, PublishError> {
         let count = events.len() as u64;
-        let mut waiting = Waiting::default();
+        let backoff = Backoff::new();
         let mut claimed = self.claim.load();
         loop {
             if claimed.is_closed() {
@@ -312,7 +308,7 @@ impl Ring {
             if !fits {
                 // Some publisher is a whole ring behind, between its claim and its
                 // commit. Overwriting what it has yet to publish would lose it.
-                waiting.pause();
+                backoff.snooze();
                 claimed = self.claim.load();
                 continue;
             }
@@ -356,79 +352,37 @@ impl Ring {
     /// The first frame of segment `number`, with sequence `seq`, is ours: seal the
     /// segment before, and have the next one ready before it is needed.
     fn enter(&self, number: u64, seq: u64, end: u64) {
-        if let Some(before) = number.checked_sub(1)
-            && let Some(before) = self.installed(before).as_ref()
-        {
+        if let Some(before) = number.checked_sub(1) {
+            // SAFETY: the caller's claim starts a segment right after this one, and
+            // is not committed.
+            let before = unsafe { self.slots.claimed(before) };
             before.seal(Seal { last: seq - 1, end });
         }
-        self.install(number);
+        self.slots.install(number);
         // Claims keep so far from the head that even this one replaces nothing
         // that is not wholly published.
-        self.install(number + 1);
+        self.slots.install(number + 1);
     }
 
-    /// Segment `number`, which the caller's claim lies in (or just before): it
-    /// cannot leave the ring until that claim is committed.
-    fn installed(&self, number: u64) -> Guard<Option<Arc<Segment>>> {
-        let slot = &self.slots[(number % self.shape.slots as u64) as usize];
-        loop {
-            let guard = slot.load();
-            if guard.as_ref().is_some_and(|s| s.number() == number) {
-                return guard;
-            }
-            // Whoever entered it has not come to installing it: do it here.
-            self.install(number);
-        }
-    }
-
-    /// Puts an empty segment `number` into its slot, unless it (or a later one)
-    /// is there. What it replaces leaves the ring: every event in it is
-    /// published, because claims keep that distance from the head.
-    fn install(&self, number: u64) {
-        let slot = &self.slots[(number % self.shape.slots as u64) as usize];
-        let mut waiting = Waiting::default();
-        loop {
-            let current = slot.load();
-            if current.as_ref().is_some_and(|s| s.number() >= number) {
-                return;
-            }
-            let Some(segment) = self.pool.segment(number) else {
-                waiting.pause();
-                continue;
-            };
-            if let Some(old) = current.as_ref() {
-                // Before the swap: who finds the segment gone finds the floor
-                // raised. Release: pairs with the Acquire in `oldest`.
-                let floor = old.sealed().last.saturating_add(1);
-                self.floor.fetch_max(floor, Ordering::Release);
-            }
-            let previous = slot.compare_and_swap(&current, Some(segment));
-            let same = |a: &Option<Arc<Segment>>, b: &Option<Arc<Segment>>| match (a, b) {
-                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                (None, None) => true,
-                _ => false,
-            };
-            if same(&previous, &current) {
-                drop(current);
-                if let Some(Err(held)) = Guard::into_inner(previous).map(Arc::try_unwrap) {
-                    held.retire();
-                }
-                return;
-            }
-        }
-    }
-
-    /// Moves the head over all that is committed.
+    /// Moves the head over all that is committed, of which the caller has just
+    /// committed the batch from `first` to `last`.
     ///
-    /// Every publisher comes here after its commit, so whoever commits last of a
-    /// run moves the head over the whole run, and nobody waits. That none is
-    /// forgotten: take two neighbours, A's batch before B's. Each stores its first
-    /// entry (SeqCst) and then loads the other's first entry (SeqCst), A because
-    /// its walk comes to it, B because its walk starts at or before A's. In the
-    /// single order of SeqCst operations one of the stores is first, so at least
-    /// one of the two sees both.
+    /// Nobody waits: who finds an earlier event missing leaves its own to whoever
+    /// commits that one. None is forgotten. Suppose that the head rests before a
+    /// committed batch B, and that A moved it there. A looked for B *after* it had
+    /// moved the head, and B looked at the head *after* its commit. Between each
+    /// one's write and its look stands something of the single order of SeqCst
+    /// operations: A's exchange, B's fence. If A's is the first, B finds the head
+    /// right before it, and moves it; else A finds B committed, and goes on.
     fn advance(&self, first: u64, last: u64) {
-        let mut head = self.head.load(Ordering::SeqCst);
+        // Relaxed: a first guess. If it is right, the exchange will tell, and
+        // nobody else can have been left anything; if not, it counts for nothing.
+        let mut head = self.head.load(Ordering::Relaxed);
+        if head != first - 1 {
+            // SeqCst: pairs with the exchange below.
+            fence(Ordering::SeqCst);
+            head = self.head.load(Ordering::Acquire);
+        }
         loop {
             // Own entries need no second look.
             let mut reach = if head == first - 1 { last } else { head };
@@ -437,20 +391,22 @@ impl Ring {
             }
             if reach != head {
                 // SeqCst, of which Release: publishes the frames and entries up to
-                // `reach`, pairs with the Acquire in `head`. The single order: a
-                // subscriber that parks sets its bit and then loads the head; we
-                // move the head and then load the bits (`Waiters::notify`).
+                // `reach`, pairs with the Acquire in `head`. The single order: with
+                // the fence above; and a subscriber that parks sets its bit and then
+                // loads the head, we move the head and then load the bits
+                // (`Waiters::notify`).
                 match self
                     .head
-                    .compare_exchange(head, reach, Ordering::SeqCst, Ordering::SeqCst)
+                    .compare_exchange(head, reach, Ordering::SeqCst, Ordering::Acquire)
                 {
-                    Ok(_) => return,
+                    // Look again: for who committed meanwhile, and left to us.
+                    Ok(_) => head = reach,
                     Err(newer) => head = newer,
                 }
             } else {
                 // If the head moved meanwhile, the entry that we looked at may
                 // have been of another lap.
-                let newer = self.head.load(Ordering::SeqCst);
+                let newer = self.head.load(Ordering::Acquire);
                 if newer == head {
                     return;
                 }
@@ -495,13 +451,10 @@ impl Ring {
         let head_number = (head_end - 1) >> self.shape.segment_shift;
         loop {
             let number = start >> self.shape.segment_shift;
-            let lease = match &reader.lease {
-                Some(lease) if lease.segment().number() == number => Arc::clone(lease),
-                _ => match self.lease(number) {
-                    Some(lease) => {
-                        reader.lease = Some(Arc::clone(&lease));
-                        lease
-                    }
+            let lease = match reader.lease.take() {
+                Some(lease) if lease.segment().number() == number => lease,
+                spent => match self.slots.lease(number, spent) {
+                    Some(lease) => lease,
                     None if reader.seq + 1 < self.oldest(head) => return None,
                     None => {
                         // It has left the ring, and the next event has not: that
@@ -511,6 +464,7 @@ impl Ring {
                     }
                 },
             };
+            let lease = reader.lease.insert(lease);
             let (mut last, mut end) = if number == head_number {
                 (head, head_end)
             } else {
@@ -526,7 +480,7 @@ impl Ring {
                 (last, end) = self.cut(reader.seq, last, start + limit)?;
             }
             return Some(Span {
-                lease,
+                lease: Arc::clone(lease),
                 first: reader.seq + 1,
                 last,
                 offset: self.offset(start) as usize,
@@ -554,12 +508,6 @@ impl Ring {
         self.still_indexed(after + 1).then_some((cut, end))
     }
 
-    fn lease(&self, number: u64) -> Option<Arc<Lease>> {
-        let slot = &self.slots[(number % self.shape.slots as u64) as usize];
-        let segment = slot.load_full()?;
-        (segment.number() == number).then(|| Arc::new(Lease::new(segment)))
-    }
-
     /// Whether the index entry of `seq`, loaded before this call, was still that
     /// of `seq`: entries are kept for the retained events and the one before.
     fn still_indexed(&self, seq: u64) -> bool {
@@ -576,22 +524,5 @@ impl Ring {
             return Retained::Gone;
         }
         Retained::Since { published_ms }
-    }
-}
-
-/// Waits for another publisher: a moment of spinning, then giving up the core.
-#[derive(Debug, Default)]
-struct Waiting {
-    rounds: u32,
-}
-
-impl Waiting {
-    fn pause(&mut self) {
-        if self.rounds < 64 {
-            self.rounds += 1;
-            hint::spin_loop();
-        } else {
-            thread::yield_now();
-        }
     }
 }

@@ -5,17 +5,16 @@
 //! one. Bytes are written once, before they are published, and never change
 //! afterwards; whoever holds an [`Arc<Segment>`](Segment) keeps them alive.
 //!
-//! When a segment leaves the ring and nobody holds it, its memory goes back to the
-//! [`Pool`], so that a ring in steady state touches no fresh pages. When somebody
-//! does, it is *retired*: its memory no longer counts as the ring's, and is freed
-//! by the last that lets go.
+//! When a segment leaves the ring and nobody holds it, it goes back to the [`Pool`],
+//! so that a ring in steady state allocates nothing and touches no fresh pages. When
+//! somebody does, it is *retired*: it no longer counts as the ring's, and is freed by
+//! the last that lets go.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
-use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 
-use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, Watch};
 
 /// How much of a segment was used when it was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +29,7 @@ pub(super) struct Seal {
 pub(super) struct Segment {
     /// Its place in the endless row of segments that the ring slides over.
     number: u64,
-    /// `Some` until drop gives it back.
-    memory: Option<Memory>,
+    memory: Memory,
     /// The seal, written by the one publisher that enters the next segment,
     /// before it commits. Whoever has seen (Acquire) a head beyond this segment
     /// therefore sees the seal.
@@ -39,7 +37,7 @@ pub(super) struct Segment {
     seal_end: AtomicU64,
     /// Whether it has left the ring while it was held.
     retired: AtomicBool,
-    pool: Arc<Pool>,
+    account: Arc<Account>,
 }
 
 impl Segment {
@@ -54,12 +52,15 @@ impl Segment {
     /// The bytes that this covers lie inside the segment, belong to a claim of
     /// the caller, and are not published: nobody else reads or writes them.
     pub(super) unsafe fn write<const N: usize>(&self, offset: usize, parts: [&[u8]; N]) {
-        let mut to = self.base().wrapping_add(offset);
+        let mut to = offset;
         for part in parts {
+            let end = to + part.len();
+            self.memory.watch.write(to..end);
+            let target = self.memory.base.as_ptr().wrapping_add(to);
             // SAFETY: the caller vouches for the target; `part` is borrowed and
             // so cannot overlap memory that only this claim may touch.
-            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len()) };
-            to = to.wrapping_add(part.len());
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), target, part.len()) };
+            to = end;
         }
     }
 
@@ -70,9 +71,12 @@ impl Segment {
     /// They lie inside the segment and are published: the caller has read
     /// (Acquire) a head at or beyond the last of their events.
     pub(super) unsafe fn published(&self, offset: usize, length: usize) -> &[u8] {
-        // SAFETY: published bytes are initialised and never written again. The
-        // view covers no byte beyond them, where publishers may be at work.
-        unsafe { std::slice::from_raw_parts(self.base().wrapping_add(offset), length) }
+        self.memory.watch.read(offset..offset + length);
+        let first = self.memory.base.as_ptr().wrapping_add(offset);
+        // SAFETY: published bytes are initialised and never written again while
+        // somebody holds the segment. The view covers no byte beyond them, where
+        // publishers may be at work.
+        unsafe { std::slice::from_raw_parts(first, length) }
     }
 
     pub(super) fn seal(&self, seal: Seal) {
@@ -92,34 +96,24 @@ impl Segment {
 
     /// Hands the memory from the ring's account to those that still hold the
     /// segment.
-    pub(super) fn retire(&self) {
+    fn retire(&self) {
         // Relaxed: counts for the memory bound; no data depends on them.
         if !self.retired.swap(true, Ordering::Relaxed) {
-            self.pool.retired.fetch_add(1, Ordering::Relaxed);
-            self.pool.live.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    fn base(&self) -> *mut u8 {
-        match &self.memory {
-            Some(memory) => memory.base.as_ptr(),
-            // Only drop takes the memory, and nobody can call this after drop.
-            None => unreachable!("a live segment has memory"),
+            self.account.retired.fetch_add(1, Ordering::Relaxed);
+            self.account.live.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        let memory = self.memory.take();
-        if *self.retired.get_mut() {
-            // Whoever drops the last lease is no publisher: it frees the memory,
-            // and has nothing to do with the spares.
-            drop(memory);
-            self.pool.retired.fetch_sub(1, Ordering::Relaxed);
-        } else if let Some(memory) = memory {
-            self.pool.give(memory);
-        }
+        // Relaxed: as in `retire`; dropping is exclusive.
+        let count = if self.retired.load(Ordering::Relaxed) {
+            &self.account.retired
+        } else {
+            &self.account.live
+        };
+        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -131,89 +125,94 @@ impl fmt::Debug for Segment {
     }
 }
 
-/// Where segments get their memory from and give it back to. Only publishers come
-/// here, and none waits for another.
+/// How many segments there are, and on whose account.
+#[derive(Debug)]
+struct Account {
+    /// The ring's: those in it, the spares, and those about to be one of both.
+    live: AtomicUsize,
+    /// Those that left the ring but are still held.
+    retired: AtomicUsize,
+}
+
+/// Where segments come from and go back to. Only publishers come here, and none
+/// waits for another.
 #[derive(Debug)]
 pub(super) struct Pool {
     /// One segment's memory.
     layout: Layout,
-    /// How many pieces of memory the ring may own: its segments and the spares.
+    /// How many segments the ring may own: those in it and the spares.
     budget: usize,
-    /// Memory that waits for its next segment; null where there is none.
-    spares: [AtomicPtr<u8>; SPARES],
-    /// Pieces of memory that the ring owns: in its segments, spare, or about to be
-    /// one of both.
-    live: AtomicUsize,
-    /// Segments that left the ring but are still held.
-    retired: AtomicUsize,
+    /// Segments that wait to be used again, held by nobody else; null where there
+    /// is none.
+    spares: [AtomicPtr<Segment>; SPARES],
+    account: Arc<Account>,
 }
 
-/// How many pieces of memory a ring keeps beside its segments: one to install
-/// next, one for a second publisher that installs at the same time.
+/// How many segments a ring keeps beside those in it: one to install next, one for
+/// a second publisher that installs at the same time.
 pub(super) const SPARES: usize = 2;
 
 impl Pool {
     /// For a ring of `segments` segments of `segment_bytes` each.
-    pub(super) fn new(segments: usize, segment_bytes: usize) -> Arc<Self> {
+    pub(super) fn new(segments: usize, segment_bytes: usize) -> Self {
         let Ok(layout) = Layout::from_size_align(segment_bytes, ALIGN_BYTES) else {
             unreachable!("the builder limits segments to far less than isize::MAX")
         };
         assert_ne!(layout.size(), 0, "the builder makes no empty segments");
-        Arc::new(Pool {
+        Pool {
             layout,
             budget: segments + SPARES,
             spares: Default::default(),
-            live: AtomicUsize::new(0),
-            retired: AtomicUsize::new(0),
-        })
+            account: Arc::new(Account {
+                live: AtomicUsize::new(0),
+                retired: AtomicUsize::new(0),
+            }),
+        }
     }
 
     /// An empty segment, or `None` while other publishers hold all the memory
     /// that there may be: they are about to install it, or to give it back.
-    pub(super) fn segment(self: &Arc<Self>, number: u64) -> Option<Arc<Segment>> {
-        Some(Arc::new(Segment {
-            number,
-            memory: Some(self.take()?),
-            seal_last: AtomicU64::new(0),
-            seal_end: AtomicU64::new(0),
-            retired: AtomicBool::new(false),
-            pool: Arc::clone(self),
-        }))
-    }
-
-    /// Bytes that the ring owns.
-    pub(super) fn live_bytes(&self) -> u64 {
-        self.live.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
-    }
-
-    /// Bytes that left the ring but are still held.
-    pub(super) fn pinned_bytes(&self) -> u64 {
-        self.retired.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
-    }
-
-    fn take(&self) -> Option<Memory> {
+    pub(super) fn take(&self, number: u64) -> Option<Arc<Segment>> {
         for spare in &self.spares {
-            // Acquire: pairs with the Release in `give`.
-            if let Some(base) = NonNull::new(spare.swap(ptr::null_mut(), Ordering::Acquire)) {
-                let layout = self.layout;
-                return Some(Memory { base, layout });
+            let Some(mut spare) = Self::withdraw(spare) else {
+                continue;
+            };
+            // It was given back by its only holder, so this does not fail.
+            if let Some(segment) = Arc::get_mut(&mut spare) {
+                segment.number = number;
+                return Some(spare);
             }
         }
         // Relaxed: the count guards nothing but itself.
         let room = |live| (live < self.budget).then_some(live + 1);
-        self.live
+        self.account
+            .live
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
             .ok()?;
-        Some(Memory::new(self.layout))
+        Some(Arc::new(Segment {
+            number,
+            memory: Memory::new(self.layout),
+            seal_last: AtomicU64::new(0),
+            seal_end: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            account: Arc::clone(&self.account),
+        }))
     }
 
-    fn give(&self, memory: Memory) {
-        let memory = ManuallyDrop::new(memory);
+    /// Takes back a segment that is not in the ring, or leaves it to those that
+    /// still hold it.
+    pub(super) fn give(&self, mut segment: Arc<Segment>) {
+        // Acquire, inside: the next holder writes after the last one has read.
+        if Arc::get_mut(&mut segment).is_none() {
+            segment.retire();
+            return;
+        }
+        let pointer = Arc::into_raw(segment).cast_mut();
         for spare in &self.spares {
-            // Release: the next segment's frames come after the last one's readers.
+            // Release: pairs with the Acquire in `withdraw`.
             let given = spare.compare_exchange(
                 ptr::null_mut(),
-                memory.base.as_ptr(),
+                pointer,
                 Ordering::Release,
                 Ordering::Relaxed,
             );
@@ -221,16 +220,33 @@ impl Pool {
                 return;
             }
         }
-        drop(ManuallyDrop::into_inner(memory));
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        // SAFETY: from `into_raw` above, and not among the spares.
+        drop(unsafe { Arc::from_raw(pointer) });
+    }
+
+    fn withdraw(spare: &AtomicPtr<Segment>) -> Option<Arc<Segment>> {
+        // Acquire: pairs with the Release in `give`.
+        let pointer = spare.swap(ptr::null_mut(), Ordering::Acquire);
+        // SAFETY: what is among the spares came from `into_raw`, and whoever takes
+        // it out, as the exchange just did, has its one reference.
+        (!pointer.is_null()).then(|| unsafe { Arc::from_raw(pointer) })
+    }
+
+    /// Bytes that the ring owns.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.account.live.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
+    }
+
+    /// Bytes that left the ring but are still held.
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        self.account.retired.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let layout = self.layout;
-        for spare in &mut self.spares {
-            drop(NonNull::new(*spare.get_mut()).map(|base| Memory { base, layout }));
+        for spare in &self.spares {
+            drop(Self::withdraw(spare));
         }
     }
 }
@@ -241,6 +257,7 @@ impl Drop for Pool {
 struct Memory {
     base: NonNull<u8>,
     layout: Layout,
+    watch: Watch,
 }
 
 /// Frames are packed, so this is for the copies' sake alone.
@@ -252,14 +269,18 @@ impl Memory {
         let Some(base) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
         };
-        Memory { base, layout }
+        let watch = Watch::over(layout.size());
+        Memory {
+            base,
+            layout,
+            watch,
+        }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout; a pointer among the spares
-        // belongs to no `Memory`, so this is the one place that frees it.
+        // SAFETY: allocated in `new` with this layout, and freed here only.
         unsafe { dealloc(self.base.as_ptr(), self.layout) }
     }
 }
@@ -270,46 +291,43 @@ unsafe impl Send for Memory {}
 // method of `Segment` that states who may touch which bytes.
 unsafe impl Sync for Memory {}
 
-#[cfg(test)]
+#[cfg(all(test, not(galaxy_loom)))]
 mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_recycled_and_never_more_than_the_budget() {
+    fn segments_are_used_again_and_never_more_than_the_budget() {
         let pool = Pool::new(2, 64);
-        let mut held: Vec<_> = (0..4).map(|n| pool.segment(n).unwrap()).collect();
-        assert!(pool.segment(4).is_none(), "two segments and two spares");
-        held.pop();
-        assert_eq!(pool.live_bytes(), 4 * 64, "the memory waits as a spare");
-        assert!(pool.segment(4).is_some());
+        let mut taken: Vec<_> = (0..4).map(|n| pool.take(n).unwrap()).collect();
+        assert!(pool.take(4).is_none(), "two segments and two spares");
+        let last = taken.pop().unwrap();
+        let address = Arc::as_ptr(&last);
+        pool.give(last);
+        assert_eq!(pool.live_bytes(), 4 * 64, "it waits as a spare");
+        let again = pool.take(4).unwrap();
+        assert_eq!((Arc::as_ptr(&again), again.number()), (address, 4));
     }
 
     #[test]
     fn what_leases_hold_is_counted_beside_the_budget() {
         let pool = Pool::new(1, 64);
-        let held: Vec<_> = (0..3).map(|n| pool.segment(n).unwrap()).collect();
-        held[0].retire();
-        held[0].retire();
-        assert_eq!(pool.pinned_bytes(), 64, "retiring twice counts once");
-        assert_eq!(pool.live_bytes(), 2 * 64);
-        let fourth = pool.segment(3).expect("a retired segment makes room");
-        assert!(pool.segment(4).is_none());
+        let taken: Vec<_> = (0..3).map(|n| pool.take(n).unwrap()).collect();
+        let held = Arc::clone(&taken[0]);
+        for segment in taken {
+            pool.give(segment);
+        }
+        assert_eq!(pool.pinned_bytes(), 64);
+        assert_eq!(pool.live_bytes(), 2 * 64, "two spares");
+        let owned: Vec<_> = (3..6).map(|n| pool.take(n).unwrap()).collect();
+        assert!(
+            pool.take(6).is_none(),
+            "a retired segment makes room for one"
+        );
         drop(held);
         assert_eq!(pool.pinned_bytes(), 0);
-        assert_eq!(pool.live_bytes(), 3 * 64, "one in use, two spare");
-        drop(fourth);
+        for segment in owned {
+            pool.give(segment);
+        }
         assert_eq!(pool.live_bytes(), 2 * 64, "beyond the spares it is freed");
-    }
-
-    #[test]
-    fn a_lease_that_ends_while_spares_are_taken_adds_nothing_to_the_ring() {
-        let pool = Pool::new(1, 64);
-        let held = pool.segment(0).unwrap();
-        held.retire();
-        let owned: Vec<_> = (1..4).map(|n| pool.segment(n).unwrap()).collect();
-        drop(held);
-        assert_eq!(pool.live_bytes(), 3 * 64);
-        assert!(pool.segment(4).is_none());
-        drop(owned);
     }
 }

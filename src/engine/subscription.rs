@@ -1,12 +1,15 @@
 //! A gateway's hold on its id, and how a newer one takes it.
 
-use super::sync::{Arc, AtomicU64, Ordering};
+use super::sync::{AtomicU64, Ordering};
 use super::wake::Slot;
+
+/// A gateway's id.
+pub(super) type Id = std::sync::Arc<str>;
 
 /// What the subscription map knows of a subscriber.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    id: Arc<str>,
+    id: Id,
     slot: Slot,
     /// Counts the subscriber's reads, in steps of 2; the lowest bit says that the
     /// subscription has ended.
@@ -26,13 +29,13 @@ pub(super) struct Turn(u64);
 impl Subscription {
     pub(super) fn new(id: &str, slot: Slot) -> Self {
         Subscription {
-            id: Arc::from(id),
+            id: Id::from(id),
             slot,
             turns: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn id(&self) -> &Arc<str> {
+    pub(super) fn id(&self) -> &Id {
         &self.id
     }
 

@@ -28,14 +28,14 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, Thread};
 
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
-use super::sync::{Arc, AtomicBool, AtomicU64, Ordering};
+use super::sync::thread::{self, Thread};
+use super::sync::{AtomicBool, AtomicU64, Ordering};
 use super::waker::WakerCell;
 
 /// How many tasks the notifier wakes before it lets others run.

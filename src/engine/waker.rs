@@ -1,11 +1,10 @@
 //! A cell for one task's waker, filled by the task and emptied by whoever wakes.
 
-use std::cell::UnsafeCell;
 use std::fmt;
 use std::mem;
 use std::task::Waker;
 
-use super::sync::{AtomicUsize, Ordering};
+use super::sync::{AtomicUsize, Ordering, UnsafeCell};
 
 /// Nobody is at the cell.
 const IDLE: usize = 0;
@@ -51,19 +50,21 @@ impl WakerCell {
             waker.wake_by_ref();
             return;
         }
-        // SAFETY: the state is REGISTERING, set by us from IDLE: the cell is ours.
-        let slot = unsafe { &mut *self.waker.get() };
-        let stale = match slot {
-            Some(old) if old.will_wake(waker) => None,
-            _ => {
-                // Cloning is a stranger's code: if it panics, the cell must not stay
-                // locked for its next user.
-                let unlock = Unlock(&self.state);
-                let own = waker.clone();
-                mem::forget(unlock);
-                slot.replace(own)
+        let stale = self.waker.with_mut(|own| {
+            // SAFETY: the state is REGISTERING, set by us from IDLE: the cell is ours.
+            let own = unsafe { &mut *own };
+            match own {
+                Some(old) if old.will_wake(waker) => None,
+                _ => {
+                    // Cloning is a stranger's code: if it panics, the cell must not
+                    // stay locked for its next user.
+                    let unlock = Unlock(&self.state);
+                    let clone = waker.clone();
+                    mem::forget(unlock);
+                    own.replace(clone)
+                }
             }
-        };
+        });
         // AcqRel: gives the waker to the next holder; sees what a waking thread
         // did before it left its bit.
         let met = self
@@ -71,9 +72,11 @@ impl WakerCell {
             .compare_exchange(REGISTERING, IDLE, Ordering::AcqRel, Ordering::Acquire)
             .is_err();
         if met {
-            // SAFETY: the state is REGISTERING | WAKING: the waking thread has
-            // left the cell to us.
-            let own = unsafe { &mut *self.waker.get() }.take();
+            let own = self.waker.with_mut(|own| {
+                // SAFETY: the state is REGISTERING | WAKING: the waking thread has
+                // left the cell to us.
+                unsafe { &mut *own }.take()
+            });
             // AcqRel: as above.
             self.state.swap(IDLE, Ordering::AcqRel);
             if let Some(own) = own {
@@ -95,9 +98,11 @@ impl WakerCell {
         // AcqRel: sees the registered waker; shows the task what was done before.
         match self.state.fetch_or(WAKING, Ordering::AcqRel) {
             IDLE => {
-                // SAFETY: the state is WAKING, set by us from IDLE: the cell is
-                // ours.
-                let waker = unsafe { &mut *self.waker.get() }.take();
+                let waker = self.waker.with_mut(|waker| {
+                    // SAFETY: the state is WAKING, set by us from IDLE: the cell is
+                    // ours.
+                    unsafe { &mut *waker }.take()
+                });
                 // Release: gives the empty cell to the next holder.
                 self.state.fetch_and(!WAKING, Ordering::Release);
                 waker
@@ -127,7 +132,7 @@ impl fmt::Debug for WakerCell {
 // wakers are Send and Sync.
 unsafe impl Sync for WakerCell {}
 
-#[cfg(test)]
+#[cfg(all(test, not(galaxy_loom)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

@@ -1,0 +1,157 @@
+//! The segments that are in the ring: segment `number` is in slot
+//! `number % slots`, until the segment `slots` later takes its place.
+//!
+//! Publishers and subscribers come to a segment in different ways. A subscriber
+//! takes a [`Lease`]: it may be late, and then keeps what the ring gives up. A
+//! publisher needs none: as long as its claim is not committed, the ring keeps the
+//! segment for it (see [`claimed`](Slots::claimed)), so a pointer will do.
+
+use crossbeam::utils::CachePadded;
+
+use super::batch::Lease;
+use super::segment::{Pool, Segment};
+use super::sync::{Arc, ArcCell, AtomicPtr, AtomicU64, Backoff, Ordering};
+
+#[derive(Debug)]
+pub(super) struct Slots {
+    slots: Box<[Slot]>,
+    /// The first event whose segment has not left the ring.
+    floor: CachePadded<AtomicU64>,
+    pool: Pool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    segment: ArcCell<Segment>,
+    /// The number of the segment that `pointer` points to, or [`NONE`]. Written
+    /// after the pointer, by everybody who has found the segment installed, and
+    /// always while a claim keeps it there: so both always tell of the same one.
+    number: AtomicU64,
+    pointer: AtomicPtr<Segment>,
+}
+
+/// Positions have 63 bits, so no segment has this number.
+const NONE: u64 = u64::MAX;
+
+impl Slots {
+    /// As many empty slots. The first event to come will be `first`.
+    pub(super) fn new(slots: usize, segment_bytes: usize, first: u64) -> Self {
+        let slot = || Slot {
+            segment: ArcCell::empty(),
+            number: AtomicU64::new(NONE),
+            pointer: AtomicPtr::default(),
+        };
+        Slots {
+            slots: (0..slots).map(|_| slot()).collect(),
+            floor: CachePadded::new(AtomicU64::new(first)),
+            pool: Pool::new(slots, segment_bytes),
+        }
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The first event whose segment has not left the ring.
+    pub(super) fn floor(&self) -> u64 {
+        // Acquire: pairs with the Release in `install`; a reader that finds a
+        // segment replaced sees a floor beyond it.
+        self.floor.load(Ordering::Acquire)
+    }
+
+    /// Segment `number`, installed if nobody has done that yet.
+    ///
+    /// # Safety
+    ///
+    /// The caller has a claim in segment `number`, or starting at its end, that is
+    /// not committed, and uses the reference before it commits. Claims stay so
+    /// close to the head that none is handed out in the segment that would take
+    /// this one's slot, nor in the one before that, until then.
+    pub(super) unsafe fn claimed(&self, number: u64) -> &Segment {
+        let slot = self.slot(number);
+        // Acquire: pairs with the Release in `announce`.
+        while slot.number.load(Ordering::Acquire) != number {
+            // Whoever entered it has not come to installing it: do it here.
+            self.install(number);
+        }
+        // Relaxed: the number told that it is there.
+        let segment = slot.pointer.load(Ordering::Relaxed);
+        // SAFETY: it points to the segment `number`, which is in the ring: the
+        // pointer is written while a claim keeps the segment there (or, for the
+        // first segments, before there are claims), and so does the caller's.
+        unsafe { &*segment }
+    }
+
+    /// Puts an empty segment `number` into its slot, unless it (or a later one)
+    /// is there. What it replaces leaves the ring: every event in it is
+    /// published, because claims keep that distance from the head.
+    pub(super) fn install(&self, number: u64) {
+        let slot = self.slot(number);
+        let backoff = Backoff::new();
+        loop {
+            let current = slot.segment.load();
+            match current.as_ref() {
+                Some(segment) if segment.number() == number => {
+                    // Whoever put it there has perhaps not come to telling.
+                    return slot.announce(number, Arc::as_ptr(segment));
+                }
+                Some(segment) if segment.number() > number => return,
+                _ => {}
+            }
+            let Some(segment) = self.pool.take(number) else {
+                backoff.snooze();
+                continue;
+            };
+            if let Some(old) = current.as_ref() {
+                // Before the exchange: who finds the segment gone finds the floor
+                // raised. Release: pairs with the Acquire in `floor`.
+                let floor = old.sealed().last.saturating_add(1);
+                self.floor.fetch_max(floor, Ordering::Release);
+            }
+            let pointer = Arc::as_ptr(&segment);
+            match slot.segment.exchange(current, Arc::clone(&segment)) {
+                Ok(previous) => {
+                    slot.announce(number, pointer);
+                    if let Some(previous) = previous {
+                        self.pool.give(previous);
+                    }
+                    return;
+                }
+                Err(()) => self.pool.give(segment),
+            }
+        }
+    }
+
+    /// A hold on segment `number`, if it is in the ring. `spent` is used again for
+    /// it, where no batch counts on that any more.
+    pub(super) fn lease(&self, number: u64, spent: Option<Arc<Lease>>) -> Option<Arc<Lease>> {
+        let current = self.slot(number).segment.load();
+        let segment = current.as_ref().filter(|s| s.number() == number)?;
+        let lease = Lease::new(Arc::clone(segment));
+        Some(match spent {
+            Some(mut spent) => match Arc::get_mut(&mut spent) {
+                Some(own) => {
+                    *own = lease;
+                    spent
+                }
+                None => Arc::new(lease),
+            },
+            None => Arc::new(lease),
+        })
+    }
+
+    fn slot(&self, number: u64) -> &Slot {
+        &self.slots[(number % self.slots.len() as u64) as usize]
+    }
+}
+
+impl Slot {
+    /// Tells publishers where segment `number` is.
+    fn announce(&self, number: u64, pointer: *const Segment) {
+        // Relaxed: the number follows. Should several publishers write it, they
+        // write the same.
+        self.pointer.store(pointer.cast_mut(), Ordering::Relaxed);
+        // Release: pairs with the Acquire in `claimed`.
+        self.number.store(number, Ordering::Release);
+    }
+}
