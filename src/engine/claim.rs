@@ -85,14 +85,8 @@ impl ClaimWord {
 
     /// Lets nothing be claimed any more.
     pub(super) fn close(&self) {
-        // SeqCst: a subscriber that parks looks at the word after it set its bit
-        // (`Waiters::park`), the closer looks at the bits after this.
+        // SeqCst: the closer looks at the parked bits after this, see `Waiters`.
         self.0.fetch_or(CLOSED, Ordering::SeqCst);
-    }
-
-    /// The word, for a subscriber that is about to park: see [`close`](Self::close).
-    pub(super) fn load_before_parking(&self) -> Claimed {
-        Claimed(self.0.load(Ordering::SeqCst))
     }
 }
 

@@ -62,6 +62,8 @@ mod time;
 mod wake;
 mod waker;
 
+#[cfg(all(test, galaxy_loom))]
+mod models;
 #[cfg(all(test, not(galaxy_loom)))]
 mod tests;
 
@@ -129,8 +131,7 @@ impl Engine {
     /// is [`RecvError::Closed`].
     pub fn abort(&self) {
         self.shared.ring.close();
-        // SeqCst: a subscriber that parks sets its bit and then looks at this; we
-        // set this and then look at the bits.
+        // SeqCst: we look at the parked bits after this, see `Waiters`.
         self.shared.aborted.store(true, Ordering::SeqCst);
         self.shared.waiters.notify();
     }

@@ -98,7 +98,7 @@ impl Registry {
     }
 
     fn shard(&self, id: &str) -> &ArcCell<Shard> {
-        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
+        &self.shards[self.hasher.hash_one(id) as usize % self.shards.len()]
     }
 }
 

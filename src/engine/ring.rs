@@ -155,12 +155,6 @@ impl Ring {
         self.head.load(Ordering::Acquire)
     }
 
-    /// The head, for a subscriber that has just set its parked bit: see
-    /// [`Waiters`](super::wake::Waiters).
-    pub(super) fn head_before_parking(&self) -> u64 {
-        self.head.load(Ordering::SeqCst)
-    }
-
     pub(super) fn pool(&self) -> &Pool {
         self.slots.pool()
     }
@@ -188,7 +182,7 @@ impl Ring {
     /// Whether the ring is closed and `seq` is the last event that it will ever
     /// hold. `seq` is at most the head.
     pub(super) fn ends_at(&self, seq: u64) -> bool {
-        let claimed = self.claim.load_before_parking();
+        let claimed = self.claim.load();
         claimed.is_closed() && claimed.events_beyond(seq) == 0 && self.head() == seq
     }
 
@@ -392,9 +386,9 @@ impl Ring {
             if reach != head {
                 // SeqCst, of which Release: publishes the frames and entries up to
                 // `reach`, pairs with the Acquire in `head`. The single order: with
-                // the fence above; and a subscriber that parks sets its bit and then
-                // loads the head, we move the head and then load the bits
-                // (`Waiters::notify`).
+                // the fence above, and with that of a subscriber that parks: it sets
+                // its bit and then loads the head, we move the head and then load the
+                // bits (`Waiters::notify`).
                 match self
                     .head
                     .compare_exchange(head, reach, Ordering::SeqCst, Ordering::Acquire)

@@ -175,13 +175,11 @@ impl Subscriber {
             }
             let shared = &*self.shared;
             shared.waiters.park(self.subscription.slot(), cx.waker());
-            // Whoever makes one of these true does it before looking at the bit
-            // that `park` has just set, all in the order of SeqCst: either they see
-            // the bit, or we see what they did.
+            // What has happened before the bits were to be seen, nobody wakes us for.
             let seq = self.reader.seq;
-            let something = shared.ring.head_before_parking() != seq
+            let something = shared.ring.head() != seq
                 || self.subscription.is_taken()
-                || shared.aborted.load(Ordering::SeqCst)
+                || shared.aborted.load(Ordering::Acquire)
                 || shared.ring.ends_at(seq);
             if !something {
                 return Poll::Pending;

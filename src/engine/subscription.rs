@@ -70,13 +70,13 @@ impl Subscription {
     /// event from the ring. Says whether it was this call that ended it: who ended
     /// it sees to its place in the map.
     pub(super) fn mark_taken(&self) -> bool {
-        // SeqCst, of which AcqRel: see `is_taken`.
-        self.turns.fetch_or(TAKEN, Ordering::SeqCst) & TAKEN == 0
+        // AcqRel: whoever ends it sees what its reads have seen, and the subscriber,
+        // when it is woken for it, sees the mark.
+        self.turns.fetch_or(TAKEN, Ordering::AcqRel) & TAKEN == 0
     }
 
-    /// Whether it has ended, for a subscriber that has just left its waker. SeqCst:
-    /// whoever ends it marks it and then looks for the waker.
+    /// Whether it has ended.
     pub(super) fn is_taken(&self) -> bool {
-        self.turns.load(Ordering::SeqCst) & TAKEN != 0
+        self.turns.load(Ordering::Acquire) & TAKEN != 0
     }
 }

@@ -53,9 +53,15 @@ fn epoch() -> Epoch {
     Epoch::from_millis(1_700_000_000_000).unwrap()
 }
 
+/// How often a test does something: less in Miri, which is slow.
+const fn rounds(natively: usize, in_miri: usize) -> usize {
+    if cfg!(miri) { in_miri } else { natively }
+}
+
 fn small() -> Builder {
     Engine::builder()
         .epoch(epoch())
+        .max_events(rounds(1 << 20, 200) as u64)
         .max_bytes(1 << 20)
         .max_event_bytes(4096)
         .max_subscribers(4)
@@ -174,7 +180,7 @@ fn a_refused_batch_leaves_no_trace() {
 
 #[test]
 fn the_largest_batch_fits_a_ring_that_is_in_use() {
-    let engine = small().max_events(1 << 20).build().unwrap();
+    let engine = small().build().unwrap();
     let limits = engine.limits();
     // Frames of just over half a segment waste the most.
     let size = limits.segment_bytes as usize / 2 - 31 - 14;
@@ -184,7 +190,7 @@ fn the_largest_batch_fits_a_ring_that_is_in_use() {
     let frame = event.len() as u64 + 31;
     let count = (limits.max_batch_bytes / frame) as usize;
     let events = vec![Event::parse(&event).unwrap(); count];
-    for _ in 0..50 {
+    for _ in 0..rounds(50, 3) {
         publish(&engine, 1);
         engine.publisher().publish_batch(&events).unwrap();
     }
@@ -283,7 +289,7 @@ fn taking_over_ends_the_older_subscription_at_once() {
 #[test]
 fn when_a_subscribe_returns_everything_older_has_taken_its_last_event() {
     let engine = small().build().unwrap();
-    for _ in 0..if cfg!(miri) { 5 } else { 2000 } {
+    for _ in 0..rounds(2000, 3) {
         let mut oldest = engine.subscribe("g", "").unwrap();
         let (returned, first) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
@@ -365,7 +371,7 @@ fn a_full_map_lets_a_gateway_reconnect_and_nobody_else_in() {
 fn refused_subscriptions_use_nothing_up() {
     let engine = small().max_subscribers(1).build().unwrap();
     let _a = engine.subscribe("a", "").unwrap();
-    for _ in 0..1000 {
+    for _ in 0..rounds(1000, 200) {
         engine.subscribe("b", "").unwrap_err();
     }
     assert!(engine.subscribe("a", "").is_ok());
@@ -422,9 +428,10 @@ fn whatever_a_parked_subscriber_waits_for_wakes_it() {
 
 #[test]
 fn every_one_of_many_parked_subscribers_is_woken() {
-    let engine = small().max_subscribers(10_000).build().unwrap();
+    let many = rounds(10_000, 200);
+    let engine = small().max_subscribers(many).build().unwrap();
     let mut notifier = engine.notifier();
-    let mut subscribers: Vec<_> = (0..10_000)
+    let mut subscribers: Vec<_> = (0..many)
         .map(|n| {
             (
                 engine.subscribe(&n.to_string(), "").unwrap(),
@@ -487,18 +494,19 @@ fn a_notifier_ends_with_its_engine() {
 
 #[test]
 fn without_a_notifier_the_engines_own_thread_wakes() {
+    const EVENTS: usize = rounds(1000, 20);
     let engine = small().build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();
     let publisher = std::thread::spawn({
         let engine = engine.clone();
-        move || (0..1000).for_each(|_| _ = publish(&engine, 1))
+        move || (0..EVENTS).for_each(|_| _ = publish(&engine, 1))
     });
     let mut received = 0;
-    while received < 1000 {
+    while received < EVENTS {
         received += block_on(subscriber.recv()).unwrap().len();
     }
     publisher.join().unwrap();
-    assert_eq!(received, 1000);
+    assert_eq!(received, EVENTS);
 }
 
 #[test]

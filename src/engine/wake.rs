@@ -9,20 +9,23 @@
 //!
 //! # No wake-up is lost
 //!
-//! All operations on the tree, on `scheduled` and on the head (where it matters
-//! here) are SeqCst, so they have one order that all threads agree on.
-//!
-//! - *Park against publish.* The subscriber sets leaf, middle and top, then loads
-//!   the head; the publisher moves the head, then loads the top. One of the two
-//!   comes first, so the subscriber sees the event or the publisher sees the bit.
-//! - *Park against the notifier.* The subscriber sets upwards, and leaves out a
-//!   word whose bit it finds set; the notifier clears downwards. If a bit was
-//!   found set, the notifier's clearing of that word is still to come, and the
-//!   leaf, set before, will be found. If it was not, the subscriber sets it, and
-//!   the next notification finds it.
-//! - *Publish against the notifier.* The notifier clears `scheduled` before it
-//!   looks at the tree. A publisher that finds it set leaves the bits that it saw
-//!   to a look that is still to come.
+//! - *Park against publish.* The subscriber sets its bits, then comes a SeqCst fence,
+//!   then it looks whether what it waits for has happened. Whoever makes it happen
+//!   (moves the head, closes, aborts) does so by a SeqCst operation, then loads the
+//!   top word, SeqCst too. In the single order of these, either the fence is first,
+//!   and the bits are seen; or it is not, and the subscriber sees what happened.
+//! - *Park against the notifier.* The subscriber sets upwards, and leaves out a word
+//!   whose bit it finds set; the notifier clears downwards. All that changes a word is
+//!   an AcqRel read-modify-write. If the notifier has cleared the leaf before the
+//!   subscriber set its bit there, the subscriber sees (Acquire) that the words above
+//!   are cleared, and sets them. If not, the notifier will find the bit.
+//! - *Publish against the notifier.* The notifier clears `scheduled` before it looks
+//!   at the tree. A publisher that finds it set leaves the bits that it saw to a look
+//!   that is still to come: had the notifier cleared the top word before a bit was
+//!   set that the publisher saw (Acquire), the publisher would see that `scheduled`
+//!   is cleared.
+//! - *Taking over* wakes one subscriber by its cell, which both come to by
+//!   read-modify-writes: see [`WakerCell`].
 
 use std::fmt;
 use std::future::Future;
@@ -35,7 +38,7 @@ use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 
 use super::sync::thread::{self, Thread};
-use super::sync::{AtomicBool, AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU64, Ordering, fence};
 use super::waker::WakerCell;
 
 /// How many tasks the notifier wakes before it lets others run.
@@ -110,23 +113,28 @@ impl Waiters {
     }
 
     /// Leaves `waker` to be woken by the next notification. The caller checks
-    /// afterwards whether what it waits for has happened meanwhile.
+    /// afterwards whether what it waits for has happened meanwhile; no stronger load
+    /// than usual is needed for that.
     pub(super) fn park(self: &Arc<Self>, slot: &Slot, waker: &Waker) {
         if !self.attached.load(Ordering::SeqCst) {
             self.start_thread();
         }
         let slot = slot.0 as usize;
         self.cells[slot].register(waker);
-        self.leaves[slot / FAN_OUT].fetch_or(bit(slot), Ordering::SeqCst);
+        // AcqRel, here and below: see "Park against the notifier".
+        self.leaves[slot / FAN_OUT].fetch_or(bit(slot), Ordering::AcqRel);
         let leaf = slot / FAN_OUT;
         set(&self.middles[leaf / FAN_OUT], bit(leaf));
         set(&self.top, bit(leaf / FAN_OUT));
+        // SeqCst: see "Park against publish".
+        fence(Ordering::SeqCst);
     }
 
     /// Takes the bit back, to be spared a wake-up for nothing.
     pub(super) fn unpark(&self, slot: &Slot) {
         let slot = slot.0 as usize;
-        self.leaves[slot / FAN_OUT].fetch_and(!bit(slot), Ordering::SeqCst);
+        // AcqRel: hands on what the notifier told whoever sets a bit next.
+        self.leaves[slot / FAN_OUT].fetch_and(!bit(slot), Ordering::AcqRel);
     }
 
     /// Wakes one subscriber.
@@ -136,7 +144,10 @@ impl Waiters {
 
     /// Has everybody woken who is parked. Costs one load when nobody is, and the
     /// same however many are.
+    ///
+    /// What they are woken for was done before, by a SeqCst operation.
     pub(super) fn notify(self: &Arc<Self>) {
+        // SeqCst: see "Park against publish", and `Notifier::drop`.
         if self.top.load(Ordering::SeqCst) != 0 && !self.scheduled.swap(true, Ordering::SeqCst) {
             self.schedule();
         }
@@ -163,8 +174,9 @@ impl Waiters {
     /// Wakes up to [`CHUNK`] tasks; returns whether that was all of them.
     fn notify_chunk(&self, round: &mut Round) -> bool {
         if round.is_over() {
-            self.scheduled.store(false, Ordering::SeqCst);
-            round.top = self.top.swap(0, Ordering::SeqCst);
+            // Release, all of them: see "Publish against the notifier".
+            self.scheduled.store(false, Ordering::Release);
+            round.top = self.top.swap(0, Ordering::AcqRel);
         }
         let mut woken = 0;
         loop {
@@ -177,10 +189,10 @@ impl Waiters {
                 }
             } else if round.middle != 0 {
                 round.leaf_number = round.middle_number * FAN_OUT + take_lowest(&mut round.middle);
-                round.leaf = self.leaves[round.leaf_number].swap(0, Ordering::SeqCst);
+                round.leaf = self.leaves[round.leaf_number].swap(0, Ordering::AcqRel);
             } else if round.top != 0 {
                 round.middle_number = take_lowest(&mut round.top);
-                round.middle = self.middles[round.middle_number].swap(0, Ordering::SeqCst);
+                round.middle = self.middles[round.middle_number].swap(0, Ordering::AcqRel);
             } else {
                 return true;
             }
@@ -244,8 +256,10 @@ fn bit(number: usize) -> u64 {
 
 /// Sets a bit, without taking the cache line where it is set.
 fn set(word: &AtomicU64, bit: u64) {
-    if word.load(Ordering::SeqCst) & bit == 0 {
-        word.fetch_or(bit, Ordering::SeqCst);
+    // Relaxed: the leaf was set with Acquire, so what is found set is still to be
+    // cleared.
+    if word.load(Ordering::Relaxed) & bit == 0 {
+        word.fetch_or(bit, Ordering::AcqRel);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::mem;
 use std::task::Waker;
 
-use super::sync::{AtomicUsize, Ordering, UnsafeCell};
+use super::sync::{AtomicUsize, Ordering, UnsafeCell, spin_loop};
 
 /// Nobody is at the cell.
 const IDLE: usize = 0;
@@ -48,6 +48,8 @@ impl WakerCell {
         if idle.is_err() {
             // What the other wakes for may be what this task waits for.
             waker.wake_by_ref();
+            // Until the other is done, the task will come back here.
+            spin_loop();
             return;
         }
         let stale = self.waker.with_mut(|own| {

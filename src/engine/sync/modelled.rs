@@ -6,10 +6,17 @@
 //! all threads agree on. So the atomics here remember that their thread has made a
 //! SeqCst store, and put a SeqCst fence before its next SeqCst load. If either of
 //! the two is weakened in the engine, the fence is gone, and the models say so.
+//!
+//! loom also overlooks schedules. To find out which are worth a try, it remembers one
+//! access to each word, the last; when two threads have loaded a word and one of them
+//! stores to it, the other's load is forgotten, and never tried after the store. So
+//! each word has a second one here, which all accesses change first: of changes, the
+//! last is enough to remember.
 
 use std::ops::{Deref, Range};
 use std::sync::{Mutex, PoisonError};
 
+pub(crate) use loom::hint::spin_loop;
 pub(crate) use loom::sync::Arc;
 pub(crate) use loom::sync::atomic::Ordering;
 pub(crate) use loom::thread;
@@ -54,30 +61,56 @@ pub(crate) fn fence(ordering: Ordering) {
     weak::fence(ordering);
 }
 
+/// The second word of each word.
+#[derive(Debug)]
+struct Accesses(weak::AtomicUsize);
+
+impl Accesses {
+    fn new() -> Self {
+        Accesses(weak::AtomicUsize::new(0))
+    }
+
+    fn add(&self) {
+        // Relaxed: tells nobody of anything.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 macro_rules! atomic {
     ($name:ident, $value:ty $(, $generic:ident)?) => {
         #[derive(Debug)]
-        pub(crate) struct $name$(<$generic>)?(weak::$name$(<$generic>)?);
+        pub(crate) struct $name$(<$generic>)? {
+            word: weak::$name$(<$generic>)?,
+            accesses: Accesses,
+        }
 
         #[allow(dead_code, reason = "each type offers the same")]
         impl$(<$generic>)? $name$(<$generic>)? {
             pub(crate) fn new(value: $value) -> Self {
-                $name(weak::$name::new(value))
+                $name {
+                    word: weak::$name::new(value),
+                    accesses: Accesses::new(),
+                }
+            }
+
+            fn word(&self) -> &weak::$name$(<$generic>)? {
+                self.accesses.add();
+                &self.word
             }
 
             pub(crate) fn load(&self, ordering: Ordering) -> $value {
                 before_load(ordering);
-                self.0.load(ordering)
+                self.word().load(ordering)
             }
 
             pub(crate) fn store(&self, value: $value, ordering: Ordering) {
-                self.0.store(value, ordering);
+                self.word().store(value, ordering);
                 after_store(ordering);
             }
 
             pub(crate) fn swap(&self, value: $value, ordering: Ordering) -> $value {
                 before_load(ordering);
-                let previous = self.0.swap(value, ordering);
+                let previous = self.word().swap(value, ordering);
                 after_store(ordering);
                 previous
             }
@@ -90,7 +123,7 @@ macro_rules! atomic {
                 failure: Ordering,
             ) -> Result<$value, $value> {
                 before_load(success);
-                let result = self.0.compare_exchange(current, new, success, failure);
+                let result = self.word().compare_exchange(current, new, success, failure);
                 if result.is_ok() {
                     after_store(success);
                 }
@@ -113,7 +146,7 @@ macro_rules! atomic {
                 fetch: Ordering,
                 update: impl FnMut($value) -> Option<$value>,
             ) -> Result<$value, $value> {
-                self.0.fetch_update(set, fetch, update)
+                self.word().fetch_update(set, fetch, update)
             }
         }
     };
@@ -125,7 +158,7 @@ macro_rules! arithmetic {
         impl $name {
             $(pub(crate) fn $method(&self, value: $value, ordering: Ordering) -> $value {
                 before_load(ordering);
-                let previous = self.0.$method(value, ordering);
+                let previous = self.word().$method(value, ordering);
                 after_store(ordering);
                 previous
             })*

@@ -6,6 +6,7 @@ use std::ops::{Deref, Range};
 use arc_swap::{ArcSwapOption, Guard};
 
 pub(crate) use crossbeam::utils::Backoff;
+pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence,

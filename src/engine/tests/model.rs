@@ -357,13 +357,20 @@ fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: rounds(300, 2) as u32,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn the_ring_behaves_like_a_queue(
         setup in setup(),
-        ops in prop::collection::vec(op(4096), 1..200),
+        ops in prop::collection::vec(op(4096), 1..rounds(200, 20)),
         aborted: bool,
         after in prop::collection::vec(op(4096), 0..20),
     ) {

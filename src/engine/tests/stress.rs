@@ -121,12 +121,12 @@ fn stress(builder: Builder, batches: u64) {
 
 #[test]
 fn nobody_is_lapped_in_a_large_ring() {
-    let batches = if cfg!(miri) { 20 } else { 20_000 };
+    let batches = rounds(20_000, 10) as u64;
     stress(small().max_bytes(64 << 20), batches);
 }
 
 #[test]
 fn lapped_subscribers_account_for_every_event() {
-    let batches = if cfg!(miri) { 20 } else { 20_000 };
+    let batches = rounds(20_000, 10) as u64;
     stress(small().max_bytes(500_000).max_events(50), batches);
 }

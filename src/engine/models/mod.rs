@@ -1,0 +1,160 @@
+//! The engine under a model checker: every schedule of a few threads, and every
+//! value that a load may see, on rings of a few bytes.
+//!
+//! `scripts/loom` runs them. A model fails by a panic: of its own checks, of the
+//! checker (a byte that is written while somebody may read it, an `Arc` that leaks),
+//! or because all its threads are asleep, which is what a lost wake-up looks like.
+//!
+//! What is modelled otherwise than it runs: see `sync/modelled.rs`. What is not
+//! modelled at all: the queue of free slots (crossbeam's), `Bytes`, and the clock.
+
+mod ring;
+mod subscriptions;
+mod waking;
+
+use std::collections::BTreeMap;
+
+use super::batch::Batch;
+use super::ring::{Read, Reader, Ring, Shape};
+use super::sync::Arc;
+use super::{Builder, Engine};
+use crate::clock::ManualClock;
+use crate::cursor::{Cursor, Epoch};
+use crate::event::Event;
+
+/// Runs `check` in every schedule with at most as many preemptions as
+/// `LOOM_MAX_PREEMPTIONS` says, 2 if it does not.
+fn model(check: impl Fn() + Send + Sync + 'static) {
+    explore(0, check);
+}
+
+/// The same with one preemption less, for models that would take hours.
+fn large_model(check: impl Fn() + Send + Sync + 'static) {
+    explore(1, check);
+}
+
+fn explore(less: usize, check: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.max_branches = 100_000;
+    model.preemption_bound = Some(model.preemption_bound.unwrap_or(2).saturating_sub(less));
+    model.check(check);
+}
+
+/// Two frames of [`event`] to a segment, three segments, and an index that is
+/// around after eight events.
+fn shape() -> Shape {
+    Shape {
+        segment_shift: 7,
+        slots: 3,
+        index_entries: 8,
+        max_events: 4,
+        in_flight: 3,
+        max_event_bytes: 33,
+        max_batch_bytes: 128,
+    }
+}
+
+fn epoch() -> Epoch {
+    Epoch::from_millis(1_700_000_000_000).expect("it fits in 48 bits")
+}
+
+/// One frame of [`event`] to a segment: every event enters one.
+fn shape_of_single_frames(slots: usize) -> Shape {
+    Shape {
+        segment_shift: 6,
+        slots,
+        ..shape()
+    }
+}
+
+fn ring() -> Arc<Ring> {
+    ring_of(shape())
+}
+
+fn ring_of(shape: Shape) -> Arc<Ring> {
+    Arc::new(Ring::new(shape, epoch(), 0))
+}
+
+fn engine(shape: Shape) -> Engine {
+    Builder::default()
+        .epoch(epoch())
+        .max_subscribers(2)
+        .clock(ManualClock::new())
+        .with_shape(shape)
+        .expect("two subscribers are few enough")
+}
+
+/// An event of 20 bytes, 51 with its frame, that can be told from others by `tag`.
+fn event(tag: u8) -> Vec<u8> {
+    let mut event = b"\x0a\x12\x0a\x01u\x1a\x01k\x22\x0a".to_vec();
+    event.resize(19, b'.');
+    event.push(tag);
+    event
+}
+
+fn publish(ring: &Ring, tags: &[u8]) -> u64 {
+    let encoded: Vec<_> = tags.iter().map(|tag| event(*tag)).collect();
+    let events: Vec<_> = (encoded.iter())
+        .map(|event| Event::parse(event).expect("it is valid"))
+        .collect();
+    ring.publish(&events, 0).expect("the ring is open")
+}
+
+/// Published one after another, before the threads begin.
+fn filled(ring: &Arc<Ring>, events: u8) {
+    for tag in 1..=events {
+        assert_eq!(publish(ring, &[tag]), u64::from(tag));
+    }
+}
+
+/// What a reader was given: the tag at each sequence, in order and without holes.
+#[derive(Debug, Default)]
+struct Record {
+    tags: BTreeMap<u64, u8>,
+    missed: u64,
+}
+
+impl Record {
+    fn note(&mut self, batch: &Batch) {
+        let mut seq = batch.first().seq().number();
+        for event in batch.events() {
+            let (event, cursor) = event.split_at(event.len() - Cursor::TEXT_BYTES);
+            let cursor = Cursor::parse(cursor).expect("every event ends with its cursor");
+            assert_eq!(cursor.seq().number(), seq);
+            // Before the cursor's text stand its tag and length.
+            assert!(self.tags.insert(seq, event[event.len() - 3]).is_none());
+            seq += 1;
+        }
+        assert_eq!(batch.last().seq().number() + 1, seq);
+    }
+}
+
+/// One look of a reader at the ring. Returns the batch, so that it may be kept.
+fn look(ring: &Ring, reader: &mut Reader, record: &mut Record) -> Option<Batch> {
+    let head = ring.head();
+    if head == reader.seq {
+        return None;
+    }
+    let at = reader.seq;
+    match ring.read(reader, head, usize::MAX) {
+        Read::Lagged(missed) => {
+            assert_eq!(reader.seq, at + missed);
+            record.missed += missed;
+            None
+        }
+        Read::Span(span) => {
+            assert_eq!(span.first, at + 1);
+            reader.advance(&span);
+            let batch = Batch::new(span, epoch());
+            record.note(&batch);
+            Some(batch)
+        }
+    }
+}
+
+/// Reads all that there is.
+fn drain(ring: &Ring, reader: &mut Reader, record: &mut Record) {
+    while reader.seq != ring.head() {
+        look(ring, reader, record);
+    }
+}

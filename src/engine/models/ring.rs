@@ -1,0 +1,214 @@
+//! Publishing against publishing, reading and forgetting.
+
+use super::*;
+use crate::engine::sync::thread;
+
+#[test]
+fn publish_against_read_across_a_segments_end() {
+    model(|| {
+        let ring = ring();
+        filled(&ring, 1);
+        let publisher = thread::spawn({
+            let ring = Arc::clone(&ring);
+            // The second goes to the next segment.
+            move || {
+                publish(&ring, &[2]);
+                publish(&ring, &[3]);
+            }
+        });
+        let (mut reader, mut record) = (Reader::after(0), Record::default());
+        for _ in 0..2 {
+            look(&ring, &mut reader, &mut record);
+        }
+        publisher.join().unwrap();
+        drain(&ring, &mut reader, &mut record);
+        assert_eq!(record.tags, BTreeMap::from([(1, 1), (2, 2), (3, 3)]));
+    });
+}
+
+#[test]
+fn a_batch_across_segments_becomes_visible_as_a_whole() {
+    model(|| {
+        let ring = ring();
+        filled(&ring, 1);
+        let publisher = thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || publish(&ring, &[2, 3])
+        });
+        let head = ring.head();
+        assert!(head == 1 || head == 3, "{head}");
+        assert_eq!(publisher.join().unwrap(), 2);
+        assert_eq!(ring.head(), 3);
+    });
+}
+
+#[test]
+fn two_producers_and_one_preempted_between_claim_and_commit() {
+    model(|| {
+        let ring = ring();
+        let producers = [b'a', b'b'].map(|tag| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || (publish(&ring, &[tag]), tag))
+        });
+        let answers = producers.map(|producer| producer.join().unwrap());
+        let (mut reader, mut record) = (Reader::after(0), Record::default());
+        drain(&ring, &mut reader, &mut record);
+        assert_eq!(record.tags, BTreeMap::from(answers), "none is left behind");
+    });
+}
+
+/// The head tells of events that are not the last one's publisher's, too.
+#[test]
+fn a_reader_of_two_producers() {
+    model(|| {
+        let ring = ring();
+        let producers = [b'a', b'b'].map(|tag| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || (publish(&ring, &[tag]), tag))
+        });
+        let (mut reader, mut record) = (Reader::after(0), Record::default());
+        look(&ring, &mut reader, &mut record);
+        let answers = producers.map(|producer| producer.join().unwrap());
+        drain(&ring, &mut reader, &mut record);
+        assert_eq!(record.tags, BTreeMap::from(answers));
+    });
+}
+
+#[test]
+fn two_producers_that_enter_the_same_segment() {
+    model(|| {
+        let ring = ring();
+        filled(&ring, 2);
+        let producers = [b'a', b'b'].map(|tag| {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || (publish(&ring, &[tag]), tag))
+        });
+        let (mut reader, mut record) = (Reader::after(2), Record::default());
+        look(&ring, &mut reader, &mut record);
+        let answers = producers.map(|producer| producer.join().unwrap());
+        drain(&ring, &mut reader, &mut record);
+        assert_eq!(record.tags, BTreeMap::from(answers));
+    });
+}
+
+#[test]
+fn eviction_against_a_reader_that_takes_a_lease() {
+    model(|| {
+        let ring = ring();
+        // Segments 0 and 1 are full, 2 is installed: the next event installs 3 in
+        // the slot of 0.
+        filled(&ring, 4);
+        let publisher = thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || publish(&ring, &[5])
+        });
+        let (mut reader, mut record) = (Reader::after(0), Record::default());
+        for _ in 0..2 {
+            look(&ring, &mut reader, &mut record);
+        }
+        publisher.join().unwrap();
+        drain(&ring, &mut reader, &mut record);
+        assert_eq!(record.tags.len() as u64 + record.missed, 5);
+        for (seq, tag) in record.tags {
+            assert_eq!(seq, u64::from(tag));
+        }
+    });
+}
+
+#[test]
+fn a_segment_is_used_again_while_its_batch_is_in_flight() {
+    model(|| {
+        let ring = ring_of(shape_of_single_frames(3));
+        filled(&ring, 1);
+        let reader = thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || {
+                let (mut reader, mut record) = (Reader::after(0), Record::default());
+                let batch = look(&ring, &mut reader, &mut record);
+                drop(reader);
+                // Long after, it is what it was.
+                thread::yield_now();
+                if let Some(batch) = batch {
+                    let mut again = Record::default();
+                    again.note(&batch);
+                    assert_eq!(again.tags, record.tags);
+                }
+            }
+        });
+        // The third takes segment 0 out of the ring. Where nobody holds it, it comes
+        // back as segment 4, to which the fifth is written.
+        for tag in 2..=5 {
+            publish(&ring, &[tag]);
+        }
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_spare_segment_goes_from_one_publisher_to_another() {
+    model(|| {
+        let shape = shape_of_single_frames(4);
+        let ring = ring_of(shape);
+        filled(&ring, 3);
+        // One gives segment 0 back, the other takes it for its own, or a fresh one.
+        let other = thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || publish(&ring, &[0])
+        });
+        publish(&ring, &[0]);
+        other.join().unwrap();
+        // To whichever it was, something is written.
+        publish(&ring, &[0]);
+        assert_eq!(ring.head(), 6);
+        let segments = (shape.slots + crate::engine::segment::SPARES) as u64;
+        assert!(ring.pool().live_bytes() <= segments * shape.segment_bytes());
+    });
+}
+
+#[test]
+fn an_index_entry_is_overwritten_while_a_reader_looks_at_it() {
+    model(|| {
+        let ring = ring();
+        filled(&ring, 6);
+        let publisher = thread::spawn({
+            let ring = Arc::clone(&ring);
+            // The entries of these two were those of events 2 and 3.
+            move || {
+                publish(&ring, &[7, 8]);
+                publish(&ring, &[9, 10]);
+                publish(&ring, &[11]);
+            }
+        });
+        let (mut reader, mut record) = (Reader::after(2), Record::default());
+        look(&ring, &mut reader, &mut record);
+        publisher.join().unwrap();
+        drain(&ring, &mut reader, &mut record);
+        assert_eq!(record.tags.len() as u64 + record.missed, 9);
+        for (seq, tag) in record.tags {
+            assert_eq!(seq, u64::from(tag));
+        }
+    });
+}
+
+#[test]
+fn a_close_against_a_publish() {
+    model(|| {
+        let ring = ring();
+        let publisher = thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || {
+                let encoded = event(1);
+                let event = Event::parse(&encoded).expect("it is valid");
+                ring.publish(&[event], 0).is_ok()
+            }
+        });
+        ring.close();
+        let ended_empty = ring.ends_at(0);
+        let accepted = publisher.join().unwrap();
+        assert!(
+            !(ended_empty && accepted),
+            "what was accepted comes before the end"
+        );
+        assert!(ring.ends_at(u64::from(accepted)));
+    });
+}

@@ -1,0 +1,175 @@
+//! No wake-up is lost: a model in which one is ends with everybody asleep.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc as Shared;
+use std::task::{Context, Waker};
+
+use loom::future::block_on;
+
+use super::*;
+use crate::engine::RecvError;
+use crate::engine::sync::{AtomicU64, Ordering, thread};
+use crate::engine::wake::{Notifier, Waiters};
+
+fn accept(engine: &Engine, tag: u8) {
+    let encoded = event(tag);
+    let event = Event::parse(&encoded).expect("it is valid");
+    engine.publisher().publish(event).expect("it is open");
+}
+
+#[test]
+fn park_against_publish_against_notify() {
+    model(|| {
+        let engine = engine(shape());
+        let notifier = engine.notifier();
+        let notifier = thread::spawn(move || block_on(notifier));
+        let mut subscriber = engine.subscribe("g", "").expect("there is room");
+        let publisher = thread::spawn(move || accept(&engine, 1));
+        let batch = block_on(subscriber.recv()).expect("it is open");
+        assert_eq!(batch.len(), 1);
+        publisher.join().unwrap();
+        drop((batch, subscriber));
+        notifier.join().unwrap();
+    });
+}
+
+#[test]
+fn park_again_against_two_publishes() {
+    large_model(|| {
+        let engine = engine(shape());
+        let notifier = engine.notifier();
+        let notifier = thread::spawn(move || block_on(notifier));
+        let mut subscriber = engine.subscribe("g", "").expect("there is room");
+        let publisher = thread::spawn(move || {
+            accept(&engine, 1);
+            accept(&engine, 2);
+        });
+        let mut received = 0;
+        while received < 2 {
+            received += block_on(subscriber.recv()).expect("it is open").len();
+        }
+        publisher.join().unwrap();
+        drop(subscriber);
+        notifier.join().unwrap();
+    });
+}
+
+#[test]
+fn the_engines_own_thread() {
+    model(|| {
+        let engine = engine(shape());
+        let mut subscriber = engine.subscribe("g", "").expect("there is room");
+        // Parks, so that the thread is there before anybody else looks for it.
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(subscriber.poll_recv(&mut context).is_pending());
+        let publisher = thread::spawn(move || accept(&engine, 1));
+        assert_eq!(block_on(subscriber.recv()).expect("it is open").len(), 1);
+        publisher.join().unwrap();
+    });
+}
+
+#[test]
+fn close_against_park() {
+    model(|| {
+        let engine = engine(shape());
+        let notifier = engine.notifier();
+        let notifier = thread::spawn(move || block_on(notifier));
+        let mut subscriber = engine.subscribe("g", "").expect("there is room");
+        let closer = thread::spawn(move || engine.close());
+        assert_eq!(
+            block_on(subscriber.recv()).map(drop),
+            Err(RecvError::Closed)
+        );
+        closer.join().unwrap();
+        drop(subscriber);
+        notifier.join().unwrap();
+    });
+}
+
+#[test]
+fn abort_against_park() {
+    model(|| {
+        let engine = engine(shape());
+        let notifier = engine.notifier();
+        let notifier = thread::spawn(move || block_on(notifier));
+        let mut subscriber = engine.subscribe("g", "").expect("there is room");
+        let closer = thread::spawn(move || engine.abort());
+        assert_eq!(
+            block_on(subscriber.recv()).map(drop),
+            Err(RecvError::Closed)
+        );
+        closer.join().unwrap();
+        drop(subscriber);
+        notifier.join().unwrap();
+    });
+}
+
+#[test]
+fn takeover_against_park() {
+    model(|| {
+        let engine = engine(shape());
+        let notifier = engine.notifier();
+        let notifier = thread::spawn(move || block_on(notifier));
+        let mut older = engine.subscribe("g", "").expect("there is room");
+        let newer = thread::spawn(move || drop(engine.subscribe("g", "")));
+        assert_eq!(block_on(older.recv()).map(drop), Err(RecvError::TakenOver));
+        newer.join().unwrap();
+        drop(older);
+        notifier.join().unwrap();
+    });
+}
+
+/// Parks until `head` has moved, as a subscriber does.
+fn wait(waiters: &Shared<Waiters>, head: &AtomicU64, seen: u64) {
+    let slot = waiters.acquire().expect("there is one for each");
+    block_on(std::future::poll_fn(|cx| {
+        if head.load(Ordering::Acquire) != seen {
+            return std::task::Poll::Ready(());
+        }
+        waiters.park(&slot, cx.waker());
+        if head.load(Ordering::Acquire) == seen {
+            return std::task::Poll::Pending;
+        }
+        waiters.unpark(&slot);
+        std::task::Poll::Ready(())
+    }));
+    waiters.release(&slot);
+}
+
+/// The tree alone: two park under one leaf, while what they wait for happens and the
+/// notifier clears the tree, for one of them or for both.
+#[test]
+fn two_park_under_one_leaf_while_the_notifier_clears_it() {
+    model(|| {
+        let waiters = Waiters::new(2);
+        let head = Arc::new(AtomicU64::new(0));
+        let mut notifier = Notifier::attach(&waiters);
+        let parkers = [(), ()].map(|()| {
+            let (waiters, head) = (Shared::clone(&waiters), Arc::clone(&head));
+            thread::spawn(move || wait(&waiters, &head, 0))
+        });
+        head.fetch_add(1, Ordering::SeqCst);
+        waiters.notify();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut notifier).poll(&mut context).is_pending());
+        for parker in parkers {
+            parker.join().unwrap();
+        }
+        waiters.stop();
+    });
+}
+
+#[test]
+fn a_notifier_that_is_dropped_leaves_nobody_asleep() {
+    model(|| {
+        let engine = engine(shape());
+        let notifier = engine.notifier();
+        let mut subscriber = engine.subscribe("g", "").expect("there is room");
+        let publisher = thread::spawn(move || accept(&engine, 1));
+        let dropper = thread::spawn(move || drop(notifier));
+        dropper.join().unwrap();
+        assert_eq!(block_on(subscriber.recv()).expect("it is open").len(), 1);
+        publisher.join().unwrap();
+    });
+}
