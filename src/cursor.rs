@@ -51,31 +51,36 @@ impl Seq {
         self.0
     }
 
-    /// The thirteen digits of the text form.
-    pub(crate) fn to_digits(self) -> [u8; SEQ_CHARS] {
-        let mut digits = [0; SEQ_CHARS];
+    /// How many digits the text form has.
+    pub(crate) const DIGITS: usize = SEQ_CHARS;
+
+    /// Writes its [`DIGITS`](Self::DIGITS) digits to where those of zero stand.
+    pub(crate) fn write_over_zero(self, digits: &mut [u8]) {
         let (high, low) = digits.split_at_mut(SEQ_CHARS - 8);
-        high.copy_from_slice(&eight_digits(self.0 >> 40)[3..]);
         low.copy_from_slice(&eight_digits(self.0));
-        digits
+        // An engine comes here after 2⁴⁰ events.
+        if self.0 >> 40 != 0 {
+            high.copy_from_slice(&eight_digits(self.0 >> 40)[8 - (SEQ_CHARS - 8)..]);
+        }
     }
 }
 
-/// The eight digits of a number's low 40 bits, without a look into a table: all
-/// eight at once, a byte each.
+/// The two digits of each number of ten bits.
+const PAIRS: [[u8; 2]; 1024] = {
+    let mut pairs = [[0; 2]; 1024];
+    let mut i = 0;
+    while i < pairs.len() {
+        pairs[i] = [DIGITS[i >> 5], DIGITS[i & 31]];
+        i += 1;
+    }
+    pairs
+};
+
+/// The eight digits of a number's low 40 bits.
 fn eight_digits(number: u64) -> [u8; 8] {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    // 40 bits, then twice 20, four times 10, eight times 5.
-    let mut values = number & 0xFF_FFFF_FFFF;
-    values = (values & 0xFF_FFF0_0000) << 12 | values & 0x000F_FFFF;
-    values = (values & 0x000F_FC00_000F_FC00) << 6 | values & 0x0000_03FF_0000_03FF;
-    values = (values & 0x03E0_03E0_03E0_03E0) << 3 | values & 0x001F_001F_001F_001F;
-    // The highest bit of a byte is set where its value, below 32, is at least this.
-    let at_least = |value: u64| (values + EACH * (128 - value)) >> 7 & EACH;
-    // From 10 on come the letters; I, L, O and U are left out.
-    let letter = at_least(10) * u64::from(b'A' - b'9' - 1);
-    let left_out = at_least(18) + at_least(20) + at_least(22) + at_least(27);
-    (values + EACH * u64::from(b'0') + letter + left_out).to_be_bytes()
+    let pair = |shift: u32| PAIRS[(number >> shift & 1023) as usize];
+    let [[a, b], [c, d], [e, f], [g, h]] = [pair(30), pair(20), pair(10), pair(0)];
+    [a, b, c, d, e, f, g, h]
 }
 
 impl fmt::Display for Seq {
@@ -161,10 +166,10 @@ impl Cursor {
     /// The text form, without allocating.
     #[must_use]
     pub fn to_text(self) -> CursorText {
-        let mut text = [b'-'; Self::TEXT_BYTES];
+        let mut text = *b"0000000000-0000000000000";
         text[..2].copy_from_slice(&eight_digits(self.epoch.0 >> 40)[6..]);
         text[2..EPOCH_CHARS].copy_from_slice(&eight_digits(self.epoch.0));
-        text[EPOCH_CHARS + 1..].copy_from_slice(&self.seq.to_digits());
+        self.seq.write_over_zero(&mut text[EPOCH_CHARS + 1..]);
         CursorText(text)
     }
 

@@ -12,7 +12,7 @@ use super::sync::{Arc, AtomicBool};
 use super::time::{Time, millis};
 use super::wake::{MAX_SLOTS, Waiters};
 use super::{Engine, Shared};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::cursor::Epoch;
 
 /// A segment's size where nothing asks for another: small enough that a reader
@@ -51,7 +51,7 @@ impl Default for Builder {
             window: Duration::from_secs(5 * 60),
             max_subscribers: 10_000,
             epoch: None,
-            time: Time::new(Box::new(SystemClock::default())),
+            time: Time::system(),
             origin: 0,
         }
     }
@@ -111,10 +111,10 @@ impl Builder {
         self
     }
 
-    /// Where the ages of events come from. Default: [`SystemClock`].
+    /// Where the ages of events come from. Default: [`SystemClock`](crate::clock::SystemClock).
     #[must_use]
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.time = Time::new(Box::new(clock));
+        self.time = Time::given(Box::new(clock));
         self
     }
 

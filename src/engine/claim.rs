@@ -6,16 +6,17 @@
 //! compare-exchange of the whole word, so sequences and bytes are handed out
 //! together, and nothing can be claimed once the closed bit is set.
 //!
-//! The low bits are enough, because everybody who reads the word also reads the
-//! ring's head, and claims run ahead of the head by less than 2²³ events and 2⁴⁰
-//! bytes ([`MAX_IN_FLIGHT_EVENTS`], [`MAX_IN_FLIGHT_BYTES`]). A stale value could be
+//! The low bits are enough, because everybody who reads the word then reads a head
+//! that its writer knew, or a later one, and claims run ahead of that by less than 2²³
+//! events and 2⁴⁰ bytes ([`MAX_IN_FLIGHT_EVENTS`], [`MAX_IN_FLIGHT_BYTES`]). A stale value could be
 //! taken for a new one only after an exact multiple of both were published while one
 //! publisher stood between its load and its exchange: a tebibyte, to the byte.
 
 use super::sync::{AtomicU64, Ordering};
 
 const POSITION_BITS: u32 = 40;
-const SEQ_BITS: u32 = 23;
+/// In models, as few as their rings can do with.
+const SEQ_BITS: u32 = if cfg!(galaxy_loom) { 3 } else { 23 };
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 const SEQ_MASK: u64 = (1 << SEQ_BITS) - 1;
 const CLOSED: u64 = 1 << 63;
@@ -62,16 +63,18 @@ impl ClaimWord {
     }
 
     pub(super) fn load(&self) -> Claimed {
-        // Acquire: whoever sees the closed bit sees what the closer did before.
+        // Acquire: what its publisher knew of the head, whoever loads that afterwards
+        // knows too. Without, the low bits could be counted from a head that is older
+        // than they can tell.
         Claimed(self.0.load(Ordering::Acquire))
     }
 
     /// Moves the claim from `current` to `seq` and `end`, if nobody was faster.
     pub(super) fn advance(&self, current: Claimed, seq: u64, end: u64) -> Result<(), Claimed> {
-        // Release: pairs with the Acquire in `load`. The publisher that enters a
-        // segment has seen (Acquire) the head beyond what that segment replaces;
-        // a publisher that claims after it in the same segment may have to install
-        // the segment in its stead, and must have seen as much.
+        // AcqRel, each pairing with the last: the publisher that enters a segment has
+        // seen (Acquire) the head beyond what that segment replaces; a publisher that
+        // claims after it in the same segment may have to install the segment in its
+        // stead, and must have seen as much. Acquire on failure: as in `load`.
         self.0
             .compare_exchange_weak(
                 current.0,

@@ -53,9 +53,9 @@ impl CursorFields {
 
     /// The field of event `seq`.
     pub(super) fn of(&self, seq: u64) -> [u8; CURSOR_FIELD_BYTES] {
-        let digits = Seq::new(seq).to_digits();
         let mut field = self.template;
-        field[CURSOR_FIELD_BYTES - digits.len()..].copy_from_slice(&digits);
+        let (_, digits) = field.split_at_mut(CURSOR_FIELD_BYTES - Seq::DIGITS);
+        Seq::new(seq).write_over_zero(digits);
         field
     }
 }

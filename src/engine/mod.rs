@@ -130,10 +130,10 @@ impl Engine {
     /// Takes no more events and delivers no more: every subscriber's next receive
     /// is [`RecvError::Closed`].
     pub fn abort(&self) {
-        self.shared.ring.close();
-        // SeqCst: we look at the parked bits after this, see `Waiters`.
-        self.shared.aborted.store(true, Ordering::SeqCst);
-        self.shared.waiters.notify();
+        // Release: before the close, so that a subscriber that is woken for that one,
+        // or does not park because of it, comes to see this.
+        self.shared.aborted.store(true, Ordering::Release);
+        self.close();
     }
 
     /// Whether the engine takes no more events.

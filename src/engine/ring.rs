@@ -14,6 +14,7 @@
 //! | `claim` | publishers (compare-exchange), the closer | publishers, subscribers about to park |
 //! | `index` entries | the publisher that claimed the sequence | publishers that advance the head, subscribers |
 //! | `head` | publishers (compare-exchange) | everybody |
+//! | `known` | publishers that enter a segment (max) | publishers |
 //! | `slots` | publishers that install a segment (exchange) | everybody |
 //! | the floor, in `slots` | publishers that install a segment (max) | subscribers |
 
@@ -26,7 +27,7 @@ use super::index::Index;
 use super::publisher::PublishError;
 use super::segment::{Pool, Seal, Segment};
 use super::slots::Slots;
-use super::sync::{Arc, AtomicU64, Backoff, Ordering, fence};
+use super::sync::{Arc, AtomicU64, Backoff, Ordering, fence, spin_loop};
 use crate::cursor::Epoch;
 use crate::event::Event;
 
@@ -60,12 +61,46 @@ pub(super) struct Ring {
     claim: CachePadded<ClaimWord>,
     /// The last event that may be read: it and all before it are committed.
     head: CachePadded<AtomicU64>,
+    /// A head of the past, for publishers to count from.
+    known: CachePadded<Known>,
     index: Index,
     slots: Slots,
     cursor_fields: CursorFields,
     shape: Shape,
     epoch: Epoch,
 }
+
+/// Some head of the past, and where its frame ended: each is no more than that, they
+/// may be of different heads. Publishers count from here what the claim word leaves
+/// out, and leave the head itself, which moves all the time, to those that move it.
+/// Brought up to date once a segment.
+#[derive(Debug)]
+struct Known {
+    seq: AtomicU64,
+    end: AtomicU64,
+}
+
+impl Known {
+    // Relaxed, all of it: who loads this has loaded (Acquire) the claim word before, and
+    // so finds what the word's writer found, or newer.
+
+    fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    fn raise(&self, seq: u64, end: u64) {
+        self.seq.fetch_max(seq, Ordering::Relaxed);
+        self.end.fetch_max(end, Ordering::Relaxed);
+    }
+}
+
+/// How long a publisher stands back whose claim another one has overtaken: some
+/// microseconds, in which the other one publishes some dozens of events.
+const CONTENDED_SPINS: u32 = if cfg!(any(galaxy_loom, miri)) { 1 } else { 128 };
 
 /// Sequences and space that belong to one publisher alone.
 #[derive(Debug)]
@@ -127,6 +162,10 @@ impl Ring {
         let ring = Ring {
             claim: CachePadded::new(ClaimWord::new(origin)),
             head: CachePadded::new(AtomicU64::new(origin)),
+            known: CachePadded::new(Known {
+                seq: AtomicU64::new(origin),
+                end: AtomicU64::new(0),
+            }),
             index: Index::new(shape.index_entries, origin),
             slots: Slots::new(
                 shape.slots,
@@ -275,31 +314,26 @@ impl Ring {
             if claimed.is_closed() {
                 return Err(PublishError::Closed);
             }
-            // Loaded after the claim word: if the exchange below succeeds, the
-            // word has not changed since, so this head is not beyond it.
-            let head = self.head();
-            let ahead = claimed.events_beyond(head);
+            let known = self.known.seq();
+            let ahead = claimed.events_beyond(known);
             if ahead > MAX_IN_FLIGHT_EVENTS {
                 // The head has passed this value of the word.
                 claimed = self.claim.load();
                 continue;
             }
-            let last = head
+            let last = known
                 .checked_add(ahead)
                 .and_then(|claimed| claimed.checked_add(count))
                 .ok_or(PublishError::Exhausted)?;
-            // If the head has moved meanwhile, this may be the entry of another
-            // lap, and nonsense; then the exchange fails.
-            let head_end = self.index.end(head);
-            let from = claimed.end(head_end);
+            // If the word is older than what is known, this is nonsense, and the
+            // exchange fails.
+            let from = claimed.end(self.known.end());
             let end = self.end_of(events, total, from);
             // A claim that stays in its segment needs no look at the slots: who
             // entered the segment has taken it.
-            let segment = |end: u64| end.saturating_sub(1) >> self.shape.segment_shift;
-            let fits = ahead + count <= self.shape.in_flight
-                && (segment(end) == segment(from)
-                    || segment(end).wrapping_sub(segment(head_end)) <= self.shape.slots as u64 - 2);
-            if !fits {
+            let at_hand = ahead + count <= self.shape.in_flight
+                && self.segment_before(end) == self.segment_before(from);
+            if !at_hand && !self.keeps_distance(last, end) {
                 // Some publisher is a whole ring behind, between its claim and its
                 // commit. Overwriting what it has yet to publish would lose it.
                 backoff.snooze();
@@ -313,9 +347,33 @@ impl Ring {
                         from,
                     });
                 }
-                Err(newer) => claimed = newer,
+                Err(_) => {
+                    // Another publisher is at it, too. To take turns event by event
+                    // would have them wait for each other's cache lines all the time;
+                    // so let it go on for some events.
+                    (0..CONTENDED_SPINS).for_each(|_| spin_loop());
+                    claimed = self.claim.load();
+                }
             }
         }
+    }
+
+    /// Whether a claim up to `last`, which ends at `end`, leaves alone what is not yet
+    /// published, and what a publisher may still be writing to.
+    fn keeps_distance(&self, last: u64, end: u64) -> bool {
+        let head = self.head();
+        let head_end = self.index.end(head);
+        if !self.still_indexed(head) {
+            return false;
+        }
+        self.known.raise(head, head_end);
+        let segments = (self.segment_before(end)).wrapping_sub(self.segment_before(head_end));
+        last.wrapping_sub(head) <= self.shape.in_flight && segments <= self.shape.slots as u64 - 2
+    }
+
+    /// The segment of the byte before a position.
+    fn segment_before(&self, position: u64) -> u64 {
+        position.saturating_sub(1) >> self.shape.segment_shift
     }
 
     /// Where a run of frames ends that starts after `from`.

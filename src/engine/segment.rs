@@ -29,6 +29,7 @@ pub(super) struct Seal {
 pub(super) struct Segment {
     /// Its place in the endless row of segments that the ring slides over.
     number: u64,
+    number_watch: Watch,
     memory: Memory,
     /// The seal, written by the one publisher that enters the next segment,
     /// before it commits. Whoever has seen (Acquire) a head beyond this segment
@@ -42,6 +43,7 @@ pub(super) struct Segment {
 
 impl Segment {
     pub(super) fn number(&self) -> u64 {
+        self.number_watch.read(0..1);
         self.number
     }
 
@@ -179,6 +181,7 @@ impl Pool {
             };
             // It was given back by its only holder, so this does not fail.
             if let Some(segment) = Arc::get_mut(&mut spare) {
+                segment.number_watch.write(0..1);
                 segment.number = number;
                 return Some(spare);
             }
@@ -191,6 +194,7 @@ impl Pool {
             .ok()?;
         Some(Arc::new(Segment {
             number,
+            number_watch: Watch::over(1),
             memory: Memory::new(self.layout),
             seal_last: AtomicU64::new(0),
             seal_end: AtomicU64::new(0),

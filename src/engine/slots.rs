@@ -15,6 +15,8 @@ use super::sync::{Arc, ArcCell, AtomicPtr, AtomicU64, Backoff, Ordering};
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Box<[Slot]>,
+    /// 2⁶⁴ divided by the number of slots, rounded up: see [`remainder`].
+    reciprocal: u64,
     /// The first event whose segment has not left the ring.
     floor: CachePadded<AtomicU64>,
     pool: Pool,
@@ -43,6 +45,7 @@ impl Slots {
         };
         Slots {
             slots: (0..slots).map(|_| slot()).collect(),
+            reciprocal: reciprocal(slots as u64),
             floor: CachePadded::new(AtomicU64::new(first)),
             pool: Pool::new(slots, segment_bytes),
         }
@@ -54,9 +57,9 @@ impl Slots {
 
     /// The first event whose segment has not left the ring.
     pub(super) fn floor(&self) -> u64 {
-        // Acquire: pairs with the Release in `install`; a reader that finds a
-        // segment replaced sees a floor beyond it.
-        self.floor.load(Ordering::Acquire)
+        // Relaxed: a reader that finds a segment replaced sees a floor beyond it,
+        // since that was raised before the exchange that the reader has seen.
+        self.floor.load(Ordering::Relaxed)
     }
 
     /// Segment `number`, installed if nobody has done that yet.
@@ -103,10 +106,10 @@ impl Slots {
                 continue;
             };
             if let Some(old) = current.as_ref() {
-                // Before the exchange: who finds the segment gone finds the floor
-                // raised. Release: pairs with the Acquire in `floor`.
+                // Before the exchange, which publishes it (Relaxed, therefore): who
+                // finds the segment gone finds the floor raised.
                 let floor = old.sealed().last.saturating_add(1);
-                self.floor.fetch_max(floor, Ordering::Release);
+                self.floor.fetch_max(floor, Ordering::Relaxed);
             }
             let pointer = Arc::as_ptr(&segment);
             match slot.segment.exchange(current, Arc::clone(&segment)) {
@@ -141,8 +144,24 @@ impl Slots {
     }
 
     fn slot(&self, number: u64) -> &Slot {
-        &self.slots[(number % self.slots.len() as u64) as usize]
+        &self.slots[remainder(number, self.slots.len() as u64, self.reciprocal) as usize]
     }
+}
+
+/// 2⁶⁴ divided by `divisor`, which is above 1, rounded up.
+fn reciprocal(divisor: u64) -> u64 {
+    u64::MAX / divisor + 1
+}
+
+/// `number % divisor`, by two multiplications where a division would take a good part
+/// of a publish. (Lemire, Kaser, Kurz, "Faster remainder by direct computation", 2019:
+/// exact where both have 32 bits. Larger numbers, after 2³² segments, are divided.)
+fn remainder(number: u64, divisor: u64, reciprocal: u64) -> u64 {
+    if number | divisor > u64::from(u32::MAX) {
+        return number % divisor;
+    }
+    let fraction = u128::from(reciprocal.wrapping_mul(number));
+    ((fraction * u128::from(divisor)) >> 64) as u64
 }
 
 impl Slot {
@@ -153,5 +172,39 @@ impl Slot {
         self.pointer.store(pointer.cast_mut(), Ordering::Relaxed);
         // Release: pairs with the Acquire in `claimed`.
         self.number.store(number, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(galaxy_loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_remainder_is_that_of_a_division(number: u64, shift in 0..64u32, divisor in 2..u64::MAX, less in 0..62u32) {
+            let (number, divisor) = (number >> shift, (divisor >> less).max(2));
+            prop_assert_eq!(remainder(number, divisor, reciprocal(divisor)), number % divisor);
+        }
+    }
+
+    #[test]
+    fn the_remainder_is_exact_at_the_edges() {
+        let largest = u64::from(u32::MAX);
+        for divisor in [2, 3, 4, 1023, 1024, largest - 1, largest] {
+            for number in [
+                0,
+                1,
+                divisor - 1,
+                divisor,
+                divisor + 1,
+                largest,
+                largest + 1,
+            ] {
+                let found = remainder(number, divisor, reciprocal(divisor));
+                assert_eq!(found, number % divisor, "{number} % {divisor}");
+            }
+        }
     }
 }

@@ -132,8 +132,8 @@ impl Subscriber {
         let shared = &*self.shared;
         let turn = self.subscription.begin_turn();
         let turn = turn.ok_or(TryRecvError::TakenOver)?;
-        // Relaxed: a hint to stop early; `abort` wakes whoever parks meanwhile.
-        if shared.aborted.load(Ordering::Relaxed) {
+        // Acquire: pairs with the Release in `Engine::abort`.
+        if shared.aborted.load(Ordering::Acquire) {
             return Err(TryRecvError::Closed);
         }
         let head = shared.ring.head();
@@ -179,7 +179,6 @@ impl Subscriber {
             let seq = self.reader.seq;
             let something = shared.ring.head() != seq
                 || self.subscription.is_taken()
-                || shared.aborted.load(Ordering::Acquire)
                 || shared.ring.ends_at(seq);
             if !something {
                 return Poll::Pending;

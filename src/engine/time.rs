@@ -4,25 +4,43 @@ use std::fmt;
 use std::time::Duration;
 
 use super::sync::{AtomicU64, Ordering};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 
-/// The clock that the engine was given, held to go forward only.
+/// The engine's clock, held to go forward only.
 pub(super) struct Time {
-    clock: Box<dyn Clock>,
+    source: Source,
     /// The latest time that the clock has shown.
     latest_ms: AtomicU64,
 }
 
+enum Source {
+    System(SystemClock),
+    Given(Box<dyn Clock>),
+}
+
 impl Time {
-    pub(super) fn new(clock: Box<dyn Clock>) -> Self {
+    /// By the machine's clock.
+    pub(super) fn system() -> Self {
+        Self::by(Source::System(SystemClock::new()))
+    }
+
+    /// By a clock that the engine was given.
+    pub(super) fn given(clock: Box<dyn Clock>) -> Self {
+        Self::by(Source::Given(clock))
+    }
+
+    fn by(source: Source) -> Self {
         Time {
-            clock,
+            source,
             latest_ms: AtomicU64::new(0),
         }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
-        let now = millis(self.clock.now());
+        let now = match &self.source {
+            Source::System(clock) => clock.now_ms(),
+            Source::Given(clock) => millis(clock.now()),
+        };
         // Relaxed: times order nothing.
         let latest = self.latest_ms.load(Ordering::Relaxed);
         if now > latest {

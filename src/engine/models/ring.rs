@@ -1,6 +1,7 @@
 //! Publishing against publishing, reading and forgetting.
 
 use super::*;
+use crate::engine::ring::Retained;
 use crate::engine::sync::thread;
 
 #[test]
@@ -91,6 +92,66 @@ fn two_producers_that_enter_the_same_segment() {
     });
 }
 
+/// The batch enters two segments. The event after it is the second of the last one:
+/// its publisher finds that installed, by the other one, or installs it.
+#[test]
+fn a_publisher_comes_to_a_segment_that_another_one_installs() {
+    large_model(|| {
+        let ring = ring_of(Shape {
+            slots: 4,
+            in_flight: 4,
+            max_batch_bytes: 192,
+            index_entries: 16,
+            ..shape()
+        });
+        filled(&ring, 2);
+        let other = thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || publish(&ring, &[b'a', b'b', b'c'])
+        });
+        let single = publish(&ring, &[b'x']);
+        let batch = other.join().unwrap();
+        let (mut reader, mut record) = (Reader::after(2), Record::default());
+        drain(&ring, &mut reader, &mut record);
+        let mut expected = BTreeMap::from([(single, b'x')]);
+        expected.extend((batch..).zip([b'a', b'b', b'c']));
+        assert_eq!(record.tags, expected);
+    });
+}
+
+/// As before, but what the batch's publisher has seen to is older: the segment that
+/// leaves the ring for the last one was sealed by it, and the other publisher knows of
+/// that only by the claim.
+#[test]
+fn a_publisher_installs_for_one_that_knows_more() {
+    large_model(|| {
+        let ring = ring_of(Shape {
+            slots: 4,
+            in_flight: 4,
+            max_batch_bytes: 192,
+            index_entries: 32,
+            max_events: 16,
+            ..shape()
+        });
+        filled(&ring, 2);
+        let other = thread::spawn({
+            let ring = Arc::clone(&ring);
+            move || {
+                (3..=6).for_each(|tag| _ = publish(&ring, &[tag]));
+                publish(&ring, &[7, 8, 9]);
+            }
+        });
+        publish(&ring, &[0]);
+        other.join().unwrap();
+        let (mut reader, mut record) = (Reader::after(0), Record::default());
+        drain(&ring, &mut reader, &mut record);
+        assert_eq!(record.tags.len() as u64 + record.missed, 10);
+        let mut others = record.tags.into_values().filter(|tag| *tag != 0);
+        let first = others.next().expect("the newest are still there");
+        assert!((first + 1..=9).eq(others), "the other's, in its order");
+    });
+}
+
 #[test]
 fn eviction_against_a_reader_that_takes_a_lease() {
     model(|| {
@@ -146,7 +207,7 @@ fn a_segment_is_used_again_while_its_batch_is_in_flight() {
 
 #[test]
 fn a_spare_segment_goes_from_one_publisher_to_another() {
-    model(|| {
+    large_model(|| {
         let shape = shape_of_single_frames(4);
         let ring = ring_of(shape);
         filled(&ring, 3);
@@ -187,6 +248,30 @@ fn an_index_entry_is_overwritten_while_a_reader_looks_at_it() {
         for (seq, tag) in record.tags {
             assert_eq!(seq, u64::from(tag));
         }
+    });
+}
+
+#[test]
+fn an_age_is_asked_for_while_its_entry_is_overwritten() {
+    model(|| {
+        let ring = ring();
+        let publish_at = |ring: &Ring, time: u64| {
+            let encoded = event(0);
+            let event = Event::parse(&encoded).expect("it is valid");
+            assert_eq!(ring.publish(&[event], time).expect("it is open"), time);
+        };
+        (1..=8).for_each(|time| publish_at(&ring, time));
+        let head = ring.head();
+        let publisher = thread::spawn({
+            let ring = Arc::clone(&ring);
+            // The last of them has the entry of event 5.
+            move || (9..=13).for_each(|time| publish_at(&ring, time))
+        });
+        match ring.retained(5, head) {
+            Retained::Since { published_ms } => assert_eq!(published_ms, 5),
+            Retained::Gone => {}
+        }
+        publisher.join().unwrap();
     });
 }
 

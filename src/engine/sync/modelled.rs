@@ -292,3 +292,6 @@ impl Watch {
         }
     }
 }
+
+// SAFETY: there is nothing in the cells, and loom checks each access.
+unsafe impl Sync for Watch {}
