@@ -164,7 +164,7 @@ impl Running {
         helpers.spawn(engine.notifier());
         helpers.spawn(watch.clone().run(engine.clone(), patience));
 
-        let push = PushService::new(engine.clone(), watch.clone(), stopping.clone());
+        let push = PushService::new(engine.clone()).watched(watch.clone(), stopping.clone());
         let publisher = PublisherService::new(&engine, watch.clone(), stopping.clone());
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", producers.address());

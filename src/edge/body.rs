@@ -20,11 +20,12 @@ use crate::engine::Subscriber;
 pub(super) struct PushBody {
     /// `None` once the trailers are out.
     subscriber: Option<Subscriber>,
-    source: Source,
+    /// `None` where nobody watches what is under way.
+    source: Option<Source>,
 }
 
 impl PushBody {
-    pub(super) fn new(subscriber: Subscriber, source: Source) -> Self {
+    pub(super) fn new(subscriber: Subscriber, source: Option<Source>) -> Self {
         PushBody {
             subscriber: Some(subscriber),
             source,
@@ -50,7 +51,10 @@ impl http_body::Body for PushBody {
         let received = ready!(subscriber.poll_recv(cx));
         budget.made_progress();
         Poll::Ready(Some(match received {
-            Ok(batch) => Ok(Frame::data(this.source.carry(batch))),
+            Ok(batch) => Ok(Frame::data(match &this.source {
+                Some(source) => source.carry(batch),
+                None => batch.into_bytes(),
+            })),
             Err(error) => {
                 let status = status::end_of_stream(error, subscriber.lag());
                 this.subscriber = None;
@@ -91,7 +95,7 @@ mod tests {
         let (_, source) = Flow::new("test".into(), connection.link().begin_call());
         // One event a batch, so that there are many.
         let subscriber = engine.subscribe("gateway", "").unwrap().max_batch_bytes(1);
-        PushBody::new(subscriber, source)
+        PushBody::new(subscriber, Some(source))
     }
 
     #[tokio::test]

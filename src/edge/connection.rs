@@ -13,6 +13,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
 use tonic::transport::server::Connected;
 
 use super::flow::Meter;
@@ -153,6 +154,16 @@ impl Link {
 pub(super) struct Call(Arc<Link>);
 
 impl Call {
+    /// The call that a request begins, by what the listener left in its extensions.
+    pub(super) fn begin(extensions: &http::Extensions) -> Result<Self, Status> {
+        match extensions.get::<Arc<Link>>() {
+            Some(link) => Ok(link.begin_call()),
+            None => Err(Status::internal(
+                "the listener left no link to its connection",
+            )),
+        }
+    }
+
     pub(super) fn link(&self) -> &Link {
         &self.0
     }

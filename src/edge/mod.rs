@@ -5,6 +5,11 @@
 //! (statuses, metadata) and what no peer may do: hold connections, memory or the
 //! shutdown for longer than it is allowed to.
 //!
+//! [`PushService`] is for embedding: it serves gateways from any tonic server, on
+//! which [`for_gateways`] makes our settings. What needs the socket (cutting whoever
+//! takes nothing, limits of connections, a stop that loses nothing on the way) only
+//! our own listeners do, of [`server::Server`](crate::server::Server).
+//!
 //! | file | what is in it |
 //! |---|---|
 //! | `push` | `SubscribePush`: from the request to the response's head |
@@ -37,9 +42,10 @@ mod status;
 mod transport;
 
 pub use listener::BoundAddress;
+pub use push::PushService;
+pub use transport::for_gateways;
 
 pub(crate) use listener::Listener;
 pub(crate) use publisher::PublisherService;
-pub(crate) use push::PushService;
 pub(crate) use stall::{Patience, Watch};
 pub(crate) use transport::{serve_gateways, serve_producers};

@@ -25,7 +25,7 @@ use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tower::Service;
 
 use super::codec::PublishCodec;
-use super::connection::{Call, Link};
+use super::connection::Call;
 use super::flow::{Account, Flow, MeteredBody};
 use super::intake::{Bounds, Intake};
 use super::push::refuse_compression;
@@ -110,12 +110,7 @@ impl PublisherService {
         whole: bool,
     ) -> Result<(Request<Intake>, Call), Status> {
         refuse_compression(request.headers())?;
-        let Some(link) = request.extensions().get::<Arc<Link>>() else {
-            return Err(Status::internal(
-                "the listener left no link to its connection",
-            ));
-        };
-        let call = link.begin_call();
+        let call = Call::begin(request.extensions())?;
         let bounds = Bounds {
             whole,
             ..self.bounds.clone()

@@ -23,7 +23,7 @@ use tower::Service;
 
 use super::body::PushBody;
 use super::codec::RawDecoder;
-use super::connection::Link;
+use super::connection::Call;
 use super::flow::{Flow, Source};
 use super::gateway_id;
 use super::intake::{Bounds, Intake};
@@ -41,41 +41,117 @@ const REQUEST_BUDGET_BYTES: usize = 1 << 20;
 
 const PATH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
 
-/// Answers subscriptions out of an engine.
+/// `SubscribePush` out of an [`Engine`], for any tonic server.
+///
+/// It stands beside your own services like any generated one, behind interceptors
+/// and TLS too. Events, metadata and statuses are those of
+/// [`server::Server`](crate::server::Server), and here as there a stream's events
+/// go from the ring to HTTP/2 without being copied.
+///
+/// ```no_run
+/// use galaxy_push::edge::{PushService, for_gateways};
+/// use galaxy_push::engine::Engine;
+/// use tonic::transport::Server;
+///
+/// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder().build()?;
+/// for_gateways(Server::builder())
+///     .add_service(PushService::new(engine.clone()))
+///     // .add_service(your own)
+///     .serve_with_shutdown("127.0.0.1:50051".parse()?, async {
+///         let _ = tokio::signal::ctrl_c().await;
+///         engine.close();
+///     })
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `examples/embed.rs` is a whole backend.
+///
+/// # Stopping
+///
+/// Close the engine ([`Engine::close`]), then let tonic shut down: every stream
+/// delivers what was published before and ends with `UNAVAILABLE`. tonic waits for
+/// that without an end, so give it a time of your own; a gateway that takes nothing
+/// would hold it up for good. It also closes a socket without waiting for the peer,
+/// and a peer that was sending just then may lose the last events to the reset. A
+/// gateway finds out when it next subscribes: its cursor is of another epoch.
+///
+/// # Gateways that take nothing
+///
+/// Without a socket of its own, the service can end no stream whose gateway has
+/// stopped reading: HTTP/2 asks such a stream for nothing, not even for its end.
+/// Publishers and other gateways do not notice. It costs memory, which comes on top
+/// of the ring's and shows in [`Stats::pinned_bytes`](crate::engine::Stats):
+///
+/// - one such stream holds up to three batches of [`DEFAULT_MAX_BATCH_BYTES`] (or
+///   of one event that is larger) and hyper's send buffer of 400 KiB, in whole
+///   [segments](crate::engine::Limits::segment_bytes): with the default settings at
+///   most 1.5 MiB, or twice that where events are so large that segments stay half
+///   empty;
+/// - there can be `max_subscribers` of them, and as many that were taken over and
+///   have not let go yet.
+///
+/// So set `max_subscribers` to what the deployment has: 50 gateways that take
+/// nothing, each of them taken over once, hold 150 MiB.
+///
+/// A gateway that is gone, or stopped as a whole, does not answer pings, and
+/// [`for_gateways`](super::for_gateways) has its streams ended. Should its socket be
+/// full, the connection and the segment that was being written to it stay until the
+/// kernel gives up. A gateway that answers pings and reads no events keeps its stream
+/// as long as its connection. Where that may happen, bound it in time with tonic's
+/// [`max_connection_age`](tonic::transport::Server::max_connection_age) and
+/// [`max_connection_age_grace`](tonic::transport::Server::max_connection_age_grace):
+/// together they cut every connection now and then, and gateways resume by cursor.
+/// Or use [`server::Server`](crate::server::Server), which has listeners of its own:
+/// it cuts a gateway that takes nothing for `stall_timeout`, limits memory and
+/// connections, and waits for peers to receive the last events.
+///
+/// [`DEFAULT_MAX_BATCH_BYTES`]: crate::engine::DEFAULT_MAX_BATCH_BYTES
 #[derive(Clone, Debug)]
-pub(crate) struct PushService {
+pub struct PushService {
     engine: Engine,
-    watch: Watch,
     bounds: Bounds,
+    /// `None` on a server that is not ours.
+    watch: Option<Watch>,
     stopping: CancellationToken,
 }
 
 impl PushService {
-    /// Serves `engine`; every stream is under `watch`. From `stopping` on,
-    /// requests that have not arrived are refused.
-    pub(crate) fn new(engine: Engine, watch: Watch, stopping: CancellationToken) -> Self {
+    /// Serves `engine`.
+    #[must_use]
+    pub fn new(engine: Engine) -> Self {
         PushService {
             engine,
-            watch,
             bounds: Bounds {
                 max_message_bytes: MAX_REQUEST_BYTES,
                 timeout: REQUEST_TIMEOUT,
                 whole: true,
                 budget: Arc::new(Semaphore::new(REQUEST_BUDGET_BYTES)),
             },
+            watch: None,
+            stopping: CancellationToken::new(),
+        }
+    }
+
+    /// The same on our own listener: every stream is under `watch`. From `stopping`
+    /// on, requests that have not arrived are refused.
+    pub(crate) fn watched(self, watch: Watch, stopping: CancellationToken) -> Self {
+        PushService {
+            watch: Some(watch),
             stopping,
+            ..self
         }
     }
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
         refuse_compression(&head.headers)?;
-        let Some(link) = head.extensions.get::<Arc<Link>>() else {
-            return Err(Status::internal(
-                "the listener left no link to its connection",
-            ));
+        let watched = match self.watch {
+            Some(watch) => Some((watch, Call::begin(&head.extensions)?)),
+            None => None,
         };
-        let call = link.begin_call();
         let body = Intake::new(body, self.bounds.clone());
         let request = tokio::select! {
             biased;
@@ -89,10 +165,15 @@ impl PushService {
             .subscribe(&id, &request.cursor)
             .map_err(status::not_subscribed)?;
 
-        tracing::debug!(gateway = id, peer = %link.peer(), start = ?subscriber.start(), "subscribed");
-        let name = format!("gateway {id:?}").into_boxed_str();
-        let (flow, source) = Flow::new(name, call);
-        self.watch.add_flow(flow);
+        let peer = watched.as_ref().map(|(_, call)| call.link().peer());
+        let peer = peer.map(tracing::field::display);
+        tracing::debug!(gateway = id, peer, start = ?subscriber.start(), "subscribed");
+        let source = watched.map(|(watch, call)| {
+            let name = format!("gateway {id:?}").into_boxed_str();
+            let (flow, source) = Flow::new(name, call);
+            watch.add_flow(flow);
+            source
+        });
         Ok(respond(subscriber, source))
     }
 }
@@ -132,7 +213,7 @@ pub(super) fn refuse_compression(headers: &http::HeaderMap) -> Result<(), Status
 
 /// The response's head; hyper sends it at once, before it asks the body for
 /// anything.
-fn respond(subscriber: Subscriber, source: Source) -> Response<Body> {
+fn respond(subscriber: Subscriber, source: Option<Source>) -> Response<Body> {
     let Start { resume, cursor } = *subscriber.start();
     let (word, reason, missed) = describe(resume);
     let mut response = Response::new(Body::new(PushBody::new(subscriber, source)));

@@ -1,4 +1,4 @@
-//! How HTTP/2 is spoken on each listener: tonic's transport, with every limit
+//! How HTTP/2 is spoken to each kind of peer: tonic's transport, with every limit
 //! set on purpose.
 
 use std::future::pending;
@@ -64,9 +64,7 @@ pub(crate) async fn serve_gateways(
     watch: Watch,
     stopping: CancellationToken,
 ) -> Result<(), Error> {
-    transport()
-        .initial_stream_window_size(GATEWAY_STREAM_WINDOW)
-        .initial_connection_window_size(GATEWAY_CONNECTION_WINDOW)
+    for_gateways(Server::builder())
         .add_service(push)
         .serve_with_incoming_shutdown(
             listener.incoming(watch, stopping, Duration::ZERO),
@@ -82,7 +80,7 @@ pub(crate) async fn serve_producers(
     watch: Watch,
     stopping: CancellationToken,
 ) -> Result<(), Error> {
-    transport()
+    bounded(Server::builder())
         .initial_stream_window_size(PRODUCER_STREAM_WINDOW)
         .initial_connection_window_size(PRODUCER_CONNECTION_WINDOW)
         .add_service(publisher)
@@ -90,8 +88,41 @@ pub(crate) async fn serve_producers(
         .await
 }
 
-fn transport() -> Server {
-    Server::builder()
+/// The settings of HTTP/2 that we serve gateways with ourselves, for a tonic server
+/// with a [`PushService`](super::PushService) on it.
+///
+/// | setting | value | if it were not set |
+/// |---|---|---|
+/// | keepalive interval and timeout | 20 s each | a gateway that is gone without a word keeps its stream until the kernel gives up |
+/// | stream window | 16 KiB | 1 MiB |
+/// | connection window: what may have to be held unread | 1 MiB | the same |
+/// | concurrent streams | 256 | no limit |
+/// | header list | 16 KiB | the same |
+/// | streams reset by the peer, or for its errors | 20, 256 | 20, no limit |
+///
+/// What is set after this wins: `for_gateways(builder).initial_stream_window_size(…)`.
+/// The stream window holds for the server's other services as well: one that takes
+/// long requests, such as uploads, wants a larger one, up to a quarter of the
+/// connection's.
+///
+/// What they mean for gateways that take nothing, and what they leave open, is told
+/// at [`PushService`](super::PushService).
+///
+/// Nothing of this is about what is sent to gateways; there, the gateway's settings
+/// count. 1 MiB frames and windows of some megabytes, as
+/// [`client::connect`](crate::client::connect) offers them, cost a server the least.
+/// `TCP_NODELAY` is tonic's default where it listens itself; with
+/// [`TcpIncoming`](tonic::transport::server::TcpIncoming), set it there.
+#[must_use]
+pub fn for_gateways<L>(server: Server<L>) -> Server<L> {
+    bounded(server)
+        .initial_stream_window_size(GATEWAY_STREAM_WINDOW)
+        .initial_connection_window_size(GATEWAY_CONNECTION_WINDOW)
+}
+
+/// What holds for all peers.
+fn bounded<L>(server: Server<L>) -> Server<L> {
+    server
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)

@@ -44,6 +44,29 @@ pub(super) struct Span {
 ///
 /// A batch is a view of the ring's memory and keeps that memory alive, even when
 /// the ring has moved on: drop it, or pass it on, soon.
+///
+/// ```
+/// use galaxy_push::engine::Engine;
+/// use galaxy_push::event::Event;
+///
+/// let engine = Engine::builder().build()?;
+/// let mut gateway = engine.subscribe("gateway-1", "")?;
+/// // PushEvent { client_event: { user_id: "u", kind: "k" } }
+/// let event = Event::parse(b"\x0a\x06\x0a\x01u\x1a\x01k")?;
+/// engine.publisher().publish_batch(&[event; 2])?;
+///
+/// let batch = gateway.try_recv()?;
+/// assert_eq!((batch.len(), batch.last()), (2, engine.head()));
+/// // Each event is the producer's bytes, and then its cursor as field 3.
+/// for (event, cursor) in batch.events().zip([batch.first(), batch.last()]) {
+///     assert!(event.starts_with(b"\x0a\x06\x0a\x01u\x1a\x01k"));
+///     assert!(event.ends_with(cursor.to_string().as_bytes()));
+/// }
+/// // A response's body as gRPC frames it.
+/// let body = batch.into_bytes();
+/// assert_eq!(body.len(), 2 * (5 + 8 + 26));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Batch {
     span: Span,
     epoch: Epoch,

@@ -29,7 +29,23 @@ const MIN_IN_FLIGHT_EVENTS: u64 = if cfg!(miri) { 64 } else { 4096 };
 /// stream is still being taken down.
 const EXTRA_SLOTS: usize = if cfg!(galaxy_loom) { 1 } else { 64 };
 
-/// Settings of an [`Engine`]. Each has a default.
+/// Settings of an [`Engine`]. Each has a default; [`Limits`] tells what the engine
+/// made of them.
+///
+/// ```
+/// use std::time::Duration;
+/// use galaxy_push::engine::Engine;
+///
+/// let engine = Engine::builder()
+///     .max_bytes(64 << 20)
+///     .max_events(200_000)
+///     .window(Duration::from_secs(60))
+///     .max_subscribers(50)
+///     .build()?;
+/// assert_eq!(engine.limits().max_events, 200_000);
+/// assert!(engine.limits().ring_bytes <= 64 << 20);
+/// # Ok::<(), galaxy_push::engine::BuildError>(())
+/// ```
 #[derive(Debug)]
 pub struct Builder {
     max_events: u64,

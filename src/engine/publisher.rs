@@ -7,6 +7,29 @@ use crate::event::Event;
 
 /// Puts events into the ring. Cheap to clone; any number of threads may publish
 /// at once, through clones or through one.
+///
+/// Publishing is no `async` function and needs none: it copies the events, wakes
+/// whoever waits for them, and returns. Nobody needs to be subscribed; whoever
+/// resumes later finds the events in the ring.
+///
+/// ```
+/// use galaxy_push::engine::{Engine, PublishError};
+/// use galaxy_push::event::Event;
+///
+/// let engine = Engine::builder().build()?;
+/// let publisher = engine.publisher();
+///
+/// // PushEvent { client_event: { user_id: "u", kind: "k" } }
+/// let event = Event::parse(b"\x0a\x06\x0a\x01u\x1a\x01k")?;
+/// let first = publisher.publish(event)?;
+/// let batch = publisher.publish_batch(&[event, event])?;
+/// assert!(first < batch.first && batch.first < batch.last);
+/// assert_eq!(batch.last, engine.head());
+///
+/// engine.close();
+/// assert_eq!(publisher.publish(event), Err(PublishError::Closed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Publisher {
     shared: Arc<Shared>,

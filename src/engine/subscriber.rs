@@ -49,6 +49,42 @@ pub struct Start {
 /// Works without any runtime ([`try_recv`](Self::try_recv)) and with every one
 /// ([`poll_recv`](Self::poll_recv), [`recv`](Self::recv)). Dropping it ends the
 /// subscription.
+///
+/// It is used like the receiver of tokio's `broadcast`, but what it receives are
+/// batches, and it can be taken over:
+///
+/// ```
+/// use galaxy_push::engine::{Engine, RecvError, Resume};
+/// use galaxy_push::event::Event;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder().build()?;
+/// // PushEvent { client_event: { user_id: "u", kind: "k" } }
+/// let event = Event::parse(b"\x0a\x06\x0a\x01u\x1a\x01k")?;
+/// let mut processed = engine.publisher().publish(event)?;
+/// engine.publisher().publish_batch(&[event; 3])?;
+///
+/// let mut gateway = engine.subscribe("gateway-1", &processed.to_string())?;
+/// assert_eq!(gateway.start().resume, Resume::Resumed);
+/// engine.close(); // what was published before is still received
+/// loop {
+///     match gateway.recv().await {
+///         Ok(batch) => {
+///             for event in batch.events() {
+///                 println!("{event:?}"); // PushEvent::decode(event)
+///             }
+///             processed = batch.last();
+///         }
+///         Err(RecvError::Lagged(missed)) => println!("{missed} events are gone"),
+///         Err(RecvError::TakenOver) => panic!("somebody else is gateway-1 now"),
+///         Err(RecvError::Closed) => break,
+///     }
+/// }
+/// assert_eq!(processed, engine.head());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Subscriber {
     shared: Arc<Shared>,

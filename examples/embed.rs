@@ -1,0 +1,162 @@
+//! A turn-based game's backend with the engine inside: gateways subscribe on the
+//! port of the backend's own service, and the game publishes in process.
+//!
+//! ```sh
+//! cargo run --example embed              # or with an address: … -- 0.0.0.0:9000
+//! galaxy-push tail --id gateway-1        # in another terminal
+//! ```
+
+use std::error::Error;
+use std::time::Duration;
+
+use galaxy_push::edge::{PushService, for_gateways};
+use galaxy_push::engine::{Engine, PublishError, Published, Publisher};
+use galaxy_push::event::Event;
+use galaxy_push::proto::publisher::{PublishRequest, PublishResponse, publisher_server};
+use galaxy_push::proto::push::push_event::Kind;
+use galaxy_push::proto::push::{ClientEvent, PushEvent, SessionInvalidation};
+use prost::Message;
+use tokio::sync::oneshot;
+use tokio::time::{interval, timeout};
+use tonic::codegen::BoxStream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+const PLAYERS: [&str; 3] = ["usr-mira", "usr-oto", "usr-vex"];
+const TURN: Duration = Duration::from_millis(500);
+/// How long gateways may take to receive the last events.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = std::env::args().nth(1);
+    let address = address.as_deref().unwrap_or("127.0.0.1:50051").parse()?;
+
+    let engine = Engine::builder()
+        .max_bytes(64 << 20)
+        .max_subscribers(100)
+        .build()?;
+    // Wakes waiting streams on this runtime, not on a thread of the engine's own.
+    tokio::spawn(engine.notifier());
+
+    let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
+    println!("listening on {}", incoming.local_addr()?);
+    let moderation = Moderation {
+        publisher: engine.publisher(),
+    };
+    let (stop, stopping) = oneshot::channel::<()>();
+    let mut server = tokio::spawn(
+        for_gateways(Server::builder())
+            .add_service(publisher_server::PublisherServer::new(moderation))
+            .add_service(PushService::new(engine.clone()))
+            .serve_with_incoming_shutdown(incoming, async {
+                let _ = stopping.await;
+            }),
+    );
+
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        failed = play(engine.publisher()) => failed?,
+        ended = &mut server => return Ok(ended??),
+    }
+    // Streams end after the last event, connections after their streams.
+    engine.close();
+    let _ = stop.send(());
+    match timeout(GRACE, server).await {
+        Ok(ended) => ended??,
+        Err(_) => eprintln!("not all gateways took their last events in time"),
+    }
+    Ok(())
+}
+
+/// The game. Each turn is one batch: a gateway gets all of it or nothing.
+async fn play(publisher: Publisher) -> Result<(), Status> {
+    let mut clock = interval(TURN);
+    for turn in 1_u64.. {
+        clock.tick().await;
+        let mut events = Vec::from(PLAYERS.map(|player| turn_ready(player, turn)));
+        if turn.is_multiple_of(10) {
+            events.push(logout(PLAYERS[0]));
+        }
+        let published = publish(&publisher, events)?;
+        println!("turn {turn}: {} to {}", published.first, published.last);
+    }
+    Ok(())
+}
+
+fn turn_ready(player: &str, turn: u64) -> PushEvent {
+    let event = ClientEvent {
+        user_id: player.into(),
+        kind: "turn.ready".into(),
+        payload: format!(r#"{{"turn":{turn}}}"#).into(),
+        event_id: format!("turn-{turn}-{player}"),
+        ..ClientEvent::default()
+    };
+    PushEvent {
+        kind: Some(Kind::ClientEvent(event)),
+        ..PushEvent::default()
+    }
+}
+
+/// Revokes all sessions of a player.
+fn logout(player: &str) -> PushEvent {
+    let revoked = SessionInvalidation {
+        user_id: player.into(),
+        reason: "logout".into(),
+        ..SessionInvalidation::default()
+    };
+    PushEvent {
+        kind: Some(Kind::SessionInvalidation(revoked)),
+        ..PushEvent::default()
+    }
+}
+
+/// Events go into the ring as bytes that were checked.
+fn publish(publisher: &Publisher, events: Vec<PushEvent>) -> Result<Published, Status> {
+    let encoded: Vec<_> = events.iter().map(Message::encode_to_vec).collect();
+    let events: Result<Vec<_>, _> = encoded.iter().map(|bytes| Event::parse(bytes)).collect();
+    let events = events.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    publisher
+        .publish_batch(&events)
+        .map_err(|error| match error {
+            PublishError::Closed => Status::unavailable("the game is shutting down"),
+            _ => Status::invalid_argument(error.to_string()),
+        })
+}
+
+/// The backend's own service. To need no .proto of its own, this one speaks the
+/// publishers' contract: moderators end sessions by it, and may do nothing else.
+struct Moderation {
+    publisher: Publisher,
+}
+
+#[tonic::async_trait]
+impl publisher_server::Publisher for Moderation {
+    async fn publish(
+        &self,
+        request: Request<PublishRequest>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        let events = request.into_inner().events;
+        let all_allowed = events
+            .iter()
+            .all(|event| matches!(event.kind, Some(Kind::SessionInvalidation(_))));
+        if !all_allowed {
+            return Err(Status::permission_denied("moderators only end sessions"));
+        }
+        let published = publish(&self.publisher, events)?;
+        Ok(Response::new(PublishResponse {
+            first_cursor: published.first.to_string(),
+            last_cursor: published.last.to_string(),
+        }))
+    }
+
+    type PublishStreamStream = BoxStream<PublishResponse>;
+
+    async fn publish_stream(
+        &self,
+        _: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        Err(Status::unimplemented("sessions are ended one by one"))
+    }
+}

@@ -1,0 +1,335 @@
+//! The engine inside somebody else's process: `SubscribePush` on a plain tonic
+//! server, beside a service that is not ours, and the example that shows it.
+
+#![cfg(feature = "server")]
+
+#[path = "cli/process.rs"]
+#[allow(dead_code, reason = "made for the tests of the command line")]
+mod process;
+
+mod common;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::raw::{self, Valved};
+use common::{
+    Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish, soon,
+    subscribe, until,
+};
+use galaxy_push::client::{Gateway, Item};
+use galaxy_push::config::Address;
+use galaxy_push::edge::{PushService, for_gateways};
+use galaxy_push::engine::{Builder, DEFAULT_MAX_BATCH_BYTES, Engine};
+use galaxy_push::event::Event;
+use galaxy_push::proto::publisher::publisher_client::PublisherClient;
+use galaxy_push::proto::publisher::publisher_server::{Publisher, PublisherServer};
+use galaxy_push::proto::publisher::{PublishRequest, PublishResponse};
+use galaxy_push::proto::push::push_client::PushClient;
+use galaxy_push::proto::push::push_event::Kind;
+use galaxy_push::proto::push::{PushEvent, SessionInvalidation};
+use process::Process;
+use prost::Message;
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tonic::codegen::BoxStream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+/// A backend with an engine and a service of its own, on one port.
+struct Backend {
+    engine: Engine,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Backend {
+    fn start() -> Self {
+        Self::with(|engine| engine)
+    }
+
+    fn with(change: impl FnOnce(Builder) -> Builder) -> Self {
+        let builder = Engine::builder().max_bytes(16 << 20).max_events(100_000);
+        let engine = change(builder).build().expect("an engine");
+        tokio::spawn(engine.notifier());
+        let any_port = "127.0.0.1:0".parse().expect("an address");
+        let incoming = TcpIncoming::bind(any_port).expect("bound");
+        let incoming = incoming.with_nodelay(Some(true));
+        let address = incoming.local_addr().expect("an address");
+        let (stop, stopping) = oneshot::channel::<()>();
+        let running = tokio::spawn(
+            for_gateways(Server::builder())
+                .add_service(PublisherServer::new(Own))
+                .add_service(PushService::new(engine.clone()))
+                .serve_with_incoming_shutdown(incoming, async {
+                    // A dropped sender is a test that ended without stopping it.
+                    let _ = stopping.await;
+                }),
+        );
+        Backend {
+            engine,
+            address,
+            stop,
+            running,
+        }
+    }
+
+    async fn subscribe(&self, id: &str, cursor: &str) -> Subscription {
+        let mut gateway = PushClient::new(connect(self.address).await);
+        subscribe(&mut gateway, id, cursor)
+            .await
+            .expect("subscribed")
+    }
+
+    /// Publishes events `from..to` in process; returns their cursors.
+    fn publish(&self, from: u64, to: u64) -> Vec<String> {
+        (from..to).map(|n| self.publish_one(&event(n))).collect()
+    }
+
+    fn publish_one(&self, event: &PushEvent) -> String {
+        let encoded = event.encode_to_vec();
+        let event = Event::parse(&encoded).expect("valid");
+        let published = self.engine.publisher().publish(event);
+        published.expect("published").to_string()
+    }
+}
+
+/// The service that is not ours: it takes everything, and does nothing.
+struct Own;
+
+#[tonic::async_trait]
+impl Publisher for Own {
+    async fn publish(
+        &self,
+        _: Request<PublishRequest>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        Ok(Response::new(PublishResponse::default()))
+    }
+
+    type PublishStreamStream = BoxStream<PublishResponse>;
+
+    async fn publish_stream(
+        &self,
+        _: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        Err(Status::unimplemented("none"))
+    }
+}
+
+#[tokio::test]
+async fn gateways_subscribe_beside_a_service_that_is_not_ours() {
+    let backend = Backend::start();
+    let channel = connect(backend.address).await;
+    let mut gateway = PushClient::new(channel.clone());
+    let mut subscription = subscribe(&mut gateway, "gateway", "").await.unwrap();
+    assert_eq!(subscription.meta("push-resume"), Some("fresh"));
+    assert_eq!(subscription.meta("push-resume-reason"), Some("no-cursor"));
+
+    // Both at once, over one connection.
+    let mut own = PublisherClient::new(channel);
+    publish(&mut own, vec![event(0)]).await.expect("answered");
+    let published = backend.publish(0, 1000);
+    assert_eq!(subscription.cursors(1000).await, published);
+    let sent = backend.publish_one(&event(1000));
+    let expected = PushEvent {
+        cursor: sent,
+        ..event(1000)
+    };
+    assert_eq!(subscription.next().await, expected);
+}
+
+#[tokio::test]
+async fn a_gateway_resumes_after_its_cursor() {
+    let backend = Backend::start();
+    let published = backend.publish(0, 10);
+    let mut subscription = backend.subscribe("gateway", &published[3]).await;
+    assert_eq!(subscription.meta("push-resume"), Some("resumed"));
+    assert_eq!(subscription.meta("push-start-cursor"), Some(&*published[3]));
+    assert_eq!(subscription.cursors(6).await, published[4..]);
+}
+
+#[tokio::test]
+async fn a_newer_subscription_takes_over() {
+    let backend = Backend::start();
+    let older = backend.subscribe("gateway", "").await;
+    let mut newer = backend.subscribe("gateway", "").await;
+    let published = backend.publish(0, 3);
+    let (events, status) = older.finish().await;
+    assert_eq!((events.len(), status.code()), (0, Code::Aborted));
+    assert_eq!(newer.cursors(3).await, published);
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_too_slow_is_told_how_many_it_missed() {
+    let backend = Backend::with(|engine| engine.max_bytes(4 << 20));
+    let mut narrow = PushClient::new(connect_narrow(backend.address).await);
+    let slow = subscribe(&mut narrow, "slow", "").await.unwrap();
+    let published = 2000;
+    for _ in 0..published {
+        backend.publish_one(&large_event(10_000));
+    }
+    let (events, status) = slow.finish().await;
+    assert_eq!(events.len() as u64 + missed(&status), published);
+}
+
+#[tokio::test]
+async fn a_request_out_of_bounds_is_refused() {
+    let backend = Backend::with(|engine| engine.max_subscribers(1));
+    let mut client = raw::Client::connect(backend.address).await;
+    let long = raw::subscribe_request(&"x".repeat(5000), "");
+    let too_long = client.call(raw::SUBSCRIBE, long).await;
+    assert_eq!(too_long.grpc_status(), Some(Code::InvalidArgument));
+    let no_id = raw::subscribe_request("", "");
+    let no_id = client.call(raw::SUBSCRIBE, no_id).await;
+    assert_eq!(no_id.grpc_status(), Some(Code::InvalidArgument));
+
+    let _only = backend.subscribe("only", "").await;
+    let other = raw::subscribe_request("other", "");
+    let one_too_many = client.call(raw::SUBSCRIBE, other).await;
+    assert_eq!(one_too_many.grpc_status(), Some(Code::ResourceExhausted));
+}
+
+#[tokio::test]
+async fn closing_the_engine_ends_streams_and_lets_the_server_end() {
+    let backend = Backend::start();
+    let gateways = [
+        backend.subscribe("gateway-1", "").await,
+        backend.subscribe("gateway-2", "").await,
+    ];
+    let published = backend.publish(0, 1000);
+    backend.engine.close();
+    backend.stop.send(()).expect("it is running");
+    for gateway in gateways {
+        let (events, status) = gateway.finish().await;
+        let delivered: Vec<_> = events.into_iter().map(|event| event.cursor).collect();
+        assert_eq!(delivered, published);
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    }
+    let ended = soon(backend.running).await.expect("no panic");
+    ended.expect("a graceful end");
+}
+
+/// What the documentation of `PushService` promises.
+#[tokio::test]
+async fn a_gateway_that_takes_nothing_pins_a_bounded_piece_of_the_ring() {
+    // What hyper keeps for a stream that the socket does not take.
+    const SEND_BUFFER_BYTES: u64 = 400 << 10;
+    let backend = Backend::with(|engine| engine.max_bytes(4 << 20));
+    let segment_bytes = backend.engine.limits().segment_bytes;
+    let in_hand = 3 * DEFAULT_MAX_BATCH_BYTES as u64 + SEND_BUFFER_BYTES;
+    // The first and the last segment are held for a part of them.
+    let most = in_hand.next_multiple_of(segment_bytes) + segment_bytes;
+
+    // One whose window is shut, and one that leaves everything in its socket.
+    let mut narrow = raw::Client::with_window(backend.address, 100).await;
+    let _narrow_stream = narrow.subscribe("narrow").await;
+    let pinned_by = async |events: u64| {
+        for n in 0..events {
+            backend.publish_one(&large_event(10_000));
+            // Now and then, so that the server takes large batches.
+            if n % 100 == 0 {
+                tokio::task::yield_now().await;
+            }
+            let pinned = backend.engine.stats().pinned_bytes;
+            assert!(pinned <= most, "{pinned} are more than {most}");
+        }
+        until(|| backend.engine.stats().pinned_bytes > 0).await;
+    };
+    pinned_by(2000).await;
+    narrow.driver.abort();
+    until(|| backend.engine.stats().pinned_bytes == 0).await;
+
+    let (valve, _) = watch::channel(true);
+    let socket = TcpStream::connect(backend.address).await.unwrap();
+    let mut deaf = raw::Client::over(Valved::new(socket, &valve), 256 << 20).await;
+    let _deaf_stream = deaf.subscribe("deaf").await;
+    valve.send_replace(false);
+    pinned_by(4000).await;
+}
+
+/// Builds the example as `cargo test` does, which is done already unless only this
+/// file's tests were asked for.
+fn built_example() -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--profile", "test"])
+        .args(["--example", "embed", "--message-format", "json"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{output:?}");
+    let messages = String::from_utf8(output.stdout).expect("UTF-8");
+    let executable = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    executable.expect("cargo names the executable")
+}
+
+/// The next event of a gateway that is meant to be neither cut off nor behind.
+async fn next_event(gateway: &mut Gateway) -> Kind {
+    loop {
+        match soon(gateway.next()).await.expect("not stopped") {
+            Item::Event { cursor, event } => {
+                gateway.processed(cursor);
+                return event.kind.expect("a kind");
+            }
+            Item::Connected(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_example_serves_a_game_until_it_is_interrupted() {
+    let mut command = Command::new(built_example());
+    command.arg("127.0.0.1:0");
+    let mut example = Process::spawn(command);
+    let line = example.out.next().expect("a first line");
+    let address = line.strip_prefix("listening on ").expect("an address");
+
+    let at = Address::Tcp(address.to_owned());
+    let mut gateway = Gateway::builder("gateway", at).build().unwrap();
+    let Kind::ClientEvent(turn) = next_event(&mut gateway).await else {
+        panic!("the game begins with a turn");
+    };
+    assert_eq!(turn.kind, "turn.ready");
+
+    // A moderator, on the same port: allowed to end sessions, and only that.
+    let mut moderator = PublisherClient::new(connect(address.parse().unwrap()).await);
+    let refused = publish(&mut moderator, vec![event(1)]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let ban = invalidation("usr-vex");
+    publish(&mut moderator, vec![ban]).await.expect("published");
+    let revoked = loop {
+        if let Kind::SessionInvalidation(revoked) = next_event(&mut gateway).await
+            && revoked.reason == "banned"
+        {
+            break revoked;
+        }
+    };
+    let expected = SessionInvalidation {
+        user_id: "usr-vex".to_owned(),
+        reason: "banned".to_owned(),
+        ..SessionInvalidation::default()
+    };
+    assert_eq!(revoked, expected);
+
+    example.signal(Signal::INT);
+    let disconnected = loop {
+        match soon(gateway.next()).await.expect("not stopped") {
+            Item::Disconnected { cause, .. } => break cause.to_string(),
+            Item::Event { cursor, .. } => gateway.processed(cursor),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(disconnected.contains("stopping"), "{disconnected}");
+    // Meanwhile the clients' side must run: HTTP/2 ends in an exchange.
+    let ended = tokio::task::spawn_blocking(move || example.end());
+    let status = soon(ended).await.expect("no panic");
+    assert_eq!(status.code(), Some(0));
+}
