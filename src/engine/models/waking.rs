@@ -160,6 +160,62 @@ fn two_park_under_one_leaf_while_the_notifier_clears_it() {
     });
 }
 
+/// The tree alone: one parks for the second of two events while the notifier clears
+/// the tree because of the first.
+#[test]
+fn one_parks_again_while_the_notifier_clears_the_tree() {
+    model(|| {
+        let waiters = Waiters::new(1);
+        let head = Arc::new(AtomicU64::new(0));
+        let mut notifier = Notifier::attach(&waiters);
+        let parker = thread::spawn({
+            let (waiters, head) = (Shared::clone(&waiters), Arc::clone(&head));
+            move || {
+                wait(&waiters, &head, 0);
+                wait(&waiters, &head, 1);
+            }
+        });
+        for _ in 0..2 {
+            head.fetch_add(1, Ordering::SeqCst);
+            waiters.notify();
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut notifier).poll(&mut context).is_pending());
+        }
+        parker.join().unwrap();
+        waiters.stop();
+    });
+}
+
+/// The same with a publisher that does not wait for the notifier.
+#[test]
+fn two_events_while_the_notifier_clears_the_tree() {
+    model(|| {
+        let waiters = Waiters::new(1);
+        let head = Arc::new(AtomicU64::new(0));
+        let notifier = Notifier::attach(&waiters);
+        let parker = thread::spawn({
+            let (waiters, head) = (Shared::clone(&waiters), Arc::clone(&head));
+            move || {
+                wait(&waiters, &head, 0);
+                wait(&waiters, &head, 1);
+                waiters.stop();
+            }
+        });
+        let publisher = thread::spawn({
+            let waiters = Shared::clone(&waiters);
+            move || {
+                for _ in 0..2 {
+                    head.fetch_add(1, Ordering::SeqCst);
+                    waiters.notify();
+                }
+            }
+        });
+        block_on(notifier);
+        parker.join().unwrap();
+        publisher.join().unwrap();
+    });
+}
+
 #[test]
 fn a_notifier_that_is_dropped_leaves_nobody_asleep() {
     model(|| {
