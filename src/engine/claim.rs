@@ -88,8 +88,9 @@ impl ClaimWord {
 
     /// Lets nothing be claimed any more.
     pub(super) fn close(&self) {
-        // SeqCst: the closer looks at the parked bits after this, see `Waiters`.
-        self.0.fetch_or(CLOSED, Ordering::SeqCst);
+        // Relaxed: whoever must know that it is closed is told by `Ring::closed`, or
+        // fails to exchange the word.
+        self.0.fetch_or(CLOSED, Ordering::Relaxed);
     }
 }
 

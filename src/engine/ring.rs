@@ -11,7 +11,8 @@
 //!
 //! | word | written by | read by |
 //! |---|---|---|
-//! | `claim` | publishers (compare-exchange), the closer | publishers, subscribers about to park |
+//! | `claim` | publishers (compare-exchange), the closer | publishers; subscribers, once it is closed |
+//! | `closed` | the closer | subscribers that have read everything |
 //! | `index` entries | the publisher that claimed the sequence | publishers that advance the head, subscribers |
 //! | `head` | publishers (compare-exchange) | everybody |
 //! | `known` | publishers that enter a segment (max) | publishers |
@@ -27,7 +28,7 @@ use super::index::Index;
 use super::publisher::PublishError;
 use super::segment::{Pool, Seal, Segment};
 use super::slots::Slots;
-use super::sync::{Arc, AtomicU64, Backoff, Ordering, fence, spin_loop};
+use super::sync::{Arc, AtomicBool, AtomicU64, Backoff, Ordering, fence, spin_loop};
 use crate::cursor::Epoch;
 use crate::event::Event;
 
@@ -63,6 +64,9 @@ pub(super) struct Ring {
     head: CachePadded<AtomicU64>,
     /// A head of the past, for publishers to count from.
     known: CachePadded<Known>,
+    /// That the claim word is closed, for those that wait for events: who looks at that
+    /// word takes it away from the publishers.
+    closed: AtomicBool,
     index: Index,
     slots: Slots,
     cursor_fields: CursorFields,
@@ -166,6 +170,7 @@ impl Ring {
                 seq: AtomicU64::new(origin),
                 end: AtomicU64::new(0),
             }),
+            closed: AtomicBool::new(false),
             index: Index::new(shape.index_entries, origin),
             slots: Slots::new(
                 shape.slots,
@@ -212,17 +217,19 @@ impl Ring {
 
     pub(super) fn close(&self) {
         self.claim.close();
+        // SeqCst: the closer looks at the parked bits after this, see `Waiters`.
+        self.closed.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.claim.load().is_closed()
+        // Acquire: whoever knows that it is closed finds that in the claim word too.
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Whether the ring is closed and `seq` is the last event that it will ever
     /// hold. `seq` is at most the head.
     pub(super) fn ends_at(&self, seq: u64) -> bool {
-        let claimed = self.claim.load();
-        claimed.is_closed() && claimed.events_beyond(seq) == 0 && self.head() == seq
+        self.is_closed() && self.claim.load().events_beyond(seq) == 0 && self.head() == seq
     }
 
     // --- publishing ---
