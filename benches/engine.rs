@@ -1,155 +1,157 @@
-//! What the engine costs, on 250-byte frames. Groups are named
-//! `GROUP/IMPLEMENTATION/PARAMETER`.
+//! What the engine costs, on 250-byte frames. Benches are named
+//! `GROUP/IMPLEMENTATION/PARAMETER`; `benches/peers.rs` puts others beside some.
 //!
-//! Not measured here: waking, contention of several publishers, the network.
+//! Not measured here: the network (`benches/edge.rs` does), what happens after a
+//! wake-up, and many gateways that come back at once.
+
+mod common;
+mod groups;
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
-use galaxy_push::engine::{Engine, Subscriber, TryRecvError};
+use galaxy_push::engine::{Batch, Engine, Subscriber};
 use galaxy_push::event::Event;
 
-/// A `ClientEvent` whose frame has 250 bytes.
-fn encoded() -> Vec<u8> {
-    let payload = [b'x'; 250 - 31 - 12];
-    let mut client_event = b"\x0a\x01u\x1a\x01k\x22".to_vec();
-    client_event.extend([
-        0x80 | (payload.len() & 0x7f) as u8,
-        (payload.len() >> 7) as u8,
-    ]);
-    client_event.extend(payload);
-    let mut event = vec![0x0a];
-    let length = client_event.len();
-    event.extend([0x80 | (length & 0x7f) as u8, (length >> 7) as u8]);
-    event.extend(client_event);
-    event
-}
+use self::common::events;
+use self::groups::{From, GalaxyPush, Ring};
 
-fn engine() -> Engine {
-    Engine::builder().build().expect("the defaults are valid")
-}
+const NAME: &str = "galaxy-push";
 
-fn drain(subscriber: &mut Subscriber) -> usize {
-    let mut events = 0;
-    loop {
-        match subscriber.try_recv() {
-            Ok(batch) => events += black_box(batch).len(),
-            Err(TryRecvError::Empty) => return events,
-            Err(other) => panic!("{other}"),
-        }
-    }
-}
-
-/// One producer, nobody waiting: one event, and a batch of a hundred.
 fn publish(c: &mut Criterion) {
-    let encoded = encoded();
-    let event = Event::parse(&encoded).expect("a valid event");
-    let mut group = c.benchmark_group("publish");
-    for size in [1, 100] {
-        let engine = engine();
-        let publisher = engine.publisher();
-        let events = vec![event; size];
-        group.throughput(Throughput::Elements(size as u64));
-        group.bench_function(BenchmarkId::new("galaxy-push", size), |b| {
-            b.iter(|| {
-                publisher
-                    .publish_batch(black_box(&events))
-                    .expect("it is open")
-            });
+    groups::publish::<GalaxyPush>(c, Ring::Cached);
+    groups::publish::<GalaxyPush>(c, Ring::Large);
+    let batch: Vec<_> = events().iter().cycle().take(100).copied().collect();
+    let engine = Engine::builder().build().expect("the defaults are valid");
+    let publisher = engine.publisher();
+    let mut group = c.benchmark_group("publish-batch");
+    group.throughput(Throughput::Elements(batch.len() as u64));
+    group.bench_function(BenchmarkId::new(NAME, batch.len()), |b| {
+        b.iter(|| {
+            publisher
+                .publish_batch(black_box(&batch))
+                .expect("it is open")
         });
-    }
-    group.finish();
-    c.bench_function("validate/galaxy-push/250", |b| {
-        b.iter(|| Event::parse(black_box(&encoded)).expect("a valid event"));
     });
+    group.finish();
 }
 
-/// A thousand events are published, then each reader reads them all; only the
-/// reading is timed, and given per event and reader.
 fn read(c: &mut Criterion) {
-    const EVENTS: usize = 1000;
-    let encoded = encoded();
-    let events = vec![Event::parse(&encoded).expect("a valid event"); EVENTS];
-    let mut group = c.benchmark_group("drain");
     for readers in [1, 8, 64, 1024] {
-        let engine = engine();
-        let publisher = engine.publisher();
-        let mut subscribers: Vec<_> = (0..readers)
-            .map(|n| engine.subscribe(&n.to_string(), "").expect("there is room"))
-            .collect();
-        group.throughput(Throughput::Elements((EVENTS * readers) as u64));
-        group.bench_function(BenchmarkId::new("galaxy-push", readers), |b| {
-            b.iter_custom(|rounds| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..rounds {
-                    publisher.publish_batch(&events).expect("it is open");
-                    let start = Instant::now();
-                    for subscriber in &mut subscribers {
-                        assert_eq!(drain(subscriber), EVENTS);
-                    }
-                    spent += start.elapsed();
-                }
-                spent
-            });
-        });
+        groups::drain::<GalaxyPush>(c, readers);
     }
-    group.finish();
+    groups::single::<GalaxyPush>(c, 64);
+    groups::hop::<GalaxyPush>(c);
 }
 
-/// Subscribes at some cursor of a full ring, takes the first batch, and leaves.
+fn publish_among_others(c: &mut Criterion) {
+    for subscribers in [10, 1000, 10_000] {
+        groups::publish_parked::<GalaxyPush>(c, subscribers, From::Task);
+        groups::publish_parked::<GalaxyPush>(c, subscribers, From::Outside);
+    }
+    for threads in [2, 4] {
+        groups::producers::<GalaxyPush>(c, threads);
+    }
+}
+
+/// Subscribes somewhere in a full ring: alone, and among 9,000 gateways. Then the same
+/// with the first batch. Leaving is not timed.
 fn resume(c: &mut Criterion) {
-    let encoded = encoded();
-    let event = Event::parse(&encoded).expect("a valid event");
-    let mut group = c.benchmark_group("resume");
-    for ring in [10_000u64, 1_000_000] {
-        let engine = Engine::builder()
-            .max_events(ring)
-            .max_bytes(1 << 30)
-            .build()
-            .expect("it is large enough");
-        let publisher = engine.publisher();
-        for _ in 0..2 * ring {
-            publisher.publish(event).expect("it is open");
-        }
-        let head = engine.head();
-        let mut step = 0u64;
-        let mut cursor = || {
-            // A walk over the whole ring that looks random.
-            step = step.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            Cursor::new(
-                head.epoch(),
-                Seq::new(head.seq().number() - 1 - step % (ring - 1)),
-            )
-            .to_string()
+    let rings = [
+        ("10000", 10_000, 0),
+        ("1000000", 1_000_000, 0),
+        ("1000000-among-9000", 1_000_000, 9000),
+    ];
+    for (parameter, events, others) in rings {
+        let mut open = None;
+        let mut bench = |group, routine: fn(Subscriber) -> (Subscriber, Option<Batch>)| {
+            let mut group = c.benchmark_group(group);
+            group.bench_function(BenchmarkId::new(NAME, parameter), |b| {
+                let (ring, requests) = open.get_or_insert_with(|| full_ring(events, others));
+                b.iter_batched(
+                    || requests.next().expect("it has no end"),
+                    |(id, cursor)| {
+                        routine(ring.engine.subscribe(&id, &cursor).expect("there is room"))
+                    },
+                    BatchSize::NumIterations(GATEWAYS),
+                );
+            });
+            group.finish();
         };
-        group.bench_function(BenchmarkId::new("galaxy-push", ring), |b| {
-            b.iter_batched(
-                &mut cursor,
-                |cursor| {
-                    let subscribed = engine.subscribe("gateway", &cursor);
-                    let mut subscriber = subscribed.expect("there is room");
-                    subscriber.try_recv().expect("it is in the ring")
-                },
-                BatchSize::SmallInput,
-            );
+        bench("resume", |subscriber| (subscriber, None));
+        bench("resume-and-read", |mut subscriber| {
+            let batch = subscriber.try_recv().expect("it is in the ring");
+            (subscriber, Some(batch))
         });
     }
-    group.finish();
+}
+
+/// How many gateways resume, one after another, before they leave.
+const GATEWAYS: u64 = 64;
+
+struct FullRing {
+    engine: Engine,
+    _others: Vec<Subscriber>,
+}
+
+/// A full ring, and gateways that come back to it, each with a cursor.
+fn full_ring(events: u64, others: u64) -> (FullRing, impl Iterator<Item = (String, String)>) {
+    let engine = Engine::builder()
+        .max_events(events)
+        .max_bytes(1 << 30)
+        .build()
+        .expect("it is large enough");
+    let publisher = engine.publisher();
+    let all = common::events().iter().cycle();
+    for event in all.take(2 * events as usize) {
+        publisher.publish(*event).expect("it is open");
+    }
+    assert_eq!(engine.stats().retained_events, events);
+    let join = |n| {
+        engine
+            .subscribe(&format!("other-{n}"), "")
+            .expect("there is room")
+    };
+    let others = (0..others).map(join).collect();
+    let head = engine.head();
+    let requests = (0u64..).map(move |n| {
+        // A walk over the whole ring that looks random.
+        let back = 1 + n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (events - 1);
+        let cursor = Cursor::new(head.epoch(), Seq::new(head.seq().number() - back));
+        (format!("gateway-{}", n % GATEWAYS), cursor.to_string())
+    });
+    let ring = FullRing {
+        engine,
+        _others: others,
+    };
+    (ring, requests)
+}
+
+fn validate(c: &mut Criterion) {
+    let event = events()[0].as_bytes();
+    c.bench_function("validate/galaxy-push/219", |b| {
+        b.iter(|| Event::parse(black_box(event)).expect("a valid event"));
+    });
 }
 
 fn cursor(c: &mut Criterion) {
     let epoch = Epoch::from_millis(1_700_000_000_000).expect("it fits");
     let cursor = Cursor::new(epoch, Seq::new(0x0123_4567_89AB_CDEF));
     let text = cursor.to_text();
-    c.bench_function("cursor/galaxy-push/print", |b| {
-        b.iter(|| black_box(cursor).to_text())
+    let mut group = c.benchmark_group("cursor");
+    group.bench_function(BenchmarkId::new(NAME, "print"), |b| {
+        b.iter(|| black_box(cursor).to_text());
     });
-    c.bench_function("cursor/galaxy-push/parse", |b| {
+    group.bench_function(BenchmarkId::new(NAME, "parse"), |b| {
         b.iter(|| Cursor::parse(black_box(text.as_bytes())).expect("it is one"));
     });
+    group.finish();
 }
 
-criterion_group!(benches, publish, read, resume, cursor);
+criterion_group! {
+    name = benches;
+    config = groups::criterion();
+    targets = publish, publish_among_others, read, resume, validate, cursor
+}
 criterion_main!(benches);
