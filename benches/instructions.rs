@@ -1,0 +1,240 @@
+//! Scenarios whose instructions `scripts/count-instructions` counts: a time depends on
+//! what else the machine does, a count does not.
+//!
+//! Run without it, each scenario runs once, and says how many operations that is.
+//!
+//! Not counted here: reading the system's clock (its short way around the system does
+//! not exist under valgrind), what the system does for a call, and waiting for memory
+//! or for other processors.
+
+mod common;
+
+use std::future::Future;
+use std::hint::black_box;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::task::{Context, Poll, Waker};
+
+use galaxy_push::clock::ManualClock;
+use galaxy_push::cursor::{Cursor, Epoch, Seq};
+use galaxy_push::engine::{Engine, Subscriber, TryRecvError};
+use galaxy_push::event::Event;
+
+use self::common::events;
+
+/// Its name, how many operations it is, and what does so many.
+type Scenario = (&'static str, u32, fn(u32));
+
+const SCENARIOS: [Scenario; 13] = [
+    ("publish-one", 10_000, publish_one),
+    ("publish-event-of-100", 10_000, publish_event_of_100),
+    ("publish-to-parked", 1000, publish_to_parked),
+    ("read-one", 1000, read_one),
+    ("read-one-as-bytes", 1000, read_one_as_bytes),
+    ("read-batch", 100, read_batch),
+    ("read-nothing", 1000, read_nothing),
+    ("park", 1000, park),
+    ("resume", 1000, resume),
+    ("leave", 1000, leave),
+    ("cursor-print", 1000, cursor_print),
+    ("cursor-parse", 1000, cursor_parse),
+    ("validate", 1000, validate),
+];
+
+fn main() -> ExitCode {
+    // `cargo bench` adds an option of its own.
+    let mut named = std::env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with('-'));
+    let named = named.next();
+    let mut found = false;
+    for (name, operations, run) in SCENARIOS {
+        if named.as_deref().is_none_or(|named| named == name) {
+            run(operations);
+            println!("{name} {operations}");
+            found = true;
+        }
+    }
+    if !found {
+        eprintln!("instructions: there is no such scenario");
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Everything in here is counted, and nothing else: the script names this function to
+/// valgrind.
+#[inline(never)]
+fn counted<T>(operation: impl FnOnce() -> T) -> T {
+    black_box(operation())
+}
+
+/// A ring that has gone around several times.
+fn engine() -> Engine {
+    let engine = Engine::builder()
+        .max_events(4096)
+        .max_event_bytes(1024)
+        .max_bytes(3 << 19)
+        .clock(ManualClock::new())
+        .build()
+        .expect("these settings are valid");
+    publish(&engine, 20_000);
+    engine
+}
+
+fn publish(engine: &Engine, count: usize) {
+    let publisher = engine.publisher();
+    for event in events().iter().cycle().take(count) {
+        publisher.publish(*event).expect("it is open");
+    }
+}
+
+fn subscribe(engine: &Engine, cursor: &str) -> Subscriber {
+    engine.subscribe("gateway", cursor).expect("there is room")
+}
+
+fn publish_one(operations: u32) {
+    let publisher = engine().publisher();
+    counted(|| {
+        for number in 0..operations {
+            let event = events()[number as usize % events().len()];
+            publisher.publish(event).expect("it is open");
+        }
+    });
+}
+
+fn publish_event_of_100(operations: u32) {
+    let publisher = engine().publisher();
+    let batch: Vec<_> = events().iter().cycle().take(100).copied().collect();
+    counted(|| {
+        for _ in 0..operations / 100 {
+            publisher.publish_batch(&batch).expect("it is open");
+        }
+    });
+}
+
+/// The publisher has a notification scheduled each time.
+fn publish_to_parked(operations: u32) {
+    let engine = engine();
+    let publisher = engine.publisher();
+    let mut subscriber = subscribe(&engine, "");
+    let mut notifier = pin!(engine.notifier());
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..operations {
+        assert!(notifier.as_mut().poll(&mut context).is_pending());
+        while let Poll::Ready(received) = subscriber.poll_recv(&mut context) {
+            received.expect("it is open");
+        }
+        counted(|| publisher.publish(events()[0])).expect("it is open");
+    }
+}
+
+fn read_one(operations: u32) {
+    let engine = engine();
+    let mut subscriber = subscribe(&engine, "");
+    for _ in 0..operations {
+        publish(&engine, 1);
+        counted(|| drop(subscriber.try_recv().expect("there is one")));
+    }
+}
+
+/// As the edge reads it.
+fn read_one_as_bytes(operations: u32) {
+    let engine = engine();
+    let mut subscriber = subscribe(&engine, "");
+    for _ in 0..operations {
+        publish(&engine, 1);
+        counted(|| drop(subscriber.try_recv().expect("there is one").into_bytes()));
+    }
+}
+
+/// The rest of the ring's segment, or what there is in the next one, after each 50
+/// events.
+fn read_batch(operations: u32) {
+    let engine = engine();
+    let mut subscriber = subscribe(&engine, "");
+    for _ in 0..operations {
+        publish(&engine, 50);
+        counted(|| drop(subscriber.try_recv().expect("there are some")));
+    }
+}
+
+fn read_nothing(operations: u32) {
+    let engine = engine();
+    let mut subscriber = subscribe(&engine, "");
+    counted(|| {
+        for _ in 0..operations {
+            let received = subscriber.try_recv();
+            assert_eq!(received.unwrap_err(), TryRecvError::Empty);
+        }
+    });
+}
+
+fn park(operations: u32) {
+    let engine = engine();
+    let mut subscriber = subscribe(&engine, "");
+    let mut notifier = pin!(engine.notifier());
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..operations {
+        publish(&engine, 1);
+        assert!(notifier.as_mut().poll(&mut context).is_pending());
+        subscriber.try_recv().expect("there is one");
+        assert!(counted(|| subscriber.poll_recv(&mut context)).is_pending());
+    }
+}
+
+/// Cursors all over the ring.
+fn old_cursors(engine: &Engine, count: u32) -> impl Iterator<Item = String> {
+    let head = engine.head();
+    (0..u64::from(count)).map(move |n| {
+        let back = 1 + n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 4000;
+        Cursor::new(head.epoch(), Seq::new(head.seq().number() - back)).to_string()
+    })
+}
+
+fn resume(operations: u32) {
+    let engine = engine();
+    for cursor in old_cursors(&engine, operations) {
+        drop(counted(|| subscribe(&engine, &cursor)));
+    }
+}
+
+fn leave(operations: u32) {
+    let engine = engine();
+    for cursor in old_cursors(&engine, operations) {
+        let subscriber = subscribe(&engine, &cursor);
+        counted(|| drop(subscriber));
+    }
+}
+
+fn cursor_print(operations: u32) {
+    let cursor = some_cursor();
+    counted(|| {
+        for _ in 0..operations {
+            black_box(black_box(cursor).to_text());
+        }
+    });
+}
+
+fn cursor_parse(operations: u32) {
+    let text = some_cursor().to_text();
+    counted(|| {
+        for _ in 0..operations {
+            black_box(Cursor::parse(black_box(text.as_bytes()))).expect("it is one");
+        }
+    });
+}
+
+fn some_cursor() -> Cursor {
+    let epoch = Epoch::from_millis(1_700_000_000_000).expect("it fits");
+    Cursor::new(epoch, Seq::new(0x0123_4567_89AB_CDEF))
+}
+
+fn validate(operations: u32) {
+    let event = events()[0].as_bytes();
+    counted(|| {
+        for _ in 0..operations {
+            black_box(Event::parse(black_box(event))).expect("a valid event");
+        }
+    });
+}
