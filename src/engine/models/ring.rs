@@ -28,9 +28,12 @@ fn publish_against_read_across_a_segments_end() {
 }
 
 #[test]
-fn a_batch_across_segments_becomes_visible_as_a_whole() {
+fn a_batch_becomes_visible_as_a_whole() {
     model(|| {
-        let ring = ring();
+        let ring = ring_of(Shape {
+            segment_shift: 8,
+            ..shape()
+        });
         let batch = thread::spawn({
             let ring = Arc::clone(&ring);
             move || publish(&ring, &[2, 3])
