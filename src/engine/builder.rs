@@ -372,6 +372,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too large for an interpreter")]
     fn what_an_error_says_would_do_does() {
         let build = |bytes| Engine::builder().max_bytes(bytes).build();
         let Err(BuildError::MaxBytesTooSmall { least, .. }) = build(10_000) else {

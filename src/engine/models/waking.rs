@@ -3,14 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc as Shared;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use loom::future::block_on;
 
 use super::*;
 use crate::engine::RecvError;
 use crate::engine::sync::{AtomicU64, Ordering, thread};
-use crate::engine::wake::{Notifier, Waiters};
+use crate::engine::wake::{Notifier, Slot, Waiters};
 
 fn accept(engine: &Engine, tag: u8) {
     let encoded = event(tag);
@@ -121,20 +121,18 @@ fn takeover_against_park() {
 }
 
 /// Parks until `head` has moved, as a subscriber does.
-fn wait(waiters: &Shared<Waiters>, head: &AtomicU64, seen: u64) {
-    let slot = waiters.acquire().expect("there is one for each");
+fn wait(waiters: &Shared<Waiters>, slot: &Slot, head: &AtomicU64, seen: u64) {
     block_on(std::future::poll_fn(|cx| {
         if head.load(Ordering::Acquire) != seen {
-            return std::task::Poll::Ready(());
+            return Poll::Ready(());
         }
-        waiters.park(&slot, cx.waker());
+        waiters.park(slot, cx.waker());
         if head.load(Ordering::Acquire) == seen {
-            return std::task::Poll::Pending;
+            return Poll::Pending;
         }
-        waiters.unpark(&slot);
-        std::task::Poll::Ready(())
+        waiters.unpark(slot);
+        Poll::Ready(())
     }));
-    waiters.release(&slot);
 }
 
 /// The tree alone: two park under one leaf, while what they wait for happens and the
@@ -147,7 +145,8 @@ fn two_park_under_one_leaf_while_the_notifier_clears_it() {
         let mut notifier = Notifier::attach(&waiters);
         let parkers = [(), ()].map(|()| {
             let (waiters, head) = (Shared::clone(&waiters), Arc::clone(&head));
-            thread::spawn(move || wait(&waiters, &head, 0))
+            let slot = waiters.acquire().expect("there are two");
+            thread::spawn(move || wait(&waiters, &slot, &head, 0))
         });
         head.fetch_add(1, Ordering::SeqCst);
         waiters.notify();
@@ -160,26 +159,28 @@ fn two_park_under_one_leaf_while_the_notifier_clears_it() {
     });
 }
 
-/// The tree alone: one parks for the second of two events while the notifier clears
-/// the tree because of the first.
+/// The tree alone: one that was parked parks again, for the second of two events, while
+/// the notifier clears the tree because of the first.
 #[test]
 fn one_parks_again_while_the_notifier_clears_the_tree() {
     model(|| {
         let waiters = Waiters::new(1);
-        let head = Arc::new(AtomicU64::new(0));
+        let head = Arc::new(AtomicU64::new(1));
         let mut notifier = Notifier::attach(&waiters);
+        let slot = waiters.acquire().expect("there is one");
+        waiters.park(&slot, Waker::noop());
+        waiters.unpark(&slot);
         let parker = thread::spawn({
             let (waiters, head) = (Shared::clone(&waiters), Arc::clone(&head));
-            move || {
-                wait(&waiters, &head, 0);
-                wait(&waiters, &head, 1);
-            }
+            move || wait(&waiters, &slot, &head, 1)
         });
-        for _ in 0..2 {
-            head.fetch_add(1, Ordering::SeqCst);
+        let mut context = Context::from_waker(Waker::noop());
+        for seen in 1..=2 {
             waiters.notify();
-            let mut context = Context::from_waker(Waker::noop());
             assert!(Pin::new(&mut notifier).poll(&mut context).is_pending());
+            if seen == 1 {
+                head.fetch_add(1, Ordering::SeqCst);
+            }
         }
         parker.join().unwrap();
         waiters.stop();
@@ -191,23 +192,24 @@ fn one_parks_again_while_the_notifier_clears_the_tree() {
 fn two_events_while_the_notifier_clears_the_tree() {
     model(|| {
         let waiters = Waiters::new(1);
-        let head = Arc::new(AtomicU64::new(0));
+        let head = Arc::new(AtomicU64::new(1));
         let notifier = Notifier::attach(&waiters);
-        let parker = thread::spawn({
+        let slot = waiters.acquire().expect("there is one");
+        waiters.park(&slot, Waker::noop());
+        waiters.unpark(&slot);
+        let publisher = thread::spawn({
             let (waiters, head) = (Shared::clone(&waiters), Arc::clone(&head));
             move || {
-                wait(&waiters, &head, 0);
-                wait(&waiters, &head, 1);
-                waiters.stop();
+                waiters.notify();
+                head.fetch_add(1, Ordering::SeqCst);
+                waiters.notify();
             }
         });
-        let publisher = thread::spawn({
+        let parker = thread::spawn({
             let waiters = Shared::clone(&waiters);
             move || {
-                for _ in 0..2 {
-                    head.fetch_add(1, Ordering::SeqCst);
-                    waiters.notify();
-                }
+                wait(&waiters, &slot, &head, 1);
+                waiters.stop();
             }
         });
         block_on(notifier);
