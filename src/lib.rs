@@ -22,6 +22,7 @@
 //! | [`event`] | what a publishable event is, checked without decoding |
 //! | [`engine`] | the ring, its publishers and subscribers; no I/O |
 //! | [`clock`] | where the engine's milliseconds come from |
+//! | [`history`] | a record of who published and received what, and whether all promises were kept |
 //! | [`edge`] | the gRPC services over an engine |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
@@ -33,6 +34,7 @@ pub mod clock;
 pub mod cursor;
 pub mod engine;
 pub mod event;
+pub mod history;
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -14,6 +14,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("config", &[]),
     ("event", &["cursor"]),
+    ("history", &["cursor"]),
     ("engine", &["clock", "cursor", "event"]),
     ("client", &["config", "cursor", "proto"]),
     ("edge", &["config", "cursor", "engine", "event", "proto"]),
