@@ -121,8 +121,9 @@ pub struct Terms {
 
 impl Terms {
     /// How many of the newest events can surely be resumed at: the least that the
-    /// ring holds, whatever the events' sizes, inside the window. Default 0: a cursor
-    /// may expire at any time.
+    /// ring holds inside the window, whatever the events' sizes, and less by what may
+    /// be published while a subscription is being decided. Default 0: a cursor may
+    /// expire at any time.
     #[must_use]
     pub fn retained_events(mut self, events: u64) -> Self {
         self.retained_events = events;
