@@ -183,6 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "arithmetic only, and much of it")]
         fn the_remainder_is_that_of_a_division(number: u64, shift in 0..64u32, divisor in 2..u64::MAX, less in 0..62u32) {
             let (number, divisor) = (number >> shift, (divisor >> less).max(2));
             prop_assert_eq!(remainder(number, divisor, reciprocal(divisor)), number % divisor);
