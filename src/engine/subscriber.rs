@@ -252,10 +252,7 @@ impl Shared {
     /// Decides where a stream starts that asks for `cursor`.
     fn start(&self, cursor: &str) -> Start {
         let head = self.ring.head();
-        let (resume, seq) = match self.resume(cursor, head) {
-            Ok(seq) => (Resume::Resumed, seq),
-            Err(resume) => (resume, head),
-        };
+        let (resume, seq) = self.resume(cursor, head);
         self.start_after(resume, seq)
     }
 
@@ -266,30 +263,37 @@ impl Shared {
         }
     }
 
-    /// The sequence to resume after, or why that cannot be.
-    fn resume(&self, cursor: &str, head: u64) -> Result<u64, Resume> {
+    /// Whether to resume, and the sequence to start after.
+    fn resume(&self, cursor: &str, head: u64) -> (Resume, u64) {
         if cursor.is_empty() {
-            return Err(Resume::NoCursor);
+            return (Resume::NoCursor, head);
         }
-        let cursor: Cursor = cursor.parse().map_err(|_| Resume::Malformed)?;
+        let Ok(cursor) = cursor.parse::<Cursor>() else {
+            return (Resume::Malformed, head);
+        };
         if cursor.epoch() != self.ring.epoch() {
-            return Err(Resume::OtherEpoch);
+            return (Resume::OtherEpoch, head);
         }
         let seq = cursor.seq().number();
         if seq > head {
-            return Err(Resume::Ahead);
+            return (Resume::Ahead, head);
         }
         if seq == head {
-            return Ok(seq);
+            return (Resume::Resumed, seq);
         }
-        let expired = Resume::Expired { missed: head - seq };
         match self.ring.retained(seq + 1, head) {
             Retained::Since { published_ms }
                 if self.time.now_ms().saturating_sub(published_ms) <= self.window_ms =>
             {
-                Ok(seq)
+                (Resume::Resumed, seq)
             }
-            _ => Err(expired),
+            _ => {
+                // What the decision has seen may be newer than `head`; where the
+                // stream starts must not be older.
+                let head = self.ring.head();
+                let missed = head - seq;
+                (Resume::Expired { missed }, head)
+            }
         }
     }
 }

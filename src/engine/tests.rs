@@ -18,12 +18,8 @@ use crate::event::Event;
 /// The encoding of `PushEvent { client_event: { user_id: "u", kind: "k", payload } }`
 /// with a payload of `size` bytes that spell `number`.
 pub(super) fn encoded(number: u64, size: usize) -> Vec<u8> {
-    let payload: Vec<u8> = number
-        .to_be_bytes()
-        .into_iter()
-        .cycle()
-        .take(size)
-        .collect();
+    let mut payload = number.to_be_bytes().repeat(size / 8 + 1);
+    payload.truncate(size);
     let varint = |mut n: usize| {
         let mut bytes = Vec::new();
         while n >= 0x80 {

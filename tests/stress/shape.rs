@@ -24,7 +24,7 @@ pub(crate) const SHAPES: [Shape; 4] = [
                 .max_event_bytes(4096)
         },
         payload_bytes: 3000,
-        retained_events: 0,
+        retained_events: 8,
         lapping_events: 9,
     },
     Shape {
@@ -56,7 +56,7 @@ pub(crate) const SHAPES: [Shape; 4] = [
                 .max_event_bytes(64 << 10)
         },
         payload_bytes: 300,
-        retained_events: 90_000,
+        retained_events: 100_000,
         lapping_events: 100_001,
     },
 ];
