@@ -25,10 +25,15 @@ use self::common::events;
 /// Its name, how many operations it is, and what does so many.
 type Scenario = (&'static str, u32, fn(u32));
 
-const SCENARIOS: [Scenario; 13] = [
+const SCENARIOS: [Scenario; 14] = [
     ("publish-one", 10_000, publish_one),
     ("publish-event-of-100", 10_000, publish_event_of_100),
-    ("publish-to-parked", 1000, publish_to_parked),
+    ("publish-to-10-parked", 20, |count| {
+        publish_to_parked(count, 10)
+    }),
+    ("publish-to-10000-parked", 20, |count| {
+        publish_to_parked(count, 10_000)
+    }),
     ("read-one", 1000, read_one),
     ("read-one-as-bytes", 1000, read_one_as_bytes),
     ("read-batch", 100, read_batch),
@@ -95,9 +100,10 @@ fn subscribe(engine: &Engine, cursor: &str) -> Subscriber {
 
 fn publish_one(operations: u32) {
     let publisher = engine().publisher();
+    let events = events();
     counted(|| {
         for number in 0..operations {
-            let event = events()[number as usize % events().len()];
+            let event = events[number as usize % events.len()];
             publisher.publish(event).expect("it is open");
         }
     });
@@ -113,19 +119,27 @@ fn publish_event_of_100(operations: u32) {
     });
 }
 
-/// The publisher has a notification scheduled each time.
-fn publish_to_parked(operations: u32) {
+/// Everybody is parked each time, and the publisher schedules a notification.
+fn publish_to_parked(operations: u32, subscribers: usize) {
     let engine = engine();
     let publisher = engine.publisher();
-    let mut subscriber = subscribe(&engine, "");
+    let event = events()[0];
+    let subscribe = |n| engine.subscribe(&format!("gateway-{n}"), "");
+    let subscribed: Result<Vec<_>, _> = (0..subscribers).map(subscribe).collect();
+    let mut subscribed = subscribed.expect("there is room");
     let mut notifier = pin!(engine.notifier());
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..operations {
-        assert!(notifier.as_mut().poll(&mut context).is_pending());
-        while let Poll::Ready(received) = subscriber.poll_recv(&mut context) {
-            received.expect("it is open");
+        // It wakes so many at a time.
+        for _ in 0..=subscribers / 128 {
+            assert!(notifier.as_mut().poll(&mut context).is_pending());
         }
-        counted(|| publisher.publish(events()[0])).expect("it is open");
+        for subscriber in &mut subscribed {
+            while let Poll::Ready(received) = subscriber.poll_recv(&mut context) {
+                received.expect("it is open");
+            }
+        }
+        counted(|| publisher.publish(event)).expect("it is open");
     }
 }
 
