@@ -33,6 +33,11 @@ fn large_model(check: impl Fn() + Send + Sync + 'static) {
     explore(1, check);
 }
 
+/// The same with two less: worth its time in `scripts/loom deep` only.
+fn deep_model(check: impl Fn() + Send + Sync + 'static) {
+    explore(2, check);
+}
+
 fn explore(less: usize, check: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.max_branches = 100_000;

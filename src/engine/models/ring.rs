@@ -128,7 +128,7 @@ fn a_publisher_comes_to_a_segment_that_another_one_installs() {
 /// that only by the claim.
 #[test]
 fn a_publisher_installs_for_one_that_knows_more() {
-    large_model(|| {
+    deep_model(|| {
         let ring = ring_of(Shape {
             slots: 4,
             in_flight: 4,
