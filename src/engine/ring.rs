@@ -325,6 +325,7 @@ impl Ring {
             let ahead = claimed.events_beyond(known);
             if ahead > MAX_IN_FLIGHT_EVENTS {
                 // The head has passed this value of the word.
+                spin_loop();
                 claimed = self.claim.load();
                 continue;
             }
