@@ -343,7 +343,8 @@ impl Ring {
                 && self.segment_before(end) == self.segment_before(from);
             if !at_hand && !self.keeps_distance(last, end) {
                 // Some publisher is a whole ring behind, between its claim and its
-                // commit. Overwriting what it has yet to publish would lose it.
+                // commit, and overwriting what it has yet to publish would lose it; or
+                // the head moved too far for us to tell.
                 backoff.snooze();
                 claimed = self.claim.load();
                 continue;
