@@ -29,6 +29,7 @@ pub(super) struct Seal {
 pub(super) struct Segment {
     /// Its place in the endless row of segments that the ring slides over.
     number: u64,
+    /// Over the number, which is written again when the segment is used again.
     number_watch: Watch,
     memory: Memory,
     /// The seal, written by the one publisher that enters the next segment,

@@ -105,6 +105,14 @@ fn publish(ring: &Ring, tags: &[u8]) -> u64 {
     ring.publish(&events, 0).expect("the ring is open")
 }
 
+/// Publishes one event through the engine's public end.
+fn accept(engine: &Engine, tag: u8) -> u64 {
+    let encoded = event(tag);
+    let event = Event::parse(&encoded).expect("it is valid");
+    let cursor = engine.publisher().publish(event).expect("it is open");
+    cursor.seq().number()
+}
+
 /// Published one after another, before the threads begin.
 fn filled(ring: &Arc<Ring>, events: u8) {
     for tag in 1..=events {

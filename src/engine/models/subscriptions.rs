@@ -4,13 +4,6 @@ use super::*;
 use crate::engine::sync::thread;
 use crate::engine::{Resume, Subscriber, TryRecvError};
 
-fn accept(engine: &Engine, tag: u8) -> u64 {
-    let encoded = event(tag);
-    let event = Event::parse(&encoded).expect("it is valid");
-    let cursor = engine.publisher().publish(event).expect("it is open");
-    cursor.seq().number()
-}
-
 /// One look; returns whether there may be more.
 fn receive(subscriber: &mut Subscriber, record: &mut Record) -> bool {
     match subscriber.try_recv() {

@@ -12,25 +12,47 @@ use crate::engine::RecvError;
 use crate::engine::sync::{AtomicU64, Ordering, thread};
 use crate::engine::wake::{Notifier, Slot, Waiters};
 
-fn accept(engine: &Engine, tag: u8) {
-    let encoded = event(tag);
-    let event = Event::parse(&encoded).expect("it is valid");
-    engine.publisher().publish(event).expect("it is open");
+/// What a subscriber receives that may park before, while or after `happens` does, with
+/// the notifier on a thread of its own.
+fn received_when(happens: fn(Engine)) -> Result<usize, RecvError> {
+    let engine = engine(shape());
+    let notifier = engine.notifier();
+    let notifier = thread::spawn(move || block_on(notifier));
+    let mut subscriber = engine.subscribe("g", "").expect("there is room");
+    let other = thread::spawn(move || happens(engine));
+    let received = block_on(subscriber.recv()).map(|batch| batch.len());
+    other.join().unwrap();
+    drop(subscriber);
+    notifier.join().unwrap();
+    received
 }
 
 #[test]
 fn park_against_publish_against_notify() {
+    model(|| assert_eq!(received_when(|engine| _ = accept(&engine, 1)), Ok(1)));
+}
+
+#[test]
+fn close_against_park() {
     model(|| {
-        let engine = engine(shape());
-        let notifier = engine.notifier();
-        let notifier = thread::spawn(move || block_on(notifier));
-        let mut subscriber = engine.subscribe("g", "").expect("there is room");
-        let publisher = thread::spawn(move || accept(&engine, 1));
-        let batch = block_on(subscriber.recv()).expect("it is open");
-        assert_eq!(batch.len(), 1);
-        publisher.join().unwrap();
-        drop((batch, subscriber));
-        notifier.join().unwrap();
+        let received = received_when(|engine| engine.close());
+        assert_eq!(received, Err(RecvError::Closed));
+    });
+}
+
+#[test]
+fn abort_against_park() {
+    model(|| {
+        let received = received_when(|engine| engine.abort());
+        assert_eq!(received, Err(RecvError::Closed));
+    });
+}
+
+#[test]
+fn takeover_against_park() {
+    model(|| {
+        let received = received_when(|engine| drop(engine.subscribe("g", "")));
+        assert_eq!(received, Err(RecvError::TakenOver));
     });
 }
 
@@ -63,60 +85,9 @@ fn the_engines_own_thread() {
         // Parks, so that the thread is there before anybody else looks for it.
         let mut context = Context::from_waker(Waker::noop());
         assert!(subscriber.poll_recv(&mut context).is_pending());
-        let publisher = thread::spawn(move || accept(&engine, 1));
+        let publisher = thread::spawn(move || _ = accept(&engine, 1));
         assert_eq!(block_on(subscriber.recv()).expect("it is open").len(), 1);
         publisher.join().unwrap();
-    });
-}
-
-#[test]
-fn close_against_park() {
-    model(|| {
-        let engine = engine(shape());
-        let notifier = engine.notifier();
-        let notifier = thread::spawn(move || block_on(notifier));
-        let mut subscriber = engine.subscribe("g", "").expect("there is room");
-        let closer = thread::spawn(move || engine.close());
-        assert_eq!(
-            block_on(subscriber.recv()).map(drop),
-            Err(RecvError::Closed)
-        );
-        closer.join().unwrap();
-        drop(subscriber);
-        notifier.join().unwrap();
-    });
-}
-
-#[test]
-fn abort_against_park() {
-    model(|| {
-        let engine = engine(shape());
-        let notifier = engine.notifier();
-        let notifier = thread::spawn(move || block_on(notifier));
-        let mut subscriber = engine.subscribe("g", "").expect("there is room");
-        let closer = thread::spawn(move || engine.abort());
-        assert_eq!(
-            block_on(subscriber.recv()).map(drop),
-            Err(RecvError::Closed)
-        );
-        closer.join().unwrap();
-        drop(subscriber);
-        notifier.join().unwrap();
-    });
-}
-
-#[test]
-fn takeover_against_park() {
-    model(|| {
-        let engine = engine(shape());
-        let notifier = engine.notifier();
-        let notifier = thread::spawn(move || block_on(notifier));
-        let mut older = engine.subscribe("g", "").expect("there is room");
-        let newer = thread::spawn(move || drop(engine.subscribe("g", "")));
-        assert_eq!(block_on(older.recv()).map(drop), Err(RecvError::TakenOver));
-        newer.join().unwrap();
-        drop(older);
-        notifier.join().unwrap();
     });
 }
 
@@ -224,7 +195,7 @@ fn a_notifier_that_is_dropped_leaves_nobody_asleep() {
         let engine = engine(shape());
         let notifier = engine.notifier();
         let mut subscriber = engine.subscribe("g", "").expect("there is room");
-        let publisher = thread::spawn(move || accept(&engine, 1));
+        let publisher = thread::spawn(move || _ = accept(&engine, 1));
         let dropper = thread::spawn(move || drop(notifier));
         dropper.join().unwrap();
         assert_eq!(block_on(subscriber.recv()).expect("it is open").len(), 1);
