@@ -54,16 +54,23 @@ impl Seq {
     /// How many digits the text form has.
     pub(crate) const DIGITS: usize = SEQ_CHARS;
 
-    /// Writes its [`DIGITS`](Self::DIGITS) digits to where those of zero stand.
-    pub(crate) fn write_over_zero(self, digits: &mut [u8]) {
-        let (high, low) = digits.split_at_mut(SEQ_CHARS - 8);
-        low.copy_from_slice(&eight_digits(self.0));
-        // An engine comes here after 2⁴⁰ events.
-        if self.0 >> 40 != 0 {
-            high.copy_from_slice(&eight_digits(self.0 >> 40)[8 - (SEQ_CHARS - 8)..]);
-        }
+    /// Its digits, in two parts that a processor holds in a register each.
+    pub(crate) fn digits(self) -> (SeqHigh, SeqLow) {
+        // An engine comes above this after 2⁴⁰ events.
+        let high = if self.0 >> 40 == 0 {
+            *b"00000"
+        } else {
+            let [_, _, _, high @ ..] = eight_digits(self.0 >> 40);
+            high
+        };
+        (high, eight_digits(self.0))
     }
 }
+
+/// The first of a sequence's digits.
+pub(crate) type SeqHigh = [u8; SEQ_CHARS - 8];
+/// The rest of them.
+pub(crate) type SeqLow = [u8; 8];
 
 /// The two digits of each number of ten bits.
 const PAIRS: [[u8; 2]; 1024] = {
@@ -169,7 +176,9 @@ impl Cursor {
         let mut text = *b"0000000000-0000000000000";
         text[..2].copy_from_slice(&eight_digits(self.epoch.0 >> 40)[6..]);
         text[2..EPOCH_CHARS].copy_from_slice(&eight_digits(self.epoch.0));
-        self.seq.write_over_zero(&mut text[EPOCH_CHARS + 1..]);
+        let (high, low) = self.seq.digits();
+        text[EPOCH_CHARS + 1..Self::TEXT_BYTES - low.len()].copy_from_slice(&high);
+        text[Self::TEXT_BYTES - low.len()..].copy_from_slice(&low);
         CursorText(text)
     }
 

@@ -12,6 +12,8 @@
 //!
 //! Each test counts on its own thread, so that others do not disturb it.
 
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::future::Future;

@@ -1,42 +1,57 @@
 //! What a subscriber reads: a run of frames, shared with the ring, not copied.
 
+#![allow(unsafe_code, reason = "views of published memory")]
+
 use std::fmt;
 
 use bytes::Bytes;
 
 use super::frame::Events;
-use super::segment::Segment;
+use super::segment::Lease;
 use super::sync::Arc;
 use crate::cursor::{Cursor, Epoch, Seq};
-
-/// One subscriber's hold on a segment. Batches count on the lease, not on the
-/// segment, so that subscribers do not share a counter's cache line.
-#[derive(Debug)]
-pub(super) struct Lease {
-    segment: Arc<Segment>,
-}
-
-impl Lease {
-    pub(super) fn new(segment: Arc<Segment>) -> Self {
-        Lease { segment }
-    }
-
-    pub(super) fn segment(&self) -> &Segment {
-        &self.segment
-    }
-}
 
 /// Published frames of one segment, as [`Ring`](super::ring::Ring) found them.
 #[derive(Debug)]
 pub(super) struct Span {
-    pub(super) lease: Arc<Lease>,
-    pub(super) first: u64,
-    pub(super) last: u64,
+    lease: Arc<Lease>,
+    first: u64,
+    last: u64,
     /// Where the first frame starts in its segment.
-    pub(super) offset: usize,
-    pub(super) bytes: usize,
-    /// The position where the last frame ends.
-    pub(super) end: u64,
+    offset: usize,
+    bytes: usize,
+}
+
+impl Span {
+    /// The frames of the events from `first` to `last`, which are the `bytes` bytes at
+    /// `offset`.
+    ///
+    /// # Safety
+    ///
+    /// They lie inside the segment, and the caller has read (Acquire) a head at or
+    /// beyond `last`.
+    pub(super) unsafe fn new(
+        lease: Arc<Lease>,
+        (first, last): (u64, u64),
+        offset: usize,
+        bytes: usize,
+    ) -> Self {
+        Span {
+            lease,
+            first,
+            last,
+            offset,
+            bytes,
+        }
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// A run of events, ready for the wire: whole frames, back to back, with dense
@@ -67,6 +82,7 @@ pub(super) struct Span {
 /// assert_eq!(body.len(), 2 * (5 + 8 + 26));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "its events are not received again"]
 pub struct Batch {
     span: Span,
     epoch: Epoch,
@@ -99,14 +115,9 @@ impl Batch {
     /// The frames.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: the ring made this span up to a head that it had read (Acquire),
-        // and inside the segment.
-        unsafe {
-            self.span
-                .lease
-                .segment()
-                .published(self.span.offset, self.span.bytes)
-        }
+        let segment = self.span.lease.segment();
+        // SAFETY: as whoever made the span has vouched for.
+        unsafe { segment.published(self.span.offset, self.span.bytes) }
     }
 
     /// The frames as `Bytes`, without copying. Allocates once, for the `Bytes`'
@@ -117,7 +128,6 @@ impl Batch {
     }
 
     /// The `PushEvent` messages in the frames, each with its cursor.
-    #[must_use]
     pub fn events(&self) -> Events<'_> {
         Events::new(self.as_bytes())
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::claim::{MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_EVENTS};
 use super::frame;
 use super::index::ENTRY_BYTES;
+use super::pool::SPARES;
 use super::registry::Registry;
 use super::ring::{Ring, Shape};
-use super::segment::SPARES;
 use super::sync::{Arc, AtomicBool};
 use super::time::{Time, millis};
-use super::wake::{MAX_SLOTS, Waiters};
+use super::waiters::{MAX_SEATS, Waiters};
 use super::{Engine, Shared};
 use crate::clock::Clock;
 use crate::cursor::Epoch;
@@ -27,7 +27,7 @@ const MIN_SEGMENTS: u64 = 4;
 const MIN_IN_FLIGHT_EVENTS: u64 = if cfg!(miri) { 64 } else { 4096 };
 /// Slots beyond `max_subscribers`, for gateways that reconnect while their old
 /// stream is still being taken down.
-const EXTRA_SLOTS: usize = if cfg!(galaxy_loom) { 1 } else { 64 };
+const EXTRA_SEATS: usize = if cfg!(galaxy_loom) { 1 } else { 64 };
 
 /// Settings of an [`Engine`]. Each has a default; [`Limits`] tells what the engine
 /// made of them.
@@ -167,7 +167,7 @@ impl Builder {
             shared: Arc::new(Shared {
                 ring: Ring::new(shape, epoch, self.origin),
                 registry: Registry::new(self.max_subscribers),
-                waiters: Waiters::new(2 * self.max_subscribers + EXTRA_SLOTS),
+                waiters: Waiters::new(2 * self.max_subscribers + EXTRA_SEATS),
                 time: self.time,
                 window_ms: millis(self.window),
                 aborted: AtomicBool::new(false),
@@ -240,7 +240,7 @@ impl Builder {
 
 /// The largest event that an engine can be built for: 16 MiB.
 const MAX_EVENT_BYTES: usize = 16 << 20;
-const MAX_SUBSCRIBERS: usize = (MAX_SLOTS - EXTRA_SLOTS) / 2;
+const MAX_SUBSCRIBERS: usize = (MAX_SEATS - EXTRA_SEATS) / 2;
 
 /// The largest power of two up to `n`; 0 for 0.
 fn prev_power_of_two(n: u64) -> u64 {

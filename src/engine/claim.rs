@@ -94,6 +94,44 @@ impl ClaimWord {
     }
 }
 
+/// Some head of the past, and where its frame ended: each is no more than that, they
+/// may be of different heads. Publishers count from here what the claim word leaves
+/// out, and leave the head itself, which moves all the time, to those that move it.
+/// Brought up to date once a segment.
+#[derive(Debug)]
+pub(super) struct Known {
+    seq: AtomicU64,
+    end: AtomicU64,
+}
+
+impl Known {
+    /// The head before the first event.
+    pub(super) fn new(head: u64) -> Self {
+        Known {
+            seq: AtomicU64::new(head),
+            end: AtomicU64::new(0),
+        }
+    }
+
+    // Acquire, both: who counts from a head knows of it, and hands that on with the
+    // index entries that it writes (see `index`).
+
+    pub(super) fn seq(&self) -> u64 {
+        self.seq.load(Ordering::Acquire)
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a head that the caller has loaded, and of where it ends.
+    pub(super) fn raise(&self, head: u64, end: u64) {
+        // Release: pairs with the Acquire above.
+        self.seq.fetch_max(head, Ordering::Release);
+        self.end.fetch_max(end, Ordering::Release);
+    }
+}
+
 #[cfg(all(test, not(galaxy_loom)))]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@
 //! last 26 are protobuf field 3, the cursor, whose length never varies: a frame's
 //! size is known before its sequence is.
 
-use crate::cursor::{Cursor, Epoch, Seq};
+use crate::cursor::{Cursor, Epoch, Seq, SeqHigh, SeqLow};
 
 /// gRPC's length-prefixed message header: compression flag and length.
 pub(crate) const HEADER_BYTES: usize = 5;
@@ -37,31 +37,33 @@ pub(crate) fn header(event_bytes: usize) -> [u8; HEADER_BYTES] {
 /// Makes the 26 bytes that follow an event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CursorFields {
-    /// The field of sequence 0: all but the sequence's digits is the same in all.
-    template: [u8; CURSOR_FIELD_BYTES],
+    /// What all of an epoch have in common: tag, length, and the text up to the
+    /// sequence.
+    start: [u8; CURSOR_FIELD_BYTES - Seq::DIGITS],
 }
 
 impl CursorFields {
     pub(super) fn new(epoch: Epoch) -> Self {
-        let mut template = [0; CURSOR_FIELD_BYTES];
-        template[0] = CURSOR_TAG;
-        template[1] = Cursor::TEXT_BYTES as u8;
+        let mut start = [0; CURSOR_FIELD_BYTES - Seq::DIGITS];
+        start[0] = CURSOR_TAG;
+        start[1] = Cursor::TEXT_BYTES as u8;
         let cursor = Cursor::new(epoch, Seq::ZERO).to_text();
-        template[2..].copy_from_slice(cursor.as_bytes());
-        CursorFields { template }
+        let text = cursor.as_bytes();
+        start[2..].copy_from_slice(&text[..text.len() - Seq::DIGITS]);
+        CursorFields { start }
     }
 
-    /// The field of event `seq`.
-    pub(super) fn of(&self, seq: u64) -> [u8; CURSOR_FIELD_BYTES] {
-        let mut field = self.template;
-        let (_, digits) = field.split_at_mut(CURSOR_FIELD_BYTES - Seq::DIGITS);
-        Seq::new(seq).write_over_zero(digits);
-        field
+    /// The field of event `seq`, in three parts: put together here, it would be copied
+    /// once more, and from memory that was written just before.
+    pub(super) fn of(&self, seq: u64) -> (&[u8], SeqHigh, SeqLow) {
+        let (high, low) = Seq::new(seq).digits();
+        (&self.start, high, low)
     }
 }
 
 /// The `PushEvent` messages in a run of whole frames, without their headers.
 #[derive(Clone, Debug)]
+#[must_use = "iterators do nothing until they are used"]
 pub struct Events<'a> {
     frames: &'a [u8],
 }
@@ -93,7 +95,9 @@ mod tests {
         let epoch = Epoch::from_millis(0).unwrap();
         let mut frame = header(3).to_vec();
         frame.extend_from_slice(b"abc");
-        frame.extend_from_slice(&CursorFields::new(epoch).of(33));
+        let fields = CursorFields::new(epoch);
+        let (start, high, low) = fields.of(33);
+        frame.extend([start, &high, &low].concat());
         assert_eq!(frame.len(), frame_bytes(3));
         assert_eq!(&frame[..5], [0, 0, 0, 0, 29]);
         assert_eq!(&frame[8..], b"\x1A\x180000000000-0000000000011");

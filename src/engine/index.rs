@@ -26,6 +26,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Index {
     entries: Box<[Entry]>,
+    /// `entries.len() - 1`, which is a power of two less one.
+    mask: u64,
     lap_shift: u32,
 }
 
@@ -38,6 +40,7 @@ impl Index {
     pub(super) fn new(entries: usize, head: u64) -> Self {
         debug_assert!(entries.is_power_of_two());
         let index = Index {
+            mask: entries as u64 - 1,
             lap_shift: entries.trailing_zeros(),
             entries: (0..entries)
                 .map(|_| Entry {
@@ -87,7 +90,7 @@ impl Index {
     }
 
     fn entry(&self, seq: u64) -> &Entry {
-        &self.entries[seq as usize & (self.entries.len() - 1)]
+        &self.entries[(seq & self.mask) as usize]
     }
 
     fn lap_bit(&self, seq: u64) -> u64 {

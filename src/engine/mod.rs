@@ -50,6 +50,7 @@ mod builder;
 mod claim;
 mod frame;
 mod index;
+mod pool;
 mod publisher;
 mod registry;
 mod ring;
@@ -59,8 +60,8 @@ mod subscriber;
 mod subscription;
 mod sync;
 mod time;
-mod wake;
-mod waker;
+mod waiters;
+mod waker_cell;
 
 #[cfg(all(test, galaxy_loom))]
 mod models;
@@ -74,17 +75,22 @@ pub use self::publisher::{PublishError, Published, Publisher};
 pub use self::subscriber::{
     DEFAULT_MAX_BATCH_BYTES, RecvError, Resume, Start, SubscribeError, Subscriber, TryRecvError,
 };
-pub use self::wake::Notifier;
+pub use self::waiters::Notifier;
+
+use std::fmt;
 
 use self::registry::Registry;
 use self::ring::Ring;
 use self::sync::{Arc, AtomicBool, Ordering};
 use self::time::Time;
-use self::wake::Waiters;
+use self::waiters::Waiters;
 use crate::cursor::{Cursor, Seq};
 
 /// One stream of events, its ring and its subscribers. Cheap to clone: all clones
 /// are the same engine.
+///
+/// Dropping them ends nothing: whoever has a [`Publisher`] or a [`Subscriber`] has the
+/// engine. [`close`](Self::close) tells subscribers that nothing more will come.
 #[derive(Clone, Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -176,7 +182,6 @@ impl Engine {
     /// Takes over the waking of parked subscribers from the engine's own thread.
     /// Spawn it on the runtime that the subscribers run on; until it is polled or
     /// dropped, nobody is woken.
-    #[must_use]
     pub fn notifier(&self) -> Notifier {
         Notifier::attach(&self.shared.waiters)
     }
@@ -199,7 +204,6 @@ pub struct Stats {
 }
 
 /// What all ends of an engine share.
-#[derive(Debug)]
 struct Shared {
     ring: Ring,
     registry: Registry,
@@ -207,6 +211,18 @@ struct Shared {
     time: Time,
     window_ms: u64,
     aborted: AtomicBool,
+}
+
+/// Short: with all of its ring it would be megabytes.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("epoch", &self.ring.epoch())
+            .field("head", &self.ring.head())
+            .field("closed", &self.ring.is_closed())
+            .field("subscribers", &self.registry.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Drop for Shared {

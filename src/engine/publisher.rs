@@ -52,10 +52,18 @@ impl Publisher {
 
     /// Publishes one event and returns its cursor.
     ///
-    /// Never waits for subscribers. It waits for other publishers in two cases: one
+    /// What it returns is the event's place in the stream, for good. It can be read as
+    /// soon as every event before it is published, too: while another publisher is in
+    /// the middle of an earlier one, [`Engine::head`](super::Engine::head) may still be
+    /// below this cursor.
+    ///
+    /// Never waits for subscribers. It waits for other publishers in three cases: one
     /// of them stopped between its claim and its commit for so long that the others
-    /// have come around the whole ring; or two of them stopped in the middle of
-    /// installing the segment that this event goes to.
+    /// have come around the whole ring; this batch is so large that it needs the room
+    /// which one of them has claimed (at
+    /// [`Limits::max_batch_events`](super::Limits::max_batch_events), any claim that
+    /// is not committed); or two of them stopped in the middle of installing the
+    /// segment that this event goes to.
     ///
     /// # Errors
     ///

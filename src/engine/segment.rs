@@ -5,16 +5,18 @@
 //! one. Bytes are written once, before they are published, and never change
 //! afterwards; whoever holds an [`Arc<Segment>`](Segment) keeps them alive.
 //!
-//! When a segment leaves the ring and nobody holds it, it goes back to the [`Pool`],
-//! so that a ring in steady state allocates nothing and touches no fresh pages. When
-//! somebody does, it is *retired*: it no longer counts as the ring's, and is freed by
-//! the last that lets go.
+//! When a segment leaves the ring and nobody holds it, it goes back to the
+//! [`Pool`](super::pool::Pool). When somebody does, it is *retired*: it no longer counts
+//! as the ring's, and is freed by the last that lets go.
+
+#![allow(unsafe_code, reason = "raw memory, written before it is published")]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::{self, NonNull};
 
-use super::sync::{Arc, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering, Watch};
+use super::pool::Account;
+use super::sync::{Arc, AtomicBool, AtomicU64, Ordering, Watch, fetch_for_writing};
 
 /// How much of a segment was used when it was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,25 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    /// An empty one.
+    pub(super) fn new(number: u64, layout: Layout, account: Arc<Account>) -> Self {
+        Segment {
+            number,
+            number_watch: Watch::over(1),
+            memory: Memory::new(layout),
+            seal_last: AtomicU64::new(0),
+            seal_end: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            account,
+        }
+    }
+
+    /// Makes an empty one of it.
+    pub(super) fn use_again(&mut self, number: u64) {
+        self.number_watch.write(0..1);
+        self.number = number;
+    }
+
     pub(super) fn number(&self) -> u64 {
         self.number_watch.read(0..1);
         self.number
@@ -58,6 +79,7 @@ impl Segment {
         let mut to = offset;
         for part in parts {
             let end = to + part.len();
+            debug_assert!(end <= self.memory.layout.size());
             self.memory.watch.write(to..end);
             let target = self.memory.base.as_ptr().wrapping_add(to);
             // SAFETY: the caller vouches for the target; `part` is borrowed and
@@ -65,6 +87,7 @@ impl Segment {
             unsafe { ptr::copy_nonoverlapping(part.as_ptr(), target, part.len()) };
             to = end;
         }
+        self.memory.fetch(to);
     }
 
     /// The bytes from `offset`, `length` of them.
@@ -74,6 +97,12 @@ impl Segment {
     /// They lie inside the segment and are published: the caller has read
     /// (Acquire) a head at or beyond the last of their events.
     pub(super) unsafe fn published(&self, offset: usize, length: usize) -> &[u8] {
+        let end = offset.checked_add(length);
+        // Once a batch: whatever else goes wrong, nobody is sent foreign memory.
+        assert!(
+            end.is_some_and(|end| end <= self.memory.layout.size()),
+            "a batch is inside its segment"
+        );
         self.memory.watch.read(offset..offset + length);
         let first = self.memory.base.as_ptr().wrapping_add(offset);
         // SAFETY: published bytes are initialised and never written again while
@@ -99,24 +128,18 @@ impl Segment {
 
     /// Hands the memory from the ring's account to those that still hold the
     /// segment.
-    fn retire(&self) {
-        // Relaxed: counts for the memory bound; no data depends on them.
+    pub(super) fn retire(&self) {
+        // Relaxed: as the account's counts.
         if !self.retired.swap(true, Ordering::Relaxed) {
-            self.account.retired.fetch_add(1, Ordering::Relaxed);
-            self.account.live.fetch_sub(1, Ordering::Relaxed);
+            self.account.retire();
         }
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // Relaxed: as in `retire`; dropping is exclusive.
-        let count = if self.retired.load(Ordering::Relaxed) {
-            &self.account.retired
-        } else {
-            &self.account.live
-        };
-        count.fetch_sub(1, Ordering::Relaxed);
+        // Relaxed: dropping is exclusive.
+        self.account.close(self.retired.load(Ordering::Relaxed));
     }
 }
 
@@ -128,131 +151,20 @@ impl fmt::Debug for Segment {
     }
 }
 
-/// How many segments there are, and on whose account.
+/// One subscriber's hold on a segment. Batches count on the lease, not on the
+/// segment, so that subscribers do not share a counter's cache line.
 #[derive(Debug)]
-struct Account {
-    /// The ring's: those in it, the spares, and those about to be one of both.
-    live: AtomicUsize,
-    /// Those that left the ring but are still held.
-    retired: AtomicUsize,
+pub(super) struct Lease {
+    segment: Arc<Segment>,
 }
 
-/// Where segments come from and go back to. Only publishers come here, and none
-/// waits for another.
-#[derive(Debug)]
-pub(super) struct Pool {
-    /// One segment's memory.
-    layout: Layout,
-    /// How many segments the ring may own: those in it and the spares.
-    budget: usize,
-    /// Segments that wait to be used again, held by nobody else; null where there
-    /// is none.
-    spares: [AtomicPtr<Segment>; SPARES],
-    account: Arc<Account>,
-}
-
-/// How many segments a ring keeps beside those in it: one to install next, one for
-/// a second publisher that installs at the same time.
-pub(super) const SPARES: usize = 2;
-
-impl Pool {
-    /// For a ring of `segments` segments of `segment_bytes` each.
-    pub(super) fn new(segments: usize, segment_bytes: usize) -> Self {
-        let Ok(layout) = Layout::from_size_align(segment_bytes, ALIGN_BYTES) else {
-            unreachable!("the builder limits segments to far less than isize::MAX")
-        };
-        assert_ne!(layout.size(), 0, "the builder makes no empty segments");
-        Pool {
-            layout,
-            budget: segments + SPARES,
-            spares: Default::default(),
-            account: Arc::new(Account {
-                live: AtomicUsize::new(0),
-                retired: AtomicUsize::new(0),
-            }),
-        }
+impl Lease {
+    pub(super) fn new(segment: Arc<Segment>) -> Self {
+        Lease { segment }
     }
 
-    /// An empty segment, or `None` while other publishers hold all the memory
-    /// that there may be: they are about to install it, or to give it back.
-    pub(super) fn take(&self, number: u64) -> Option<Arc<Segment>> {
-        for spare in &self.spares {
-            let Some(mut spare) = Self::withdraw(spare) else {
-                continue;
-            };
-            // It was given back by its only holder, so this does not fail.
-            if let Some(segment) = Arc::get_mut(&mut spare) {
-                segment.number_watch.write(0..1);
-                segment.number = number;
-                return Some(spare);
-            }
-        }
-        // Relaxed: the count guards nothing but itself.
-        let room = |live| (live < self.budget).then_some(live + 1);
-        self.account
-            .live
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .ok()?;
-        Some(Arc::new(Segment {
-            number,
-            number_watch: Watch::over(1),
-            memory: Memory::new(self.layout),
-            seal_last: AtomicU64::new(0),
-            seal_end: AtomicU64::new(0),
-            retired: AtomicBool::new(false),
-            account: Arc::clone(&self.account),
-        }))
-    }
-
-    /// Takes back a segment that is not in the ring, or leaves it to those that
-    /// still hold it.
-    pub(super) fn give(&self, mut segment: Arc<Segment>) {
-        // Acquire, inside: the next holder writes after the last one has read.
-        if Arc::get_mut(&mut segment).is_none() {
-            segment.retire();
-            return;
-        }
-        let pointer = Arc::into_raw(segment).cast_mut();
-        for spare in &self.spares {
-            // Release: pairs with the Acquire in `withdraw`.
-            let given = spare.compare_exchange(
-                ptr::null_mut(),
-                pointer,
-                Ordering::Release,
-                Ordering::Relaxed,
-            );
-            if given.is_ok() {
-                return;
-            }
-        }
-        // SAFETY: from `into_raw` above, and not among the spares.
-        drop(unsafe { Arc::from_raw(pointer) });
-    }
-
-    fn withdraw(spare: &AtomicPtr<Segment>) -> Option<Arc<Segment>> {
-        // Acquire: pairs with the Release in `give`.
-        let pointer = spare.swap(ptr::null_mut(), Ordering::Acquire);
-        // SAFETY: what is among the spares came from `into_raw`, and whoever takes
-        // it out, as the exchange just did, has its one reference.
-        (!pointer.is_null()).then(|| unsafe { Arc::from_raw(pointer) })
-    }
-
-    /// Bytes that the ring owns.
-    pub(super) fn live_bytes(&self) -> u64 {
-        self.account.live.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
-    }
-
-    /// Bytes that left the ring but are still held.
-    pub(super) fn pinned_bytes(&self) -> u64 {
-        self.account.retired.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        for spare in &self.spares {
-            drop(Self::withdraw(spare));
-        }
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
     }
 }
 
@@ -266,11 +178,12 @@ struct Memory {
 }
 
 /// Frames are packed, so this is for the copies' sake alone.
-const ALIGN_BYTES: usize = 64;
+pub(super) const ALIGN_BYTES: usize = 64;
 
 impl Memory {
     fn new(layout: Layout) -> Self {
-        // SAFETY: the layout is not empty: `Pool::new` checked it.
+        assert_ne!(layout.size(), 0, "the builder makes no empty segments");
+        // SAFETY: the layout is not empty.
         let Some(base) = NonNull::new(unsafe { alloc(layout) }) else {
             handle_alloc_error(layout)
         };
@@ -279,6 +192,17 @@ impl Memory {
             base,
             layout,
             watch,
+        }
+    }
+}
+
+impl Memory {
+    /// Has the processor fetch the next few cache lines at `offset`: where the next
+    /// frame goes, or its start.
+    fn fetch(&self, offset: usize) {
+        const LINES: usize = 4;
+        for line in 0..LINES {
+            fetch_for_writing(self.base.as_ptr().wrapping_add(offset + line * 64));
         }
     }
 }
@@ -295,44 +219,3 @@ unsafe impl Send for Memory {}
 // SAFETY: through `&Memory` one gets a pointer only; each use of it is an unsafe
 // method of `Segment` that states who may touch which bytes.
 unsafe impl Sync for Memory {}
-
-#[cfg(all(test, not(galaxy_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn segments_are_used_again_and_never_more_than_the_budget() {
-        let pool = Pool::new(2, 64);
-        let mut taken: Vec<_> = (0..4).map(|n| pool.take(n).unwrap()).collect();
-        assert!(pool.take(4).is_none(), "two segments and two spares");
-        let last = taken.pop().unwrap();
-        let address = Arc::as_ptr(&last);
-        pool.give(last);
-        assert_eq!(pool.live_bytes(), 4 * 64, "it waits as a spare");
-        let again = pool.take(4).unwrap();
-        assert_eq!((Arc::as_ptr(&again), again.number()), (address, 4));
-    }
-
-    #[test]
-    fn what_leases_hold_is_counted_beside_the_budget() {
-        let pool = Pool::new(1, 64);
-        let taken: Vec<_> = (0..3).map(|n| pool.take(n).unwrap()).collect();
-        let held = Arc::clone(&taken[0]);
-        for segment in taken {
-            pool.give(segment);
-        }
-        assert_eq!(pool.pinned_bytes(), 64);
-        assert_eq!(pool.live_bytes(), 2 * 64, "two spares");
-        let owned: Vec<_> = (3..6).map(|n| pool.take(n).unwrap()).collect();
-        assert!(
-            pool.take(6).is_none(),
-            "a retired segment makes room for one"
-        );
-        drop(held);
-        assert_eq!(pool.pinned_bytes(), 0);
-        for segment in owned {
-            pool.give(segment);
-        }
-        assert_eq!(pool.live_bytes(), 2 * 64, "beyond the spares it is freed");
-    }
-}

@@ -6,25 +6,30 @@
 //! publisher needs none: as long as its claim is not committed, the ring keeps the
 //! segment for it (see [`claimed`](Slots::claimed)), so a pointer will do.
 
+#![allow(unsafe_code, reason = "claimed segments are reached by pointer")]
+
 use crossbeam::utils::CachePadded;
 
-use super::batch::Lease;
-use super::segment::{Pool, Segment};
+use super::pool::Pool;
+use super::segment::{Lease, Segment};
 use super::sync::{Arc, ArcCell, AtomicPtr, AtomicU64, Backoff, Ordering};
 
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Box<[Slot]>,
+    slots: Box<[ArcCell<Segment>]>,
     /// 2⁶⁴ divided by the number of slots, rounded up: see [`remainder`].
     reciprocal: u64,
+    /// Where publishers find segment `number`: at `number & (announced.len() - 1)`,
+    /// which takes no division. Their number is a power of two, no less than that of
+    /// the slots.
+    announced: Box<[Announced]>,
     /// The first event whose segment has not left the ring.
     floor: CachePadded<AtomicU64>,
     pool: Pool,
 }
 
 #[derive(Debug)]
-struct Slot {
-    segment: ArcCell<Segment>,
+struct Announced {
     /// The number of the segment that `pointer` points to, or [`NONE`]. Written
     /// after the pointer, by everybody who has found the segment installed, and
     /// always while a claim keeps it there: so both always tell of the same one.
@@ -38,14 +43,14 @@ const NONE: u64 = u64::MAX;
 impl Slots {
     /// As many empty slots. The first event to come will be `first`.
     pub(super) fn new(slots: usize, segment_bytes: usize, first: u64) -> Self {
-        let slot = || Slot {
-            segment: ArcCell::empty(),
+        let nothing = || Announced {
             number: AtomicU64::new(NONE),
             pointer: AtomicPtr::default(),
         };
         Slots {
-            slots: (0..slots).map(|_| slot()).collect(),
+            slots: (0..slots).map(|_| ArcCell::empty()).collect(),
             reciprocal: reciprocal(slots as u64),
+            announced: (0..slots.next_power_of_two()).map(|_| nothing()).collect(),
             floor: CachePadded::new(AtomicU64::new(first)),
             pool: Pool::new(slots, segment_bytes),
         }
@@ -57,9 +62,10 @@ impl Slots {
 
     /// The first event whose segment has not left the ring.
     pub(super) fn floor(&self) -> u64 {
-        // Relaxed: a reader that finds a segment replaced sees a floor beyond it,
-        // since that was raised before the exchange that the reader has seen.
-        self.floor.load(Ordering::Relaxed)
+        // Acquire: who knows of a floor knows of the head that its writer knew, which
+        // is no less than the event before the floor. (And who finds a segment replaced
+        // finds a floor beyond it: that was raised before the exchange.)
+        self.floor.load(Ordering::Acquire)
     }
 
     /// Segment `number`, installed if nobody has done that yet.
@@ -71,14 +77,14 @@ impl Slots {
     /// close to the head that none is handed out in the segment that would take
     /// this one's slot, nor in the one before that, until then.
     pub(super) unsafe fn claimed(&self, number: u64) -> &Segment {
-        let slot = self.slot(number);
+        let announced = self.announced(number);
         // Acquire: pairs with the Release in `announce`.
-        while slot.number.load(Ordering::Acquire) != number {
+        while announced.number.load(Ordering::Acquire) != number {
             // Whoever entered it has not come to installing it: do it here.
             self.install(number);
         }
         // Relaxed: the number told that it is there.
-        let segment = slot.pointer.load(Ordering::Relaxed);
+        let segment = announced.pointer.load(Ordering::Relaxed);
         // SAFETY: it points to the segment `number`, which is in the ring: the
         // pointer is written while a claim keeps the segment there (or, for the
         // first segments, before there are claims), and so does the caller's.
@@ -92,11 +98,13 @@ impl Slots {
         let slot = self.slot(number);
         let backoff = Backoff::new();
         loop {
-            let current = slot.segment.load();
+            let current = slot.load();
             match current.as_ref() {
                 Some(segment) if segment.number() == number => {
                     // Whoever put it there has perhaps not come to telling.
-                    return slot.announce(number, Arc::as_ptr(segment));
+                    return self
+                        .announced(number)
+                        .announce(number, Arc::as_ptr(segment));
                 }
                 Some(segment) if segment.number() > number => return,
                 _ => {}
@@ -106,15 +114,15 @@ impl Slots {
                 continue;
             };
             if let Some(old) = current.as_ref() {
-                // Before the exchange, which publishes it (Relaxed, therefore): who
-                // finds the segment gone finds the floor raised.
+                // Before the exchange: who finds the segment gone finds the floor
+                // raised. Release: pairs with the Acquire in `floor`.
                 let floor = old.sealed().last.saturating_add(1);
-                self.floor.fetch_max(floor, Ordering::Relaxed);
+                self.floor.fetch_max(floor, Ordering::Release);
             }
             let pointer = Arc::as_ptr(&segment);
-            match slot.segment.exchange(current, Arc::clone(&segment)) {
+            match slot.exchange(current, Arc::clone(&segment)) {
                 Ok(previous) => {
-                    slot.announce(number, pointer);
+                    self.announced(number).announce(number, pointer);
                     if let Some(previous) = previous {
                         self.pool.give(previous);
                     }
@@ -128,7 +136,7 @@ impl Slots {
     /// A hold on segment `number`, if it is in the ring. `spent` is used again for
     /// it, where no batch counts on that any more.
     pub(super) fn lease(&self, number: u64, spent: Option<Arc<Lease>>) -> Option<Arc<Lease>> {
-        let current = self.slot(number).segment.load();
+        let current = self.slot(number).load();
         let segment = current.as_ref().filter(|s| s.number() == number)?;
         let lease = Lease::new(Arc::clone(segment));
         Some(match spent {
@@ -143,8 +151,12 @@ impl Slots {
         })
     }
 
-    fn slot(&self, number: u64) -> &Slot {
+    fn slot(&self, number: u64) -> &ArcCell<Segment> {
         &self.slots[remainder(number, self.slots.len() as u64, self.reciprocal) as usize]
+    }
+
+    fn announced(&self, number: u64) -> &Announced {
+        &self.announced[number as usize & (self.announced.len() - 1)]
     }
 }
 
@@ -164,7 +176,7 @@ fn remainder(number: u64, divisor: u64, reciprocal: u64) -> u64 {
     ((fraction * u128::from(divisor)) >> 64) as u64
 }
 
-impl Slot {
+impl Announced {
     /// Tells publishers where segment `number` is.
     fn announce(&self, number: u64, pointer: *const Segment) {
         // Relaxed: the number follows. Should several publishers write it, they

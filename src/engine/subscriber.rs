@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use super::Shared;
 use super::batch::Batch;
-use super::registry::Full;
 use super::ring::{Read, Reader, Retained};
 use super::subscription::Subscription;
 use super::sync::{Arc, Ordering};
@@ -85,7 +84,12 @@ pub struct Start {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`poll_recv`](Self::poll_recv) makes a stream of it, where one is wanted:
+/// `futures_util::stream::poll_fn(move |cx| subscriber.poll_recv(cx).map(Some))`, to be
+/// left at the first final error.
 #[derive(Debug)]
+#[must_use = "dropping it ends the subscription"]
 pub struct Subscriber {
     shared: Arc<Shared>,
     subscription: Arc<Subscription>,
@@ -106,18 +110,14 @@ impl Subscriber {
         let full = || SubscribeError::TooManySubscribers {
             limit: shared.registry.max(),
         };
-        let slot = shared.waiters.acquire().ok_or_else(full)?;
-        let subscription = Arc::new(Subscription::new(id, slot));
-        match shared.registry.insert(&subscription) {
-            Ok(Some(older)) => shared.waiters.wake(older.slot()),
-            Ok(None) => {}
-            Err(Full) => {
-                shared.waiters.release(subscription.slot());
-                return Err(full());
-            }
-        }
+        let seat = shared.waiters.acquire().ok_or_else(full)?;
+        let subscription = Arc::new(Subscription::new(id, seat));
+        let Ok(older) = shared.registry.insert(&subscription) else {
+            shared.waiters.release(subscription.seat());
+            return Err(full());
+        };
         // From here on it is the subscriber's drop that gives all this back, should
-        // the clock, which is not ours, panic.
+        // the older one's waker or the clock, which are not ours, panic.
         let mut subscriber = Subscriber {
             shared: Arc::clone(shared),
             subscription,
@@ -125,6 +125,9 @@ impl Subscriber {
             reader: Reader::after(0),
             max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
         };
+        if let Some(older) = older {
+            shared.waiters.wake(older.seat());
+        }
         subscriber.start = shared.start(cursor);
         subscriber.reader = Reader::after(subscriber.start.cursor.seq().number());
         Ok(subscriber)
@@ -133,7 +136,6 @@ impl Subscriber {
     /// Cuts batches to at most this many bytes, but at least one event; the
     /// default is [`DEFAULT_MAX_BATCH_BYTES`]. Larger batches cost less each byte;
     /// smaller ones let go of the ring's memory sooner when their reader is slow.
-    #[must_use]
     pub fn max_batch_bytes(mut self, bytes: usize) -> Self {
         self.max_batch_bytes = bytes;
         self
@@ -148,14 +150,14 @@ impl Subscriber {
     /// The last event that was received (or dropped unread), or the start.
     #[must_use]
     pub fn position(&self) -> Cursor {
-        Cursor::new(self.shared.ring.epoch(), Seq::new(self.reader.seq))
+        Cursor::new(self.shared.ring.epoch(), Seq::new(self.reader.seq()))
     }
 
     /// How many published events are still to be received.
     #[must_use]
     pub fn lag(&self) -> u64 {
         // The head was at or beyond the position when that was read.
-        self.shared.ring.head() - self.reader.seq
+        self.shared.ring.head() - self.reader.seq()
     }
 
     /// Receives what is there, without waiting.
@@ -164,6 +166,10 @@ impl Subscriber {
     ///
     /// [`TryRecvError::Empty`] when everything was received, else as
     /// [`recv`](Self::recv).
+    // Inlined, with the short way of a subscriber that keeps up: a batch has more words
+    // than are returned in registers, and to move it out of memory that was written just
+    // before costs as much again as all else here.
+    #[inline(always)]
     pub fn try_recv(&mut self) -> Result<Batch, TryRecvError> {
         let shared = &*self.shared;
         let turn = self.subscription.begin_turn();
@@ -172,23 +178,17 @@ impl Subscriber {
         if shared.aborted.load(Ordering::Acquire) {
             return Err(TryRecvError::Closed);
         }
-        let head = shared.ring.head();
-        if head == self.reader.seq {
-            return Err(if shared.ring.ends_at(head) {
-                TryRecvError::Closed
-            } else {
-                TryRecvError::Empty
-            });
-        }
-        let read = (shared.ring).read(&mut self.reader, head, self.max_batch_bytes);
-        if !self.subscription.end_turn(turn) {
-            return Err(TryRecvError::TakenOver);
-        }
-        match read {
-            Read::Lagged(missed) => Err(TryRecvError::Lagged(missed)),
+        match shared.ring.read(&mut self.reader, self.max_batch_bytes) {
+            Read::Nothing if shared.ring.ends_at(self.reader.seq()) => Err(TryRecvError::Closed),
+            Read::Nothing => Err(TryRecvError::Empty),
+            _ if !self.subscription.end_turn(turn) => Err(TryRecvError::TakenOver),
             Read::Span(span) => {
                 self.reader.advance(&span);
                 Ok(Batch::new(span, shared.ring.epoch()))
+            }
+            Read::Lagged(missed) => {
+                self.reader.skip(missed);
+                Err(TryRecvError::Lagged(missed))
             }
         }
     }
@@ -210,20 +210,26 @@ impl Subscriber {
                 Err(TryRecvError::Empty) => {}
             }
             let shared = &*self.shared;
-            shared.waiters.park(self.subscription.slot(), cx.waker());
+            shared.waiters.park(self.subscription.seat(), cx.waker());
             // What has happened before the bits were to be seen, nobody wakes us for.
-            let seq = self.reader.seq;
+            let seq = self.reader.seq();
             let something = shared.ring.head() != seq
                 || self.subscription.is_taken()
-                || shared.ring.ends_at(seq);
+                || shared.ring.ends_at(seq)
+                || shared.aborted.load(Ordering::Acquire);
             if !something {
                 return Poll::Pending;
             }
-            shared.waiters.unpark(self.subscription.slot());
+            shared.waiters.unpark(self.subscription.seat());
         }
     }
 
     /// Receives the next batch, waiting for one if there is none.
+    ///
+    /// Nothing ends by dropping every [`Publisher`](super::Publisher): a subscriber
+    /// waits until [`Engine::close`](super::Engine::close). It takes no part in tokio's
+    /// cooperative scheduling: a loop that always finds something should yield by
+    /// itself, or be wrapped in `tokio::task::coop::cooperative`.
     ///
     /// # Errors
     ///
@@ -244,7 +250,7 @@ impl Drop for Subscriber {
         if self.subscription.mark_taken() {
             self.shared.registry.remove(&self.subscription);
         }
-        self.shared.waiters.release(self.subscription.slot());
+        self.shared.waiters.release(self.subscription.seat());
     }
 }
 

@@ -1,7 +1,7 @@
 //! A gateway's hold on its id, and how a newer one takes it.
 
 use super::sync::{AtomicU64, Ordering};
-use super::wake::Slot;
+use super::waiters::Seat;
 
 /// A gateway's id.
 pub(super) type Id = std::sync::Arc<str>;
@@ -10,7 +10,7 @@ pub(super) type Id = std::sync::Arc<str>;
 #[derive(Debug)]
 pub(super) struct Subscription {
     id: Id,
-    slot: Slot,
+    seat: Seat,
     /// Counts the subscriber's reads, in steps of 2; the lowest bit says that the
     /// subscription has ended.
     ///
@@ -27,10 +27,10 @@ const TAKEN: u64 = 1;
 pub(super) struct Turn(u64);
 
 impl Subscription {
-    pub(super) fn new(id: &str, slot: Slot) -> Self {
+    pub(super) fn new(id: &str, seat: Seat) -> Self {
         Subscription {
             id: Id::from(id),
-            slot,
+            seat,
             turns: AtomicU64::new(0),
         }
     }
@@ -40,8 +40,8 @@ impl Subscription {
     }
 
     /// Where its subscriber parks.
-    pub(super) fn slot(&self) -> &Slot {
-        &self.slot
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// Begins a read, unless the subscription has ended. Only its subscriber reads,

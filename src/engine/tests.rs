@@ -323,14 +323,87 @@ fn a_clock_that_panics_leaves_no_subscription_behind() {
     assert_eq!(engine.stats().subscribers, 0);
 }
 
-#[test]
-fn a_waker_that_panics_keeps_nobody_else_asleep() {
+/// A waker that panics.
+fn bomb() -> Waker {
     struct Bomb;
     impl Wake for Bomb {
         fn wake(self: Arc<Self>) {
             panic!("a stranger's waker");
         }
     }
+    Waker::from(Arc::new(Bomb))
+}
+
+#[test]
+fn a_waker_that_panics_at_a_takeover_leaves_no_subscription_behind() {
+    let engine = small().build().unwrap();
+    let mut older = engine.subscribe("g", "").unwrap();
+    assert!(
+        older
+            .poll_recv(&mut Context::from_waker(&bomb()))
+            .is_pending()
+    );
+    let subscribe = || engine.subscribe("g", "").map(drop);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(subscribe));
+    assert!(panicked.is_err());
+    assert_eq!(engine.stats().subscribers, 0);
+    assert_eq!(older.try_recv().unwrap_err(), TryRecvError::TakenOver);
+}
+
+#[test]
+fn wakers_that_panic_do_not_stop_a_notifier() {
+    let engine = small().build().unwrap();
+    let mut notifier = engine.notifier();
+    let bombs = [(); 2].map(|()| bomb());
+    let mut subscribers = [0, 1, 2].map(|n| engine.subscribe(&n.to_string(), "").unwrap());
+    let wakes = Arc::new(Wakes::default());
+    for end in [false, true] {
+        wakes.0.store(0, Ordering::SeqCst);
+        let [a, b, good] = &mut subscribers;
+        for (subscriber, bomb) in [a, b].into_iter().zip(&bombs) {
+            while subscriber
+                .poll_recv(&mut Context::from_waker(bomb))
+                .is_ready()
+            {}
+        }
+        while poll(good, &wakes).is_ready() {}
+        publish(&engine, 1);
+        if end {
+            break;
+        }
+        run_notifier(&mut notifier);
+        assert_eq!(wakes.count(), 1);
+    }
+    drop(notifier);
+    assert_eq!(wakes.count(), 1, "whoever was left to it is woken");
+}
+
+#[test]
+fn a_notifiers_own_waker_that_panics_keeps_nobody_asleep() {
+    let engine = small().build().unwrap();
+    let mut notifier = engine.notifier();
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    for _ in 0..2 {
+        let pinned = std::pin::Pin::new(&mut notifier);
+        assert!(pinned.poll(&mut Context::from_waker(&bomb())).is_pending());
+        let wakes = Arc::new(Wakes::default());
+        while poll(&mut subscriber, &wakes).is_ready() {}
+        publish(&engine, 1);
+        assert_eq!(wakes.count(), 1);
+    }
+}
+
+#[test]
+fn what_is_shown_of_an_engine_is_short() {
+    let engine = Engine::builder().build().unwrap();
+    let subscriber = engine.subscribe("g", "").unwrap();
+    for shown in [format!("{engine:?}"), format!("{subscriber:?}")] {
+        assert!(shown.len() < 1000, "{} bytes", shown.len());
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_asleep() {
     let engine = small().build().unwrap();
     let mut bad = engine.subscribe("bad", "").unwrap();
     let mut good = engine.subscribe("good", "").unwrap();
@@ -341,7 +414,7 @@ fn a_waker_that_panics_keeps_nobody_else_asleep() {
         }
     });
     for _ in 0..3 {
-        let bomb = Waker::from(Arc::new(Bomb));
+        let bomb = bomb();
         while bad.poll_recv(&mut Context::from_waker(&bomb)).is_ready() {}
         let last = publish(&engine, 1);
         while receipts.recv_timeout(Duration::from_secs(60)).unwrap() != last {}

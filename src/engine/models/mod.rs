@@ -144,21 +144,18 @@ impl Record {
 
 /// One look of a reader at the ring. Returns the batch, so that it may be kept.
 fn look(ring: &Ring, reader: &mut Reader, record: &mut Record) -> Option<Batch> {
-    let head = ring.head();
-    if head == reader.seq {
-        return None;
-    }
-    let at = reader.seq;
-    match ring.read(reader, head, usize::MAX) {
+    match ring.read(reader, usize::MAX) {
+        Read::Nothing => None,
         Read::Lagged(missed) => {
-            assert_eq!(reader.seq, at + missed);
+            reader.skip(missed);
             record.missed += missed;
             None
         }
         Read::Span(span) => {
-            assert_eq!(span.first, at + 1);
+            let after = reader.seq();
             reader.advance(&span);
             let batch = Batch::new(span, epoch());
+            assert_eq!(batch.first().seq().number(), after + 1);
             record.note(&batch);
             Some(batch)
         }
@@ -167,7 +164,7 @@ fn look(ring: &Ring, reader: &mut Reader, record: &mut Record) -> Option<Batch> 
 
 /// Reads all that there is.
 fn drain(ring: &Ring, reader: &mut Reader, record: &mut Record) {
-    while reader.seq != ring.head() {
+    while reader.seq() != ring.head() {
         look(ring, reader, record);
     }
 }

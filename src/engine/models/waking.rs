@@ -10,7 +10,7 @@ use loom::future::block_on;
 use super::*;
 use crate::engine::RecvError;
 use crate::engine::sync::{AtomicU64, Ordering, thread};
-use crate::engine::wake::{Notifier, Slot, Waiters};
+use crate::engine::waiters::{Notifier, Seat, Waiters};
 
 /// What a subscriber receives that may park before, while or after `happens` does, with
 /// the notifier on a thread of its own.
@@ -92,7 +92,7 @@ fn the_engines_own_thread() {
 }
 
 /// Parks until `head` has moved, as a subscriber does.
-fn wait(waiters: &Shared<Waiters>, slot: &Slot, head: &AtomicU64, seen: u64) {
+fn wait(waiters: &Shared<Waiters>, slot: &Seat, head: &AtomicU64, seen: u64) {
     block_on(std::future::poll_fn(|cx| {
         if head.load(Ordering::Acquire) != seen {
             return Poll::Ready(());

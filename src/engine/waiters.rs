@@ -39,21 +39,20 @@ use crossbeam::utils::CachePadded;
 
 use super::sync::thread::{self, Thread};
 use super::sync::{AtomicBool, AtomicU64, Ordering, fence};
-use super::waker::WakerCell;
+use super::waker_cell::WakerCell;
 
 /// How many tasks the notifier wakes before it lets others run.
 const CHUNK: usize = 128;
 const FAN_OUT: usize = 64;
 /// What three levels can hold.
-pub(super) const MAX_SLOTS: usize = FAN_OUT * FAN_OUT * FAN_OUT;
+pub(super) const MAX_SEATS: usize = FAN_OUT * FAN_OUT * FAN_OUT;
 
 /// The place of one subscriber in the tree, until it is
 /// [released](Waiters::release).
 #[derive(Debug)]
-pub(super) struct Slot(u32);
+pub(super) struct Seat(u32);
 
 /// All subscribers' wakers, and who of them is parked.
-#[derive(Debug)]
 pub(super) struct Waiters {
     top: CachePadded<AtomicU64>,
     middles: Box<[AtomicU64]>,
@@ -72,24 +71,24 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// For at most `slots` subscribers at once, at most [`MAX_SLOTS`].
-    pub(super) fn new(slots: usize) -> Arc<Self> {
-        let slots = slots.min(MAX_SLOTS);
-        let free = ArrayQueue::new(slots.max(1));
-        for slot in 0..slots as u32 {
-            // The queue has room for every slot.
-            let _ = free.push(slot);
+    /// For at most `seats` subscribers at once, at most [`MAX_SEATS`].
+    pub(super) fn new(seats: usize) -> Arc<Self> {
+        let seats = seats.min(MAX_SEATS);
+        let free = ArrayQueue::new(seats.max(1));
+        for seat in 0..seats as u32 {
+            // The queue has room for every seat.
+            let _ = free.push(seat);
         }
         let words = |n: usize| n.div_ceil(FAN_OUT);
         Arc::new(Waiters {
             top: CachePadded::new(AtomicU64::new(0)),
-            middles: (0..words(words(slots)))
+            middles: (0..words(words(seats)))
                 .map(|_| AtomicU64::new(0))
                 .collect(),
-            leaves: (0..words(slots))
+            leaves: (0..words(seats))
                 .map(|_| CachePadded::new(AtomicU64::new(0)))
                 .collect(),
-            cells: (0..slots).map(|_| WakerCell::new()).collect(),
+            cells: (0..seats).map(|_| WakerCell::new()).collect(),
             free,
             scheduled: CachePadded::new(AtomicBool::new(false)),
             attached: AtomicBool::new(false),
@@ -99,31 +98,33 @@ impl Waiters {
         })
     }
 
-    /// A free slot, if there is one.
-    pub(super) fn acquire(&self) -> Option<Slot> {
-        self.free.pop().map(Slot)
+    /// A free seat, if there is one.
+    pub(super) fn acquire(&self) -> Option<Seat> {
+        self.free.pop().map(Seat)
     }
 
-    /// Gives a slot back. Whoever still knows its number may wake the next holder
+    /// Gives a seat back. Whoever still knows its number may wake the next holder
     /// for nothing, and no more.
-    pub(super) fn release(&self, slot: &Slot) {
-        drop(self.cells[slot.0 as usize].take());
-        // Fails never: each slot is in the queue at most once.
-        let _ = self.free.push(slot.0);
+    pub(super) fn release(&self, seat: &Seat) {
+        let waker = self.cells[seat.0 as usize].take();
+        // Fails never: each seat is in the queue at most once.
+        let _ = self.free.push(seat.0);
+        // Last, because it is code of the user's.
+        drop(waker);
     }
 
     /// Leaves `waker` to be woken by the next notification. The caller checks
     /// afterwards whether what it waits for has happened meanwhile; no stronger load
     /// than usual is needed for that.
-    pub(super) fn park(self: &Arc<Self>, slot: &Slot, waker: &Waker) {
+    pub(super) fn park(self: &Arc<Self>, seat: &Seat, waker: &Waker) {
         if !self.attached.load(Ordering::SeqCst) {
             self.start_thread();
         }
-        let slot = slot.0 as usize;
-        self.cells[slot].register(waker);
+        let seat = seat.0 as usize;
+        self.cells[seat].register(waker);
         // AcqRel, here and below: see "Park against the notifier".
-        self.leaves[slot / FAN_OUT].fetch_or(bit(slot), Ordering::AcqRel);
-        let leaf = slot / FAN_OUT;
+        self.leaves[seat / FAN_OUT].fetch_or(bit(seat), Ordering::AcqRel);
+        let leaf = seat / FAN_OUT;
         set(&self.middles[leaf / FAN_OUT], bit(leaf));
         set(&self.top, bit(leaf / FAN_OUT));
         // SeqCst: see "Park against publish".
@@ -131,15 +132,15 @@ impl Waiters {
     }
 
     /// Takes the bit back, to be spared a wake-up for nothing.
-    pub(super) fn unpark(&self, slot: &Slot) {
-        let slot = slot.0 as usize;
+    pub(super) fn unpark(&self, seat: &Seat) {
+        let seat = seat.0 as usize;
         // AcqRel: hands on what the notifier told whoever sets a bit next.
-        self.leaves[slot / FAN_OUT].fetch_and(!bit(slot), Ordering::AcqRel);
+        self.leaves[seat / FAN_OUT].fetch_and(!bit(seat), Ordering::AcqRel);
     }
 
     /// Wakes one subscriber.
-    pub(super) fn wake(&self, slot: &Slot) {
-        self.cells[slot.0 as usize].wake();
+    pub(super) fn wake(&self, seat: &Seat) {
+        self.cells[seat.0 as usize].wake();
     }
 
     /// Has everybody woken who is parked. Costs one load when nobody is, and the
@@ -155,7 +156,11 @@ impl Waiters {
 
     fn schedule(self: &Arc<Self>) {
         if self.attached.load(Ordering::SeqCst) {
-            self.notifier.wake();
+            // A waker is code of the user's. If it panics, the notifier will not come.
+            let woken = catch_unwind(AssertUnwindSafe(|| self.notifier.wake()));
+            if woken.is_err() {
+                self.notify_all();
+            }
         } else if let Some(thread) = self.start_thread() {
             thread.unpark();
         } else {
@@ -166,13 +171,16 @@ impl Waiters {
     /// Wakes everybody who is parked, from this thread.
     fn notify_all(&self) {
         let mut round = Round::default();
-        // A waker is code of the user's. If one panics, the others are still woken.
-        let mut chunk = || self.notify_chunk(&mut round);
-        while !catch_unwind(AssertUnwindSafe(&mut chunk)).unwrap_or(false) {}
+        while !self.notify_chunk(&mut round) {}
     }
 
-    /// Wakes up to [`CHUNK`] tasks; returns whether that was all of them.
+    /// Wakes up to [`CHUNK`] tasks; returns whether that was all of them. If one of
+    /// their wakers panics, the others are still woken.
     fn notify_chunk(&self, round: &mut Round) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.try_notify_chunk(round))).unwrap_or(false)
+    }
+
+    fn try_notify_chunk(&self, round: &mut Round) -> bool {
         if round.is_over() {
             // Release, all of them: see "Publish against the notifier".
             self.scheduled.store(false, Ordering::Release);
@@ -181,8 +189,8 @@ impl Waiters {
         let mut woken = 0;
         loop {
             if round.leaf != 0 {
-                let slot = round.leaf_number * FAN_OUT + take_lowest(&mut round.leaf);
-                self.cells[slot].wake();
+                let seat = round.leaf_number * FAN_OUT + take_lowest(&mut round.leaf);
+                self.cells[seat].wake();
                 woken += 1;
                 if woken == CHUNK {
                     return round.is_over();
@@ -234,6 +242,16 @@ impl Waiters {
     }
 }
 
+impl fmt::Debug for Waiters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiters")
+            .field("seats", &self.cells.len())
+            .field("scheduled", &self.scheduled)
+            .field("attached", &self.attached)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How far a notification has come: what is still to be looked at.
 #[derive(Debug, Default)]
 struct Round {
@@ -276,6 +294,7 @@ fn take_lowest(word: &mut u64) -> usize {
 /// A future that ends when the engine is gone. An engine has one notifier at a
 /// time: while one is attached, a second one does nothing and ends at once. When
 /// it is dropped, the engine's own thread takes over again.
+#[must_use = "until it is polled, nobody is woken"]
 pub struct Notifier {
     /// `None` for a second one.
     waiters: Option<Arc<Waiters>>,
@@ -317,18 +336,16 @@ impl Drop for Notifier {
         let Some(waiters) = &self.waiters else {
             return;
         };
-        // Publishers are not to start it.
-        if !waiters.stopped.load(Ordering::SeqCst) {
-            waiters.start_thread();
-        }
         waiters.attached.store(false, Ordering::SeqCst);
         // What this one was in the middle of, and what was left to it: publishers
         // that found it attached set `scheduled` before.
         while !self.round.is_over() {
             waiters.notify_chunk(&mut self.round);
         }
+        // From here, whatever runtime is ending: the engine's thread is started by
+        // those alone whose engine is not gone.
         if waiters.scheduled.load(Ordering::SeqCst) {
-            waiters.schedule();
+            waiters.notify_all();
         }
     }
 }
