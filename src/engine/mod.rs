@@ -1,13 +1,23 @@
 //! The engine: publishers put events into a ring of frames, subscribers read them
 //! as batches of ready frames, and neither waits for the other.
 //!
-//! It is the whole product but for the network: it knows no sockets, no runtime
-//! and no clock of its own. Read it in this order:
+//! It is the whole product but for the network: it knows no sockets and no runtime, and
+//! takes any clock.
+//!
+//! **An event's way.** A [`Publisher`] moves the *claim* word, and has a sequence and
+//! some bytes of a *segment* for itself. It copies the *frame* there and writes the
+//! event's *index* entry, which commits it. Then it moves the *head* over all that is
+//! committed; from there on everybody may read it. If somebody is parked, one look at
+//! the *waiters* tells, and the notifier is scheduled.
+//!
+//! **A read's way.** A [`Subscriber`] begins a turn of its *subscription*, loads the
+//! head, and finds the frames after its position in the segment that it has a *lease*
+//! on. It ends the turn: if nobody took over meanwhile, the [`Batch`] is its own.
 //!
 //! | file | noun |
 //! |---|---|
 //! | `frame` | an event as it goes over the wire |
-//! | `segment` | the memory that frames stand in, recycled when nobody holds it |
+//! | `segment`, `pool` | the memory that frames stand in, used again when nobody holds it |
 //! | `slots` | the segments that are in the ring |
 //! | `index` | where each event ends, and whether it is committed |
 //! | `claim` | the word that hands out sequences and space |
@@ -15,7 +25,7 @@
 //! | `batch` | what a subscriber is given |
 //! | `subscription` | a gateway's hold on its id, and taking over |
 //! | `registry` | gateway id to subscription |
-//! | `wake`, `waker` | parked subscribers |
+//! | `waiters`, `waker_cell` | parked subscribers, and who wakes them |
 //! | `time` | the clock, held to go forward |
 //! | `sync` | atomics and shared pointers: the real ones, or a model checker's |
 //! | [`Publisher`], [`Subscriber`], [`Builder`] | the public ends |
