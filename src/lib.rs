@@ -43,7 +43,7 @@ pub mod config;
 #[cfg(feature = "client")]
 pub mod proto;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod edge;

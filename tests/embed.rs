@@ -1,7 +1,7 @@
 //! The engine inside somebody else's process: `SubscribePush` on a plain tonic
 //! server, beside a service that is not ours, and the example that shows it.
 
-#![cfg(feature = "server")]
+#![cfg(feature = "cli")]
 
 #[path = "cli/process.rs"]
 #[allow(dead_code, reason = "made for the tests of the command line")]

@@ -46,6 +46,11 @@ impl Claimed {
         (self.0 >> POSITION_BITS).wrapping_sub(seq) & SEQ_MASK
     }
 
+    /// The low bits of the last claimed sequence.
+    pub(super) fn seq_bits(self) -> u64 {
+        (self.0 & !CLOSED) >> POSITION_BITS
+    }
+
     /// The position where the claim ends, given any earlier position that it is
     /// less than 2⁴⁰ bytes ahead of.
     pub(super) fn end(self, earlier: u64) -> u64 {

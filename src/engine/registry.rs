@@ -1,19 +1,23 @@
 //! The subscription map: one subscription for each gateway id.
 //!
-//! The map is split into shards, each an immutable map behind an arc-swapped
+//! The map is split into shards, each an immutable list behind an arc-swapped
 //! pointer: looking up never blocks, and subscribing copies one shard only. (One
 //! map of 10,000 entries, copied for each of 10,000 gateways that reconnect at
 //! once, would cost seconds.)
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::mem;
 
-use super::subscription::{Id, Subscription};
+use super::subscription::Subscription;
 use super::sync::{Arc, ArcCell, AtomicUsize, Ordering};
 
-const SHARDS: usize = if cfg!(galaxy_loom) { 1 } else { 256 };
+/// How many subscriptions a shard has when the map is full, on average: few, because
+/// each is counted up and down for its copy.
+const PER_SHARD: usize = 8;
+const MAX_SHARDS: usize = if cfg!(galaxy_loom) { 1 } else { 1 << 12 };
 
-type Shard = HashMap<Id, Arc<Subscription>>;
+/// In no order, each with another id.
+type Shard = Vec<Arc<Subscription>>;
 
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -32,7 +36,9 @@ pub(super) struct Full;
 impl Registry {
     pub(super) fn new(max: usize) -> Self {
         Registry {
-            shards: (0..SHARDS).map(|_| ArcCell::empty()).collect(),
+            shards: (0..max.div_ceil(PER_SHARD).clamp(1, MAX_SHARDS))
+                .map(|_| ArcCell::empty())
+                .collect(),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
             max,
@@ -60,8 +66,17 @@ impl Registry {
         };
         loop {
             let current = shard.load();
-            let mut next = current.as_deref().cloned().unwrap_or_default();
-            let replaced = next.insert(Id::clone(new.id()), Arc::clone(new));
+            let held = current.as_deref().map_or(&[][..], Vec::as_slice);
+            let mut next = Vec::with_capacity(held.len() + 1);
+            next.extend_from_slice(held);
+            let same_id = next.iter_mut().find(|held| held.id() == new.id());
+            let replaced = match same_id {
+                Some(older) => Some(mem::replace(older, Arc::clone(new))),
+                None => {
+                    next.push(Arc::clone(new));
+                    None
+                }
+            };
             // Before the swap: whoever replaces `new` in turn must find that
             // everything older than it has taken its last event.
             if let Some(older) = &replaced {
@@ -87,9 +102,10 @@ impl Registry {
         loop {
             let current = shard.load();
             let mut next = current.as_deref().cloned().unwrap_or_default();
-            if !(next.remove(old.id())).is_some_and(|held| Arc::ptr_eq(&held, old)) {
+            let Some(place) = next.iter().position(|held| Arc::ptr_eq(held, old)) else {
                 return;
-            }
+            };
+            next.swap_remove(place);
             if shard.exchange(current, Arc::new(next)).is_ok() {
                 self.count.fetch_sub(1, Ordering::Relaxed);
                 return;

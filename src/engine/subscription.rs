@@ -3,13 +3,10 @@
 use super::sync::{AtomicU64, Ordering};
 use super::waiters::Seat;
 
-/// A gateway's id.
-pub(super) type Id = std::sync::Arc<str>;
-
 /// What the subscription map knows of a subscriber.
 #[derive(Debug)]
 pub(super) struct Subscription {
-    id: Id,
+    id: Box<str>,
     seat: Seat,
     /// Counts the subscriber's reads, in steps of 2; the lowest bit says that the
     /// subscription has ended.
@@ -29,13 +26,13 @@ pub(super) struct Turn(u64);
 impl Subscription {
     pub(super) fn new(id: &str, seat: Seat) -> Self {
         Subscription {
-            id: Id::from(id),
+            id: Box::from(id),
             seat,
             turns: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn id(&self) -> &Id {
+    pub(super) fn id(&self) -> &str {
         &self.id
     }
 

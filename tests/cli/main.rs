@@ -1,6 +1,6 @@
 //! The command line as people use it: the real binary, real sockets, real kills.
 
-#![cfg(feature = "server")]
+#![cfg(feature = "cli")]
 
 mod flags;
 mod process;

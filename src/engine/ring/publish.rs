@@ -10,9 +10,29 @@ use crate::engine::segment::Seal;
 use crate::engine::sync::{Backoff, Ordering, fence, spin_loop};
 use crate::event::Event;
 
-/// How long a publisher stands back whose claim another one has overtaken: some
-/// microseconds, in which the other one publishes some dozens of events.
-const CONTENDED_SPINS: u32 = if cfg!(any(galaxy_loom, miri)) { 1 } else { 128 };
+/// A publisher whose claim another one has overtaken looks again after this pause, half a
+/// microsecond: the other one's event is published by then.
+const SHORT_PAUSE: Pause = Pause(32);
+/// If a run of events was claimed meanwhile, the others are at it without a break, and it
+/// stands back for so long: some ten microseconds, and some hundred of their events. To
+/// take turns event by event would have all wait for each other's cache lines.
+const LONG_PAUSE: Pause = Pause(1024);
+/// How many events are such a run.
+const RUN: u64 = 2;
+
+/// So many [`spin_loop`]s; one under a tool for which time does not pass.
+struct Pause(u32);
+
+impl Pause {
+    fn wait(&self) {
+        let spins = if cfg!(any(galaxy_loom, miri)) {
+            1
+        } else {
+            self.0
+        };
+        (0..spins).for_each(|_| spin_loop());
+    }
+}
 
 /// Sequences and space that belong to one publisher alone.
 #[derive(Debug)]
@@ -155,12 +175,13 @@ impl Ring {
                         from,
                     });
                 }
-                Err(_) => {
-                    // Another publisher is at it, too. To take turns event by event
-                    // would have them wait for each other's cache lines all the time;
-                    // so let it go on for some events.
-                    (0..CONTENDED_SPINS).for_each(|_| spin_loop());
+                Err(overtaken_by) => {
+                    SHORT_PAUSE.wait();
                     claimed = self.claim.load();
+                    if claimed.events_beyond(overtaken_by.seq_bits()) >= RUN {
+                        LONG_PAUSE.wait();
+                        claimed = self.claim.load();
+                    }
                 }
             }
         }
