@@ -238,7 +238,7 @@ fn a_spare_segment_goes_from_one_publisher_to_another() {
 /// entry: a reader that finds the new entry must come to know of that head.
 #[test]
 fn an_index_entry_is_overwritten_by_one_that_knows_the_head_by_hearsay() {
-    large_model(|| {
+    deep_model(|| {
         let ring = ring_of(Shape {
             segment_shift: 10,
             max_batch_bytes: 153,
