@@ -188,6 +188,7 @@ impl Cursor {
     /// # Errors
     ///
     /// [`ParseCursorError`] says what is wrong and at which byte.
+    #[inline]
     pub const fn parse(text: &[u8]) -> Result<Self, ParseCursorError> {
         let bytes = text.len();
         let Some(text) = text.first_chunk::<{ Self::TEXT_BYTES }>() else {
