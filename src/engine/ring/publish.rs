@@ -45,6 +45,7 @@ struct Claim {
 
 impl Ring {
     /// Puts `events` into the ring, side by side. Returns the first's sequence.
+    #[inline(always)]
     pub(in crate::engine) fn publish(
         &self,
         events: &[Event<'_>],
@@ -100,6 +101,7 @@ impl Ring {
     }
 
     /// The batch's size in bytes of frames, if it may be published.
+    #[inline(always)]
     fn check(&self, events: &[Event<'_>]) -> Result<u64, PublishError> {
         let mut total = 0;
         for (index, event) in events.iter().enumerate() {
@@ -132,6 +134,7 @@ impl Ring {
     }
 
     /// Takes sequences and space for `events`, in one atomic step.
+    #[inline(always)]
     fn claim(&self, events: &[Event<'_>], total: u64) -> Result<Claim, PublishError> {
         let count = events.len() as u64;
         let backoff = Backoff::new();
