@@ -1,8 +1,8 @@
 //! What the engine promises, one behaviour a test; `model` holds it against a
-//! plain queue, `stress` lets threads loose on it.
+//! plain queue, `threads` is what takes more than one of them.
 
 mod model;
-mod stress;
+mod threads;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -57,8 +57,8 @@ const fn rounds(natively: usize, in_miri: usize) -> usize {
 fn small() -> Builder {
     Engine::builder()
         .epoch(epoch())
-        .max_events(rounds(1 << 20, 200) as u64)
-        .max_bytes(1 << 20)
+        .max_events(rounds(1 << 20, 60) as u64)
+        .max_bytes(rounds(1 << 20, 1 << 18) as u64)
         .max_event_bytes(4096)
         .max_subscribers(4)
 }
@@ -132,15 +132,16 @@ fn cursors_are_dense_from_one() {
 fn a_batch_of_many_segments_is_contiguous() {
     let engine = small().build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();
-    let encoded: Vec<_> = (0..100).map(|n| encoded(n, 1500)).collect();
+    const EVENTS: u64 = rounds(100, 40) as u64;
+    let encoded: Vec<_> = (0..EVENTS).map(|n| encoded(n, 1500)).collect();
     let events: Vec<_> = encoded.iter().map(|e| Event::parse(e).unwrap()).collect();
     publish(&engine, 1);
     let published = engine.publisher().publish_batch(&events).unwrap();
     assert_eq!(published.first.seq(), Seq::new(2));
-    assert_eq!(published.last.seq(), Seq::new(101));
+    assert_eq!(published.last.seq(), Seq::new(EVENTS + 1));
     assert_eq!(subscriber.try_recv().unwrap().first().seq(), Seq::new(1));
     let mut next = subscriber.position().seq().number() + 1;
-    while next <= 101 {
+    while next <= EVENTS + 1 {
         let batch = subscriber.try_recv().unwrap();
         assert_eq!(batch.first().seq(), Seq::new(next));
         next = batch.last().seq().number() + 1;
@@ -283,32 +284,15 @@ fn taking_over_ends_the_older_subscription_at_once() {
 }
 
 #[test]
-fn when_a_subscribe_returns_everything_older_has_taken_its_last_event() {
-    let engine = small().build().unwrap();
-    for _ in 0..rounds(2000, 3) {
-        let mut oldest = engine.subscribe("g", "").unwrap();
-        let (returned, first) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                let (engine, returned) = (&engine, returned.clone());
-                scope.spawn(move || returned.send(engine.subscribe("g", "").unwrap()));
-            }
-            let _newer = first.recv().unwrap();
-            publish(&engine, 1);
-            assert_eq!(oldest.try_recv().unwrap_err(), TryRecvError::TakenOver);
-        });
-        drop((oldest, first));
-        assert_eq!(engine.stats().subscribers, 0);
-    }
-}
-
-#[test]
 fn a_clock_that_panics_leaves_no_subscription_behind() {
     #[derive(Default)]
     struct Broken(std::sync::atomic::AtomicBool);
     impl crate::clock::Clock for Arc<Broken> {
         fn now(&self) -> Duration {
-            assert!(!self.0.load(Ordering::SeqCst), "the clock is broken");
+            if self.0.load(Ordering::SeqCst) {
+                // A panic, but one that nobody prints.
+                std::panic::resume_unwind(Box::new("the clock is broken"));
+            }
             Duration::ZERO
         }
     }
@@ -328,7 +312,8 @@ fn bomb() -> Waker {
     struct Bomb;
     impl Wake for Bomb {
         fn wake(self: Arc<Self>) {
-            panic!("a stranger's waker");
+            // A panic, but one that nobody prints.
+            std::panic::resume_unwind(Box::new("a stranger's waker"));
         }
     }
     Waker::from(Arc::new(Bomb))
@@ -394,33 +379,13 @@ fn a_notifiers_own_waker_that_panics_keeps_nobody_asleep() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too large for an interpreter")]
 fn what_is_shown_of_an_engine_is_short() {
     let engine = Engine::builder().build().unwrap();
     let subscriber = engine.subscribe("g", "").unwrap();
     for shown in [format!("{engine:?}"), format!("{subscriber:?}")] {
         assert!(shown.len() < 1000, "{} bytes", shown.len());
     }
-}
-
-#[test]
-fn a_waker_that_panics_keeps_nobody_else_asleep() {
-    let engine = small().build().unwrap();
-    let mut bad = engine.subscribe("bad", "").unwrap();
-    let mut good = engine.subscribe("good", "").unwrap();
-    let (received, receipts) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        while let Ok(batch) = block_on(good.recv()) {
-            received.send(batch.last().seq().number()).unwrap();
-        }
-    });
-    for _ in 0..3 {
-        let bomb = bomb();
-        while bad.poll_recv(&mut Context::from_waker(&bomb)).is_ready() {}
-        let last = publish(&engine, 1);
-        while receipts.recv_timeout(Duration::from_secs(60)).unwrap() != last {}
-    }
-    engine.close();
-    reader.join().unwrap();
 }
 
 #[test]
@@ -440,7 +405,7 @@ fn a_full_map_lets_a_gateway_reconnect_and_nobody_else_in() {
 fn refused_subscriptions_use_nothing_up() {
     let engine = small().max_subscribers(1).build().unwrap();
     let _a = engine.subscribe("a", "").unwrap();
-    for _ in 0..rounds(1000, 200) {
+    for _ in 0..rounds(1000, 80) {
         engine.subscribe("b", "").unwrap_err();
     }
     assert!(engine.subscribe("a", "").is_ok());
@@ -497,7 +462,7 @@ fn whatever_a_parked_subscriber_waits_for_wakes_it() {
 
 #[test]
 fn every_one_of_many_parked_subscribers_is_woken() {
-    let many = rounds(10_000, 200);
+    let many = rounds(10_000, 70);
     let engine = small().max_subscribers(many).build().unwrap();
     let mut notifier = engine.notifier();
     let mut subscribers: Vec<_> = (0..many)
@@ -508,7 +473,7 @@ fn every_one_of_many_parked_subscribers_is_woken() {
             )
         })
         .collect();
-    for _ in 0..3 {
+    for _ in 0..rounds(3, 1) {
         for (subscriber, wakes) in &mut subscribers {
             wakes.0.store(0, Ordering::SeqCst);
             assert!(poll(subscriber, wakes).is_pending());
@@ -562,47 +527,6 @@ fn a_notifier_ends_with_its_engine() {
 }
 
 #[test]
-fn without_a_notifier_the_engines_own_thread_wakes() {
-    const EVENTS: usize = rounds(1000, 20);
-    let engine = small().build().unwrap();
-    let mut subscriber = engine.subscribe("g", "").unwrap();
-    let publisher = std::thread::spawn({
-        let engine = engine.clone();
-        move || (0..EVENTS).for_each(|_| _ = publish(&engine, 1))
-    });
-    let mut received = 0;
-    while received < EVENTS {
-        received += block_on(subscriber.recv()).unwrap().len();
-    }
-    publisher.join().unwrap();
-    assert_eq!(received, EVENTS);
-}
-
-#[test]
-fn what_a_dropped_notifier_was_to_wake_is_woken() {
-    let engine = small().build().unwrap();
-    let mut subscriber = engine.subscribe("g", "").unwrap();
-    let notifier = engine.notifier();
-    let (parked, is_parked) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        let mut parked = Some(parked);
-        block_on(std::future::poll_fn(|cx| {
-            let polled = subscriber.poll_recv(cx);
-            if let Some(parked) = parked.take() {
-                parked.send(polled.is_pending()).unwrap();
-            }
-            polled
-        }))
-        .unwrap()
-        .len()
-    });
-    assert!(is_parked.recv().unwrap());
-    publish(&engine, 1);
-    drop(notifier);
-    assert_eq!(reader.join().unwrap(), 1);
-}
-
-#[test]
 fn what_a_batch_holds_is_counted_until_it_is_dropped() {
     let engine = small().max_events(10).build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();
@@ -643,22 +567,4 @@ fn the_last_sequence_is_used_and_none_after_it() {
 
 fn publisher_error(engine: &Engine, event: Event<'_>) -> PublishError {
     engine.publisher().publish(event).unwrap_err()
-}
-
-/// Runs a future on this thread.
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
 }

@@ -73,12 +73,14 @@ impl<'a> Reader<'a> {
 
     /// Waits for something.
     pub(crate) fn receive(&mut self) -> Got {
+        let before = self.position();
         let received = block_on(self.subscriber.recv(), &self.round.counters.parked);
-        self.record(received)
+        self.record(before, received)
     }
 
     /// Takes what is there; `None` if nothing is.
     pub(crate) fn try_receive(&mut self) -> Option<Got> {
+        let before = self.position();
         let received = match self.subscriber.try_recv() {
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
@@ -86,22 +88,26 @@ impl<'a> Reader<'a> {
             Err(TryRecvError::Closed) => Err(RecvError::Closed),
             Ok(batch) => Ok(batch),
         };
-        Some(self.record(received))
+        Some(self.record(before, received))
     }
 
     /// Parks, as a task that is then dropped.
     pub(crate) fn park(&mut self) -> Option<Got> {
+        let before = self.position();
         let mut context = Context::from_waker(Waker::noop());
         match self.subscriber.poll_recv(&mut context) {
-            Poll::Ready(received) => Some(self.record(received)),
+            Poll::Ready(received) => Some(self.record(before, received)),
             Poll::Pending => None,
         }
     }
 
-    fn record(&mut self, received: Result<Batch, RecvError>) -> Got {
+    /// Notes what was received at the position `before`.
+    fn record(&mut self, before: Cursor, received: Result<Batch, RecvError>) -> Got {
         match received {
             Ok(batch) => {
                 let mut events = 0;
+                let first = batch.events().next().map(event::read);
+                assert_eq!(first.map(|(cursor, _)| cursor), Some(batch.first()));
                 self.stream.received(batch.events().map(|event| {
                     events += 1;
                     event::read(event)
@@ -113,6 +119,8 @@ impl<'a> Reader<'a> {
                 Got::Batch(batch)
             }
             Err(RecvError::Lagged(missed)) => {
+                let after = Seq::new(before.seq().number() + missed);
+                assert_eq!(self.position(), Cursor::new(before.epoch(), after));
                 self.stream.lagged(missed);
                 Got::Gap(missed)
             }

@@ -359,7 +359,7 @@ fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
 
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: rounds(300, 2) as u32,
+        cases: rounds(300, 1) as u32,
         ..ProptestConfig::default()
     }
 }
