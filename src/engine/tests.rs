@@ -489,6 +489,53 @@ fn every_one_of_many_parked_subscribers_is_woken() {
 }
 
 #[test]
+fn what_is_published_in_the_middle_of_a_round_of_waking_wakes_too() {
+    // More than the notifier wakes in one turn.
+    let many = 300;
+    let engine = small().max_subscribers(many).build().unwrap();
+    let mut notifier = engine.notifier();
+    let wakes: Vec<_> = (0..many).map(|_| Arc::new(Wakes::default())).collect();
+    let mut subscribers: Vec<_> = (0..many)
+        .map(|n| engine.subscribe(&n.to_string(), "").unwrap())
+        .collect();
+    for (subscriber, wakes) in subscribers.iter_mut().zip(&wakes) {
+        assert!(poll(subscriber, wakes).is_pending());
+    }
+    publish(&engine, 1);
+    let notifier_wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&notifier_wakes));
+    let mut context = Context::from_waker(&waker);
+    assert!(
+        std::pin::Pin::new(&mut notifier)
+            .poll(&mut context)
+            .is_pending()
+    );
+    // Those that were woken receive, and park again before the next event.
+    let woken_first: Vec<_> = wakes.iter().map(|wakes| wakes.count()).collect();
+    for ((subscriber, wakes), woken) in subscribers.iter_mut().zip(&wakes).zip(&woken_first) {
+        if *woken == 1 {
+            assert!(poll(subscriber, wakes).is_ready());
+            assert!(poll(subscriber, wakes).is_pending());
+        }
+    }
+    assert!(woken_first.contains(&0) && woken_first.contains(&1));
+    publish(&engine, 1);
+    // A runtime polls again for as long as it was woken since the last time.
+    let mut seen = 0;
+    while notifier_wakes.count() != seen {
+        seen = notifier_wakes.count();
+        assert!(
+            std::pin::Pin::new(&mut notifier)
+                .poll(&mut context)
+                .is_pending()
+        );
+    }
+    for (wakes, woken) in wakes.iter().zip(woken_first) {
+        assert_eq!(wakes.count(), woken + 1, "asleep beside an event");
+    }
+}
+
+#[test]
 fn a_second_notifier_ends_at_once_and_the_first_goes_on() {
     let engine = small().build().unwrap();
     let mut first = engine.notifier();

@@ -24,6 +24,9 @@
 //!   that is still to come: had the notifier cleared the top word before a bit was
 //!   set that the publisher saw (Acquire), the publisher would see that `scheduled`
 //!   is cleared.
+//! - *A round that takes more than one turn.* A publisher that schedules the next round
+//!   in the middle of one wakes the notifier, which goes on with the one that it is at.
+//!   It looks at `scheduled` once more when that is over.
 //! - *Taking over* wakes one subscriber by its cell, which both come to by
 //!   read-modify-writes: see [`WakerCell`].
 
@@ -42,7 +45,7 @@ use super::sync::{AtomicBool, AtomicU64, Ordering, fence};
 use super::waker_cell::WakerCell;
 
 /// How many tasks the notifier wakes before it lets others run.
-const CHUNK: usize = 128;
+const CHUNK: usize = if cfg!(galaxy_loom) { 1 } else { 128 };
 const FAN_OUT: usize = 64;
 /// What three levels can hold.
 pub(super) const MAX_SEATS: usize = FAN_OUT * FAN_OUT * FAN_OUT;
@@ -324,8 +327,13 @@ impl Future for Notifier {
             return Poll::Ready(());
         }
         let due = !round.is_over() || waiters.scheduled.load(Ordering::SeqCst);
-        if due && !waiters.notify_chunk(round) {
-            cx.waker().wake_by_ref();
+        if due {
+            // Who schedules the next round in the middle of this one wakes us for what
+            // is left of this one, and no more.
+            let over = waiters.notify_chunk(round);
+            if !over || waiters.scheduled.load(Ordering::SeqCst) {
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Pending
     }

@@ -122,7 +122,10 @@ fn two_park_under_one_leaf_while_the_notifier_clears_it() {
         head.fetch_add(1, Ordering::SeqCst);
         waiters.notify();
         let mut context = Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut notifier).poll(&mut context).is_pending());
+        // It wakes one a turn.
+        for _ in &parkers {
+            assert!(Pin::new(&mut notifier).poll(&mut context).is_pending());
+        }
         for parker in parkers {
             parker.join().unwrap();
         }
@@ -180,6 +183,41 @@ fn two_events_while_the_notifier_clears_the_tree() {
             let waiters = Shared::clone(&waiters);
             move || {
                 wait(&waiters, &slot, &head, 1);
+                waiters.stop();
+            }
+        });
+        block_on(notifier);
+        parker.join().unwrap();
+        publisher.join().unwrap();
+    });
+}
+
+/// The notifier wakes one task a turn. What is published between two turns of a round is
+/// not forgotten when the round is over.
+#[test]
+fn two_events_while_the_notifier_is_in_the_middle_of_a_round() {
+    model(|| {
+        let waiters = Waiters::new(2);
+        let head = Arc::new(AtomicU64::new(0));
+        let mut notifier = Notifier::attach(&waiters);
+        let [a, b] = [(), ()].map(|()| waiters.acquire().expect("there are two"));
+        waiters.park(&a, Waker::noop());
+        waiters.park(&b, Waker::noop());
+        head.fetch_add(1, Ordering::SeqCst);
+        waiters.notify();
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut notifier).poll(&mut context).is_pending());
+        let publisher = thread::spawn({
+            let (waiters, head) = (Shared::clone(&waiters), Arc::clone(&head));
+            move || {
+                head.fetch_add(1, Ordering::SeqCst);
+                waiters.notify();
+            }
+        });
+        let parker = thread::spawn({
+            let waiters = Shared::clone(&waiters);
+            move || {
+                wait(&waiters, &a, &head, 1);
                 waiters.stop();
             }
         });
