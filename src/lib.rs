@@ -23,6 +23,7 @@
 //! | [`engine`] | the ring, its publishers and subscribers; no I/O |
 //! | [`clock`] | where the engine's milliseconds come from |
 //! | [`history`] | a record of who published and received what, and whether all promises were kept |
+//! | [`http2`] | HTTP/2 without I/O, as far as streams to gateways need it |
 //! | [`edge`] | the gRPC services over an engine |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
@@ -47,6 +48,8 @@ pub mod proto;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod edge;
+#[cfg(feature = "server")]
+pub mod http2;
 #[cfg(feature = "server")]
 pub mod server;
 

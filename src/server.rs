@@ -15,9 +15,7 @@ pub use crate::edge::BoundAddress;
 
 use crate::config::{Address, Config, ConfigError};
 use crate::cursor::Epoch;
-use crate::edge::{
-    Listener, Patience, PublisherService, PushService, Watch, serve_gateways, serve_producers,
-};
+use crate::edge::{Listener, Patience, PublisherService, Watch, serve_gateways, serve_producers};
 use crate::engine::{BuildError, Engine};
 
 /// Every gateway may be connected twice, while its new connection takes over
@@ -164,17 +162,22 @@ impl Running {
         helpers.spawn(engine.notifier());
         helpers.spawn(watch.clone().run(engine.clone(), patience));
 
-        let push = PushService::new(engine.clone()).watched(watch.clone(), stopping.clone());
         let publisher = PublisherService::new(&engine, watch.clone(), stopping.clone());
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", producers.address());
         let mut listeners = JoinSet::new();
-        listeners.spawn(serve_gateways(
-            gateways,
-            push,
-            watch.clone(),
-            stopping.clone(),
-        ));
+        let (engine_of_gateways, watch_of_gateways) = (engine.clone(), watch.clone());
+        let stop_gateways = stopping.clone();
+        listeners.spawn(async move {
+            serve_gateways(
+                gateways,
+                engine_of_gateways,
+                watch_of_gateways,
+                stop_gateways,
+            )
+            .await;
+            Ok(())
+        });
         listeners.spawn(serve_producers(
             producers,
             publisher,

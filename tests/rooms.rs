@@ -17,7 +17,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("history", &["cursor"]),
     ("engine", &["clock", "cursor", "event"]),
     ("client", &["config", "cursor", "proto"]),
-    ("edge", &["config", "cursor", "engine", "event", "proto"]),
+    ("http2", &[]),
+    (
+        "edge",
+        &["config", "cursor", "engine", "event", "http2", "proto"],
+    ),
     ("server", &["client", "config", "cursor", "edge", "engine"]),
     ("cli", &["client", "config", "cursor", "proto", "server"]),
 ];

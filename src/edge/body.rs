@@ -10,7 +10,6 @@ use http_body::Frame;
 use tokio::task::coop;
 use tonic::Status;
 
-use super::flow::Source;
 use super::status;
 use crate::engine::Subscriber;
 
@@ -20,15 +19,12 @@ use crate::engine::Subscriber;
 pub(super) struct PushBody {
     /// `None` once the trailers are out.
     subscriber: Option<Subscriber>,
-    /// `None` where nobody watches what is under way.
-    source: Option<Source>,
 }
 
 impl PushBody {
-    pub(super) fn new(subscriber: Subscriber, source: Option<Source>) -> Self {
+    pub(super) fn new(subscriber: Subscriber) -> Self {
         PushBody {
             subscriber: Some(subscriber),
-            source,
         }
     }
 }
@@ -51,10 +47,7 @@ impl http_body::Body for PushBody {
         let received = ready!(subscriber.poll_recv(cx));
         budget.made_progress();
         Poll::Ready(Some(match received {
-            Ok(batch) => Ok(Frame::data(match &this.source {
-                Some(source) => source.carry(batch),
-                None => batch.into_bytes(),
-            })),
+            Ok(batch) => Ok(Frame::data(batch.into_bytes())),
             Err(error) => {
                 let status = status::end_of_stream(error, subscriber.lag());
                 this.subscriber = None;
@@ -74,28 +67,18 @@ impl http_body::Body for PushBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::connection::{Connection, Peer, Socket};
-    use crate::edge::flow::Flow;
     use crate::engine::Engine;
     use crate::event::Event;
     use http_body::Body;
     use std::future::poll_fn;
-    use std::sync::Arc;
-    use tokio::net::UnixStream;
-    use tokio::sync::Semaphore;
 
     /// A `PushEvent` with the smallest client event.
     const EVENT: &[u8] = b"\x0a\x06\x0a\x01u\x1a\x01k";
 
     fn body(engine: &Engine) -> PushBody {
-        let (socket, _) = UnixStream::pair().unwrap();
-        let slots = Arc::new(Semaphore::new(1));
-        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
-        let connection = Connection::new(Socket::Unix(socket), Peer::Unix, slots, slot);
-        let (_, source) = Flow::new("test".into(), connection.link().begin_call());
         // One event a batch, so that there are many.
         let subscriber = engine.subscribe("gateway", "").unwrap().max_batch_bytes(1);
-        PushBody::new(subscriber, Some(source))
+        PushBody::new(subscriber)
     }
 
     #[tokio::test]

@@ -66,6 +66,12 @@ pub(super) struct Link {
     /// The short answers that are under way.
     answers: Arc<Meter>,
     cut: AtomicBool,
+    /// How often something was read.
+    heard: AtomicU64,
+    /// Whether whoever serves the connection asks a silent peer for a sign of life.
+    asks: AtomicBool,
+    /// Whether it is to ask now.
+    ask: AtomicBool,
     /// The task that serves the connection, while it waits for the socket.
     task: AtomicWaker,
 }
@@ -81,6 +87,9 @@ impl Link {
             calls_begun: AtomicU64::new(0),
             answers: Arc::default(),
             cut: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            asks: AtomicBool::new(false),
+            ask: AtomicBool::new(false),
             task: AtomicWaker::new(),
         }
     }
@@ -141,6 +150,34 @@ impl Link {
         // registers after this wake-up sees the flag; one that registered
         // before is woken.
         self.cut.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    /// Where silence is watched: a number that stays the same for as long as nothing
+    /// was read.
+    pub(super) fn silence(&self) -> Option<u64> {
+        let asks = self.asks.load(Ordering::Relaxed);
+        asks.then(|| self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Whoever serves the connection will look at [`is_asked`](Self::is_asked).
+    pub(super) fn watch_silence(&self) {
+        self.asks.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the peer asked for a sign of life.
+    pub(super) fn ask(&self) {
+        self.ask.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether the peer is to be asked for a sign of life; says so once.
+    pub(super) fn is_asked(&self) -> bool {
+        self.ask.load(Ordering::Relaxed) && self.ask.swap(false, Ordering::Relaxed)
+    }
+
+    /// Wakes the task that serves the connection, if it waits for the socket.
+    pub(super) fn wake(&self) {
         self.task.wake();
     }
 
@@ -260,8 +297,13 @@ impl AsyncRead for Connection {
         self.broken()?;
         let before = buf.filled().len();
         let polled = self.socket.poll_read(cx, buf);
-        if polled.is_ready() && self.handshake.advance(&buf.filled()[before..]) {
-            self.link.enter(Phase::Serving);
+        if polled.is_ready() {
+            // Relaxed, and no read-modify-write: nobody else writes it.
+            let heard = self.link.heard.load(Ordering::Relaxed);
+            self.link.heard.store(heard + 1, Ordering::Relaxed);
+            if self.handshake.advance(&buf.filled()[before..]) {
+                self.link.enter(Phase::Serving);
+            }
         }
         self.unless_cut(cx, polled)
     }

@@ -42,6 +42,18 @@ impl Meter {
         })
     }
 
+    /// `bytes` are given, by somebody who tells when they are gone.
+    fn give(&self, bytes: u64) {
+        // Relaxed: as in `carry`; `go` is called by the same task.
+        self.given_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// `bytes` of what was given are gone.
+    fn go(&self, bytes: u64) {
+        // Release: pairs with the Acquire in `under_way`.
+        self.gone_bytes.fetch_add(bytes, Ordering::Release);
+    }
+
     /// While something is under way: a number that stays the same for as long as
     /// nothing of it has gone.
     pub(super) fn under_way(&self) -> Option<u64> {
@@ -67,10 +79,7 @@ impl<T: AsRef<[u8]>> AsRef<[u8]> for Carried<T> {
 
 impl<T> Drop for Carried<T> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `Meter::under_way`.
-        self.meter
-            .gone_bytes
-            .fetch_add(self.bytes, Ordering::Release);
+        self.meter.go(self.bytes);
     }
 }
 
@@ -126,21 +135,47 @@ pub(super) struct Source {
     flow: Arc<Flow>,
 }
 
-impl Source {
-    /// As [`Meter::carry`].
-    pub(super) fn carry<T>(&self, piece: T) -> Bytes
-    where
-        T: AsRef<[u8]> + Send + 'static,
-    {
-        self.meter.carry(piece)
-    }
-}
-
 impl Drop for Source {
     fn drop(&mut self) {
         // Release, and Acquire in `is_finished`: who sees the end sees everything
         // that was given before it.
         self.flow.ended.store(true, Ordering::Release);
+    }
+}
+
+/// The giving end of a [`Flow`] for somebody who writes to the socket itself, and so
+/// knows what has gone.
+#[derive(Debug)]
+pub(super) struct Load {
+    source: Source,
+    under_way_bytes: u64,
+}
+
+impl Load {
+    pub(super) fn new(source: Source) -> Self {
+        Load {
+            source,
+            under_way_bytes: 0,
+        }
+    }
+
+    /// So much more is to be written.
+    pub(super) fn give(&mut self, bytes: u64) {
+        self.under_way_bytes += bytes;
+        self.source.meter.give(bytes);
+    }
+
+    /// So much was written.
+    pub(super) fn go(&mut self, bytes: u64) {
+        self.under_way_bytes -= bytes;
+        self.source.meter.go(bytes);
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // What was not written is dropped with it.
+        self.source.meter.go(self.under_way_bytes);
     }
 }
 

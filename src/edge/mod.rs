@@ -31,6 +31,7 @@
 mod body;
 mod codec;
 mod connection;
+mod downlink;
 mod flow;
 pub mod gateway_id;
 mod intake;
@@ -39,6 +40,7 @@ mod publisher;
 mod push;
 mod stall;
 mod status;
+mod subscribe;
 mod transport;
 
 pub use listener::BoundAddress;

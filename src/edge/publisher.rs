@@ -28,9 +28,9 @@ use super::codec::PublishCodec;
 use super::connection::Call;
 use super::flow::{Account, Flow, MeteredBody};
 use super::intake::{Bounds, Intake};
-use super::push::refuse_compression;
 use super::stall::Watch;
 use super::status;
+use super::subscribe::refuse_compression;
 use crate::engine::{Engine, Published, Publisher};
 use crate::event::{Event, parse_publish_request};
 

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
-use prost::Message;
+use bytes::Bytes;
+use http::{Request, Response};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codec::Streaming;
@@ -23,23 +22,14 @@ use tower::Service;
 
 use super::body::PushBody;
 use super::codec::RawDecoder;
-use super::connection::Call;
-use super::flow::{Flow, Source};
-use super::gateway_id;
 use super::intake::{Bounds, Intake};
-use super::stall::Watch;
-use super::status;
-use crate::engine::{Engine, Resume, Start, Subscriber};
-use crate::proto::push::GatewaySubscribeRequest;
+use super::subscribe::{self, MAX_REQUEST_BYTES};
+use crate::engine::{Engine, Subscriber};
 
-/// Room for the longest id and far more than a cursor.
-const MAX_REQUEST_BYTES: usize = 4 << 10;
 /// How long a request may take to arrive in full.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of all requests that are larger than one frame, which no honest one is.
 const REQUEST_BUDGET_BYTES: usize = 1 << 20;
-
-const PATH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
 
 /// `SubscribePush` out of an [`Engine`], for any tonic server.
 ///
@@ -113,9 +103,6 @@ const PATH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
 pub struct PushService {
     engine: Engine,
     bounds: Bounds,
-    /// `None` on a server that is not ours.
-    watch: Option<Watch>,
-    stopping: CancellationToken,
 }
 
 impl PushService {
@@ -130,119 +117,40 @@ impl PushService {
                 whole: true,
                 budget: Arc::new(Semaphore::new(REQUEST_BUDGET_BYTES)),
             },
-            watch: None,
-            stopping: CancellationToken::new(),
-        }
-    }
-
-    /// The same on our own listener: every stream is under `watch`. From `stopping`
-    /// on, requests that have not arrived are refused.
-    pub(crate) fn watched(self, watch: Watch, stopping: CancellationToken) -> Self {
-        PushService {
-            watch: Some(watch),
-            stopping,
-            ..self
         }
     }
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
-        refuse_compression(&head.headers)?;
-        let watched = match self.watch {
-            Some(watch) => Some((watch, Call::begin(&head.extensions)?)),
-            None => None,
-        };
-        let body = Intake::new(body, self.bounds.clone());
-        let request = tokio::select! {
-            biased;
-            request = read_one(body) => request?,
-            () = self.stopping.cancelled() => return Err(status::stopping()),
-        };
-        let id = request.gateway_client_id;
-        gateway_id::check(&id).map_err(status::bad_gateway_id)?;
-        let subscriber = self
-            .engine
-            .subscribe(&id, &request.cursor)
-            .map_err(status::not_subscribed)?;
-
-        let peer = watched.as_ref().map(|(_, call)| call.link().peer());
-        let peer = peer.map(tracing::field::display);
-        tracing::debug!(gateway = id, peer, start = ?subscriber.start(), "subscribed");
-        let source = watched.map(|(watch, call)| {
-            let name = format!("gateway {id:?}").into_boxed_str();
-            let (flow, source) = Flow::new(name, call);
-            watch.add_flow(flow);
-            source
-        });
-        Ok(respond(subscriber, source))
+        subscribe::refuse_compression(&head.headers)?;
+        let message = read_one(Intake::new(body, self.bounds.clone())).await?;
+        let (subscriber, id) = subscribe::subscribe(&self.engine, &message)?;
+        tracing::debug!(gateway = id, start = ?subscriber.start(), "subscribed");
+        Ok(respond(subscriber))
     }
 }
 
 /// The request's one message. More or fewer is a violation of the method's
-/// cardinality, for which gRPC has its status.
-async fn read_one(body: Intake) -> Result<GatewaySubscribeRequest, Status> {
+/// cardinality.
+async fn read_one(body: Intake) -> Result<Bytes, Status> {
     let limit = Some(MAX_REQUEST_BYTES);
     let mut messages = Streaming::new_request(RawDecoder, body, None, limit);
-    let cardinality =
-        |found| Status::unimplemented(format!("SubscribePush takes one request message, {found}"));
     let Some(message) = messages.message().await? else {
-        return Err(cardinality("none was sent"));
+        return Err(subscribe::not_one_message("none was sent"));
     };
     if messages.message().await?.is_some() {
-        return Err(cardinality("several were sent"));
+        return Err(subscribe::not_one_message("several were sent"));
     }
-    GatewaySubscribeRequest::decode(message).map_err(|error| {
-        Status::invalid_argument(format!("not a GatewaySubscribeRequest: {error}"))
-    })
-}
-
-/// No compression was offered, and without it there is nothing to decode.
-pub(super) fn refuse_compression(headers: &http::HeaderMap) -> Result<(), Status> {
-    match headers.get("grpc-encoding") {
-        Some(encoding) if encoding != "identity" => {
-            let mut status = Status::unimplemented("requests must not be compressed");
-            status.metadata_mut().insert(
-                "grpc-accept-encoding",
-                tonic::metadata::MetadataValue::from_static("identity"),
-            );
-            Err(status)
-        }
-        _ => Ok(()),
-    }
+    Ok(message)
 }
 
 /// The response's head; hyper sends it at once, before it asks the body for
 /// anything.
-fn respond(subscriber: Subscriber, source: Option<Source>) -> Response<Body> {
-    let Start { resume, cursor } = *subscriber.start();
-    let (word, reason, missed) = describe(resume);
-    let mut response = Response::new(Body::new(PushBody::new(subscriber, source)));
-    let headers = response.headers_mut();
-    headers.insert(
-        http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
-    headers.insert("push-resume", HeaderValue::from_static(word));
-    headers.insert("push-resume-reason", HeaderValue::from_static(reason));
-    if let Ok(cursor) = HeaderValue::from_str(cursor.to_text().as_str()) {
-        headers.insert("push-start-cursor", cursor);
-    }
-    if let Some(missed) = missed {
-        headers.insert(status::PUSH_MISSED, missed.into());
-    }
+fn respond(subscriber: Subscriber) -> Response<Body> {
+    let fields = subscribe::response_fields(subscriber.start());
+    let mut response = Response::new(Body::new(PushBody::new(subscriber)));
+    *response.headers_mut() = fields;
     response
-}
-
-/// `push-resume`, `push-resume-reason` and `push-missed`.
-fn describe(resume: Resume) -> (&'static str, &'static str, Option<u64>) {
-    match resume {
-        Resume::Resumed => ("resumed", "requested", None),
-        Resume::NoCursor => ("fresh", "no-cursor", None),
-        Resume::Expired { missed } => ("fresh", "expired", Some(missed)),
-        Resume::Ahead => ("fresh", "ahead", None),
-        Resume::OtherEpoch => ("fresh", "other-epoch", None),
-        Resume::Malformed => ("fresh", "malformed", None),
-    }
 }
 
 impl NamedService for PushService {
@@ -261,7 +169,7 @@ impl Service<Request<Body>> for PushService {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            let response = if request.uri().path() == PATH {
+            let response = if request.uri().path() == subscribe::PATH {
                 service.subscribe(request).await
             } else {
                 Err(Status::unimplemented("Push has no such method"))

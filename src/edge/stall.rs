@@ -8,6 +8,8 @@
 //! - a connection whose peer does not complete the handshake, whose socket has
 //!   been full for the whole stall timeout, or that does not end after its last
 //!   byte;
+//! - a connection whose peer says nothing at all, even when it is asked for a sign of
+//!   life;
 //! - a [`Flow`] of which nothing has gone for the whole stall timeout. A stream
 //!   that waits for events has nothing under way, so it is never stalled.
 //!
@@ -27,6 +29,7 @@ use tokio::time::{Instant, sleep};
 
 use super::connection::{Link, Phase};
 use super::flow::Flow;
+use super::transport::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::engine::Engine;
 
 /// How long a peer may take for HTTP/2's handshake: a few round trips.
@@ -80,6 +83,8 @@ struct WatchedLink {
     /// The same for its short answers.
     unanswered: Standstill<u64>,
     idle: Standstill<u64>,
+    silent: Standstill<u64>,
+    asked: bool,
 }
 
 #[derive(Debug)]
@@ -122,6 +127,8 @@ impl Watch {
             stuck: Standstill::new(),
             unanswered: Standstill::new(),
             idle: Standstill::new(),
+            silent: Standstill::new(),
+            asked: false,
         });
         self.shared.arrived.notify_one();
     }
@@ -131,6 +138,13 @@ impl Watch {
             flow,
             stuck: Standstill::new(),
         });
+    }
+
+    /// Wakes whoever serves a connection, to look at what has changed for all of them.
+    pub(super) fn wake_all(&self) {
+        for watched in &self.lock().links {
+            watched.link.wake();
+        }
     }
 
     /// Cuts every connection without a handshake: nobody waits for it.
@@ -216,6 +230,17 @@ impl Watched {
             cut_after(stuck, limit, what);
             let unanswered = watched.unanswered.look(link.answers().under_way(), now);
             cut_after(unanswered, patience.stall_timeout, "it takes no answers");
+            let silent = watched.silent.look(link.silence(), now);
+            cut_after(
+                silent,
+                KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT,
+                "it is silent",
+            );
+            let to_ask = silent.is_some_and(|silent| silent >= KEEPALIVE_INTERVAL);
+            if to_ask && !watched.asked {
+                link.ask();
+            }
+            watched.asked = to_ask;
             let idle = link.idle().filter(|_| phase == Phase::Serving);
             let idle = watched.idle.look(idle, now);
             if idle.is_some_and(|idle| idle >= CROWDED_IDLE) && link.is_crowded() {
@@ -288,6 +313,7 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::edge::connection::{Connection, Peer, Socket};
+    use crate::edge::flow::Load;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
@@ -386,13 +412,13 @@ mod tests {
         let (link, serving, theirs) = guarded.serve().await;
         let (flow, source) = Flow::new("flow".into(), link.begin_call());
         guarded.watch.add_flow(flow);
-        let piece = source.carry(b"piece");
-        drop(source);
+        let mut load = Load::new(source);
+        load.give(5);
         drop(theirs);
         serving.await.unwrap();
         sleep(A_LOOK).await;
         assert!(!guarded.watch.is_idle(), "a piece is still under way");
-        drop(piece);
+        drop(load);
         sleep(A_LOOK).await;
         assert!(guarded.watch.is_idle());
     }
@@ -407,11 +433,12 @@ mod tests {
         assert!(!link.is_cut(), "nothing is under way");
 
         // As long as some of it goes now and then, it is not stalled.
-        let mut under_way = vec![source.carry(b"first")];
+        let mut load = Load::new(source);
+        load.give(5);
         for _ in 0..10 {
             sleep(PATIENCE.stall_timeout * 2 / 3).await;
-            under_way.push(source.carry(b"next"));
-            under_way.remove(0);
+            load.give(5);
+            load.go(5);
         }
         assert!(!link.is_cut(), "some of it went");
         sleep(PATIENCE.stall_timeout + A_LOOK).await;

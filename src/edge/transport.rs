@@ -2,21 +2,26 @@
 //! set on purpose.
 
 use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::transport::{Error, Server};
 
+use super::downlink::{Downlink, Hub};
 use super::listener::Listener;
 use super::publisher::PublisherService;
-use super::push::PushService;
 use super::stall::Watch;
+use crate::engine::Engine;
 
 /// Peers that are gone without a word are found by pings that go unanswered:
 /// after the interval and the timeout together. Gateways may sit behind NATs and
 /// balancers that forget idle connections, some after less than a minute.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// All headers of one request together. Ours fit into a few hundred bytes;
 /// tokens and tracing headers take the rest.
@@ -55,25 +60,29 @@ const PRODUCER_CONNECTION_WINDOW: u32 = 4 << 20;
 const LAME_DUCK: Duration = Duration::from_millis(250);
 
 /// Serves gateways until `stopping`, and then until the last connection ends.
-///
-/// It is the end of the incoming connections that stops tonic. The signal never
-/// comes; without one, tonic would not end what it has accepted gracefully.
 pub(crate) async fn serve_gateways(
     listener: Listener,
-    push: PushService,
+    engine: Engine,
     watch: Watch,
     stopping: CancellationToken,
-) -> Result<(), Error> {
-    for_gateways(Server::builder())
-        .add_service(push)
-        .serve_with_incoming_shutdown(
-            listener.incoming(watch, stopping, Duration::ZERO),
-            pending(),
-        )
-        .await
+) {
+    let hub = Hub::new(engine, watch.clone());
+    let serving = TaskTracker::new();
+    let incoming = listener.incoming(watch, stopping, Duration::ZERO);
+    let mut incoming = pin!(incoming);
+    while let Some(Ok(connection)) = incoming.next().await {
+        serving.spawn(Downlink::new(Arc::clone(&hub), connection));
+    }
+    // That was the last connection: it is `stopping` that ends them.
+    hub.stop();
+    serving.close();
+    serving.wait().await;
 }
 
 /// Serves producers until `stopping`, and then until the last connection ends.
+///
+/// It is the end of the incoming connections that stops tonic. The signal never
+/// comes; without one, tonic would not end what it has accepted gracefully.
 pub(crate) async fn serve_producers(
     listener: Listener,
     publisher: PublisherService,

@@ -1,0 +1,369 @@
+//! A gateway's connection: events from the ring into its socket.
+//!
+//! One task serves a connection with all its streams, and between the ring and the
+//! socket there is nothing: a wake-up takes a batch and writes it, with a frame's head
+//! before each piece of it, by one system call. A batch stays a view of the ring's
+//! memory until its last byte is written. A stream has at most one batch at a time, so
+//! that is all that a gateway which takes nothing can hold.
+//!
+//! [`http2`](crate::http2) decides what the peer may do and what is to be answered;
+//! [`request`] what a request asks for; [`Outbox`](outbox::Outbox) writes.
+
+mod outbox;
+mod request;
+
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
+
+use self::outbox::{Outbox, Written};
+use super::connection::{Connection, Link};
+use super::flow::{Flow, Load};
+use super::stall::Watch;
+use super::{status, subscribe};
+use crate::engine::{Batch, Engine, Subscriber};
+use crate::http2::connection::{self as http2, Event, Limits};
+
+/// How long a request may take to arrive in full.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Calls at a time on one connection. A gateway needs one, a proxy that carries many
+/// gateways opens as many connections as it needs.
+const MAX_STREAMS: usize = 256;
+/// All headers of one request together. Ours fit into a few hundred bytes; tokens and
+/// tracing headers take the rest.
+const MAX_FIELD_BYTES: usize = 16 << 10;
+/// How much may wait to be written that is not data, before the peer is read no more.
+const MAX_OUTPUT_BYTES: usize = 16 << 10;
+/// What is read at once. Gateways send little.
+const READ_BYTES: usize = 4 << 10;
+/// What one gateway that is far behind is written before others have a turn.
+const TURN_BYTES: usize = 1 << 20;
+
+const LIMITS: Limits = Limits {
+    max_streams: MAX_STREAMS,
+    max_field_bytes: MAX_FIELD_BYTES,
+    max_body_bytes: request::PREFIX_BYTES + subscribe::MAX_REQUEST_BYTES,
+};
+
+/// What all gateways' connections share.
+#[derive(Debug)]
+pub(super) struct Hub {
+    engine: Engine,
+    watch: Watch,
+    stopping: AtomicBool,
+}
+
+impl Hub {
+    pub(super) fn new(engine: Engine, watch: Watch) -> Arc<Self> {
+        Arc::new(Hub {
+            engine,
+            watch,
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Has every connection end after its last stream. Requests that have not arrived
+    /// are refused.
+    pub(super) fn stop(&self) {
+        // Release: pairs with the Acquire in `is_stopping`; whoever registers its waker
+        // after the wake-up sees it.
+        self.stopping.store(true, Ordering::Release);
+        self.watch.wake_all();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// A stream on which a gateway is subscribed.
+#[derive(Debug)]
+struct Serving {
+    subscriber: Subscriber,
+    /// What is being written.
+    batch: Option<Batch>,
+    /// How much of the batch has its frames; at most the last of them is half written.
+    framed: usize,
+    load: Load,
+}
+
+impl Serving {
+    /// What is left to be framed.
+    fn unframed(&self) -> usize {
+        let batch = self.batch.as_ref();
+        batch.map_or(0, |batch| batch.as_bytes().len() - self.framed)
+    }
+}
+
+/// `None` while nobody is subscribed.
+type State = Option<Box<Serving>>;
+
+/// The task that serves a connection.
+#[derive(Debug)]
+pub(super) struct Downlink {
+    hub: Arc<Hub>,
+    socket: Connection,
+    link: Arc<Link>,
+    http: http2::Connection<State>,
+    outbox: Outbox,
+    /// While a request has not arrived in full: when it must have, and the newest
+    /// stream for which that holds.
+    deadline: Option<(Pin<Box<Sleep>>, u32)>,
+    newest: u32,
+    end: End,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    No,
+    /// Nothing more is read; what is left is written.
+    LastWords,
+    /// All was written; the peer has yet to close.
+    Closing,
+}
+
+impl Downlink {
+    pub(super) fn new(hub: Arc<Hub>, socket: Connection) -> Self {
+        let link = Arc::clone(socket.link());
+        link.watch_silence();
+        Downlink {
+            hub,
+            socket,
+            link,
+            http: http2::Connection::new(LIMITS),
+            outbox: Outbox::default(),
+            deadline: None,
+            newest: 0,
+            end: End::No,
+        }
+    }
+
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut turn_bytes = 0;
+        loop {
+            if self.end == End::Closing {
+                return Pin::new(&mut self.socket).poll_shutdown(cx);
+            }
+            let reads = self.end == End::No && self.http.output().len() < MAX_OUTPUT_BYTES;
+            if reads {
+                self.listen(cx)?;
+            }
+            if self.end == End::No {
+                self.look_around(cx);
+            }
+            loop {
+                self.take_batches(cx);
+                match self
+                    .outbox
+                    .poll_write(&mut self.socket, &mut self.http, cx)?
+                {
+                    Written::All { bytes: 0 } => break,
+                    Written::Some { bytes } | Written::All { bytes } => turn_bytes += bytes,
+                    Written::Blocked => return Poll::Pending,
+                }
+                if turn_bytes >= TURN_BYTES {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            if self.end == End::LastWords || (self.end == End::No && self.http.has_left()) {
+                self.end = End::Closing;
+            } else if reads {
+                return Poll::Pending;
+            }
+            // What kept us from reading has been written.
+        }
+    }
+
+    /// Reads until there is nothing, and answers.
+    fn listen(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut memory = [const { MaybeUninit::uninit() }; READ_BYTES];
+        while self.end == End::No && self.http.output().len() < MAX_OUTPUT_BYTES {
+            let mut buf = ReadBuf::uninit(&mut memory);
+            match Pin::new(&mut self.socket).poll_read(cx, &mut buf)? {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(()) if buf.filled().is_empty() => {
+                    // It has gone. Nobody reads what we still have.
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Poll::Ready(()) => {}
+            }
+            if let Err(error) = self.http.receive(buf.filled(), Instant::now()) {
+                tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
+                self.end = End::LastWords;
+            }
+            while let Some(event) = self.http.next_event() {
+                self.answer(event);
+            }
+            self.let_go();
+        }
+        // There may be more, and nobody will wake us for it.
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn answer(&mut self, event: Event) {
+        match event {
+            Event::Opened { stream, request } => {
+                self.newest = stream;
+                if let Err(refusal) = request::check(&request) {
+                    self.http
+                        .respond(stream, refusal.code, &refusal.fields, true);
+                } else if self.hub.is_stopping() {
+                    self.refuse(stream, &status::stopping());
+                }
+            }
+            Event::Received { stream, body } => {
+                // It may have been refused already, or reset.
+                if self.http.stream_mut(stream).is_some() {
+                    let answer = request::message(&body)
+                        .and_then(|message| subscribe::subscribe(&self.hub.engine, message));
+                    match answer {
+                        Ok((subscriber, id)) => self.serve(stream, subscriber, &id),
+                        Err(status) => self.refuse(stream, &status),
+                    }
+                }
+            }
+            Event::TooLong { stream, body } => {
+                if self.http.stream_mut(stream).is_some() {
+                    self.refuse(stream, &request::too_long(&body));
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, stream: u32, subscriber: Subscriber, id: &str) {
+        let peer = self.link.peer();
+        tracing::debug!(gateway = id, %peer, start = ?subscriber.start(), "subscribed");
+        let name = format!("gateway {id:?}").into_boxed_str();
+        let (flow, source) = Flow::new(name, self.link.begin_call());
+        self.hub.watch.add_flow(flow);
+        let fields = subscribe::response_fields(subscriber.start());
+        if let Some(stream) = self.http.stream_mut(stream) {
+            stream.state = Some(Box::new(Serving {
+                subscriber,
+                batch: None,
+                framed: 0,
+                load: Load::new(source),
+            }));
+        }
+        self.http.respond(stream, 200, &fields, false);
+    }
+
+    fn refuse(&mut self, stream: u32, status: &Status) {
+        let refusal = request::Refusal::of(status);
+        self.http
+            .respond(stream, refusal.code, &refusal.fields, true);
+        self.let_go();
+    }
+
+    /// Lets go of the streams that have ended.
+    fn let_go(&mut self) {
+        for (stream, state) in self.http.take_ended() {
+            if let Some(serving) = state {
+                self.outbox.stream_ended(stream, *serving);
+            }
+        }
+    }
+
+    /// Looks at what others want: a stop, a sign of life; and at the clock.
+    fn look_around(&mut self, cx: &mut Context<'_>) {
+        if self.link.is_asked() {
+            self.http.ask_alive();
+        }
+        if self.hub.is_stopping() {
+            self.http.leave();
+            self.refuse_unreceived(u32::MAX, &status::stopping());
+        }
+        loop {
+            let waits = self
+                .http
+                .streams()
+                .iter()
+                .any(|stream| !stream.is_received());
+            if !waits {
+                self.deadline = None;
+                return;
+            }
+            let newest = self.newest;
+            let (deadline, up_to) = self
+                .deadline
+                .get_or_insert_with(|| (Box::pin(sleep(REQUEST_TIMEOUT)), newest));
+            if deadline.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            let up_to = *up_to;
+            self.deadline = None;
+            let late = Status::deadline_exceeded(format!(
+                "the request did not arrive within {REQUEST_TIMEOUT:?}"
+            ));
+            self.refuse_unreceived(up_to, &late);
+        }
+    }
+
+    fn refuse_unreceived(&mut self, up_to: u32, status: &Status) {
+        let late: Vec<u32> = self
+            .http
+            .streams()
+            .iter()
+            .filter(|stream| stream.id() <= up_to && !stream.is_received())
+            .map(http2::Stream::id)
+            .collect();
+        for stream in late {
+            self.refuse(stream, status);
+        }
+    }
+
+    /// Has every stream that has nothing to write take what the ring has for it.
+    fn take_batches(&mut self, cx: &mut Context<'_>) {
+        let mut ended: Vec<(u32, HeaderMap)> = Vec::new();
+        for stream in self.http.streams() {
+            let id = stream.id();
+            let Some(serving) = &mut stream.state else {
+                continue;
+            };
+            if serving.batch.is_some() {
+                continue;
+            }
+            match serving.subscriber.poll_recv(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(batch)) => {
+                    serving.load.give(batch.as_bytes().len() as u64);
+                    serving.batch = Some(batch);
+                    serving.framed = 0;
+                }
+                Poll::Ready(Err(error)) => {
+                    let status = status::end_of_stream(error, serving.subscriber.lag());
+                    ended.push((id, request::trailers(&status)));
+                }
+            }
+        }
+        for (stream, trailers) in ended {
+            self.http.finish(stream, &trailers);
+            self.let_go();
+        }
+    }
+}
+
+impl Future for Downlink {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let ended = ready!(self.poll_serve(cx));
+        if let Err(error) = ended {
+            tracing::debug!(peer = %self.link.peer(), "connection ended: {error}");
+        }
+        Poll::Ready(())
+    }
+}

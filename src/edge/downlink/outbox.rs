@@ -1,0 +1,260 @@
+//! Writes frames: heads that are made here, data out of the ring.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::AsyncWrite;
+
+use super::{Serving, State};
+use crate::edge::connection::Connection;
+use crate::engine::Batch;
+use crate::http2::connection as http2;
+use crate::http2::frame::{HEAD_BYTES, Head};
+
+/// Frames of data in one system call: a batch of the usual size in frames of the size
+/// that everybody takes.
+const FRAMES: usize = 16;
+/// Each has a head; and before them may come the rest of a frame, and other output.
+const SLICES: usize = 2 * FRAMES + 3;
+
+/// What a write did.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Written {
+    /// There is nothing left that may be written now.
+    All { bytes: usize },
+    /// Some of it is left.
+    Some { bytes: usize },
+    /// The socket takes nothing.
+    Blocked,
+}
+
+/// What is half written.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    frame: Option<HalfFrame>,
+    /// How much of the connection's output is written.
+    output_written: usize,
+    /// Which of the streams comes first next time.
+    turn: usize,
+}
+
+/// A frame of data of which a part is written.
+#[derive(Debug)]
+struct HalfFrame {
+    stream: u32,
+    head: [u8; HEAD_BYTES],
+    /// Where its data is in the stream's batch.
+    start: usize,
+    end: usize,
+    /// Of head and data together.
+    written: usize,
+    /// The stream's, once that has ended: the peer waits for the rest of the frame all
+    /// the same.
+    orphan: Option<Batch>,
+}
+
+impl HalfFrame {
+    fn left(&self) -> usize {
+        HEAD_BYTES + (self.end - self.start) - self.written
+    }
+
+    /// What is left of its head and its data, out of its batch.
+    fn rest<'a>(&'a self, batch: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        let data_written = self.written.saturating_sub(HEAD_BYTES);
+        let head = &self.head[self.written.min(HEAD_BYTES)..];
+        (head, &batch[self.start + data_written..self.end])
+    }
+}
+
+/// A frame that is to be written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Planned {
+    /// The place of its stream.
+    at: usize,
+    /// Where its data starts in the stream's batch.
+    start: usize,
+    bytes: u32,
+}
+
+/// What one system call is to write.
+#[derive(Debug, Default)]
+struct Plan {
+    frames: [Planned; FRAMES],
+    heads: [[u8; HEAD_BYTES]; FRAMES],
+    count: usize,
+}
+
+impl Plan {
+    fn of(http: &mut http2::Connection<State>, turn: usize) -> Self {
+        let mut plan = Plan::default();
+        let mut sendable = http.sendable();
+        let streams = http.streams();
+        let first = if turn < streams.len() { turn } else { 0 };
+        for at in (first..streams.len()).chain(0..first) {
+            let stream = &streams[at];
+            let Some(serving) = &stream.state else {
+                continue;
+            };
+            let mut left = serving.unframed();
+            let mut planned = 0;
+            while left > 0 && plan.count < FRAMES {
+                let bytes = sendable.plan(stream, planned, left);
+                if bytes == 0 {
+                    break;
+                }
+                plan.heads[plan.count] = Head::data(stream.id(), bytes).to_bytes();
+                plan.frames[plan.count] = Planned {
+                    at,
+                    start: serving.framed + planned as usize,
+                    bytes,
+                };
+                plan.count += 1;
+                planned += bytes;
+                left -= bytes as usize;
+            }
+        }
+        plan
+    }
+}
+
+impl Outbox {
+    /// Writes what may be written, by one system call.
+    pub(super) fn poll_write(
+        &mut self,
+        socket: &mut Connection,
+        http: &mut http2::Connection<State>,
+        cx: &mut Context<'_>,
+    ) -> io::Result<Written> {
+        let plan = Plan::of(http, self.turn);
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        let mut bytes = 0;
+        let mut push = |slice| {
+            if <[u8]>::len(slice) > 0 {
+                slices[count] = IoSlice::new(slice);
+                count += 1;
+                bytes += slice.len();
+            }
+        };
+        // Taken out, to be read beside the streams.
+        let output = std::mem::take(http.output());
+        let streams = &*http.streams();
+        if let Some(frame) = &self.frame {
+            let orphan = frame.orphan.as_ref();
+            let batch = orphan.or_else(|| batch_of(streams, frame.stream));
+            // There always is one: it is dropped when its last frame is written.
+            let (head, data) = frame.rest(batch.map_or(&[], Batch::as_bytes));
+            push(head);
+            push(data);
+        }
+        push(&output[self.output_written..]);
+        for (planned, head) in plan.frames.iter().zip(&plan.heads).take(plan.count) {
+            let serving = streams[planned.at].state.as_ref();
+            let batch = serving.and_then(|serving| serving.batch.as_ref());
+            let batch = batch.map_or(&[][..], Batch::as_bytes);
+            push(head);
+            push(&batch[planned.start..planned.start + planned.bytes as usize]);
+        }
+        let polled = match count {
+            0 => Poll::Ready(Ok(0)),
+            1 => Pin::new(socket).poll_write(cx, &slices[0]),
+            _ => Pin::new(socket).poll_write_vectored(cx, &slices[..count]),
+        };
+        *http.output() = output;
+        match polled {
+            Poll::Pending => Ok(Written::Blocked),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(0)) if bytes > 0 => Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(written)) => {
+                self.note(http, &plan, written);
+                Ok(if written == bytes && plan.count < FRAMES {
+                    Written::All { bytes: written }
+                } else {
+                    Written::Some { bytes: written }
+                })
+            }
+        }
+    }
+
+    /// Notes that so many bytes of the plan are written.
+    fn note(&mut self, http: &mut http2::Connection<State>, plan: &Plan, mut written: usize) {
+        if let Some(frame) = &mut self.frame {
+            let n = written.min(frame.left());
+            frame.written += n;
+            written -= n;
+            if frame.left() > 0 {
+                return;
+            }
+            if let Some(frame) = self.frame.take() {
+                let at = http.streams().iter().position(|of| of.id() == frame.stream);
+                if let Some(at) = at {
+                    frame_written(http, at, (frame.end - frame.start) as u64);
+                }
+            }
+        }
+        let output = http.output();
+        let n = written.min(output.len() - self.output_written);
+        self.output_written += n;
+        written -= n;
+        if self.output_written < output.len() {
+            return;
+        }
+        self.output_written = 0;
+        // Its memory is given back: most connections never answer again.
+        *output = Vec::new();
+        for (planned, head) in plan.frames.iter().zip(&plan.heads).take(plan.count) {
+            if written == 0 {
+                return;
+            }
+            let Planned { at, start, bytes } = *planned;
+            http.sent(at, bytes);
+            let stream = &mut http.streams()[at];
+            let id = stream.id();
+            if let Some(serving) = &mut stream.state {
+                serving.framed = start + bytes as usize;
+            }
+            let all = HEAD_BYTES + bytes as usize;
+            if written < all {
+                self.frame = Some(HalfFrame {
+                    stream: id,
+                    head: *head,
+                    start,
+                    end: start + bytes as usize,
+                    written,
+                    orphan: None,
+                });
+                return;
+            }
+            written -= all;
+            self.turn = at + 1;
+            frame_written(http, at, u64::from(bytes));
+        }
+    }
+
+    /// A stream has ended, with what was left of it.
+    pub(super) fn stream_ended(&mut self, stream: u32, serving: Serving) {
+        if let Some(frame) = &mut self.frame
+            && frame.stream == stream
+        {
+            frame.orphan = serving.batch;
+        }
+    }
+}
+
+fn batch_of(streams: &[http2::Stream<State>], id: u32) -> Option<&Batch> {
+    let stream = streams.iter().find(|stream| stream.id() == id)?;
+    stream.state.as_ref()?.batch.as_ref()
+}
+
+/// A frame of the stream at place `at` is written to its end. With its last frame the
+/// batch is let go of.
+fn frame_written(http: &mut http2::Connection<State>, at: usize, bytes: u64) {
+    let Some(serving) = http.streams().get_mut(at).and_then(|s| s.state.as_mut()) else {
+        return;
+    };
+    serving.load.go(bytes);
+    if serving.unframed() == 0 {
+        serving.batch = None;
+    }
+}

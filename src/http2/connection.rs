@@ -1,0 +1,861 @@
+//! The server's end of a connection.
+//!
+//! What the peer sends goes into [`receive`](Connection::receive); what comes of it are
+//! [`Event`]s, and frames in [`output`](Connection::output) that are to be written
+//! between other frames. DATA frames are not made here: whoever has the data asks how
+//! much may go ([`Sendable`]), writes heads and data itself, and [notes](Connection::sent)
+//! what went.
+//!
+//! # What a peer may hold
+//!
+//! | what | at most |
+//! |---|---|
+//! | a frame that has not arrived in full | 16 KiB |
+//! | a header block | [`MAX_BLOCK_BYTES`] |
+//! | its HPACK table | 4 KiB, as the RFC counts |
+//! | bodies that have not ended, of all streams | the connection's window: 64 KiB |
+//! | open streams | [`Limits::max_streams`] |
+//! | frames to be written | what one call of `receive` makes of its bytes |
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use super::frame::{
+    self, Head, INITIAL_WINDOW, MAX_MAX_PAYLOAD, MAX_WINDOW, MIN_MAX_PAYLOAD, PREFACE, Reason,
+    flag, kind, setting,
+};
+use super::hpack::{self, FieldsWriter, index};
+use super::patience::{self, Patience};
+use super::request::{Fields, Malformed, Request};
+
+/// The longest header block, compressed as it is. A list of fields that is longer than
+/// [`Limits::max_field_bytes`] is answered with 431 if its block is not longer than this.
+pub const MAX_BLOCK_BYTES: usize = 32 << 10;
+/// CONTINUATION frames of one block.
+const MAX_CONTINUATIONS: u32 = 16;
+/// The peer is told of what it may send again when it is as much as this.
+const RELEASE_BYTES: u32 = INITIAL_WINDOW / 4;
+/// What our pings carry, to know their answers by.
+const ALIVE: [u8; 8] = *b"alive?\0\0";
+const LEAVING: [u8; 8] = *b"leaving\0";
+
+/// What peers may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open streams at a time; further ones are refused one by one.
+    pub max_streams: usize,
+    /// A request's fields, as RFC 9113 counts them (section 6.5.2).
+    pub max_field_bytes: usize,
+    /// A request's body.
+    pub max_body_bytes: usize,
+}
+
+/// What a peer wants.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A new stream's request has begun.
+    Opened {
+        /// The stream's number.
+        stream: u32,
+        /// What it asks for.
+        request: Box<Request>,
+    },
+    /// A request has arrived in full.
+    Received {
+        /// The stream's number.
+        stream: u32,
+        /// Its body.
+        body: Vec<u8>,
+    },
+    /// A request's body is longer than [`Limits::max_body_bytes`]. What follows of it
+    /// is dropped.
+    TooLong {
+        /// The stream's number.
+        stream: u32,
+        /// How it begins.
+        body: Vec<u8>,
+    },
+}
+
+/// Why a connection cannot go on. The peer is told in [`Connection::output`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} ({reason:?})")]
+pub struct ConnectionError {
+    /// As the peer is told.
+    pub reason: Reason,
+    /// What the peer has done.
+    pub what: &'static str,
+}
+
+/// How the peer's own frame goes wrong.
+enum Wrong {
+    Connection(ConnectionError),
+    Stream(u32, Reason),
+}
+
+impl From<ConnectionError> for Wrong {
+    fn from(error: ConnectionError) -> Self {
+        Wrong::Connection(error)
+    }
+}
+
+fn wrong(reason: Reason, what: &'static str) -> ConnectionError {
+    ConnectionError { reason, what }
+}
+
+/// One stream, and what its server keeps with it.
+#[derive(Debug)]
+pub struct Stream<S> {
+    id: u32,
+    /// How much the peer takes; below zero if it took back what was used already.
+    window: i64,
+    body: Vec<u8>,
+    /// Where the request is.
+    intake: Intake,
+    /// Whatever its server needs; dropped with the stream.
+    pub state: S,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intake {
+    Body,
+    TooLong,
+    Ended,
+}
+
+impl<S> Stream<S> {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether the request has arrived in full.
+    pub fn is_received(&self) -> bool {
+        self.intake == Intake::Ended
+    }
+}
+
+/// How much may be sent: a copy, to plan with.
+#[derive(Clone, Copy, Debug)]
+pub struct Sendable {
+    connection: i64,
+    max_payload: u32,
+}
+
+impl Sendable {
+    /// The next frame of `left` bytes on a stream of which `planned` are planned
+    /// already: how many it may have. Zero if there is none.
+    pub fn plan<S>(&mut self, stream: &Stream<S>, planned: u32, left: usize) -> u32 {
+        let windows = self.connection.min(stream.window - i64::from(planned));
+        let most = windows.clamp(0, i64::from(self.max_payload)) as u32;
+        let bytes = u32::try_from(left).unwrap_or(u32::MAX).min(most);
+        self.connection -= i64::from(bytes);
+        bytes
+    }
+}
+
+/// How far a graceful end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// The peer was told to open no more streams; those that it opened before it read
+    /// that are still served.
+    Announced,
+    /// Since then it has answered.
+    Agreed,
+}
+
+/// What has arrived of the connection's beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    Preface { seen: usize },
+    Settings,
+    Done,
+}
+
+/// A header block whose end has not arrived.
+#[derive(Debug)]
+struct Block {
+    stream: u32,
+    ends_stream: bool,
+    bytes: Vec<u8>,
+    continuations: u32,
+}
+
+/// The server's end of a connection, with an `S` for each stream.
+#[derive(Debug)]
+pub struct Connection<S> {
+    limits: Limits,
+    opening: Opening,
+    /// The start of a frame.
+    partial: Vec<u8>,
+    block: Option<Block>,
+    decoder: hpack::Decoder,
+    /// In the order of their numbers.
+    streams: Vec<Stream<S>>,
+    /// What was kept with streams that have ended, until somebody takes it.
+    ended: Vec<(u32, S)>,
+    /// The newest stream that the peer has opened.
+    newest: u32,
+    events: VecDeque<Event>,
+
+    /// The peer's settings and window.
+    initial_window: u32,
+    max_payload: u32,
+    window: i64,
+    /// What the peer may still send, and what it has to be told that it may again.
+    receive_window: u32,
+    release: u32,
+
+    output: Vec<u8>,
+    /// Whether the peer knows that we use no table.
+    no_table: bool,
+    leaving: Leaving,
+    patience: Patience,
+    failed: Option<ConnectionError>,
+}
+
+impl<S: Default> Connection<S> {
+    /// A connection that was just accepted. [`output`](Self::output) has our settings.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let mut output = Vec::with_capacity(64);
+        let number = |setting: usize| u32::try_from(setting).unwrap_or(u32::MAX);
+        frame::write_settings(
+            &mut output,
+            &[
+                (setting::MAX_CONCURRENT_STREAMS, number(limits.max_streams)),
+                (
+                    setting::MAX_HEADER_LIST_SIZE,
+                    number(limits.max_field_bytes),
+                ),
+            ],
+        );
+        Connection {
+            limits,
+            opening: Opening::Preface { seen: 0 },
+            partial: Vec::new(),
+            block: None,
+            decoder: hpack::Decoder::default(),
+            streams: Vec::new(),
+            ended: Vec::new(),
+            newest: 0,
+            events: VecDeque::new(),
+            initial_window: INITIAL_WINDOW,
+            max_payload: MIN_MAX_PAYLOAD,
+            window: i64::from(INITIAL_WINDOW),
+            receive_window: INITIAL_WINDOW,
+            release: 0,
+            output,
+            no_table: false,
+            leaving: Leaving::No,
+            patience: Patience::new(),
+            failed: None,
+        }
+    }
+
+    /// Takes the next bytes from the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`] ends the connection: write the rest of
+    /// [`output`](Self::output), and close it.
+    pub fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<(), ConnectionError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.patience.wait(now);
+        let received = self.follow(bytes);
+        if let Err(error) = received {
+            self.failed = Some(error);
+            let streams = std::mem::take(&mut self.streams);
+            self.ended
+                .extend(streams.into_iter().map(|s| (s.id, s.state)));
+            self.events.clear();
+            self.write_go_away(self.newest, error.reason, error.what);
+        }
+        received
+    }
+
+    fn follow(&mut self, mut bytes: &[u8]) -> Result<(), ConnectionError> {
+        if let Opening::Preface { seen } = self.opening {
+            let expected = &PREFACE[seen..];
+            let n = expected.len().min(bytes.len());
+            if expected[..n] != bytes[..n] {
+                return Err(wrong(Reason::ProtocolError, "not HTTP/2"));
+            }
+            bytes = &bytes[n..];
+            self.opening = match seen + n {
+                seen if seen == PREFACE.len() => Opening::Settings,
+                seen => Opening::Preface { seen },
+            };
+        }
+        // First the frame whose start is here already.
+        while !self.partial.is_empty() && !bytes.is_empty() {
+            let missing = match Head::read(&self.partial) {
+                None => frame::HEAD_BYTES - self.partial.len(),
+                Some(head) => {
+                    check_length(head)?;
+                    frame::HEAD_BYTES + head.payload_bytes as usize - self.partial.len()
+                }
+            };
+            let n = missing.min(bytes.len());
+            self.partial.extend(&bytes[..n]);
+            bytes = &bytes[n..];
+            self.take_partial()?;
+        }
+        while let Some((head, rest)) = split_head(bytes) {
+            check_length(head)?;
+            let Some((payload, rest)) = rest.split_at_checked(head.payload_bytes as usize) else {
+                break;
+            };
+            self.frame(head, payload)?;
+            bytes = rest;
+        }
+        if !bytes.is_empty() {
+            if let Some((head, _)) = split_head(bytes) {
+                check_length(head)?;
+            }
+            self.partial.extend(bytes);
+        }
+        Ok(())
+    }
+
+    /// Takes the frame out of `partial`, if it is whole by now.
+    fn take_partial(&mut self) -> Result<(), ConnectionError> {
+        if let Some((head, payload)) = split_head(&self.partial)
+            && payload.len() == head.payload_bytes as usize
+        {
+            check_length(head)?;
+            let whole = std::mem::take(&mut self.partial);
+            self.frame(head, &whole[frame::HEAD_BYTES..])?;
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, head: Head, payload: &[u8]) -> Result<(), ConnectionError> {
+        if self.opening == Opening::Settings {
+            if head.kind != kind::SETTINGS || head.has(flag::ACK) {
+                return Err(wrong(
+                    Reason::ProtocolError,
+                    "the first frame is not SETTINGS",
+                ));
+            }
+            self.opening = Opening::Done;
+        }
+        if !self.patience.spend(patience::FRAME) {
+            return Err(wrong(Reason::EnhanceYourCalm, "too many frames"));
+        }
+        let continues = head.kind == kind::CONTINUATION;
+        if self.block.is_some() != continues {
+            return Err(wrong(
+                Reason::ProtocolError,
+                "a header block was interrupted, or goes on without a start",
+            ));
+        }
+        let taken = match head.kind {
+            kind::DATA => self.data(head, payload),
+            kind::HEADERS => self.headers(head, payload),
+            kind::CONTINUATION => self.continuation(head, payload),
+            kind::RST_STREAM => self.rst_stream(head, payload),
+            kind::SETTINGS => self.settings(head, payload),
+            kind::PING => self.ping(head, payload),
+            kind::WINDOW_UPDATE => self.window_update(head, payload),
+            kind::PRIORITY => self.priority(head, payload),
+            kind::GOAWAY if head.stream != 0 => {
+                Err(wrong(Reason::ProtocolError, "GOAWAY on a stream").into())
+            }
+            kind::PUSH_PROMISE => {
+                Err(wrong(Reason::ProtocolError, "PUSH_PROMISE from a client").into())
+            }
+            // The peer opens no more streams, or says what we need not know.
+            _ => Ok(()),
+        };
+        match taken {
+            Ok(()) => Ok(()),
+            Err(Wrong::Stream(stream, reason)) => {
+                self.reset(stream, reason);
+                Ok(())
+            }
+            Err(Wrong::Connection(error)) => Err(error),
+        }
+    }
+
+    fn data(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        self.known(head.stream)?;
+        // Padding counts.
+        let Some(left) = self.receive_window.checked_sub(head.payload_bytes) else {
+            let what = "more data than the connection's window";
+            return Err(wrong(Reason::FlowControlError, what).into());
+        };
+        self.receive_window = left;
+        let data = frame::without_padding(head, payload)
+            .ok_or(wrong(Reason::ProtocolError, "more padding than payload"))?;
+        let max_body_bytes = self.limits.max_body_bytes;
+        let Some(stream) = self.stream_mut(head.stream) else {
+            // One that we have ended, which the peer may not know yet.
+            self.release(head.payload_bytes);
+            return Ok(());
+        };
+        if stream.intake == Intake::Ended {
+            self.release(head.payload_bytes);
+            return Err(Wrong::Stream(head.stream, Reason::StreamClosed));
+        }
+        // What is kept here is kept back from the window.
+        let mut taken = head.payload_bytes;
+        if stream.intake == Intake::Body {
+            if stream.body.len() + data.len() <= max_body_bytes {
+                stream.body.extend(data);
+                taken -= data.len() as u32;
+            } else {
+                stream.intake = Intake::TooLong;
+                let mut body = std::mem::take(&mut stream.body);
+                taken += body.len() as u32;
+                body.extend(&data[..max_body_bytes - body.len()]);
+                self.events.push_back(Event::TooLong {
+                    stream: head.stream,
+                    body,
+                });
+            }
+        }
+        self.release(taken);
+        if head.has(flag::END_STREAM) {
+            self.end_request(head.stream);
+        }
+        Ok(())
+    }
+
+    fn end_request(&mut self, id: u32) {
+        let Some(stream) = self.stream_mut(id) else {
+            return;
+        };
+        let was = std::mem::replace(&mut stream.intake, Intake::Ended);
+        if was == Intake::Body {
+            let body = std::mem::take(&mut stream.body);
+            self.release(u32::try_from(body.len()).unwrap_or(0));
+            self.events.push_back(Event::Received { stream: id, body });
+        }
+    }
+
+    /// Gives the peer its window back.
+    fn release(&mut self, bytes: u32) {
+        self.release += bytes;
+        if self.release >= RELEASE_BYTES {
+            let update = self.release.to_be_bytes();
+            frame::write(&mut self.output, kind::WINDOW_UPDATE, 0, 0, &update);
+            self.receive_window += self.release;
+            self.release = 0;
+        }
+    }
+
+    fn headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if head.stream.is_multiple_of(2) {
+            return Err(wrong(Reason::ProtocolError, "HEADERS on no client's stream").into());
+        }
+        let mut block = frame::without_padding(head, payload)
+            .ok_or(wrong(Reason::ProtocolError, "more padding than payload"))?;
+        if head.has(flag::PRIORITY) {
+            let (_, rest) = block
+                .split_at_checked(5)
+                .ok_or(wrong(Reason::FrameSizeError, "HEADERS without a priority"))?;
+            block = rest;
+        }
+        self.block = Some(Block {
+            stream: head.stream,
+            ends_stream: head.has(flag::END_STREAM),
+            bytes: block.to_vec(),
+            continuations: 0,
+        });
+        self.end_block(head)
+    }
+
+    fn continuation(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        let Some(block) = self.block.as_mut() else {
+            return Ok(());
+        };
+        if block.stream != head.stream {
+            let what = "a header block goes on on another stream";
+            return Err(wrong(Reason::ProtocolError, what).into());
+        }
+        block.continuations += 1;
+        if block.bytes.len() + payload.len() > MAX_BLOCK_BYTES
+            || block.continuations > MAX_CONTINUATIONS
+        {
+            return Err(wrong(Reason::EnhanceYourCalm, "a header block without end").into());
+        }
+        block.bytes.extend(payload);
+        self.end_block(head)
+    }
+
+    fn end_block(&mut self, head: Head) -> Result<(), Wrong> {
+        if !head.has(flag::END_HEADERS) {
+            return Ok(());
+        }
+        let Some(block) = self.block.take() else {
+            return Ok(());
+        };
+        let mut fields = Fields::new(self.limits.max_field_bytes);
+        self.decoder
+            .decode(&block.bytes, |name, value| fields.add(name, value))
+            .map_err(|_| wrong(Reason::CompressionError, "a header block that is none"))?;
+        let id = block.stream;
+        if id <= self.newest {
+            return self.trailers(id, block.ends_stream);
+        }
+        self.newest = id;
+        if !self.patience.spend(patience::REQUEST) {
+            return Err(wrong(Reason::EnhanceYourCalm, "too many requests").into());
+        }
+        if self.leaving == Leaving::Agreed {
+            // The peer knows that this is not processed.
+            return Ok(());
+        }
+        if self.streams.len() >= self.limits.max_streams {
+            return Err(Wrong::Stream(id, Reason::RefusedStream));
+        }
+        let request = match fields.finish() {
+            Ok(request) => request,
+            Err(Malformed::Request) => return Err(Wrong::Stream(id, Reason::ProtocolError)),
+            Err(Malformed::TooLarge) => {
+                self.open(id, block.ends_stream);
+                self.respond(id, 431, &HeaderMap::new(), true);
+                return Ok(());
+            }
+        };
+        self.open(id, false);
+        self.events.push_back(Event::Opened {
+            stream: id,
+            request: Box::new(request),
+        });
+        if block.ends_stream {
+            self.end_request(id);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, id: u32, ended: bool) {
+        self.streams.push(Stream {
+            id,
+            window: i64::from(self.initial_window),
+            body: Vec::new(),
+            intake: if ended { Intake::Ended } else { Intake::Body },
+            state: S::default(),
+        });
+    }
+
+    /// Fields after the body, of which none mean anything here.
+    fn trailers(&mut self, id: u32, ends_stream: bool) -> Result<(), Wrong> {
+        match self.stream_mut(id) {
+            Some(stream) if stream.intake == Intake::Ended => {
+                Err(Wrong::Stream(id, Reason::StreamClosed))
+            }
+            Some(_) if !ends_stream => Err(Wrong::Stream(id, Reason::ProtocolError)),
+            Some(_) => {
+                self.end_request(id);
+                Ok(())
+            }
+            // One that we have ended, which the peer may not know yet.
+            None => Ok(()),
+        }
+    }
+
+    fn rst_stream(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if payload.len() != 4 {
+            return Err(wrong(Reason::FrameSizeError, "RST_STREAM of a wrong length").into());
+        }
+        self.known(head.stream)?;
+        self.remove(head.stream);
+        Ok(())
+    }
+
+    fn settings(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if head.stream != 0 {
+            return Err(wrong(Reason::ProtocolError, "SETTINGS on a stream").into());
+        }
+        if head.has(flag::ACK) {
+            if payload.is_empty() {
+                return Ok(());
+            }
+            return Err(wrong(Reason::FrameSizeError, "SETTINGS acknowledged with some").into());
+        }
+        let settings = frame::read_settings(payload)
+            .ok_or(wrong(Reason::FrameSizeError, "a part of a setting"))?;
+        for (name, value) in settings {
+            match name {
+                setting::ENABLE_PUSH if value > 1 => {
+                    return Err(wrong(Reason::ProtocolError, "ENABLE_PUSH over 1").into());
+                }
+                setting::INITIAL_WINDOW_SIZE => self.initial_window_size(value)?,
+                setting::MAX_FRAME_SIZE => {
+                    if !(MIN_MAX_PAYLOAD..=MAX_MAX_PAYLOAD).contains(&value) {
+                        let what = "MAX_FRAME_SIZE out of its range";
+                        return Err(wrong(Reason::ProtocolError, what).into());
+                    }
+                    self.max_payload = value;
+                }
+                _ => {}
+            }
+        }
+        frame::write(&mut self.output, kind::SETTINGS, flag::ACK, 0, &[]);
+        Ok(())
+    }
+
+    fn initial_window_size(&mut self, bytes: u32) -> Result<(), ConnectionError> {
+        let too_large = wrong(Reason::FlowControlError, "a window over 2^31 - 1");
+        if bytes > MAX_WINDOW {
+            return Err(too_large);
+        }
+        let more = i64::from(bytes) - i64::from(self.initial_window);
+        self.initial_window = bytes;
+        for stream in &mut self.streams {
+            stream.window += more;
+            if stream.window > i64::from(MAX_WINDOW) {
+                return Err(too_large);
+            }
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if head.stream != 0 {
+            return Err(wrong(Reason::ProtocolError, "PING on a stream").into());
+        }
+        if payload.len() != 8 {
+            return Err(wrong(Reason::FrameSizeError, "PING of a wrong length").into());
+        }
+        if !head.has(flag::ACK) {
+            frame::write(&mut self.output, kind::PING, flag::ACK, 0, payload);
+        } else if payload == LEAVING && self.leaving == Leaving::Announced {
+            self.leaving = Leaving::Agreed;
+            self.write_go_away(self.newest, Reason::NoError, "");
+        }
+        Ok(())
+    }
+
+    fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        let Ok(more) = <[u8; 4]>::try_from(payload).map(u32::from_be_bytes) else {
+            return Err(wrong(Reason::FrameSizeError, "WINDOW_UPDATE of a wrong length").into());
+        };
+        let more = i64::from(more & MAX_WINDOW);
+        let on_connection = head.stream == 0;
+        if !on_connection {
+            self.known(head.stream)?;
+        }
+        let window = if on_connection {
+            &mut self.window
+        } else if let Some(stream) = self.stream_mut(head.stream) {
+            &mut stream.window
+        } else {
+            return Ok(());
+        };
+        let reason = if more == 0 {
+            Reason::ProtocolError
+        } else if *window + more > i64::from(MAX_WINDOW) {
+            Reason::FlowControlError
+        } else {
+            *window += more;
+            return Ok(());
+        };
+        if on_connection {
+            return Err(wrong(reason, "a window was opened by nothing, or too far").into());
+        }
+        Err(Wrong::Stream(head.stream, reason))
+    }
+
+    fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
+        if head.stream == 0 {
+            return Err(wrong(Reason::ProtocolError, "PRIORITY on the connection").into());
+        }
+        if payload.len() != 5 {
+            return Err(Wrong::Stream(head.stream, Reason::FrameSizeError));
+        }
+        Ok(())
+    }
+
+    /// Fails for a stream that the peer has not opened.
+    fn known(&self, id: u32) -> Result<(), ConnectionError> {
+        if id == 0 || id.is_multiple_of(2) || id > self.newest {
+            return Err(wrong(
+                Reason::ProtocolError,
+                "a frame on a stream that was never opened",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the peer wants, one by one.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The frames that are to be written as soon as none is half written. Whoever
+    /// writes them removes them.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Whether the peer has completed its preface and its first SETTINGS.
+    pub fn is_open(&self) -> bool {
+        self.opening == Opening::Done
+    }
+
+    /// All streams, in the order of their numbers.
+    pub fn streams(&mut self) -> &mut [Stream<S>] {
+        &mut self.streams
+    }
+
+    /// The stream with this number, unless it has ended.
+    pub fn stream_mut(&mut self, id: u32) -> Option<&mut Stream<S>> {
+        let at = self.find(id)?;
+        self.streams.get_mut(at)
+    }
+
+    fn find(&self, id: u32) -> Option<usize> {
+        self.streams
+            .binary_search_by_key(&id, |stream| stream.id)
+            .ok()
+    }
+
+    /// What was kept with the streams that have ended since the last call.
+    pub fn take_ended(&mut self) -> impl Iterator<Item = (u32, S)> {
+        std::mem::take(&mut self.ended).into_iter()
+    }
+
+    /// Ends a stream; says how its request was.
+    fn remove(&mut self, id: u32) -> Option<Intake> {
+        let stream = self.find(id).map(|at| self.streams.remove(at))?;
+        self.release(u32::try_from(stream.body.len()).unwrap_or(0));
+        self.ended.push((id, stream.state));
+        Some(stream.intake)
+    }
+
+    /// How much may be sent by now.
+    #[must_use]
+    pub fn sendable(&self) -> Sendable {
+        Sendable {
+            connection: self.window,
+            max_payload: self.max_payload,
+        }
+    }
+
+    /// A DATA frame with so many bytes, which [`Sendable::plan`] has allowed, goes out
+    /// on the stream at place `at` of [`streams`](Self::streams).
+    pub fn sent(&mut self, at: usize, bytes: u32) {
+        self.window -= i64::from(bytes);
+        if let Some(stream) = self.streams.get_mut(at) {
+            stream.window -= i64::from(bytes);
+        }
+        self.patience.data_frame();
+    }
+
+    /// Begins a response, or makes all of it: a status code and fields.
+    pub fn respond(&mut self, stream: u32, code: u16, fields: &HeaderMap, ends: bool) {
+        let mut block = Vec::with_capacity(256);
+        let mut writer = self.block_writer(&mut block);
+        match code {
+            200 => writer.indexed(index::STATUS_200),
+            _ => writer.with_indexed_name(index::STATUS, code.to_string().as_bytes()),
+        }
+        write_fields(&mut writer, fields);
+        self.write_block(stream, &block, ends);
+    }
+
+    /// Ends a response with fields after its data, all of which must have been written.
+    pub fn finish(&mut self, stream: u32, trailers: &HeaderMap) {
+        let mut block = Vec::with_capacity(256);
+        let mut writer = self.block_writer(&mut block);
+        write_fields(&mut writer, trailers);
+        self.write_block(stream, &block, true);
+    }
+
+    fn block_writer<'a>(&mut self, block: &'a mut Vec<u8>) -> FieldsWriter<'a> {
+        let mut writer = FieldsWriter::new(block);
+        if !std::mem::replace(&mut self.no_table, true) {
+            writer.no_table();
+        }
+        writer
+    }
+
+    fn write_block(&mut self, stream: u32, block: &[u8], ends: bool) {
+        let mut pieces = block.chunks(MIN_MAX_PAYLOAD as usize).peekable();
+        let mut of = kind::HEADERS;
+        let mut flags = if ends { flag::END_STREAM } else { 0 };
+        while let Some(piece) = pieces.next() {
+            if pieces.peek().is_none() {
+                flags |= flag::END_HEADERS;
+            }
+            frame::write(&mut self.output, of, flags, stream, piece);
+            (of, flags) = (kind::CONTINUATION, 0);
+        }
+        if ends
+            && self
+                .remove(stream)
+                .is_some_and(|intake| intake != Intake::Ended)
+        {
+            // What is left of the request is not wanted (RFC 9113, section 8.1).
+            let reason = (Reason::NoError as u32).to_be_bytes();
+            frame::write(&mut self.output, kind::RST_STREAM, 0, stream, &reason);
+        }
+    }
+
+    /// Ends a stream at once.
+    pub fn reset(&mut self, stream: u32, reason: Reason) {
+        self.remove(stream);
+        let reason = (reason as u32).to_be_bytes();
+        frame::write(&mut self.output, kind::RST_STREAM, 0, stream, &reason);
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ask_alive(&mut self) {
+        frame::write(&mut self.output, kind::PING, 0, 0, &ALIVE);
+    }
+
+    /// Begins a graceful end: the peer is to open no more streams. Those that are there,
+    /// and those that cross with this, go on.
+    pub fn leave(&mut self) {
+        if self.leaving == Leaving::No {
+            self.leaving = Leaving::Announced;
+            self.write_go_away(MAX_WINDOW, Reason::NoError, "");
+            frame::write(&mut self.output, kind::PING, 0, 0, &LEAVING);
+        }
+    }
+
+    /// Whether a graceful end is complete but for what is in the output.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.leaving == Leaving::Agreed && self.streams.is_empty()
+    }
+
+    fn write_go_away(&mut self, last: u32, reason: Reason, what: &str) {
+        let payload = [
+            &last.to_be_bytes()[..],
+            &(reason as u32).to_be_bytes(),
+            what.as_bytes(),
+        ];
+        frame::write(&mut self.output, kind::GOAWAY, 0, 0, &payload.concat());
+    }
+}
+
+fn write_fields(writer: &mut FieldsWriter<'_>, fields: &HeaderMap) {
+    for (name, value) in fields {
+        if name == http::header::CONTENT_TYPE {
+            writer.with_indexed_name(index::CONTENT_TYPE, value.as_bytes());
+        } else {
+            writer.literal(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+fn split_head(bytes: &[u8]) -> Option<(Head, &[u8])> {
+    Some((Head::read(bytes)?, bytes.get(frame::HEAD_BYTES..)?))
+}
+
+/// We announce no larger frames than everybody takes.
+fn check_length(head: Head) -> Result<(), ConnectionError> {
+    if head.payload_bytes > MIN_MAX_PAYLOAD {
+        return Err(wrong(Reason::FrameSizeError, "a frame over 16384 bytes"));
+    }
+    Ok(())
+}

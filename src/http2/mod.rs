@@ -1,0 +1,26 @@
+//! HTTP/2 without I/O: bytes in, bytes out (RFC 9113, RFC 7541).
+//!
+//! A gateway's stream is one long response, of which every event is to be on its way
+//! after one system call. A general library puts a buffer, a queue and a task between
+//! an event and its socket; here a response's data stays where it is, in the ring, and
+//! only the nine bytes before it are made. So this is the part of HTTP/2 that a server
+//! of streams needs, and no more: requests that are small and arrive as a whole,
+//! responses of any length, flow control, and a firm hand on peers that abuse any of it.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`frame`] | heads of frames, settings, reasons |
+//! | [`hpack`] | header fields, read and written |
+//! | `huffman` | the code of HPACK's strings |
+//! | [`request`] | a request's head, checked |
+//! | [`connection`] | the server's end of a connection |
+//! | `patience` | how much a peer may ask for without taking anything |
+//!
+//! Nothing here knows of sockets, tasks or time (which is told), of gRPC, or of events.
+
+pub mod connection;
+pub mod frame;
+pub mod hpack;
+mod huffman;
+mod patience;
+pub mod request;
