@@ -859,3 +859,6 @@ fn check_length(head: Head) -> Result<(), ConnectionError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

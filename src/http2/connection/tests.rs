@@ -1,0 +1,681 @@
+use super::*;
+use proptest::prelude::*;
+use std::time::Duration;
+
+const LIMITS: Limits = Limits {
+    max_streams: 3,
+    max_field_bytes: 1000,
+    max_body_bytes: 100,
+};
+
+/// `:method: POST`, `:scheme: http`, `:path: /`.
+const POST: &[u8] = b"\x83\x86\x84";
+
+type Frames = Vec<(Head, Vec<u8>)>;
+
+fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write(&mut out, kind, flags, stream, payload);
+    out
+}
+
+fn headers(stream: u32, flags: u8, block: &[u8]) -> Vec<u8> {
+    bytes(kind::HEADERS, flag::END_HEADERS | flags, stream, block)
+}
+
+fn request(stream: u32, body: &[u8]) -> Vec<u8> {
+    [
+        headers(stream, 0, POST),
+        bytes(kind::DATA, flag::END_STREAM, stream, body),
+    ]
+    .concat()
+}
+
+fn window_update(stream: u32, more: u32) -> Vec<u8> {
+    bytes(kind::WINDOW_UPDATE, 0, stream, &more.to_be_bytes())
+}
+
+fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::write_settings(&mut out, settings);
+    out
+}
+
+fn opening() -> Vec<u8> {
+    [&PREFACE[..], &settings(&[])].concat()
+}
+
+/// A connection after its opening, whose output so far has been taken.
+fn open() -> Connection<()> {
+    let mut connection = Connection::new(LIMITS);
+    connection.receive(&opening(), Instant::now()).unwrap();
+    assert!(connection.is_open());
+    output(&mut connection);
+    connection
+}
+
+fn output(connection: &mut Connection<()>) -> Frames {
+    let out = std::mem::take(connection.output());
+    let mut rest = &out[..];
+    let mut frames = Vec::new();
+    while !rest.is_empty() {
+        let (head, after) = split_head(rest).expect("whole frames");
+        let (payload, after) = after.split_at(head.payload_bytes as usize);
+        frames.push((head, payload.to_vec()));
+        rest = after;
+    }
+    frames
+}
+
+fn events(connection: &mut Connection<()>) -> Vec<Event> {
+    std::iter::from_fn(|| connection.next_event()).collect()
+}
+
+fn receive(connection: &mut Connection<()>, bytes: &[u8]) -> Result<(), Reason> {
+    let received = connection.receive(bytes, Instant::now());
+    received.map_err(|error| error.reason)
+}
+
+/// The kinds of frames, their streams and, where they have one, their reasons.
+fn summary(frames: &Frames) -> Vec<(u8, u32, Option<u32>)> {
+    let reason = |head: &Head, payload: &[u8]| {
+        let at = match head.kind {
+            kind::RST_STREAM => 0,
+            kind::GOAWAY => 4,
+            _ => return None,
+        };
+        Some(u32::from_be_bytes(*payload[at..].first_chunk().unwrap()))
+    };
+    frames
+        .iter()
+        .map(|(head, payload)| (head.kind, head.stream, reason(head, payload)))
+        .collect()
+}
+
+fn reset(stream: u32, reason: Reason) -> (u8, u32, Option<u32>) {
+    (kind::RST_STREAM, stream, Some(reason as u32))
+}
+
+#[test]
+fn it_says_its_settings_first_and_acknowledges_the_peers() {
+    let mut connection = Connection::new(LIMITS);
+    let frames = output(&mut connection);
+    assert_eq!(summary(&frames), [(kind::SETTINGS, 0, None)]);
+    let said: Vec<_> = frame::read_settings(&frames[0].1).unwrap().collect();
+    assert_eq!(said, [(3, 3), (6, 1000)]);
+    receive(&mut connection, &opening()).unwrap();
+    let frames = output(&mut connection);
+    assert_eq!((frames.len(), frames[0].0.flags), (1, flag::ACK));
+}
+
+#[test]
+fn a_request_is_told_at_its_head_and_at_its_end() {
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    let [Event::Opened { stream: 1, request }] = &events(&mut connection)[..] else {
+        panic!("opened");
+    };
+    assert_eq!((&*request.method, &*request.path), ("POST", "/"));
+    receive(&mut connection, &bytes(kind::DATA, 0, 1, b"bo")).unwrap();
+    assert!(events(&mut connection).is_empty());
+    let padded = bytes(kind::DATA, flag::PADDED | flag::END_STREAM, 1, b"\x02dyxx");
+    receive(&mut connection, &padded).unwrap();
+    let received = Event::Received {
+        stream: 1,
+        body: b"body".to_vec(),
+    };
+    assert_eq!(events(&mut connection), [received]);
+    assert_eq!(connection.streams().len(), 1, "until it is answered");
+}
+
+#[test]
+fn a_response_is_a_head_and_trailers_around_its_data() {
+    let mut connection = open();
+    receive(&mut connection, &request(1, b"")).unwrap();
+    let mut fields = HeaderMap::new();
+    fields.insert("content-type", "application/grpc".parse().unwrap());
+    fields.insert("a", "b".parse().unwrap());
+    connection.respond(1, 200, &fields, false);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", 0.into());
+    connection.finish(1, &trailers);
+    assert!(connection.streams().is_empty());
+    assert_eq!(connection.take_ended().count(), 1);
+
+    let frames = output(&mut connection);
+    assert_eq!(summary(&frames), [(kind::HEADERS, 1, None); 2]);
+    assert_eq!(frames[0].0.flags, flag::END_HEADERS);
+    assert_eq!(frames[1].0.flags, flag::END_HEADERS | flag::END_STREAM);
+    let mut decoder = hpack::Decoder::default();
+    let mut read = Vec::new();
+    for (_, block) in &frames {
+        let add = |name: &[u8], value: &[u8]| {
+            read.push(format!("{}={}", name.escape_ascii(), value.escape_ascii()));
+        };
+        decoder.decode(block, add).unwrap();
+    }
+    let expected = [
+        ":status=200",
+        "content-type=application/grpc",
+        "a=b",
+        "grpc-status=0",
+    ];
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn a_long_head_goes_on_in_continuations() {
+    let mut connection = open();
+    receive(&mut connection, &request(1, b"")).unwrap();
+    let mut fields = HeaderMap::new();
+    fields.insert("long", "x".repeat(40_000).parse().unwrap());
+    connection.respond(1, 200, &fields, true);
+    let frames = output(&mut connection);
+    let flags: Vec<_> = frames
+        .iter()
+        .map(|(head, _)| (head.kind, head.flags))
+        .collect();
+    let expected = [
+        (kind::HEADERS, flag::END_STREAM),
+        (kind::CONTINUATION, 0),
+        (kind::CONTINUATION, flag::END_HEADERS),
+    ];
+    assert_eq!(flags, expected);
+}
+
+#[test]
+fn what_is_answered_early_need_not_be_sent_to_its_end() {
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    connection.respond(1, 200, &HeaderMap::new(), true);
+    let frames = summary(&output(&mut connection));
+    assert_eq!(
+        frames,
+        [(kind::HEADERS, 1, None), reset(1, Reason::NoError)]
+    );
+    // What was on its way is dropped, and its window given back.
+    for _ in 0..100 {
+        receive(&mut connection, &bytes(kind::DATA, 0, 1, &[0; 1000])).unwrap();
+    }
+    receive(&mut connection, &headers(1, flag::END_STREAM, POST)).unwrap();
+    receive(&mut connection, &bytes(kind::RST_STREAM, 0, 1, &[0; 4])).unwrap();
+    let frames = summary(&output(&mut connection));
+    assert_eq!(frames, [(kind::WINDOW_UPDATE, 0, None); 5]);
+}
+
+#[test]
+fn a_body_that_is_too_long_is_told_with_its_start() {
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    let piece: Vec<u8> = (0..60).collect();
+    receive(&mut connection, &bytes(kind::DATA, 0, 1, &piece)).unwrap();
+    receive(&mut connection, &bytes(kind::DATA, 0, 1, &piece)).unwrap();
+    let [Event::Opened { .. }, Event::TooLong { stream: 1, body }] = &events(&mut connection)[..]
+    else {
+        panic!("too long");
+    };
+    assert_eq!(*body, [&piece[..], &piece[..40]].concat());
+    // The rest is not told again.
+    receive(
+        &mut connection,
+        &bytes(kind::DATA, flag::END_STREAM, 1, &piece),
+    )
+    .unwrap();
+    assert!(events(&mut connection).is_empty());
+}
+
+#[test]
+fn requests_that_are_not_taken() {
+    let mut connection = open();
+    for (block, answer) in [
+        (&b"\x83"[..], reset(1, Reason::ProtocolError)),
+        (
+            &[POST, b"\x00\x01A\x01x"].concat(),
+            reset(3, Reason::ProtocolError),
+        ),
+        (
+            &[POST, b"\x00\x0aconnection\x01x"].concat(),
+            reset(5, Reason::ProtocolError),
+        ),
+    ] {
+        receive(&mut connection, &headers(answer.1, flag::END_STREAM, block)).unwrap();
+        assert_eq!(summary(&output(&mut connection)), [answer]);
+    }
+    let long = [POST, b"\x00\x01a\x7f\x81\x07", &[b'x'; 1024]].concat();
+    receive(&mut connection, &headers(7, flag::END_STREAM, &long)).unwrap();
+    let frames = output(&mut connection);
+    assert_eq!(summary(&frames), [(kind::HEADERS, 7, None)]);
+    assert!(frames[0].1.ends_with(b"\x03431"), "{frames:?}");
+    assert!(events(&mut connection).is_empty());
+    assert!(connection.streams().is_empty());
+
+    // More streams than allowed.
+    for stream in [9, 11, 13, 15] {
+        receive(&mut connection, &request(stream, b"")).unwrap();
+    }
+    let refused = [reset(15, Reason::RefusedStream)];
+    assert_eq!(summary(&output(&mut connection)), refused);
+    receive(&mut connection, &bytes(kind::RST_STREAM, 0, 9, &[0; 4])).unwrap();
+    receive(&mut connection, &request(17, b"")).unwrap();
+    assert!(output(&mut connection).is_empty());
+}
+
+#[test]
+fn what_breaks_the_rules_ends_the_connection() {
+    let goes_on = bytes(kind::HEADERS, 0, 1, POST);
+    let after_a_request = |attack: Vec<u8>| [request(1, b""), attack].concat();
+    for (attack, reason) in [
+        (bytes(kind::DATA, 0, 1, b"x"), Reason::ProtocolError),
+        (bytes(kind::DATA, 0, 0, b"x"), Reason::ProtocolError),
+        (headers(2, 0, POST), Reason::ProtocolError),
+        (headers(0, 0, POST), Reason::ProtocolError),
+        (
+            headers(1, 0, b"\xff\xff\xff\xff\xff\xff"),
+            Reason::CompressionError,
+        ),
+        (headers(1, flag::PRIORITY, b"abc"), Reason::FrameSizeError),
+        (headers(1, flag::PADDED, b"\x09abc"), Reason::ProtocolError),
+        (
+            [&goes_on[..], &bytes(kind::PING, 0, 0, &[0; 8])].concat(),
+            Reason::ProtocolError,
+        ),
+        (
+            [&goes_on[..], &bytes(kind::CONTINUATION, 4, 3, b"")].concat(),
+            Reason::ProtocolError,
+        ),
+        (bytes(kind::CONTINUATION, 4, 1, b""), Reason::ProtocolError),
+        (
+            bytes(kind::PUSH_PROMISE, 4, 1, &[0; 4]),
+            Reason::ProtocolError,
+        ),
+        (
+            bytes(kind::RST_STREAM, 0, 1, &[0; 4]),
+            Reason::ProtocolError,
+        ),
+        (
+            after_a_request(bytes(kind::RST_STREAM, 0, 1, &[0; 3])),
+            Reason::FrameSizeError,
+        ),
+        (bytes(kind::PRIORITY, 0, 0, &[0; 5]), Reason::ProtocolError),
+        (bytes(kind::SETTINGS, 0, 1, b""), Reason::ProtocolError),
+        (bytes(kind::SETTINGS, 0, 0, &[0; 5]), Reason::FrameSizeError),
+        (
+            bytes(kind::SETTINGS, flag::ACK, 0, &[0; 6]),
+            Reason::FrameSizeError,
+        ),
+        (
+            settings(&[(setting::ENABLE_PUSH, 2)]),
+            Reason::ProtocolError,
+        ),
+        (
+            settings(&[(setting::MAX_FRAME_SIZE, 16_383)]),
+            Reason::ProtocolError,
+        ),
+        (
+            settings(&[(setting::MAX_FRAME_SIZE, 1 << 24)]),
+            Reason::ProtocolError,
+        ),
+        (
+            settings(&[(setting::INITIAL_WINDOW_SIZE, 1 << 31)]),
+            Reason::FlowControlError,
+        ),
+        (
+            after_a_request(
+                [
+                    window_update(1, MAX_WINDOW - INITIAL_WINDOW),
+                    settings(&[(setting::INITIAL_WINDOW_SIZE, INITIAL_WINDOW + 1)]),
+                ]
+                .concat(),
+            ),
+            Reason::FlowControlError,
+        ),
+        (bytes(kind::PING, 0, 1, &[0; 8]), Reason::ProtocolError),
+        (bytes(kind::PING, 0, 0, &[0; 7]), Reason::FrameSizeError),
+        (bytes(kind::GOAWAY, 0, 1, &[0; 8]), Reason::ProtocolError),
+        (window_update(0, 0), Reason::ProtocolError),
+        (window_update(0, MAX_WINDOW), Reason::FlowControlError),
+        (window_update(5, 1), Reason::ProtocolError),
+        (
+            bytes(kind::WINDOW_UPDATE, 0, 0, &[0; 3]),
+            Reason::FrameSizeError,
+        ),
+        (bytes(99, 0, 0, &[0; 16_385]), Reason::FrameSizeError),
+    ] {
+        let mut connection = open();
+        assert_eq!(receive(&mut connection, &attack), Err(reason), "{attack:?}");
+        let said = summary(&output(&mut connection));
+        assert_eq!(said.last(), Some(&(kind::GOAWAY, 0, Some(reason as u32))));
+        assert!(connection.streams().is_empty());
+        assert_eq!(receive(&mut connection, b""), Err(reason), "for good");
+    }
+    for first in [
+        &b"GET / HTTP/1.1\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r",
+    ] {
+        let mut connection = Connection::<()>::new(LIMITS);
+        assert_eq!(receive(&mut connection, first), Err(Reason::ProtocolError));
+    }
+    for first in [
+        bytes(kind::PING, 0, 0, &[0; 8]),
+        bytes(kind::SETTINGS, flag::ACK, 0, b""),
+    ] {
+        let mut connection = Connection::<()>::new(LIMITS);
+        let words = [&PREFACE[..], &first].concat();
+        assert_eq!(receive(&mut connection, &words), Err(Reason::ProtocolError));
+    }
+}
+
+#[test]
+fn what_breaks_the_rules_of_a_stream_ends_the_stream() {
+    for (attack, reason) in [
+        (bytes(kind::DATA, 0, 1, b"x"), Reason::StreamClosed),
+        (headers(1, flag::END_STREAM, POST), Reason::StreamClosed),
+        (window_update(1, 0), Reason::ProtocolError),
+        (window_update(1, MAX_WINDOW), Reason::FlowControlError),
+        (bytes(kind::PRIORITY, 0, 1, &[0; 4]), Reason::FrameSizeError),
+    ] {
+        let mut connection = open();
+        let words = [request(1, b""), request(3, b""), attack].concat();
+        receive(&mut connection, &words).unwrap();
+        assert_eq!(summary(&output(&mut connection)), [reset(1, reason)]);
+        assert_eq!(connection.streams().len(), 1);
+    }
+}
+
+#[test]
+fn unknown_frames_and_settings_mean_nothing() {
+    let mut connection = open();
+    let words = [
+        bytes(99, 0xff, 7, b"what is this"),
+        settings(&[(0x99, 1), (1, 0)]),
+        bytes(kind::PRIORITY, 0, 3, &[0; 5]),
+        bytes(kind::GOAWAY, 0, 0, &[0; 8]),
+        request(1, b"x"),
+    ];
+    receive(&mut connection, &words.concat()).unwrap();
+    assert_eq!(events(&mut connection).len(), 2);
+}
+
+#[test]
+fn no_more_is_sent_than_windows_and_frames_allow() {
+    let mut connection = open();
+    receive(
+        &mut connection,
+        &[request(1, b""), request(3, b"")].concat(),
+    )
+    .unwrap();
+    let plan = |connection: &mut Connection<()>, at: usize| {
+        let mut sendable = connection.sendable();
+        let stream = &connection.streams()[at];
+        let mut planned = Vec::new();
+        loop {
+            match sendable.plan(stream, planned.iter().sum(), 1 << 20) {
+                0 => return planned,
+                bytes => planned.push(bytes),
+            }
+        }
+    };
+    // A frame is 16384 bytes, a window 65535.
+    let all = [16_384, 16_384, 16_384, 16_383];
+    assert_eq!(plan(&mut connection, 0), all);
+    connection.sent(0, 16_384);
+    assert_eq!(plan(&mut connection, 0), [16_384, 16_384, 16_383]);
+    assert_eq!(
+        plan(&mut connection, 1),
+        [16_384, 16_384, 16_383],
+        "the connection's"
+    );
+    receive(&mut connection, &window_update(0, 16_384)).unwrap();
+    assert_eq!(
+        plan(&mut connection, 0),
+        [16_384, 16_384, 16_383],
+        "the stream's"
+    );
+    receive(&mut connection, &window_update(1, 16_384)).unwrap();
+    assert_eq!(plan(&mut connection, 0), all);
+    let sizes = [
+        (setting::MAX_FRAME_SIZE, 1 << 20),
+        (setting::INITIAL_WINDOW_SIZE, 10),
+    ];
+    receive(&mut connection, &settings(&sizes)).unwrap();
+    assert_eq!(plan(&mut connection, 0), [10]);
+    connection.sent(0, 10);
+    // It takes back more than was left.
+    receive(
+        &mut connection,
+        &settings(&[(setting::INITIAL_WINDOW_SIZE, 0)]),
+    )
+    .unwrap();
+    assert!(plan(&mut connection, 0).is_empty());
+    receive(&mut connection, &window_update(1, 10)).unwrap();
+    assert!(plan(&mut connection, 0).is_empty());
+    receive(&mut connection, &window_update(1, 1)).unwrap();
+    assert_eq!(plan(&mut connection, 0), [1]);
+}
+
+#[test]
+fn a_peer_may_not_send_more_than_its_window() {
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    receive(&mut connection, &headers(3, 0, POST)).unwrap();
+    // Kept, and so kept back.
+    for stream in [1, 3] {
+        receive(&mut connection, &bytes(kind::DATA, 0, stream, &[0; 100])).unwrap();
+    }
+    assert_eq!(
+        connection.receive_window + connection.release,
+        INITIAL_WINDOW - 200
+    );
+    connection.receive_window = 99;
+    let more = bytes(kind::DATA, 0, 3, &[0; 100]);
+    assert_eq!(
+        receive(&mut connection, &more),
+        Err(Reason::FlowControlError)
+    );
+}
+
+#[test]
+fn whatever_becomes_of_a_request_its_window_is_given_back() {
+    let mut connection = open();
+    for (n, end) in [
+        bytes(kind::DATA, flag::END_STREAM, 1, b"end"),
+        bytes(kind::RST_STREAM, 0, 3, &[0; 4]),
+        headers(5, flag::END_STREAM, b""),
+        bytes(kind::DATA, 0, 7, &[0; 100]),
+        Vec::new(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let stream = 2 * n as u32 + 1;
+        receive(&mut connection, &headers(stream, 0, POST)).unwrap();
+        receive(&mut connection, &bytes(kind::DATA, 0, stream, &[0; 90])).unwrap();
+        receive(&mut connection, &end).unwrap();
+        connection.reset(stream, Reason::Cancel);
+        assert_eq!(
+            connection.receive_window + connection.release,
+            INITIAL_WINDOW,
+            "{stream}"
+        );
+    }
+}
+
+#[test]
+fn pings_are_answered() {
+    let mut connection = open();
+    receive(&mut connection, &bytes(kind::PING, 0, 0, b"anything")).unwrap();
+    let frames = output(&mut connection);
+    assert_eq!(
+        (frames[0].0.kind, frames[0].0.flags),
+        (kind::PING, flag::ACK)
+    );
+    assert_eq!(frames[0].1, b"anything");
+    connection.ask_alive();
+    assert_eq!(output(&mut connection)[0].0.flags, 0);
+    receive(&mut connection, &bytes(kind::PING, flag::ACK, 0, &ALIVE)).unwrap();
+    assert!(output(&mut connection).is_empty());
+}
+
+#[test]
+fn a_graceful_end_serves_what_crosses_with_it() {
+    let mut connection = open();
+    receive(&mut connection, &request(1, b"")).unwrap();
+    connection.leave();
+    connection.leave();
+    let frames = output(&mut connection);
+    let expected = [(kind::GOAWAY, 0, Some(0)), (kind::PING, 0, None)];
+    assert_eq!(summary(&frames), expected, "once");
+    assert_eq!(frames[0].1[..4], MAX_WINDOW.to_be_bytes());
+    // Opened before the peer has read that.
+    receive(&mut connection, &request(3, b"")).unwrap();
+    assert_eq!(connection.streams().len(), 2);
+    let answer = bytes(kind::PING, flag::ACK, 0, &frames[1].1);
+    receive(&mut connection, &answer).unwrap();
+    let frames = output(&mut connection);
+    assert_eq!(summary(&frames), [(kind::GOAWAY, 0, Some(0))]);
+    assert_eq!(frames[0].1[..4], 3_u32.to_be_bytes());
+    // It was told.
+    receive(&mut connection, &request(5, b"")).unwrap();
+    assert!(!connection.has_left());
+    connection.finish(1, &HeaderMap::new());
+    connection.finish(3, &HeaderMap::new());
+    assert!(connection.has_left());
+}
+
+#[test]
+fn floods_end_the_connection() {
+    for flood in [
+        bytes(kind::PING, 0, 0, &[0; 8]),
+        bytes(kind::PING, flag::ACK, 0, &[0; 8]),
+        settings(&[]),
+        window_update(0, 1),
+        window_update(1, 1),
+        bytes(kind::DATA, 0, 1, b""),
+        bytes(kind::PRIORITY, 0, 1, &[0; 5]),
+        bytes(99, 0, 0, b""),
+    ] {
+        let mut connection = open();
+        receive(&mut connection, &headers(1, 0, POST)).unwrap();
+        let mut sent = 0;
+        while receive(&mut connection, &flood) == Ok(()) {
+            output(&mut connection);
+            sent += 1;
+        }
+        assert!((1000..5000).contains(&sent), "{flood:?}: {sent}");
+        let said = summary(&output(&mut connection));
+        assert_eq!(
+            said,
+            [(kind::GOAWAY, 0, Some(Reason::EnhanceYourCalm as u32))]
+        );
+    }
+}
+
+#[test]
+fn streams_that_are_reset_at_once_end_the_connection() {
+    let mut connection = open();
+    let mut stream = 1;
+    let error = loop {
+        let words = [
+            headers(stream, 0, POST),
+            bytes(kind::RST_STREAM, 0, stream, &[0; 4]),
+        ];
+        if let Err(reason) = receive(&mut connection, &words.concat()) {
+            break reason;
+        }
+        stream += 2;
+    };
+    assert_eq!(error, Reason::EnhanceYourCalm);
+    assert!((200..2000).contains(&stream), "{stream}");
+}
+
+#[test]
+fn a_header_block_without_end_ends_the_connection() {
+    for (piece, most) in [(&[b'x'; 1000][..], 50), (b"", 20)] {
+        let mut connection = open();
+        receive(&mut connection, &bytes(kind::HEADERS, 0, 1, b"")).unwrap();
+        let piece = bytes(kind::CONTINUATION, 0, 1, piece);
+        let sent = (0..)
+            .take_while(|_| receive(&mut connection, &piece).is_ok())
+            .count();
+        assert!(sent < most, "{sent}");
+    }
+}
+
+#[test]
+fn an_honest_peer_that_lives_for_days_is_not_taken_for_a_flood() {
+    let mut connection = open();
+    let mut now = Instant::now();
+    receive(&mut connection, &request(1, b"")).unwrap();
+    for _ in 0..100_000 {
+        now += Duration::from_secs(10);
+        connection
+            .receive(&bytes(kind::PING, 0, 0, &[0; 8]), now)
+            .unwrap();
+        output(&mut connection);
+    }
+    // One that answers every frame of data with a ping and two updates.
+    let answers = [
+        bytes(kind::PING, 0, 0, &[0; 8]),
+        window_update(0, 100),
+        window_update(1, 100),
+    ];
+    for _ in 0..100_000 {
+        connection.sent(0, 100);
+        connection.receive(&answers.concat(), now).unwrap();
+        output(&mut connection);
+    }
+}
+
+/// Frames that are often well-formed.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let stream = prop_oneof![Just(0_u32), 1_u32..8];
+    let payload = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..20),
+        Just(POST.to_vec()),
+        any::<u32>().prop_map(|n| n.to_be_bytes().to_vec()),
+        Just(vec![0; 8]),
+    ];
+    (0_u8..11, any::<u8>(), stream, payload)
+        .prop_map(|(kind, flags, stream, payload)| bytes(kind, flags, stream, &payload))
+}
+
+proptest! {
+    #[test]
+    fn however_the_bytes_arrive_it_is_the_same(
+        frames in proptest::collection::vec(any_frame(), 0..12),
+        cuts in proptest::collection::vec(1_usize..40, 1..10),
+    ) {
+        let words = [opening(), frames.concat()].concat();
+        let now = Instant::now();
+        let mut whole = Connection::<()>::new(LIMITS);
+        let result = whole.receive(&words, now);
+        let mut cut = Connection::<()>::new(LIMITS);
+        let mut rest = &words[..];
+        let mut result_cut = Ok(());
+        for size in cuts.iter().cycle() {
+            if rest.is_empty() || result_cut.is_err() {
+                break;
+            }
+            let (piece, after) = rest.split_at(rest.len().min(*size));
+            result_cut = cut.receive(piece, now);
+            rest = after;
+        }
+        prop_assert_eq!(result, result_cut);
+        prop_assert_eq!(output(&mut whole), output(&mut cut));
+        prop_assert_eq!(events(&mut whole), events(&mut cut));
+    }
+
+    #[test]
+    fn nothing_makes_it_panic_or_say_more_than_it_heard(
+        frames in proptest::collection::vec(any_frame(), 0..40),
+        noise in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut connection = open();
+        let words = [frames.concat(), noise].concat();
+        let heard = words.len();
+        let _ = receive(&mut connection, &words);
+        // The longest answer for its question is a response with 431 or GOAWAY.
+        prop_assert!(connection.output.len() <= 2 * heard + 100);
+        output(&mut connection);
+    }
+}
