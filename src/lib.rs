@@ -49,10 +49,10 @@ pub mod proto;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod edge;
-#[cfg(feature = "cli")]
-pub mod load;
 #[cfg(feature = "server")]
 pub mod http2;
+#[cfg(feature = "cli")]
+pub mod load;
 #[cfg(feature = "server")]
 pub mod server;
 

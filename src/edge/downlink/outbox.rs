@@ -1,5 +1,6 @@
 //! Writes frames: heads that are made here, data out of the ring.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,6 +18,12 @@ use crate::http2::frame::{HEAD_BYTES, Head};
 const FRAMES: usize = 16;
 /// Each has a head; and before them may come the rest of a frame, and other output.
 const SLICES: usize = 2 * FRAMES + 3;
+/// As little as this is copied into one piece: to hand the system two pieces costs more.
+const COPIED_BYTES: usize = 1 << 10;
+
+thread_local! {
+    static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What a write did.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +75,7 @@ impl HalfFrame {
 }
 
 /// A frame that is to be written.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Planned {
     /// The place of its stream.
     at: usize,
@@ -78,7 +85,7 @@ struct Planned {
 }
 
 /// What one system call is to write.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Plan {
     frames: [Planned; FRAMES],
     heads: [[u8; HEAD_BYTES]; FRAMES],
@@ -87,7 +94,16 @@ struct Plan {
 
 impl Plan {
     fn of(http: &mut http2::Connection<State>, turn: usize) -> Self {
-        let mut plan = Plan::default();
+        const NONE: Planned = Planned {
+            at: 0,
+            start: 0,
+            bytes: 0,
+        };
+        let mut plan = Plan {
+            frames: [NONE; FRAMES],
+            heads: [[0; HEAD_BYTES]; FRAMES],
+            count: 0,
+        };
         let mut sendable = http.sendable();
         let streams = http.streams();
         let first = if turn < streams.len() { turn } else { 0 };
@@ -159,6 +175,13 @@ impl Outbox {
         let polled = match count {
             0 => Poll::Ready(Ok(0)),
             1 => Pin::new(socket).poll_write(cx, &slices[0]),
+            _ if bytes <= COPIED_BYTES => COPY.with_borrow_mut(|copy| {
+                copy.clear();
+                for slice in &slices[..count] {
+                    copy.extend_from_slice(slice);
+                }
+                Pin::new(socket).poll_write(cx, copy)
+            }),
             _ => Pin::new(socket).poll_write_vectored(cx, &slices[..count]),
         };
         *http.output() = output;
