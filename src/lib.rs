@@ -27,6 +27,7 @@
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its edge, its end |
+//! | [`load`] | a load generator: many gateways and producers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |
 //! | [`proto`] | generated code |
 
@@ -47,6 +48,8 @@ pub mod proto;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod edge;
+#[cfg(feature = "cli")]
+pub mod load;
 #[cfg(feature = "server")]
 pub mod server;
 

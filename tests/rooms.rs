@@ -19,7 +19,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("client", &["config", "cursor", "proto"]),
     ("edge", &["config", "cursor", "engine", "event", "proto"]),
     ("server", &["client", "config", "cursor", "edge", "engine"]),
-    ("cli", &["client", "config", "cursor", "proto", "server"]),
+    ("load", &["config", "cursor", "proto"]),
+    (
+        "cli",
+        &["client", "config", "cursor", "load", "proto", "server"],
+    ),
 ];
 
 /// The rooms that a source text names: what follows `crate::`, `galaxy_push::`

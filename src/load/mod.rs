@@ -1,0 +1,54 @@
+//! The load generator behind `galaxy-push bench`, and of the benches that measure
+//! peers: what they would use instead.
+//!
+//! A [`Target`] is what is measured: it says where to connect and which protocol is
+//! spoken there, a [`Consumer`] and a [`Producer`] without sockets. Everything else is
+//! the same for all: one thread drives all receivers ([`Receivers`]), another one all
+//! producers on a precise schedule ([`Producers`]), and a [`workload`] says who does
+//! what when, and what is counted.
+//!
+//! # What is measured
+//!
+//! *Latency* is from when an event was **due** to be published until a receiver's
+//! `recv` returned with it. The due time is in the event. A server that holds its
+//! producer up does not hide that: the events that could not be sent meanwhile are late
+//! by as much. (Known as coordinated omission, where it is not done so.) The clock is
+//! read once a `recv`, not once an event.
+//!
+//! *Cost* is processor time of the server's process, from the kernel's scheduler, over
+//! a time in which so many events were delivered. The generator's own is shown beside
+//! it. It must not be the bottleneck on a machine that it shares with the server, so
+//! that receivers share one large buffer, decode nothing, and copy no event that arrives
+//! in one piece.
+//!
+//! *Lost* is an event that was answered to its producer and did not come to a receiver
+//! that was there. Each event carries its producer and its number there, so that a hole
+//! is seen where it is, in any protocol.
+
+#![forbid(unsafe_code)]
+
+mod clock;
+mod event;
+mod gauge;
+pub mod http2;
+mod latency;
+mod producers;
+mod protocol;
+mod receivers;
+mod socket;
+mod tally;
+mod target;
+mod usage;
+pub mod workload;
+
+pub use clock::now_ns;
+pub use event::{Batch, Shape, Stamp};
+pub use gauge::Gauge;
+pub use latency::Latency;
+pub use producers::{MAX_PRODUCERS, Pace, Plan, ProducerError, Producers, Published};
+pub use protocol::{Answers, Begin, Consumer, End, Producer, ProtocolError, Sink, Start};
+pub use receivers::{BrokenConnection, Receivers, Witness};
+pub use socket::Endpoint;
+pub use tally::{Complaints, Tally};
+pub use target::{GalaxyPush, Target};
+pub use usage::{Meter, Usage};

@@ -1,0 +1,457 @@
+//! Producers on one thread, on a schedule.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::clock::now_ns;
+use super::event::{Batch, Shape, Stamp};
+use super::gauge::Gauge;
+use super::latency::Latency;
+use super::protocol::{Answers, End, Producer, ProtocolError};
+use super::receivers::BrokenConnection;
+use super::socket::{Endpoint, Socket, write_out};
+use crate::cursor::Cursor;
+
+/// What connections read into: answers are short.
+const BUFFER_BYTES: usize = 64 << 10;
+/// How much may wait for a socket before nothing more is published.
+const MAX_OUT_BYTES: usize = 256 << 10;
+/// How long answers are waited for after the last request.
+const ANSWER_PATIENCE_NS: u64 = 10_000_000_000;
+/// How often the wish to end is looked at while there is nothing to do.
+const LOOK_NS: u64 = 20_000_000;
+/// The most producers that a stamp can tell apart.
+pub const MAX_PRODUCERS: usize = 256;
+
+/// What producers are to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The events.
+    pub shape: Shape,
+    /// How many of them a request has.
+    pub batch: usize,
+    /// When.
+    pub pace: Pace,
+    /// How many requests a producer may have unanswered.
+    pub in_flight: usize,
+    /// How many events all of them publish together; `None`: until they are told to
+    /// end.
+    pub events: Option<u64>,
+}
+
+/// When events are published.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// So many in a second, evenly, all producers together.
+    PerSecond(f64),
+    /// As fast as they are accepted.
+    Full,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// Events that were sent.
+    pub sent: u64,
+    /// Events that were accepted.
+    pub accepted: u64,
+    /// The place of the first one of each producer, where the protocol has places.
+    pub firsts: Vec<Option<Cursor>>,
+    /// The newest place that anybody was answered.
+    pub newest: Option<Cursor>,
+    /// From when a request was due until its answer was there, for each phase of the
+    /// run.
+    pub round_trips: Vec<Latency>,
+    /// How long after it was due each request was handed to the system: what the load
+    /// generator itself adds to latencies.
+    pub lateness: Latency,
+}
+
+/// Why producers cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProducerError {
+    /// A connection is of no use.
+    #[error("producer {0}: {1}")]
+    Broken(usize, BrokenConnection),
+    /// The server accepts nothing more.
+    #[error("producer {0}: {1}")]
+    Ended(usize, End),
+    /// An answer is due for a long time.
+    #[error("producer {0}: {1} requests were not answered within 10 seconds")]
+    Unanswered(usize, usize),
+    /// The system does not tell about sockets any more.
+    #[error("cannot wait for answers: {0}")]
+    Wait(io::Error),
+}
+
+/// Producers, each with its connection.
+#[derive(Debug)]
+pub struct Producers<P> {
+    members: Vec<Member<P>>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Member<P> {
+    producer: P,
+    socket: Socket,
+    /// How many events it has published.
+    number: u64,
+    out: Vec<u8>,
+    partial: Vec<u8>,
+    asked: Asked,
+}
+
+/// Requests without an answer, the oldest first, and what is known of the others.
+#[derive(Debug)]
+struct Asked {
+    requests: VecDeque<Request>,
+    first: Option<Cursor>,
+    newest: Option<Cursor>,
+    accepted: u64,
+    /// What of that the gauge does not know.
+    untold: u64,
+    now_ns: u64,
+    round_trips: Vec<Latency>,
+    error: Option<ProtocolError>,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    due_ns: u64,
+    events: u64,
+    phase: usize,
+}
+
+impl<P: Producer> Producers<P> {
+    /// Connects each of these.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be connected.
+    pub fn connect(
+        endpoint: &Endpoint,
+        producers: impl IntoIterator<Item = P>,
+    ) -> Result<Self, ProducerError> {
+        let mut members = Vec::new();
+        for mut producer in producers {
+            let socket = Socket::connect(endpoint).map_err(|error| {
+                let error = BrokenConnection::Unreachable(endpoint.clone(), error);
+                ProducerError::Broken(members.len(), error)
+            })?;
+            let mut out = Vec::new();
+            producer.open(&mut out);
+            members.push(Member {
+                producer,
+                socket,
+                number: 0,
+                out,
+                partial: Vec::new(),
+                asked: Asked {
+                    requests: VecDeque::new(),
+                    first: None,
+                    newest: None,
+                    accepted: 0,
+                    untold: 0,
+                    now_ns: 0,
+                    round_trips: Vec::new(),
+                    error: None,
+                    end: None,
+                },
+            });
+        }
+        Ok(Producers {
+            members,
+            buffer: vec![0; BUFFER_BYTES],
+        })
+    }
+
+    /// Publishes as planned, until that is done or the gauge says so, and waits for the
+    /// answers. May be called again: each producer's numbers go on.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that went wrong with any of them.
+    pub fn run(&mut self, plan: &Plan, gauge: &Gauge) -> Result<Published, ProducerError> {
+        precise_timers();
+        let mut run = Run::new(plan, gauge, self.members.len());
+        let mut done = Published::default();
+        for member in &mut self.members {
+            member.asked.first = None;
+            member.asked.accepted = 0;
+            member.asked.round_trips.clear();
+        }
+        let outcome = self.publish(&mut run, &mut done);
+        for member in &self.members {
+            done.accepted += member.asked.accepted;
+            done.firsts.push(member.asked.first);
+            done.newest = done.newest.max(member.asked.newest);
+            let phases = member.asked.round_trips.len();
+            if done.round_trips.len() < phases {
+                done.round_trips.resize_with(phases, Latency::default);
+            }
+            for (all, own) in done.round_trips.iter_mut().zip(&member.asked.round_trips) {
+                all.add(own);
+            }
+        }
+        outcome.map(|()| done)
+    }
+
+    fn publish(&mut self, run: &mut Run<'_>, done: &mut Published) -> Result<(), ProducerError> {
+        let mut given_up_ns = None;
+        loop {
+            let ends = run.gauge.producers_end() || run.left == Some(0);
+            let mut wake_ns = now_ns() + LOOK_NS;
+            if ends {
+                let unanswered = self.members.iter().position(|member| !member.is_done());
+                let Some(who) = unanswered else {
+                    return Ok(());
+                };
+                let give_up_ns = *given_up_ns.get_or_insert(now_ns() + ANSWER_PATIENCE_NS);
+                if now_ns() > give_up_ns {
+                    let requests = self.members[who].asked.requests.len();
+                    return Err(ProducerError::Unanswered(who, requests));
+                }
+            }
+            for (who, member) in self.members.iter_mut().enumerate() {
+                if !ends && let Some(due_ns) = run.publish_due(who, member, done) {
+                    wake_ns = wake_ns.min(due_ns);
+                }
+                member
+                    .write(run.gauge)
+                    .map_err(|error| ProducerError::Broken(who, error.into()))?;
+            }
+            self.wait(wake_ns).map_err(ProducerError::Wait)?;
+            for (who, member) in self.members.iter_mut().enumerate() {
+                member.read(&mut self.buffer, run.gauge).map_err(|error| {
+                    // What the server said before it closed the connection says more.
+                    match member.asked.end.take() {
+                        Some(end) => ProducerError::Ended(who, end),
+                        None => ProducerError::Broken(who, error),
+                    }
+                })?;
+                if let Some(end) = member.asked.end.take() {
+                    return Err(ProducerError::Ended(who, end));
+                }
+            }
+        }
+    }
+
+    /// Waits until a socket has something, or until then.
+    fn wait(&self, wake_ns: u64) -> io::Result<()> {
+        let flags = |member: &Member<P>| {
+            if member.out.is_empty() {
+                PollFlags::IN
+            } else {
+                PollFlags::IN | PollFlags::OUT
+            }
+        };
+        let mut sockets: Vec<PollFd<'_>> = self
+            .members
+            .iter()
+            .map(|member| PollFd::new(&member.socket, flags(member)))
+            .collect();
+        let nanos = wake_ns.saturating_sub(now_ns());
+        let timeout = Timespec {
+            tv_sec: (nanos / 1_000_000_000) as i64,
+            tv_nsec: (nanos % 1_000_000_000) as i64,
+        };
+        match poll(&mut sockets, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// One run of the producers.
+struct Run<'a> {
+    plan: &'a Plan,
+    gauge: &'a Gauge,
+    batch: Batch,
+    begun_ns: u64,
+    /// Between two requests of one producer.
+    interval_ns: f64,
+    /// How many requests each has sent.
+    requests: Vec<u64>,
+    /// How many events are to be published still.
+    left: Option<u64>,
+}
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a Plan, gauge: &'a Gauge, producers: usize) -> Self {
+        let interval_ns = match plan.pace {
+            Pace::PerSecond(events) => 1e9 * (plan.batch * producers) as f64 / events,
+            Pace::Full => 0.0,
+        };
+        Run {
+            plan,
+            gauge,
+            batch: plan.shape.batch(),
+            begun_ns: now_ns(),
+            interval_ns,
+            requests: vec![0; producers],
+            left: plan.events,
+        }
+    }
+
+    /// When producer `who` has its next request, if the pace says.
+    fn due_ns(&self, who: usize) -> Option<u64> {
+        match self.plan.pace {
+            Pace::Full => None,
+            Pace::PerSecond(_) => {
+                // They take turns.
+                let turn = who as f64 / self.requests.len() as f64;
+                let intervals = self.requests[who] as f64 + turn;
+                Some(self.begun_ns + (intervals * self.interval_ns) as u64)
+            }
+        }
+    }
+
+    /// Publishes what is due. Answers when the next is, if that is what it waits for.
+    fn publish_due<P: Producer>(
+        &mut self,
+        who: usize,
+        member: &mut Member<P>,
+        done: &mut Published,
+    ) -> Option<u64> {
+        loop {
+            let has_room = member.producer.has_room()
+                && member.asked.requests.len() < self.plan.in_flight
+                && member.out.len() < MAX_OUT_BYTES;
+            if !has_room || self.left == Some(0) {
+                return None;
+            }
+            let now_ns = now_ns();
+            let due_ns = self.due_ns(who).unwrap_or(now_ns);
+            if due_ns > now_ns {
+                return Some(due_ns);
+            }
+            let mut events = self.plan.batch as u64;
+            if let Some(left) = &mut self.left {
+                events = events.min(*left);
+                *left -= events;
+            }
+            let stamp = Stamp {
+                // At most `MAX_PRODUCERS` are made.
+                producer: who as u8,
+                number: member.number,
+                due_ns,
+            };
+            self.batch.fill(stamp, events as usize);
+            member.producer.publish(&self.batch, &mut member.out);
+            member.number += events;
+            member.asked.requests.push_back(Request {
+                due_ns,
+                events,
+                phase: self.gauge.phase(),
+            });
+            self.requests[who] += 1;
+            done.sent += events;
+            done.lateness.record(now_ns - due_ns);
+        }
+    }
+}
+
+impl<P: Producer> Member<P> {
+    /// Whether everything was written and answered.
+    fn is_done(&self) -> bool {
+        self.out.is_empty() && self.asked.requests.is_empty()
+    }
+
+    fn write(&mut self, gauge: &Gauge) -> io::Result<()> {
+        if !self.out.is_empty() {
+            write_out(&mut self.socket, &mut self.out)?;
+        }
+        if !P::ANSWERED && self.out.is_empty() {
+            self.asked.now_ns = now_ns();
+            while !self.asked.requests.is_empty() {
+                self.asked.accepted(None);
+            }
+            self.asked.tell(gauge);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, buffer: &mut Vec<u8>, gauge: &Gauge) -> Result<(), BrokenConnection> {
+        loop {
+            let kept = self.partial.len();
+            if buffer.len() < kept + BUFFER_BYTES {
+                buffer.resize(kept + BUFFER_BYTES, 0);
+            }
+            let read = match self.socket.read(&mut buffer[kept..]) {
+                Ok(0) => return Err(BrokenConnection::Closed),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            buffer[..kept].copy_from_slice(&self.partial);
+            let bytes = &buffer[..kept + read];
+            self.asked.now_ns = now_ns();
+            let done = self
+                .producer
+                .receive(bytes, &mut self.out, &mut self.asked)?;
+            self.partial.clear();
+            self.partial.extend_from_slice(&bytes[done..]);
+            self.asked.tell(gauge);
+            if let Some(error) = self.asked.error.take() {
+                return Err(error.into());
+            }
+            if self.asked.end.is_some() || read < BUFFER_BYTES {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Asked {
+    /// Adds what was accepted since the last time to what all know.
+    fn tell(&mut self, gauge: &Gauge) {
+        let news = std::mem::take(&mut self.untold);
+        gauge.add_accepted(news);
+    }
+}
+
+impl Answers for Asked {
+    fn accepted(&mut self, places: Option<(Cursor, Cursor)>) {
+        let Some(request) = self.requests.pop_front() else {
+            self.error = Some(ProtocolError::new("an answer to no request"));
+            return;
+        };
+        if let Some((first, last)) = places {
+            let span = last.seq().number().wrapping_sub(first.seq().number());
+            if span.wrapping_add(1) != request.events {
+                self.error = Some(ProtocolError::new(format!(
+                    "{} events were answered with the places {first} to {last}",
+                    request.events
+                )));
+            }
+            self.first.get_or_insert(first);
+            self.newest = self.newest.max(Some(last));
+        }
+        self.accepted += request.events;
+        self.untold += request.events;
+        if self.round_trips.len() <= request.phase {
+            self.round_trips
+                .resize_with(request.phase + 1, Latency::default);
+        }
+        self.round_trips[request.phase].record(self.now_ns.saturating_sub(request.due_ns));
+    }
+
+    fn ended(&mut self, end: &End) {
+        self.end = Some(end.clone());
+    }
+}
+
+/// Lets this thread wake when it asked to, and not some ten microseconds later.
+fn precise_timers() {
+    #[cfg(target_os = "linux")]
+    {
+        // If it fails, requests are late, which is measured.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    }
+}

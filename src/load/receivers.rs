@@ -1,0 +1,388 @@
+//! Many receiving connections on one thread.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::time::Duration;
+
+use mio::{Events, Interest, Poll, Token};
+
+use super::clock::now_ns;
+use super::protocol::{Begin, Consumer, End, ProtocolError, Sink, Start};
+use super::socket::{Endpoint, Socket, write_out};
+use crate::cursor::Cursor;
+
+/// What all connections read into. As large as a system call is worth.
+const BUFFER_BYTES: usize = 1 << 20;
+/// How often one connection is read before the others have their turn.
+const READS_IN_A_ROW: usize = 4;
+/// How many connections may be under way at once: what servers have as a backlog is
+/// rarely more than a thousand, and a handshake that does not fit there is tried again
+/// by the system a whole second later.
+const CONNECTING_AT_ONCE: usize = 256;
+/// How many readiness events are taken from the system at once.
+const EVENTS_AT_ONCE: usize = 1024;
+
+/// Watches all receivers of a run. Each is called by its number, from 0 on.
+pub trait Witness {
+    /// As [`Sink::started`]: at this time.
+    fn started(&mut self, who: usize, now_ns: u64, start: &Start);
+    /// As [`Sink::event`]: received at this time.
+    fn event(&mut self, who: usize, now_ns: u64, event: &[u8], cursor: Option<Cursor>);
+    /// As [`Sink::ended`].
+    fn ended(&mut self, who: usize, end: &End);
+    /// Its connection broke, or it could not be connected, before its stream ended.
+    fn broken(&mut self, who: usize, error: &BrokenConnection);
+}
+
+/// Why a connection is of no use any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokenConnection {
+    /// It could not be connected.
+    #[error("cannot connect to {0}: {1}")]
+    Unreachable(Endpoint, io::Error),
+    /// The system says that it broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// The peer has closed it, without an end of its stream.
+    #[error("the peer has closed the connection without a word")]
+    Closed,
+    /// The peer does not keep to its protocol.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+}
+
+/// Receivers, and the thread that drives them by calling [`turn`](Self::turn).
+#[derive(Debug)]
+pub struct Receivers<C> {
+    poll: Poll,
+    ready: Events,
+    endpoint: Endpoint,
+    members: Vec<Member<C>>,
+    /// Who waits for a connection.
+    to_connect: VecDeque<usize>,
+    /// How many connections are under way.
+    connecting: usize,
+    /// Who may have more to read, without the system saying so again.
+    unread: VecDeque<usize>,
+    buffer: Box<[u8]>,
+    received_bytes: u64,
+    reads: u64,
+}
+
+#[derive(Debug)]
+struct Member<C> {
+    consumer: C,
+    begin: Begin,
+    link: Link,
+    /// The beginning of what is to be received again with more behind it.
+    partial: Vec<u8>,
+    /// What the socket has not taken.
+    out: Vec<u8>,
+    /// Whether it takes what comes. One that does not lets its socket fill up.
+    is_paused: bool,
+    is_unread: bool,
+}
+
+#[derive(Debug)]
+enum Link {
+    None,
+    Waiting,
+    Connecting(Socket),
+    Open(Socket),
+}
+
+impl<C: Consumer> Receivers<C> {
+    /// These consumers, none of them connected yet.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no means to wait for sockets.
+    pub fn new(endpoint: Endpoint, consumers: impl IntoIterator<Item = C>) -> io::Result<Self> {
+        let member = |consumer| Member {
+            consumer,
+            begin: Begin::Head,
+            link: Link::None,
+            partial: Vec::new(),
+            out: Vec::new(),
+            is_paused: false,
+            is_unread: false,
+        };
+        Ok(Receivers {
+            poll: Poll::new()?,
+            ready: Events::with_capacity(EVENTS_AT_ONCE),
+            endpoint,
+            members: consumers.into_iter().map(member).collect(),
+            to_connect: VecDeque::new(),
+            connecting: 0,
+            unread: VecDeque::new(),
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            received_bytes: 0,
+            reads: 0,
+        })
+    }
+
+    /// How many receivers there are, connected or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// All bytes that were received so far.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// How many system calls received them.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    /// Connects receiver `who` as soon as there is room, to begin there. An older
+    /// connection is cut.
+    pub fn connect(&mut self, who: usize, begin: Begin) {
+        self.cut(who);
+        let Some(member) = self.members.get_mut(who) else {
+            return;
+        };
+        member.begin = begin;
+        member.link = Link::Waiting;
+        self.to_connect.push_back(who);
+    }
+
+    /// Cuts receiver `who` off at once.
+    pub fn cut(&mut self, who: usize) {
+        let Some(member) = self.members.get_mut(who) else {
+            return;
+        };
+        member.partial = Vec::new();
+        member.out = Vec::new();
+        member.is_paused = false;
+        match std::mem::replace(&mut member.link, Link::None) {
+            Link::None => {}
+            Link::Waiting => self.to_connect.retain(|waiting| *waiting != who),
+            Link::Connecting(socket) => {
+                self.connecting -= 1;
+                socket.cut();
+            }
+            Link::Open(socket) => socket.cut(),
+        }
+    }
+
+    /// Lets receiver `who` take nothing until it is [resumed](Self::resume).
+    pub fn pause(&mut self, who: usize) {
+        if let Some(member) = self.members.get_mut(who) {
+            member.is_paused = true;
+        }
+    }
+
+    /// Lets receiver `who` take what comes, from the next turn on.
+    pub fn resume(&mut self, who: usize) {
+        if let Some(member) = self.members.get_mut(who)
+            && std::mem::replace(&mut member.is_paused, false)
+        {
+            self.mark_unread(who);
+        }
+    }
+
+    /// Waits until something can be done, but not longer than this, and does it.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell about sockets any more. What goes wrong with a single
+    /// connection, the witness is told.
+    pub fn turn<W: Witness>(&mut self, patience: Duration, witness: &mut W) -> io::Result<()> {
+        self.begin_connections(witness);
+        let patience = if self.unread.is_empty() {
+            patience
+        } else {
+            Duration::ZERO
+        };
+        match self.poll.poll(&mut self.ready, Some(patience)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            polled => polled?,
+        }
+        // Taken out, so that what they lead to may use all the rest.
+        let ready = std::mem::replace(&mut self.ready, Events::with_capacity(0));
+        for event in &ready {
+            let who = event.token().0;
+            if event.is_writable() || event.is_error() {
+                self.writable(who, witness);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.readable(who, event.is_read_closed(), witness);
+            }
+        }
+        self.ready = ready;
+        for _ in 0..self.unread.len() {
+            let Some(who) = self.unread.pop_front() else {
+                break;
+            };
+            self.members[who].is_unread = false;
+            self.readable(who, true, witness);
+        }
+        Ok(())
+    }
+
+    fn begin_connections<W: Witness>(&mut self, witness: &mut W) {
+        while self.connecting < CONNECTING_AT_ONCE {
+            let Some(who) = self.to_connect.pop_front() else {
+                return;
+            };
+            let begun = Socket::begin(&self.endpoint).and_then(|mut socket| {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                self.poll
+                    .registry()
+                    .register(&mut socket, Token(who), interest)?;
+                Ok(socket)
+            });
+            match begun {
+                Ok(socket) => {
+                    self.members[who].link = Link::Connecting(socket);
+                    self.connecting += 1;
+                }
+                // A Unix socket's backlog is full: the server has to accept first.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.to_connect.push_front(who);
+                    return;
+                }
+                Err(error) => {
+                    self.members[who].link = Link::None;
+                    let endpoint = self.endpoint.clone();
+                    witness.broken(who, &BrokenConnection::Unreachable(endpoint, error));
+                }
+            }
+        }
+    }
+
+    /// The socket is connected, or takes more.
+    fn writable<W: Witness>(&mut self, who: usize, witness: &mut W) {
+        let member = &mut self.members[who];
+        match std::mem::replace(&mut member.link, Link::None) {
+            Link::Connecting(socket) => {
+                self.connecting -= 1;
+                if let Err(error) = socket.take_error() {
+                    let endpoint = self.endpoint.clone();
+                    witness.broken(who, &BrokenConnection::Unreachable(endpoint, error));
+                    return;
+                }
+                member.link = Link::Open(socket);
+                member.consumer.open(member.begin, &mut member.out);
+            }
+            other => member.link = other,
+        }
+        self.flush(who, witness);
+    }
+
+    fn flush<W: Witness>(&mut self, who: usize, witness: &mut W) {
+        let member = &mut self.members[who];
+        if let Link::Open(socket) = &mut member.link
+            && !member.out.is_empty()
+            && let Err(error) = write_out(socket, &mut member.out)
+        {
+            self.fail(who, error.into(), witness);
+        }
+    }
+
+    fn fail<W: Witness>(&mut self, who: usize, error: BrokenConnection, witness: &mut W) {
+        self.cut(who);
+        witness.broken(who, &error);
+    }
+
+    fn mark_unread(&mut self, who: usize) {
+        let member = &mut self.members[who];
+        if !std::mem::replace(&mut member.is_unread, true) {
+            self.unread.push_back(who);
+        }
+    }
+
+    /// Reads what is there. A read that does not fill the buffer has emptied the
+    /// socket, and whatever comes later is told anew; only the peer's end must be
+    /// asked for.
+    fn readable<W: Witness>(&mut self, who: usize, to_the_end: bool, witness: &mut W) {
+        for _ in 0..READS_IN_A_ROW {
+            let member = &mut self.members[who];
+            let Link::Open(socket) = &mut member.link else {
+                return;
+            };
+            if member.is_paused {
+                return;
+            }
+            let kept = member.partial.len();
+            let room = &mut self.buffer[kept..];
+            let wanted = room.len();
+            let read = match socket.read(room) {
+                Ok(0) => return self.fail(who, BrokenConnection::Closed, witness),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return self.fail(who, error.into(), witness),
+            };
+            let now_ns = now_ns();
+            self.received_bytes += read as u64;
+            self.reads += 1;
+            self.buffer[..kept].copy_from_slice(&member.partial);
+            let bytes = &self.buffer[..kept + read];
+            let mut sink = One {
+                who,
+                now_ns,
+                witness,
+                has_ended: false,
+            };
+            let received = member.consumer.receive(bytes, &mut member.out, &mut sink);
+            let has_ended = sink.has_ended;
+            let result = match received {
+                Ok(done) if bytes.len() - done < BUFFER_BYTES / 2 => {
+                    member.partial.clear();
+                    member.partial.extend_from_slice(&bytes[done..]);
+                    Ok(())
+                }
+                Ok(_) => Err(ProtocolError::new("half a megabyte without a meaning")),
+                Err(error) => Err(error),
+            };
+            if has_ended {
+                return self.cut(who);
+            }
+            if let Err(error) = result {
+                return self.fail(who, error.into(), witness);
+            }
+            self.flush(who, witness);
+            if read < wanted && !to_the_end {
+                return;
+            }
+        }
+        self.mark_unread(who);
+    }
+}
+
+/// A witness's view of one receiver.
+struct One<'a, W> {
+    who: usize,
+    now_ns: u64,
+    witness: &'a mut W,
+    has_ended: bool,
+}
+
+impl<W: Witness> Sink for One<'_, W> {
+    fn started(&mut self, start: &Start) {
+        self.witness.started(self.who, self.now_ns, start);
+    }
+
+    #[inline]
+    fn event(&mut self, event: &[u8], cursor: Option<Cursor>) {
+        self.witness.event(self.who, self.now_ns, event, cursor);
+    }
+
+    fn ended(&mut self, end: &End) {
+        self.has_ended = true;
+        self.witness.ended(self.who, end);
+    }
+}

@@ -1,0 +1,203 @@
+//! Connections over TCP or Unix sockets, that never block.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use crate::config::Address;
+
+/// Where to connect, its name resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// Resolves an address's host.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has that name.
+    pub fn resolve(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Unix(path) => Ok(Endpoint::Unix(path.clone())),
+            Address::Tcp(at) => match at.to_socket_addrs()?.next() {
+                Some(address) => Ok(Endpoint::Tcp(address)),
+                None => Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    "the name has no address",
+                )),
+            },
+        }
+    }
+
+    /// What an HTTP client calls a server there.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self {
+            Endpoint::Tcp(address) => address.to_string(),
+            Endpoint::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(address) => address.fmt(f),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How long a connection may take that is waited for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection, or one that is being opened.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Begins to connect. It is connected once it is writable and has no error.
+    pub(super) fn begin(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(address) => {
+                let stream = TcpStream::connect(*address)?;
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+            Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path)?)),
+        }
+    }
+
+    /// Connects, and waits for it.
+    pub(super) fn connect(endpoint: &Endpoint) -> io::Result<Self> {
+        match endpoint {
+            Endpoint::Tcp(address) => {
+                let stream = std::net::TcpStream::connect_timeout(address, CONNECT_TIMEOUT)?;
+                stream.set_nodelay(true)?;
+                stream.set_nonblocking(true)?;
+                Ok(Socket::Tcp(TcpStream::from_std(stream)))
+            }
+            Endpoint::Unix(path) => {
+                let stream = std::os::unix::net::UnixStream::connect(path)?;
+                stream.set_nonblocking(true)?;
+                Ok(Socket::Unix(UnixStream::from_std(stream)))
+            }
+        }
+    }
+
+    /// Why it could not be connected, or was broken.
+    pub(super) fn take_error(&self) -> io::Result<()> {
+        let error = match self {
+            Socket::Tcp(stream) => stream.take_error()?,
+            Socket::Unix(stream) => stream.take_error()?,
+        };
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Closes it the way of a power cut: what is under way is lost, and no port waits
+    /// for the rest.
+    pub(super) fn cut(self) {
+        if let Socket::Tcp(stream) = &self {
+            // If it fails, the connection is closed in order.
+            let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.read(buffer),
+            Socket::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Source for Socket {
+    fn register(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.register(registry, token, interests),
+            Socket::Unix(stream) => stream.register(registry, token, interests),
+        }
+    }
+
+    fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interests: Interest,
+    ) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.reregister(registry, token, interests),
+            Socket::Unix(stream) => stream.reregister(registry, token, interests),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.deregister(registry),
+            Socket::Unix(stream) => stream.deregister(registry),
+        }
+    }
+}
+
+/// Writes of `out` what the socket takes; what is left stays in it.
+pub(super) fn write_out(socket: &mut Socket, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut written = 0;
+    let result = loop {
+        if written == out.len() {
+            break Ok(());
+        }
+        match socket.write(&out[written..]) {
+            Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => written += bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    out.drain(..written);
+    result
+}

@@ -1,0 +1,237 @@
+//! What each receiver has got, and whether that is all.
+
+use super::event::Shape;
+use super::latency::Latency;
+use super::protocol::{End, Start};
+use super::receivers::{BrokenConnection, Witness};
+use crate::cursor::Cursor;
+
+/// Counts what receivers get, and finds every hole.
+#[derive(Debug)]
+pub struct Tally {
+    shape: Shape,
+    producers: usize,
+    /// The number of each producer's next event, for each receiver.
+    next: Vec<u64>,
+    receivers: Vec<Receiver>,
+    /// How many are subscribed.
+    started: usize,
+    delivered: u64,
+    foreign: u64,
+    /// Latencies of events that were due in this span.
+    span_ns: (u64, u64),
+    latency: Latency,
+    complaints: Complaints,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Receiver {
+    is_started: bool,
+    received: u64,
+    cursor: Option<Cursor>,
+    start: Start,
+}
+
+/// What went wrong with receivers: how often, and the first time in words.
+#[derive(Clone, Debug, Default)]
+pub struct Complaints {
+    count: u64,
+    first: Option<String>,
+}
+
+impl Complaints {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The first one.
+    #[must_use]
+    pub fn first(&self) -> Option<&str> {
+        self.first.as_deref()
+    }
+
+    #[cold]
+    fn add(&mut self, what: impl FnOnce() -> String) {
+        self.count += 1;
+        self.first.get_or_insert_with(what);
+    }
+}
+
+impl Tally {
+    /// For so many receivers of what so many producers publish.
+    #[must_use]
+    pub fn new(shape: Shape, receivers: usize, producers: usize) -> Self {
+        Tally {
+            shape,
+            producers,
+            next: vec![0; receivers * producers],
+            receivers: vec![Receiver::default(); receivers],
+            started: 0,
+            delivered: 0,
+            foreign: 0,
+            span_ns: (u64::MAX, u64::MAX),
+            latency: Latency::default(),
+            complaints: Complaints::default(),
+        }
+    }
+
+    /// All receivers begin anew, with each producer's first event: after this place,
+    /// where the protocol has places.
+    pub fn rewind(&mut self, place: Option<Cursor>) {
+        self.next.fill(0);
+        self.receivers.fill(Receiver {
+            cursor: place,
+            ..Receiver::default()
+        });
+        self.started = 0;
+    }
+
+    /// Receiver `who` is to subscribe again: it goes on where it was.
+    pub fn disconnected(&mut self, who: usize) {
+        let receiver = &mut self.receivers[who];
+        if std::mem::replace(&mut receiver.is_started, false) {
+            self.started -= 1;
+        }
+    }
+
+    /// Records latencies of events that are due from this time on, and before that one.
+    pub fn measure(&mut self, from_ns: u64, to_ns: u64) {
+        self.span_ns = (from_ns, to_ns);
+    }
+
+    /// How many receivers are subscribed.
+    #[must_use]
+    pub fn started(&self) -> usize {
+        self.started
+    }
+
+    /// Whether receiver `who` is subscribed.
+    #[must_use]
+    pub fn is_started(&self, who: usize) -> bool {
+        self.receivers[who].is_started
+    }
+
+    /// How receiver `who` started last.
+    #[must_use]
+    pub fn start(&self, who: usize) -> &Start {
+        &self.receivers[who].start
+    }
+
+    /// All events of the run that receivers got, together.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Events of others that they got.
+    #[must_use]
+    pub fn foreign(&self) -> u64 {
+        self.foreign
+    }
+
+    /// How many receiver `who` got, since it began anew.
+    #[must_use]
+    pub fn received(&self, who: usize) -> u64 {
+        self.receivers[who].received
+    }
+
+    /// How many events are missing, if each receiver should have so many.
+    #[must_use]
+    pub fn missing(&self, each: u64) -> u64 {
+        let missing = |receiver: &Receiver| each.saturating_sub(receiver.received);
+        self.receivers.iter().map(missing).sum()
+    }
+
+    /// The place of the last event that receiver `who` got, or that it started after.
+    #[must_use]
+    pub fn cursor(&self, who: usize) -> Option<Cursor> {
+        self.receivers[who].cursor
+    }
+
+    /// The latencies that were recorded.
+    #[must_use]
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn complaints(&self) -> &Complaints {
+        &self.complaints
+    }
+}
+
+impl Witness for Tally {
+    fn started(&mut self, who: usize, _now_ns: u64, start: &Start) {
+        let receiver = &mut self.receivers[who];
+        receiver.is_started = true;
+        self.started += 1;
+        if let (Some(before), Some(after)) = (receiver.cursor, start.cursor)
+            && before != after
+        {
+            self.complaints.add(|| {
+                format!(
+                    "receiver {who} was at {before} and starts after {after} ({})",
+                    start.reason
+                )
+            });
+        }
+        receiver.cursor = start.cursor.or(receiver.cursor);
+        receiver.start = start.clone();
+    }
+
+    #[inline]
+    fn event(&mut self, who: usize, now_ns: u64, event: &[u8], cursor: Option<Cursor>) {
+        let receiver = &mut self.receivers[who];
+        if let Some(found) = cursor {
+            let follows = receiver.cursor.is_none_or(|before| {
+                before.epoch() == found.epoch() && before.seq().number() + 1 == found.seq().number()
+            });
+            if !follows {
+                let before = receiver.cursor;
+                self.complaints
+                    .add(|| format!("receiver {who} got {found} after {before:?}"));
+            }
+            receiver.cursor = cursor;
+        }
+        let Some(stamp) = self.shape.stamp(event) else {
+            self.foreign += 1;
+            return;
+        };
+        let producer = usize::from(stamp.producer);
+        if producer >= self.producers {
+            self.foreign += 1;
+            return;
+        }
+        let next = &mut self.next[who * self.producers + producer];
+        if *next != stamp.number {
+            let due = *next;
+            self.complaints.add(|| {
+                format!(
+                    "receiver {who} got event {} of producer {producer} where {due} was due",
+                    stamp.number
+                )
+            });
+        }
+        *next = stamp.number + 1;
+        receiver.received += 1;
+        self.delivered += 1;
+        let (from_ns, to_ns) = self.span_ns;
+        if stamp.due_ns >= from_ns && stamp.due_ns < to_ns {
+            self.latency.record(now_ns.saturating_sub(stamp.due_ns));
+        }
+    }
+
+    fn ended(&mut self, who: usize, end: &End) {
+        self.disconnected(who);
+        self.complaints
+            .add(|| format!("the stream of receiver {who} ended: {end}"));
+    }
+
+    fn broken(&mut self, who: usize, error: &BrokenConnection) {
+        self.disconnected(who);
+        self.complaints.add(|| format!("receiver {who}: {error}"));
+    }
+}

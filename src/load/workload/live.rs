@@ -1,0 +1,80 @@
+//! `live`: events at a steady rate, to many receivers.
+
+use std::time::Duration;
+
+use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
+use crate::load::clock::now_ns;
+use crate::load::gauge::Gauge;
+use crate::load::latency::Latency;
+use crate::load::producers::Plan;
+use crate::load::protocol::Begin;
+use crate::load::target::Target;
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// How many receivers there are.
+    pub receivers: usize,
+    /// How many producers share the rate.
+    pub producers: usize,
+    /// What they publish.
+    pub plan: Plan,
+    /// How long it runs before anything is measured.
+    pub warm_up: Duration,
+    /// How long it is measured.
+    pub duration: Duration,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LiveReport {
+    /// The measured time.
+    pub span: Span,
+    /// Of the events that were due in it.
+    pub latency: Latency,
+    /// How late the generator itself sent requests.
+    pub lateness: Latency,
+    /// Events that were accepted, warm-up included.
+    pub accepted: u64,
+    /// Events that receivers got, warm-up included.
+    pub deliveries: u64,
+    /// Events of others that they got.
+    pub foreign: u64,
+    /// Events that were accepted, and that a receiver did not get.
+    pub lost: u64,
+}
+
+impl Live {
+    /// Runs it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]: also for a stream that ends or has a hole.
+    pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<LiveReport, LoadError> {
+        let mut party = Party::new(target, &self.plan, self.receivers, self.producers, gauge)?;
+        party.connect_all(Begin::Head)?;
+        let mut producers = connect_producers(target, self.producers)?;
+        let meter = target.meter();
+        let (moments, published) = with_producers(&mut producers, &self.plan, gauge, || {
+            let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
+            let to_ns = from_ns + self.duration.as_nanos() as u64;
+            party.tally.measure(from_ns, to_ns);
+            party.until(from_ns)?;
+            let from = Moment::now(meter, &party);
+            party.until(to_ns)?;
+            Ok((from, Moment::now(meter, &party)))
+        })?;
+        let lost = party.catch_up(published.accepted)?;
+        let (from, to) = moments;
+        Ok(LiveReport {
+            span: from.until(&to),
+            latency: party.tally.latency().clone(),
+            lateness: published.lateness,
+            accepted: published.accepted,
+            deliveries: party.tally.delivered(),
+            foreign: party.tally.foreign(),
+            lost,
+        })
+    }
+}

@@ -1,0 +1,278 @@
+//! What is measured: who publishes what when, who receives it, and what is counted.
+//!
+//! A workload is driven by the thread that calls it, which is the receivers' thread;
+//! producers get one of their own for as long as they publish.
+
+mod live;
+mod replay;
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+pub use live::{Live, LiveReport};
+pub use replay::{Replay, ReplayReport};
+
+use super::clock::now_ns;
+use super::gauge::Gauge;
+use super::producers::{Plan, ProducerError, Producers, Published};
+use super::protocol::{Begin, Consumer, Producer};
+use super::receivers::Receivers;
+use super::tally::Tally;
+use super::target::Target;
+use super::usage::{Meter, Usage};
+
+/// How long a turn of the receivers waits for something to happen.
+const TURN: Duration = Duration::from_millis(20);
+/// How long nothing may happen where something must.
+const STANDSTILL_NS: u64 = 15_000_000_000;
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A producer could not go on.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// A receiver could not go on, or something is wrong with what it got.
+    #[error("{0}")]
+    Receiver(String),
+    /// Nothing happens any more.
+    #[error("{0}")]
+    Standstill(String),
+    /// The system does not let it.
+    #[error("{0}: {1}")]
+    System(&'static str, #[source] io::Error),
+    /// Somebody wanted it to end.
+    #[error("stopped before the end")]
+    Stopped,
+}
+
+/// Receivers with their tally.
+struct Party<C> {
+    receivers: Receivers<C>,
+    tally: Tally,
+    gauge: Gauge,
+}
+
+impl<C: Consumer> Party<C> {
+    fn new<T: Target<Consumer = C>>(
+        target: &T,
+        plan: &Plan,
+        receivers: usize,
+        producers: usize,
+        gauge: &Gauge,
+    ) -> Result<Self, LoadError> {
+        let consumers = (0..receivers).map(|who| target.consumer(who));
+        Ok(Party {
+            receivers: Receivers::new(target.consumers_at(), consumers)
+                .map_err(|error| LoadError::System("cannot wait for sockets", error))?,
+            tally: Tally::new(plan.shape.clone(), receivers, producers),
+            gauge: gauge.clone(),
+        })
+    }
+
+    /// One turn of the receivers.
+    fn turn(&mut self, patience: Duration) -> Result<(), LoadError> {
+        if self.gauge.is_stopped() {
+            return Err(LoadError::Stopped);
+        }
+        self.receivers
+            .turn(patience, &mut self.tally)
+            .map_err(|error| LoadError::System("cannot wait for sockets", error))?;
+        self.gauge
+            .set_delivered(self.tally.delivered(), self.receivers.received_bytes());
+        match self.tally.complaints().first() {
+            Some(complaint) => Err(LoadError::Receiver(complaint.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// Turns until this time.
+    fn until(&mut self, then_ns: u64) -> Result<(), LoadError> {
+        loop {
+            let left = then_ns.saturating_sub(now_ns());
+            if left == 0 {
+                return Ok(());
+            }
+            self.turn(TURN.min(Duration::from_nanos(left)))?;
+        }
+    }
+
+    /// Turns until `is_done`, which must come nearer all the time.
+    fn while_it_moves(
+        &mut self,
+        what: &str,
+        is_done: impl Fn(&Tally) -> bool,
+    ) -> Result<(), LoadError> {
+        let mut seen = 0;
+        let mut seen_ns = now_ns();
+        while !is_done(&self.tally) {
+            self.turn(TURN)?;
+            let moved = self.receivers.received_bytes();
+            if moved != seen {
+                (seen, seen_ns) = (moved, now_ns());
+            } else if now_ns() - seen_ns > STANDSTILL_NS {
+                return Err(LoadError::Standstill(format!(
+                    "for {} seconds nothing has come, while waiting until {what}",
+                    STANDSTILL_NS / 1_000_000_000
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects all of them, and waits until all are subscribed.
+    fn connect_all(&mut self, begin: Begin) -> Result<(), LoadError> {
+        for who in 0..self.receivers.len() {
+            self.receivers.connect(who, begin);
+        }
+        let all = self.receivers.len();
+        self.while_it_moves("all receivers are subscribed", |tally| {
+            tally.started() == all
+        })
+    }
+
+    /// Waits until each of them has got so many events. Answers how many are missing
+    /// when nothing comes any more.
+    fn catch_up(&mut self, each: u64) -> Result<u64, LoadError> {
+        let all = each * self.receivers.len() as u64;
+        let before = self.tally.delivered();
+        let missing = self.tally.missing(each);
+        let caught_up = self.while_it_moves("all receivers have everything", |tally| {
+            tally.delivered() - before >= missing && tally.missing(each) == 0
+        });
+        match caught_up {
+            Ok(()) => Ok(0),
+            Err(LoadError::Standstill(_)) if all > 0 => Ok(self.tally.missing(each)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Runs the producers on a thread of their own while `meanwhile` runs on this one, and
+/// then lets them end.
+fn with_producers<P: Producer + Send, R>(
+    producers: &mut Producers<P>,
+    plan: &Plan,
+    gauge: &Gauge,
+    meanwhile: impl FnOnce() -> Result<R, LoadError>,
+) -> Result<(R, Published), LoadError> {
+    gauge.let_producers_begin();
+    thread::scope(|scope| {
+        let publishing = scope.spawn(|| {
+            let outcome = producers.run(plan, gauge);
+            if outcome.is_err() {
+                // Nobody is to wait for what will not be published.
+                gauge.stop();
+            }
+            outcome
+        });
+        let done = meanwhile();
+        gauge.end_producers();
+        let published = publishing
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // Why they ended says more than that this side was stopped.
+        match (done, published) {
+            (Err(LoadError::Stopped) | Ok(_), Err(error)) => Err(error.into()),
+            (done, published) => Ok((done?, published?)),
+        }
+    })
+}
+
+/// Connects the producers of a target.
+fn connect_producers<T: Target>(
+    target: &T,
+    producers: usize,
+) -> Result<Producers<T::Producer>, LoadError> {
+    let members = (0..producers).map(|who| target.producer(who));
+    Ok(Producers::connect(&target.producers_at(), members)?)
+}
+
+/// What server and generator have used between two moments.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    at_ns: u64,
+    server: Option<Usage>,
+    own: Option<Usage>,
+    delivered: u64,
+    received_bytes: u64,
+    reads: u64,
+}
+
+impl Moment {
+    fn now<C: Consumer>(server: Option<Meter>, party: &Party<C>) -> Self {
+        Moment {
+            server: server.and_then(|meter| meter.read().ok()),
+            own: Meter::of_self().read().ok(),
+            at_ns: now_ns(),
+            delivered: party.tally.delivered(),
+            received_bytes: party.receivers.received_bytes(),
+            reads: party.receivers.reads(),
+        }
+    }
+
+    /// What happened from this moment until that one.
+    fn until(&self, then: &Moment) -> Span {
+        let usage = |from: Option<Usage>, to: Option<Usage>| {
+            let (from, to) = (from?, to?);
+            Some((
+                to.cpu_ns.saturating_sub(from.cpu_ns),
+                to.switches.saturating_sub(from.switches),
+            ))
+        };
+        let server = usage(self.server, then.server);
+        Span {
+            seconds: then.at_ns.saturating_sub(self.at_ns) as f64 / 1e9,
+            deliveries: then.delivered - self.delivered,
+            bytes: then.received_bytes - self.received_bytes,
+            reads: then.reads - self.reads,
+            server_cpu_ns: server.map(|(cpu, _)| cpu),
+            server_switches: server.map(|(_, switches)| switches),
+            own_cpu_ns: usage(self.own, then.own).map(|(cpu, _)| cpu),
+            server_memory_bytes: then.server.map(|usage| usage.memory_bytes),
+        }
+    }
+}
+
+/// What happened in a span of time.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct Span {
+    /// How long it was.
+    pub seconds: f64,
+    /// Events that receivers got, all together.
+    pub deliveries: u64,
+    /// Bytes that they got, framing included.
+    pub bytes: u64,
+    /// System calls with which they got them.
+    pub reads: u64,
+    /// Processor time of the server.
+    pub server_cpu_ns: Option<u64>,
+    /// How often a thread of the server gave up its processor.
+    pub server_switches: Option<u64>,
+    /// Processor time of the load generator.
+    pub own_cpu_ns: Option<u64>,
+    /// The server's resident memory at the end.
+    pub server_memory_bytes: Option<u64>,
+}
+
+impl Span {
+    /// So much for each delivery.
+    #[must_use]
+    pub fn per_delivery(&self, what: Option<u64>) -> Option<f64> {
+        let what = what? as f64;
+        (self.deliveries > 0).then(|| what / self.deliveries as f64)
+    }
+
+    /// So many in a second.
+    #[must_use]
+    pub fn per_second(&self, what: u64) -> f64 {
+        if self.seconds > 0.0 {
+            what as f64 / self.seconds
+        } else {
+            0.0
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The load generator against a real server.
+
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::TestServer;
+use galaxy_push::load::http2::Offer;
+use galaxy_push::load::workload::{Live, LoadError, Replay};
+use galaxy_push::load::{Endpoint, GalaxyPush, Gauge, Pace, Plan, Shape};
+
+fn plan(pace: Pace) -> Plan {
+    Plan {
+        shape: Shape::with_payload(Shape::DEFAULT_PAYLOAD_BYTES),
+        batch: 10,
+        pace,
+        in_flight: 32,
+        events: None,
+    }
+}
+
+fn target(server: &TestServer, frame_bytes: u32) -> GalaxyPush {
+    GalaxyPush {
+        gateways: Endpoint::Tcp(server.gateway_addr()),
+        producers: Endpoint::Tcp(server.producer_addr()),
+        offer: Offer {
+            frame_bytes,
+            ..Offer::default()
+        },
+        pid: Some(std::process::id()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replay_delivers_everything_to_everybody_each_time() {
+    let server = TestServer::start().await;
+    for frame_bytes in [16 << 10, 1 << 20] {
+        let target = target(&server, frame_bytes);
+        let report = tokio::task::spawn_blocking(move || {
+            let replay = Replay {
+                receivers: 3,
+                events: 5005,
+                plan: plan(Pace::Full),
+                duration: Duration::ZERO,
+            };
+            replay.run(&target, &Gauge::default())
+        })
+        .await
+        .unwrap()
+        .unwrap();
+        assert_eq!(report.rounds.len(), 1);
+        assert_eq!((report.accepted, report.lost, report.foreign), (5005, 0, 0));
+        assert_eq!(report.deliveries, 3 * 5005);
+        assert_eq!(report.rounds[0].deliveries, 3 * 5005);
+        assert!(report.rounds[0].bytes > 250 * 3 * 5005);
+        assert!(report.rounds[0].server_cpu_ns.is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replay_says_so_if_the_server_does_not_hold_everything() {
+    let server = TestServer::with(|config| config.max_events = 100).await;
+    let target = target(&server, 16 << 10);
+    let outcome = tokio::task::spawn_blocking(move || {
+        let replay = Replay {
+            receivers: 2,
+            events: 1000,
+            plan: plan(Pace::Full),
+            duration: Duration::ZERO,
+        };
+        replay.run(&target, &Gauge::default())
+    });
+    let error = outcome.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("expired"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_delivers_what_was_accepted() {
+    let server = TestServer::start().await;
+    let target = target(&server, 1 << 20);
+    let report = tokio::task::spawn_blocking(move || {
+        let live = Live {
+            receivers: 5,
+            producers: 2,
+            plan: plan(Pace::PerSecond(5000.0)),
+            warm_up: Duration::from_millis(100),
+            duration: Duration::from_millis(300),
+        };
+        live.run(&target, &Gauge::default())
+    })
+    .await
+    .unwrap()
+    .unwrap();
+    assert_eq!((report.lost, report.foreign), (0, 0));
+    assert!(report.accepted > 0);
+    assert_eq!(report.deliveries, 5 * report.accepted);
+    // Whatever was due in the span was received in the end.
+    assert_eq!(report.latency.count() % (5 * 10), 0);
+    assert!(report.latency.count() > 0);
+    assert!(report.latency.percentile_ns(50.0) <= report.latency.max_ns());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_wants_it_to_end_is_obeyed() {
+    let server = TestServer::start().await;
+    let target = target(&server, 1 << 20);
+    let gauge = Gauge::default();
+    let stop = gauge.clone();
+    let running = tokio::task::spawn_blocking(move || {
+        let live = Live {
+            receivers: 1,
+            producers: 1,
+            plan: plan(Pace::PerSecond(1000.0)),
+            warm_up: Duration::ZERO,
+            duration: Duration::from_secs(3600),
+        };
+        live.run(&target, &gauge)
+    });
+    common::until(|| stop.delivered() > 0).await;
+    stop.stop();
+    let outcome = running.await.unwrap();
+    assert!(matches!(outcome, Err(LoadError::Stopped)), "{outcome:?}");
+}
