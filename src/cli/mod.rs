@@ -5,11 +5,12 @@
 //! [`server`](crate::server) and [`client`](crate::client).
 //!
 //! Standard output carries results and nothing else: cursors (`publish`), events
-//! (`tail`). Everything meant for a person goes to standard error, and a failure
+//! (`tail`), figures (`bench`). Everything meant for a person goes to standard error, and a failure
 //! is one line there.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod json;
 mod publish;
 mod serve;
@@ -80,6 +81,7 @@ enum Command {
     Serve(serve::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    Bench(bench::Args),
 }
 
 /// Why a command ended without having done its work.
@@ -146,6 +148,7 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

@@ -43,7 +43,7 @@ pub mod workload;
 
 pub use clock::now_ns;
 pub use event::{Batch, Shape, Stamp};
-pub use gauge::Gauge;
+pub use gauge::{Gauge, Stage};
 pub use latency::Latency;
 pub use producers::{MAX_PRODUCERS, Pace, Plan, ProducerError, Producers, Published};
 pub use protocol::{Answers, Begin, Consumer, End, Producer, ProtocolError, Sink, Start};

@@ -60,11 +60,14 @@ impl Live {
             let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
             let to_ns = from_ns + self.duration.as_nanos() as u64;
             party.tally.measure(from_ns, to_ns);
+            gauge.begin_until("warming up", from_ns);
             party.until(from_ns)?;
             let from = Moment::now(meter, &party);
+            gauge.begin_until("measuring", to_ns);
             party.until(to_ns)?;
             Ok((from, Moment::now(meter, &party)))
         })?;
+        gauge.begin_stage("catching up");
         let lost = party.catch_up(published.accepted)?;
         let (from, to) = moments;
         Ok(LiveReport {

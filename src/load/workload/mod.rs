@@ -3,15 +3,21 @@
 //! A workload is driven by the thread that calls it, which is the receivers' thread;
 //! producers get one of their own for as long as they publish.
 
+mod idle;
 mod live;
+mod publish;
 mod replay;
+mod storm;
 
 use std::io;
 use std::thread;
 use std::time::Duration;
 
+pub use idle::{Idle, IdleReport};
 pub use live::{Live, LiveReport};
+pub use publish::{Publish, PublishReport};
 pub use replay::{Replay, ReplayReport};
+pub use storm::{Storm, StormReport, StormRound};
 
 use super::clock::now_ns;
 use super::gauge::Gauge;
@@ -124,6 +130,7 @@ impl<C: Consumer> Party<C> {
 
     /// Connects all of them, and waits until all are subscribed.
     fn connect_all(&mut self, begin: Begin) -> Result<(), LoadError> {
+        self.gauge.begin_stage("connecting");
         for who in 0..self.receivers.len() {
             self.receivers.connect(who, begin);
         }
@@ -133,10 +140,23 @@ impl<C: Consumer> Party<C> {
         })
     }
 
+    /// Cuts a receiver off.
+    fn cut(&mut self, who: usize) {
+        self.receivers.cut(who);
+        self.tally.disconnected(who);
+    }
+
+    /// Lets a receiver come back, to go on where it was.
+    fn reconnect(&mut self, who: usize) {
+        let place = self.tally.cursor(who);
+        let begin = place.map_or(Begin::Head, Begin::After);
+        self.tally.disconnected(who);
+        self.receivers.connect(who, begin);
+    }
+
     /// Waits until each of them has got so many events. Answers how many are missing
     /// when nothing comes any more.
     fn catch_up(&mut self, each: u64) -> Result<u64, LoadError> {
-        let all = each * self.receivers.len() as u64;
         let before = self.tally.delivered();
         let missing = self.tally.missing(each);
         let caught_up = self.while_it_moves("all receivers have everything", |tally| {
@@ -144,7 +164,7 @@ impl<C: Consumer> Party<C> {
         });
         match caught_up {
             Ok(()) => Ok(0),
-            Err(LoadError::Standstill(_)) if all > 0 => Ok(self.tally.missing(each)),
+            Err(LoadError::Standstill(_)) => Ok(self.tally.missing(each)),
             Err(error) => Err(error),
         }
     }
@@ -164,7 +184,7 @@ fn with_producers<P: Producer + Send, R>(
             let outcome = producers.run(plan, gauge);
             if outcome.is_err() {
                 // Nobody is to wait for what will not be published.
-                gauge.stop();
+                gauge.fail();
             }
             outcome
         });
@@ -196,6 +216,7 @@ struct Moment {
     at_ns: u64,
     server: Option<Usage>,
     own: Option<Usage>,
+    accepted: u64,
     delivered: u64,
     received_bytes: u64,
     reads: u64,
@@ -207,6 +228,7 @@ impl Moment {
             server: server.and_then(|meter| meter.read().ok()),
             own: Meter::of_self().read().ok(),
             at_ns: now_ns(),
+            accepted: party.gauge.accepted(),
             delivered: party.tally.delivered(),
             received_bytes: party.receivers.received_bytes(),
             reads: party.receivers.reads(),
@@ -225,6 +247,7 @@ impl Moment {
         let server = usage(self.server, then.server);
         Span {
             seconds: then.at_ns.saturating_sub(self.at_ns) as f64 / 1e9,
+            accepted: then.accepted - self.accepted,
             deliveries: then.delivered - self.delivered,
             bytes: then.received_bytes - self.received_bytes,
             reads: then.reads - self.reads,
@@ -242,6 +265,8 @@ impl Moment {
 pub struct Span {
     /// How long it was.
     pub seconds: f64,
+    /// Events that were accepted.
+    pub accepted: u64,
     /// Events that receivers got, all together.
     pub deliveries: u64,
     /// Bytes that they got, framing included.
@@ -259,6 +284,20 @@ pub struct Span {
 }
 
 impl Span {
+    /// Takes in another one. Memory is that of the last.
+    pub fn add(&mut self, other: &Span) {
+        let sum = |a: Option<u64>, b: Option<u64>| Some(a.unwrap_or(0) + b?);
+        self.seconds += other.seconds;
+        self.accepted += other.accepted;
+        self.deliveries += other.deliveries;
+        self.bytes += other.bytes;
+        self.reads += other.reads;
+        self.server_cpu_ns = sum(self.server_cpu_ns, other.server_cpu_ns);
+        self.server_switches = sum(self.server_switches, other.server_switches);
+        self.own_cpu_ns = sum(self.own_cpu_ns, other.own_cpu_ns);
+        self.server_memory_bytes = other.server_memory_bytes;
+    }
+
     /// So much for each delivery.
     #[must_use]
     pub fn per_delivery(&self, what: Option<u64>) -> Option<f64> {

@@ -53,6 +53,7 @@ impl Replay {
         };
         let mut party = Party::new(target, &plan, self.receivers, 1, gauge)?;
         let mut producers = connect_producers(target, 1)?;
+        gauge.begin_accepting("filling the ring", self.events);
         let ((), published) = with_producers(&mut producers, &plan, gauge, || {
             while gauge.accepted() < self.events {
                 if gauge.is_stopped() {
@@ -72,6 +73,7 @@ impl Replay {
         let ends_ns = now_ns() + self.duration.as_nanos() as u64;
         while rounds.is_empty() || now_ns() < ends_ns && lost == 0 {
             party.tally.rewind(place);
+            gauge.begin_delivering("replaying", self.events * self.receivers as u64);
             let from = Moment::now(target.meter(), &party);
             for who in 0..self.receivers {
                 party.receivers.connect(who, begin);

@@ -1,0 +1,120 @@
+//! `galaxy-push bench`: what a server does under load, and what that costs.
+
+mod args;
+mod outcome;
+mod progress;
+mod run;
+mod server;
+mod table;
+
+use std::io::Write as _;
+use std::thread;
+
+use super::{Failure, stderr, stop};
+use crate::load::Gauge;
+use outcome::Outcome;
+
+/// Measure a server: throughput, latency and cost.
+///
+/// Real gRPC over real sockets, from a process of its own. Without --connect it starts
+/// a server on free ports of the loopback interface, this very program, and stops it
+/// afterwards: one for each number of gateways, so that no run inherits anything.
+///
+/// Latency is from when an event was due to be published, by the schedule of --rate,
+/// until a gateway received it. If the server holds its producers up, the events that
+/// could not be sent meanwhile are late by as much, and show it. Cost is processor time
+/// of the server's process for each event and gateway; the load generator's own is
+/// shown beside it. An event is lost if it was accepted and some gateway that was there
+/// did not get it; that, and any stream that ends by itself, is exit code 1.
+///
+/// Progress goes to standard error if that is a terminal.
+#[derive(Debug, clap::Args)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = false,
+    after_long_help = "\
+Examples:
+  galaxy-push bench live --gateways 100 --rate 10000 --duration 10s
+  galaxy-push bench live --gateways 10,100,1000 --rate 1000 --report live.html
+  galaxy-push bench replay --gateways 8 --frame-size 16KiB
+  galaxy-push bench storm --gateways 5000
+  galaxy-push bench publish --batch 1,10,100 --json
+  galaxy-push bench idle --gateways 5000
+  galaxy-push bench soak --duration 10m --report soak.html
+  galaxy-push bench live --connect 10.0.0.7:50051 --publish-connect 10.0.0.7:50052
+
+`galaxy-push help bench WORKLOAD` tells more."
+)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    workload: args::Workload,
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let bench = args.workload.into_bench()?;
+    let gauge = Gauge::default();
+    let signals = Signals::watch(&gauge)?;
+    let outcome = run::run(&bench, &gauge);
+    signals.end();
+    let outcome = match outcome {
+        Err(_) if gauge.is_stopped() => {
+            stderr::say("stopped before the end: nothing was measured");
+            return Ok(());
+        }
+        outcome => outcome?,
+    };
+    print(&bench.output, &outcome)?;
+    outcome.verdict()
+}
+
+fn print(output: &args::Output, outcome: &Outcome) -> Result<(), Failure> {
+    let text = if output.json {
+        let json = serde_json::to_string_pretty(outcome);
+        json.map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))? + "\n"
+    } else {
+        table::table(outcome)
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(
+            format!("cannot write to standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Ends all runs when SIGTERM or SIGINT comes.
+struct Signals {
+    /// Dropped at the end, which ends the thread.
+    end: tokio::sync::oneshot::Sender<()>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Signals {
+    fn watch(gauge: &Gauge) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+        let asked = {
+            let _inside = runtime.enter();
+            stop::asked()?
+        };
+        let gauge = gauge.clone();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let thread = thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = asked => gauge.stop(),
+                    _ = ended => {}
+                }
+            });
+        });
+        Ok(Signals { end, thread })
+    }
+
+    fn end(self) {
+        drop(self.end);
+        // It has nothing to say.
+        let _ = self.thread.join();
+    }
+}

@@ -1,0 +1,743 @@
+//! The flags of each workload, and what they come to.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::{Failure, value};
+use crate::config::Address;
+use crate::load::http2::Offer;
+use crate::load::{MAX_PRODUCERS, Pace, Plan, Shape, Stamp};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Workload {
+    Live(Live),
+    Replay(Replay),
+    Storm(Storm),
+    Publish(Publish),
+    Idle(Idle),
+}
+
+/// Events at a steady rate, to many gateways: latency, and what a delivery costs.
+///
+/// All gateways subscribe. Then producers publish --rate events a second, evenly, for
+/// --warm-up and --duration. The latency of an event is from when it was due by that
+/// schedule until a gateway had received it.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  galaxy-push bench live
+  galaxy-push bench live --gateways 10,100,1000 --rate 1000 --report live.html
+  galaxy-push bench live --rate 20000 --batch 10 --unix --json")]
+pub(super) struct Live {
+    #[command(flatten)]
+    gateways: GatewayArgs,
+    /// How many events are published in a second, all producers together.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "1000",
+        value_parser = rate,
+        env = "GALAXY_PUSH_BENCH_RATE",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    rate: f64,
+
+    #[command(flatten)]
+    events: EventArgs,
+    #[command(flatten)]
+    producers: ProducerArgs,
+    #[command(flatten)]
+    time: TimeArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Gateways that were away take everything that the ring has, all at once.
+///
+/// A producer fills the ring. Then all gateways connect, resume from its start, and
+/// take it all; that is repeated until --duration is over. What it shows is how fast a
+/// server gets events out when it has them, and what each costs it.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  galaxy-push bench replay
+  galaxy-push bench replay --gateways 1,8,64 --frame-size 16KiB --json")]
+pub(super) struct Replay {
+    #[command(flatten)]
+    gateways: GatewayArgs,
+    /// How many events are replayed. The ring of a server that is started here has room
+    /// for them, unless --max-events or --max-bytes say otherwise; another server's must.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "200000",
+        value_parser = |text: &str| value::within(text, 1..=u64::MAX),
+        env = "GALAXY_PUSH_BENCH_EVENTS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    events: u64,
+
+    #[command(flatten)]
+    shape: EventArgs,
+    #[command(flatten)]
+    time: DurationArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// All gateways are cut at once, and all come back, again and again.
+///
+/// Producers publish --rate events a second all the time. After --quiet, every
+/// connection is cut; every gateway reconnects and resumes after its last event. Whole
+/// are they when each has everything that was published until the last one was back.
+/// Half of --quiet later the next storm begins, until --duration is over. Publish round
+/// trips are measured in storms and between them.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  galaxy-push bench storm --gateways 5000
+  galaxy-push bench storm --gateways 1000 --rate 5000 --duration 30s --json")]
+pub(super) struct Storm {
+    #[command(flatten)]
+    gateways: GatewayArgs,
+    /// How many events are published in a second, all producers together.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "1000",
+        value_parser = rate,
+        env = "GALAXY_PUSH_BENCH_RATE",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    rate: f64,
+
+    /// How long it is quiet before the first storm, and twice as long as between two.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "2s",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_BENCH_QUIET",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    quiet: Duration,
+
+    #[command(flatten)]
+    events: EventArgs,
+    #[command(flatten)]
+    producers: ProducerArgs,
+    #[command(flatten)]
+    time: DurationArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Producers publish as fast as they are accepted, with nobody subscribed.
+///
+/// Each has up to --in-flight requests without an answer, of --batch events each. What
+/// it shows is how many events a server accepts, and what each costs it.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  galaxy-push bench publish
+  galaxy-push bench publish --batch 1,10,100 --json
+  galaxy-push bench publish --producers 4 --batch 100 --duration 10s")]
+pub(super) struct Publish {
+    /// How many events each request has; several numbers, with commas, are run one after
+    /// the other. Default: 1,10,100.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        value_delimiter = ',',
+        env = "GALAXY_PUSH_BENCH_BATCH",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    batch: Vec<usize>,
+
+    /// How large a payload is. The default makes frames of 250 bytes.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = value::size_in_memory,
+        default_value_t = Shape::DEFAULT_PAYLOAD_BYTES,
+        env = "GALAXY_PUSH_BENCH_PAYLOAD",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    payload: usize,
+
+    #[command(flatten)]
+    producers: ProducerArgs,
+    #[command(flatten)]
+    time: TimeArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Gateways are connected and subscribed, and nothing is published: what one takes of
+/// the server's memory.
+///
+/// Resident memory is read before the first gateway connects, and when all are
+/// subscribed and --duration is over. Needs a server on this machine.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  galaxy-push bench idle --gateways 5000
+  galaxy-push bench idle --gateways 100,1000,5000 --unix")]
+pub(super) struct Idle {
+    #[command(flatten)]
+    gateways: GatewayArgs,
+    #[command(flatten)]
+    time: DurationArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Who receives, and what they offer.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Gateways")]
+struct GatewayArgs {
+    /// How many gateways there are, each on a connection of its own; several numbers,
+    /// with commas, are run one after the other. Default: 100; replay: 8; storm and
+    /// idle: 1000; soak: 100.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        value_delimiter = ',',
+        env = "GALAXY_PUSH_BENCH_GATEWAYS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    gateways: Vec<usize>,
+
+    /// The largest HTTP/2 frame that a gateway takes (16KiB to 16MiB less a byte). The
+    /// client of this program offers 1MiB; most others offer 16KiB.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1MiB",
+        value_parser = value::size,
+        env = "GALAXY_PUSH_BENCH_FRAME_SIZE",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    frame_size: u64,
+
+    /// How much a gateway lets be under way (64KiB less a byte to 2GiB less a byte).
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "8MiB",
+        value_parser = value::size,
+        env = "GALAXY_PUSH_BENCH_WINDOW",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    window: u64,
+}
+
+/// What is published.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Events")]
+struct EventArgs {
+    /// How large a payload is. The default makes frames of 250 bytes.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = value::size_in_memory,
+        default_value_t = Shape::DEFAULT_PAYLOAD_BYTES,
+        env = "GALAXY_PUSH_BENCH_PAYLOAD",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    payload: usize,
+
+    /// How many events each request has, which are due at the same time. Default: 1;
+    /// replay: 100.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        env = "GALAXY_PUSH_BENCH_BATCH",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    batch: Option<usize>,
+}
+
+/// Who publishes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Producers")]
+struct ProducerArgs {
+    /// How many producers there are, each on a connection of its own (1 to 256).
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "1",
+        value_parser = |text: &str| value::within(text, 1..=MAX_PRODUCERS as u64),
+        env = "GALAXY_PUSH_BENCH_PRODUCERS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    producers: u64,
+
+    /// How many requests each may have without an answer (1 to 4096).
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "64",
+        value_parser = |text: &str| value::within(text, 1..=4096),
+        env = "GALAXY_PUSH_BENCH_IN_FLIGHT",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    in_flight: u64,
+}
+
+/// How long it is measured.
+#[derive(Debug, clap::Args)]
+struct DurationArgs {
+    /// How long it goes on. What repeats is done once at least.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_BENCH_DURATION",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    duration: Duration,
+}
+
+/// How long it is measured, and when it begins.
+#[derive(Debug, clap::Args)]
+struct TimeArgs {
+    /// How long it is measured.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_BENCH_DURATION",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    duration: Duration,
+
+    /// How long it runs before that.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_BENCH_WARM_UP",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    warm_up: Duration,
+}
+
+/// What is measured: a server that is started, or one that runs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct ServerArgs {
+    /// Where the gateways of a running server subscribe: HOST:PORT or unix:PATH. Default:
+    /// a server is started.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "publish_connect",
+        env = "GALAXY_PUSH_BENCH_CONNECT",
+        hide_env_values = true
+    )]
+    pub(super) connect: Option<Address>,
+
+    /// Where the producers of that server publish.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "connect",
+        env = "GALAXY_PUSH_BENCH_PUBLISH_CONNECT",
+        hide_env_values = true
+    )]
+    pub(super) publish_connect: Option<Address>,
+
+    /// The process of that server, if it is on this machine: without it, what it costs
+    /// is not known.
+    #[arg(
+        long,
+        value_name = "PID",
+        value_parser = |text: &str| value::within(text, 1..=i32::MAX as u64),
+        requires = "connect",
+        env = "GALAXY_PUSH_BENCH_SERVER_PID",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) server_pid: Option<u64>,
+
+    /// Let the server that is started listen on Unix sockets.
+    #[arg(
+        long,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        conflicts_with = "connect",
+        env = "GALAXY_PUSH_BENCH_UNIX",
+        hide_env_values = true
+    )]
+    pub(super) unix: bool,
+
+    /// How many events the started server's ring keeps.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::number,
+        conflicts_with = "connect",
+        env = "GALAXY_PUSH_BENCH_MAX_EVENTS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) max_events: Option<u64>,
+
+    /// How much memory the started server's ring takes.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = value::size,
+        conflicts_with = "connect",
+        env = "GALAXY_PUSH_BENCH_MAX_BYTES",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) max_bytes: Option<u64>,
+
+    /// How long a gateway of the started server may take nothing.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = value::duration,
+        conflicts_with = "connect",
+        env = "GALAXY_PUSH_BENCH_STALL_TIMEOUT",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) stall_timeout: Option<Duration>,
+
+    /// How many threads of the started server serve connections.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        conflicts_with = "connect",
+        env = "GALAXY_PUSH_BENCH_WORKER_THREADS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) worker_threads: Option<usize>,
+}
+
+/// Where results go.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Results")]
+pub(super) struct Output {
+    /// Print JSON instead of a table.
+    #[arg(
+        long,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        env = "GALAXY_PUSH_BENCH_JSON",
+        hide_env_values = true
+    )]
+    pub(super) json: bool,
+
+    /// Write a page with plots, which needs nothing but a browser.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "GALAXY_PUSH_BENCH_REPORT",
+        hide_env_values = true
+    )]
+    pub(super) report: Option<PathBuf>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(rate) if (0.01..=1e8).contains(&rate) => Ok(rate),
+        Ok(_) => Err("it must be from 0.01 to 100000000".to_owned()),
+        Err(_) => Err("not a number".to_owned()),
+    }
+}
+
+/// A bench, checked.
+#[derive(Debug)]
+pub(super) struct Bench {
+    pub(super) server: ServerArgs,
+    pub(super) output: Output,
+    pub(super) offer: Offer,
+    /// One run for each.
+    pub(super) runs: Vec<Run>,
+    /// How many events a ring must hold.
+    pub(super) kept: Option<u64>,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) work: Work,
+    pub(super) gateways: usize,
+    pub(super) producers: usize,
+    pub(super) plan: Plan,
+    pub(super) payload_bytes: usize,
+    pub(super) warm_up: Duration,
+    pub(super) duration: Duration,
+}
+
+/// What is done in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    Live,
+    Replay { events: u64 },
+    Storm { quiet: Duration },
+    Publish,
+    Idle,
+}
+
+impl Work {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Work::Live => "live",
+            Work::Replay { .. } => "replay",
+            Work::Storm { .. } => "storm",
+            Work::Publish => "publish",
+            Work::Idle => "idle",
+        }
+    }
+}
+
+impl Workload {
+    /// Checks what has to be checked together.
+    pub(super) fn into_bench(self) -> Result<Bench, Failure> {
+        match self {
+            Workload::Live(args) => {
+                let producers = args.producers.producers as usize;
+                let (shape, payload_bytes) = shape(args.events.payload)?;
+                let plan = Plan {
+                    shape,
+                    batch: batch(args.events.batch.unwrap_or(1))?,
+                    pace: Pace::PerSecond(args.rate),
+                    in_flight: args.producers.in_flight as usize,
+                    events: None,
+                };
+                let run = Run {
+                    work: Work::Live,
+                    gateways: 0,
+                    producers,
+                    plan,
+                    payload_bytes,
+                    warm_up: args.time.warm_up,
+                    duration: args.time.duration,
+                };
+                Ok(Bench {
+                    offer: args.gateways.offer()?,
+                    runs: args.gateways.runs(100, &run)?,
+                    server: args.server,
+                    output: args.output,
+                    kept: None,
+                })
+            }
+            Workload::Replay(args) => {
+                let (shape, payload_bytes) = shape(args.shape.payload)?;
+                let plan = Plan {
+                    shape,
+                    batch: batch(args.shape.batch.unwrap_or(100))?,
+                    pace: Pace::Full,
+                    in_flight: 64,
+                    events: Some(args.events),
+                };
+                let run = Run {
+                    work: Work::Replay {
+                        events: args.events,
+                    },
+                    gateways: 0,
+                    producers: 1,
+                    plan,
+                    payload_bytes,
+                    warm_up: Duration::ZERO,
+                    duration: args.time.duration,
+                };
+                Ok(Bench {
+                    offer: args.gateways.offer()?,
+                    runs: args.gateways.runs(8, &run)?,
+                    server: args.server,
+                    output: args.output,
+                    kept: Some(args.events),
+                })
+            }
+            Workload::Storm(args) => {
+                let (shape, payload_bytes) = shape(args.events.payload)?;
+                let plan = Plan {
+                    shape,
+                    batch: batch(args.events.batch.unwrap_or(1))?,
+                    pace: Pace::PerSecond(args.rate),
+                    in_flight: args.producers.in_flight as usize,
+                    events: None,
+                };
+                let run = Run {
+                    work: Work::Storm { quiet: args.quiet },
+                    gateways: 0,
+                    producers: args.producers.producers as usize,
+                    plan,
+                    payload_bytes,
+                    warm_up: Duration::ZERO,
+                    duration: args.time.duration,
+                };
+                Ok(Bench {
+                    offer: args.gateways.offer()?,
+                    runs: args.gateways.runs(1000, &run)?,
+                    server: args.server,
+                    output: args.output,
+                    kept: None,
+                })
+            }
+            Workload::Publish(args) => {
+                let (shape, payload_bytes) = shape(args.payload)?;
+                let batches = if args.batch.is_empty() {
+                    vec![1, 10, 100]
+                } else {
+                    args.batch
+                };
+                let run = |events| {
+                    Ok(Run {
+                        work: Work::Publish,
+                        gateways: 0,
+                        producers: args.producers.producers as usize,
+                        plan: Plan {
+                            shape: shape.clone(),
+                            batch: batch(events)?,
+                            pace: Pace::Full,
+                            in_flight: args.producers.in_flight as usize,
+                            events: None,
+                        },
+                        payload_bytes,
+                        warm_up: args.time.warm_up,
+                        duration: args.time.duration,
+                    })
+                };
+                Ok(Bench {
+                    offer: Offer::default(),
+                    runs: batches.into_iter().map(run).collect::<Result<_, Failure>>()?,
+                    server: args.server,
+                    output: args.output,
+                    kept: None,
+                })
+            }
+            Workload::Idle(args) => {
+                let (shape, payload_bytes) = shape(0)?;
+                let run = Run {
+                    work: Work::Idle,
+                    gateways: 0,
+                    producers: 0,
+                    plan: Plan {
+                        shape,
+                        batch: 1,
+                        pace: Pace::Full,
+                        in_flight: 1,
+                        events: None,
+                    },
+                    payload_bytes,
+                    warm_up: Duration::ZERO,
+                    duration: args.time.duration,
+                };
+                if args.server.connect.is_some() && args.server.server_pid.is_none() {
+                    return Err(Failure::usage(
+                        "--server-pid is missing: idle reads the memory of that process",
+                    ));
+                }
+                Ok(Bench {
+                    offer: args.gateways.offer()?,
+                    runs: args.gateways.runs(1000, &run)?,
+                    server: args.server,
+                    output: args.output,
+                    kept: None,
+                })
+            }
+        }
+    }
+}
+
+/// The largest numbers that are meant, and not mistyped.
+const MAX_GATEWAYS: usize = 1_000_000;
+const MAX_BATCH: usize = 4096;
+const MAX_PAYLOAD_BYTES: usize = crate::config::Config::MAX_EVENT_BYTES;
+
+impl GatewayArgs {
+    /// The run once for each number of gateways.
+    fn runs(&self, default: usize, run: &Run) -> Result<Vec<Run>, Failure> {
+        let numbers = match self.gateways.as_slice() {
+            [] => &[default],
+            numbers => numbers,
+        };
+        if let Some(number) = numbers.iter().find(|n| !(1..=MAX_GATEWAYS).contains(*n)) {
+            return Err(Failure::usage(format!(
+                "--gateways: {number} is not from 1 to {MAX_GATEWAYS}"
+            )));
+        }
+        let with = |gateways: &usize| Run {
+            gateways: *gateways,
+            ..run.clone()
+        };
+        Ok(numbers.iter().map(with).collect())
+    }
+
+    fn offer(&self) -> Result<Offer, Failure> {
+        let within = |flag, bytes: u64, (least, most): (u32, u32)| {
+            let number = u32::try_from(bytes).ok();
+            let fitting = number.filter(|number| (least..=most).contains(number));
+            fitting.ok_or_else(|| {
+                Failure::usage(format!(
+                    "{flag}: {bytes} bytes is not from {least} to {most}, as HTTP/2 has it"
+                ))
+            })
+        };
+        Ok(Offer {
+            frame_bytes: within("--frame-size", self.frame_size, Offer::FRAME_BYTES)?,
+            window_bytes: within("--window", self.window, Offer::WINDOW_BYTES)?,
+        })
+    }
+}
+
+fn batch(events: usize) -> Result<usize, Failure> {
+    if (1..=MAX_BATCH).contains(&events) {
+        return Ok(events);
+    }
+    Err(Failure::usage(format!(
+        "--batch: {events} is not from 1 to {MAX_BATCH}"
+    )))
+}
+
+/// The events, and how large their payloads are.
+fn shape(payload_bytes: usize) -> Result<(Shape, usize), Failure> {
+    if payload_bytes > MAX_PAYLOAD_BYTES {
+        return Err(Failure::usage(format!(
+            "--payload: more than {MAX_PAYLOAD_BYTES} bytes, which no server takes"
+        )));
+    }
+    // What tells an event from all others has to fit in.
+    let payload_bytes = payload_bytes.max(Stamp::BYTES);
+    Ok((Shape::with_payload(payload_bytes), payload_bytes))
+}

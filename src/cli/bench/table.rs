@@ -1,0 +1,231 @@
+//! What was measured, as a table for people: a column for each run.
+
+use super::outcome::{Measured, Outcome, Times};
+use crate::load::workload::StormRound;
+
+/// The table, and a few words above it.
+pub(super) fn table(outcome: &Outcome) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (label, value) in measures() {
+        let cells: Vec<Option<String>> = outcome.runs.iter().map(value).collect();
+        if cells.iter().any(Option::is_some) {
+            let cells = cells.into_iter().map(Option::unwrap_or_default);
+            rows.push([label.to_owned()].into_iter().chain(cells).collect());
+        }
+    }
+    let mut widths = vec![0; outcome.runs.len() + 1];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let machine = &outcome.machine;
+    let mut text = format!(
+        "{}: {}, {} cores, Linux {}; gateways offer frames of {}\n\n",
+        outcome.workload,
+        machine.processor,
+        machine.cores,
+        machine.kernel,
+        bytes(f64::from(outcome.frame_bytes)),
+    );
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            match column {
+                0 => line += &format!("{cell:<width$}"),
+                _ => line += &format!("  {cell:>width$}"),
+            }
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+type Measure = (&'static str, fn(&Measured) -> Option<String>);
+
+/// Every line that a table can have.
+fn measures() -> Vec<Measure> {
+    vec![
+        ("gateways", |run| positive(run.gateways)),
+        ("producers", |run| positive(run.producers)),
+        ("events a request", |run| {
+            (run.producers > 0).then(|| run.batch.to_string())
+        }),
+        ("rate, events/s", |run| run.rate.map(count)),
+        ("payload", |run| {
+            (run.producers > 0).then(|| bytes(run.payload_bytes as f64))
+        }),
+        ("measured", |run| Some(nanos(run.seconds * 1e9))),
+        ("rounds", |run| positive(run.rounds.len() + run.storms.len())),
+        ("events accepted", |run| {
+            (run.events > 0).then(|| count(run.events as f64))
+        }),
+        ("deliveries", |run| {
+            (run.deliveries > 0).then(|| count(run.deliveries as f64))
+        }),
+        ("events lost", |run| {
+            (run.deliveries > 0).then(|| count(run.lost as f64))
+        }),
+        ("events of others", |run| {
+            (run.foreign > 0).then(|| count(run.foreign as f64))
+        }),
+        ("events/s", |run| run.events_per_second.map(count)),
+        ("deliveries/s", |run| run.deliveries_per_second.map(count)),
+        ("bytes/s", |run| run.bytes_per_second.map(bytes)),
+        ("latency p50", |run| time(&run.latency, |t| t.p50_ns)),
+        ("latency p90", |run| time(&run.latency, |t| t.p90_ns)),
+        ("latency p99", |run| time(&run.latency, |t| t.p99_ns)),
+        ("latency p99.9", |run| time(&run.latency, |t| t.p99_9_ns)),
+        ("latency max", |run| time(&run.latency, |t| t.max_ns)),
+        ("first connected in", |run| {
+            run.connected_seconds.map(|seconds| nanos(seconds * 1e9))
+        }),
+        ("storm: all subscribed, median", |run| {
+            storm(run, |round| round.subscribed_seconds)
+        }),
+        ("storm: all whole, median", |run| {
+            storm(run, |round| round.whole_seconds)
+        }),
+        ("publish p50", |run| {
+            time(&run.publish_round_trip, |t| t.p50_ns)
+        }),
+        ("publish p99", |run| {
+            time(&run.publish_round_trip, |t| t.p99_ns)
+        }),
+        ("publish p50, in storms", |run| {
+            time(&run.publish_round_trip_in_storms, |t| t.p50_ns)
+        }),
+        ("publish p99, in storms", |run| {
+            time(&run.publish_round_trip_in_storms, |t| t.p99_ns)
+        }),
+        ("server CPU a delivery", |run| {
+            run.server_cost.as_ref()?.cpu_ns_per_delivery.map(nanos)
+        }),
+        ("server CPU an event", |run| {
+            run.server_cost.as_ref()?.cpu_ns_per_event.map(nanos)
+        }),
+        ("server cores busy", |run| {
+            run.server_cost.as_ref().map(|cost| format!("{:.2}", cost.cores))
+        }),
+        ("server context switches/s", |run| {
+            let cost = run.server_cost.as_ref()?;
+            Some(count(cost.switches_per_second))
+        }),
+        ("server memory", |run| {
+            let cost = run.server_cost.as_ref()?;
+            Some(bytes(cost.memory_bytes as f64))
+        }),
+        ("server memory before", |run| {
+            Some(bytes(run.memory.as_ref()?.before_bytes as f64))
+        }),
+        ("server memory a gateway", |run| {
+            Some(bytes(run.memory.as_ref()?.bytes_per_gateway))
+        }),
+        ("generator CPU a delivery", |run| {
+            run.generator.cpu_ns_per_delivery.map(nanos)
+        }),
+        ("generator CPU an event", |run| {
+            run.generator.cpu_ns_per_event.map(nanos)
+        }),
+        ("generator cores busy", |run| {
+            Some(format!("{:.2}", run.generator.cores))
+        }),
+        ("generator deliveries a read", |run| {
+            let deliveries = run.generator.deliveries_per_read?;
+            Some(format!("{deliveries:.1}"))
+        }),
+        ("generator late p50", |run| {
+            time(&run.generator.late, |t| t.p50_ns)
+        }),
+        ("generator late p99", |run| {
+            time(&run.generator.late, |t| t.p99_ns)
+        }),
+    ]
+}
+
+fn positive(number: usize) -> Option<String> {
+    (number > 0).then(|| count(number as f64))
+}
+
+fn time(times: &Option<Times>, which: fn(&Times) -> u64) -> Option<String> {
+    times.as_ref().map(|times| nanos(which(times) as f64))
+}
+
+fn storm(run: &Measured, which: fn(&StormRound) -> f64) -> Option<String> {
+    let mut seconds: Vec<f64> = run.storms.iter().map(which).collect();
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds.get(seconds.len() / 2)?;
+    Some(nanos(median * 1e9))
+}
+
+/// A number, in groups of three digits; small ones with a decimal.
+pub(super) fn count(number: f64) -> String {
+    if number != 0.0 && number.abs() < 100.0 && number.fract() != 0.0 {
+        return format!("{number:.1}");
+    }
+    let digits = format!("{:.0}", number.abs());
+    let mut text = String::new();
+    if number < 0.0 {
+        text.push('-');
+    }
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A time, in the unit that it is said in.
+pub(super) fn nanos(nanos: f64) -> String {
+    let (number, unit) = match nanos {
+        n if n < 1e3 => (n, "ns"),
+        n if n < 1e6 => (n / 1e3, "µs"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    format!("{} {unit}", three_digits(number))
+}
+
+/// A size, in the unit that it is said in.
+pub(super) fn bytes(bytes: f64) -> String {
+    let (number, unit) = match bytes.abs() {
+        n if n < 1024.0 => return format!("{bytes:.0} B"),
+        n if n < 1_048_576.0 => (bytes / 1024.0, "KiB"),
+        n if n < 1_073_741_824.0 => (bytes / 1_048_576.0, "MiB"),
+        _ => (bytes / 1_073_741_824.0, "GiB"),
+    };
+    format!("{} {unit}", three_digits(number))
+}
+
+fn three_digits(number: f64) -> String {
+    match number.abs() {
+        n if n >= 100.0 => format!("{number:.0}"),
+        n if n >= 10.0 => format!("{number:.1}"),
+        _ => format!("{number:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        assert_eq!(count(0.0), "0");
+        assert_eq!(count(999.0), "999");
+        assert_eq!(count(1000.0), "1,000");
+        assert_eq!(count(1_234_567.4), "1,234,567");
+        assert_eq!(count(2.5), "2.5");
+        assert_eq!(nanos(812.0), "812 ns");
+        assert_eq!(nanos(12_345.0), "12.3 µs");
+        assert_eq!(nanos(4_560_000.0), "4.56 ms");
+        assert_eq!(nanos(10e9), "10.0 s");
+        assert_eq!(bytes(250.0), "250 B");
+        assert_eq!(bytes(20_480.0), "20.0 KiB");
+        assert_eq!(bytes(-20_480.0), "-20.0 KiB");
+        assert_eq!(bytes(256.0 * 1_048_576.0), "256 MiB");
+    }
+}
