@@ -640,7 +640,10 @@ impl Workload {
                 };
                 Ok(Bench {
                     offer: Offer::default(),
-                    runs: batches.into_iter().map(run).collect::<Result<_, Failure>>()?,
+                    runs: batches
+                        .into_iter()
+                        .map(run)
+                        .collect::<Result<_, Failure>>()?,
                     server: args.server,
                     output: args.output,
                     kept: None,

@@ -36,12 +36,7 @@ fn title(run: &Run, number: usize, runs: usize) -> String {
     }
 }
 
-fn watched(
-    title: &str,
-    run: &Run,
-    server: &Server,
-    gauge: &Gauge,
-) -> Result<Measured, LoadError> {
+fn watched(title: &str, run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadError> {
     let (running, over) = mpsc::channel();
     let meter = server.target.meter();
     thread::scope(|scope| {

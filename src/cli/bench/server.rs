@@ -69,7 +69,9 @@ impl Server {
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
         let directory = if bench.server.unix {
-            let made = tempfile::Builder::new().prefix("galaxy-push-bench-").tempdir();
+            let made = tempfile::Builder::new()
+                .prefix("galaxy-push-bench-")
+                .tempdir();
             Some(made.map_err(|error| {
                 Failure::failed(format!("cannot make a directory for sockets: {error}"))
             })?)
@@ -182,9 +184,7 @@ impl Started {
             let left = START_PATIENCE.saturating_sub(begun.elapsed());
             let Ok(line) = lines.recv_timeout(left) else {
                 let said = last.trim_start_matches("galaxy-push: ");
-                return Err(Failure::failed(format!(
-                    "the server did not start: {said}"
-                )));
+                return Err(Failure::failed(format!("the server did not start: {said}")));
             };
             for (found, words) in found.iter_mut().zip([
                 " listening for gateways on ",

@@ -57,7 +57,9 @@ fn measures() -> Vec<Measure> {
             (run.producers > 0).then(|| bytes(run.payload_bytes as f64))
         }),
         ("measured", |run| Some(nanos(run.seconds * 1e9))),
-        ("rounds", |run| positive(run.rounds.len() + run.storms.len())),
+        ("rounds", |run| {
+            positive(run.rounds.len() + run.storms.len())
+        }),
         ("events accepted", |run| {
             (run.events > 0).then(|| count(run.events as f64))
         }),
@@ -106,7 +108,9 @@ fn measures() -> Vec<Measure> {
             run.server_cost.as_ref()?.cpu_ns_per_event.map(nanos)
         }),
         ("server cores busy", |run| {
-            run.server_cost.as_ref().map(|cost| format!("{:.2}", cost.cores))
+            run.server_cost
+                .as_ref()
+                .map(|cost| format!("{:.2}", cost.cores))
         }),
         ("server context switches/s", |run| {
             let cost = run.server_cost.as_ref()?;
