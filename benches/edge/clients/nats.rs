@@ -1,0 +1,78 @@
+//! NATS core: one PUB an event, which nobody answers; one SUB a gateway.
+
+use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start};
+
+use super::{EVENTS, end};
+use crate::wire::nats::{self, Message, Said, said};
+
+/// The one subscription of a connection.
+const SUBSCRIPTION: usize = 1;
+
+/// A subscriber. There is no history: it begins with what is published next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NatsConsumer;
+
+impl Consumer for NatsConsumer {
+    fn open(&mut self, _begin: Begin, out: &mut Vec<u8>) {
+        nats::connect(out);
+        nats::subscribe(out, EVENTS, SUBSCRIPTION);
+        // Answered after the subscription is there.
+        nats::ping(out);
+    }
+
+    fn receive<S: Sink>(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        sink: &mut S,
+    ) -> Result<usize, ProtocolError> {
+        let mut read = 0;
+        while let Some((what, length)) = said(&bytes[read..])? {
+            read += length;
+            match what {
+                Said::Message(Message { payload, .. }) => sink.event(payload, None),
+                Said::Pong => sink.started(&Start::default()),
+                Said::Ping => nats::pong(out),
+                Said::Error(error) => sink.ended(&end(error)),
+                Said::Info(_) | Said::Ok => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// A publisher.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NatsProducer;
+
+impl Producer for NatsProducer {
+    const ANSWERED: bool = false;
+
+    fn open(&mut self, out: &mut Vec<u8>) {
+        nats::connect(out);
+    }
+
+    fn publish(&mut self, batch: &Batch, out: &mut Vec<u8>) {
+        for event in batch.events() {
+            nats::publish(out, EVENTS.as_bytes(), None, event);
+        }
+    }
+
+    fn receive<A: Answers>(
+        &mut self,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+        answers: &mut A,
+    ) -> Result<usize, ProtocolError> {
+        let mut read = 0;
+        while let Some((what, length)) = said(&bytes[read..])? {
+            read += length;
+            match what {
+                Said::Ping => nats::pong(out),
+                Said::Error(error) => answers.ended(&end(error)),
+                Said::Message(_) | Said::Pong | Said::Info(_) | Said::Ok => {}
+            }
+        }
+        Ok(read)
+    }
+}

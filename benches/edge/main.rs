@@ -1,0 +1,172 @@
+//! galaxy-push beside what a deployment would use in its place, over real sockets.
+//! `scripts/compare-edge` runs this and makes a table of it; each line of standard
+//! output is one figure, in JSON.
+//!
+//! | group | what is done | parameter |
+//! |---|---|---|
+//! | `replay` | eight gateways take 200,000 events that are there | the frames that gateways offer |
+//! | `live` | one producer publishes event by event at a steady rate | the rate, and how many gateways |
+//! | `fan-out` | 100,000 deliveries a second | to how many gateways |
+//! | `idle` | gateways are subscribed, and nothing is published | how many |
+//! | `storm` | all gateways are cut at once, and all come back for what they missed | how many |
+//! | `publish` | one producer publishes as fast as it is answered; nobody listens | events to a request |
+//!
+//! An event is the same for all: 219 bytes as its producer makes it, which is a frame of
+//! 250 with gRPC's prefix and the cursor. What else a protocol puts around it is its own.
+//! *CPU* is processor time of all threads of the server, as the kernel counts it; sending
+//! on the loopback interface includes the receiver's half of TCP. *Latency* is from when
+//! an event was due until a gateway's `recv` returned with it.
+//!
+//! # Who is compared, and how it is set up
+//!
+//! Each server is a process of its own, started anew for each measurement; gateways and
+//! producers are the same load generator's for all ([`galaxy_push::load`]), a connection
+//! each.
+//!
+//! | name | what |
+//! |---|---|
+//! | `galaxy-push` | `galaxy-push serve`, the binary that is shipped, with its defaults |
+//! | `tonic` | an ordinary tonic service of the same contract: a `tokio::sync::broadcast` of 4,096 events, a queue of a million for who comes back, each event encoded by prost for each gateway; tonic's defaults, `TCP_NODELAY` |
+//! | `tonic-bytes` | the same, but an event is encoded once, and copied into tonic's buffer for each gateway |
+//! | `tcp` | plain TCP, one thread, one `send` for each event and gateway, the same bytes without HTTP/2; where a gateway has to catch up, 256 KiB to a `send`. Not what anybody would deploy: the floor |
+//! | `handshake` | the other floor: a connection, HTTP/2's handshake with the h2 crate, a request and its response's head, and nothing after it |
+//! | `redis-pubsub`, `redis-streams` | Debian's redis-server; nothing is saved, and a subscriber may be as late as it likes; the rest is as it comes. An event is one PUBLISH or XADD (`MAXLEN ~ 1048576`), pipelined; gateways SUBSCRIBE, or ask by XREAD (`COUNT 1000`, blocking) for what follows their newest entry |
+//! | `nats`, `jetstream` | Debian's nats-server; a subscriber may be 1 GB and a minute late before it is dropped. JetStream keeps its stream in memory, acknowledges each event, and pushes to an ordered consumer a gateway, with flow control, as NATS' own libraries do |
+//!
+//! Ours and the two of tonic have mimalloc as their allocator and tokio's default number
+//! of threads; Redis runs its commands on one thread.
+//!
+//! # Who is left out
+//!
+//! - `replay` needs a history: Redis pub/sub and NATS core have none.
+//! - `publish` needs answers: NATS core gives none. PUBLISH is answered, but keeps nothing.
+//! - `storm` is about HTTP/2's gateways, which resume; `handshake` has no events, and its
+//!   time is that of as many connections and heads of responses.
+//!
+//! # What the numbers do not say
+//!
+//! - Anything about a network: this is the loopback interface, where a `send` does the
+//!   work of both ends, and nothing is ever lost.
+//! - What a server does with processors of its own: generator and server share what the
+//!   machine has. At 10,000 events a second to 100 gateways most servers here are
+//!   saturated on two cores; then they write several events at once, their cost for a
+//!   delivery falls, and latency shows how far they are behind. Read the two together.
+//! - What clusters, replicas, TLS and disks cost. Redis and NATS can do much that is not
+//!   asked of them here, and galaxy-push is one process without a copy.
+//! - How good the clients are that people use: all are the generator's own, which do as
+//!   little as they can.
+//! - Small differences. Others may share the machine, and runs are short: look at the
+//!   factors within a round, and at those that are large.
+
+mod clients;
+mod measure;
+mod options;
+mod peers;
+mod row;
+mod server;
+mod system;
+mod target;
+mod wire;
+
+use std::io::Write as _;
+
+use clap::Parser as _;
+
+use self::options::Options;
+use self::peers::Role;
+use self::row::Row;
+use self::server::{Server, StartError};
+use self::system::System;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(role) = Role::of_this_process() {
+        return role.serve();
+    }
+    let options = Options::parse();
+    // Without it, `cargo test` only asks whether this starts.
+    if options.bench {
+        compare(&options)?;
+    }
+    Ok(())
+}
+
+fn compare(options: &Options) -> std::io::Result<()> {
+    raise_open_files();
+    let size = options.size();
+    for row in row::all(&size) {
+        if !options.wants_row(&row) {
+            continue;
+        }
+        for round in 1..=size.rounds {
+            for &system in &row.systems {
+                if options.wants(system) {
+                    measure(&row, &size, system, round)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One cell of the table, once. What goes wrong with it is said, and does not keep the
+/// others from being measured.
+fn measure(row: &Row, size: &row::Size, system: System, round: u32) -> std::io::Result<()> {
+    let Row {
+        group, parameter, ..
+    } = row;
+    let server = match Server::start(system) {
+        Ok(server) => server,
+        Err(absent @ StartError::Absent(_)) => return note(&absent.to_string()),
+        Err(failed) => return note(&failed.to_string()),
+    };
+    match measure::measure(row.work, size, system, &server) {
+        Ok(figures) => {
+            for figure in figures {
+                eprintln!(
+                    "{group:8} {parameter:16} {system:14} {:20} {:12.1} {}",
+                    figure.measure, figure.value, figure.unit
+                );
+                say(&serde_json::json!({
+                    "group": group,
+                    "parameter": parameter,
+                    "system": system.name(),
+                    "round": round,
+                    "measure": figure.measure,
+                    "unit": figure.unit,
+                    "value": figure.value,
+                }))?;
+            }
+            Ok(())
+        }
+        Err(error) => note(&format!("{group} {parameter}, {system}: {error}")),
+    }
+}
+
+fn note(text: &str) -> std::io::Result<()> {
+    eprintln!("{text}");
+    say(&serde_json::json!({ "note": text }))
+}
+
+/// One line for `scripts/compare-edge`.
+fn say(value: &serde_json::Value) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{value}")?;
+    stdout.flush()
+}
+
+/// Thousands of connections, here and in the servers, which inherit the limit.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised, the rows with many gateways say so.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}

@@ -1,0 +1,253 @@
+//! One row with one server: from work to figures.
+
+use std::time::Duration;
+
+use galaxy_push::load::http2::Offer;
+use galaxy_push::load::workload::{
+    Idle, IdleReport, Live, LiveReport, LoadError, Publish, PublishReport, Replay, ReplayReport,
+    Storm, StormReport,
+};
+use galaxy_push::load::{Gauge, Latency, Pace, Plan, Shape, Target};
+
+use crate::row::{Size, Work};
+use crate::server::Server;
+use crate::system::System;
+use crate::target::{Job, run};
+
+/// What was measured, in one number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Figure {
+    pub(crate) measure: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) value: f64,
+}
+
+impl Figure {
+    fn new(measure: &'static str, unit: &'static str, value: f64) -> Self {
+        Figure {
+            measure,
+            unit,
+            value,
+        }
+    }
+
+    fn nanos(measure: &'static str, value: f64) -> Self {
+        Figure::new(measure, "ns", value)
+    }
+}
+
+/// How many requests a producer may have unanswered at a steady rate: so many that it is
+/// not the producer who waits.
+const IN_FLIGHT: usize = 1 << 14;
+
+/// While `storm` and its connections come and go: as many deliveries as `fan-out` has.
+const STORM_PER_SECOND: f64 = 20.0;
+
+/// How many events may be unanswered in `publish`, in at least so many requests.
+const PIPELINED: (usize, usize) = (1024, 32);
+
+/// How many events a request has where no row is about that, and how many such requests
+/// are under way while a server is filled.
+const FILL: (usize, usize) = (100, 32);
+
+/// Runs a row's work with a server that has just been started.
+pub(crate) fn measure(
+    work: Work,
+    size: &Size,
+    system: System,
+    server: &Server,
+) -> Result<Vec<Figure>, LoadError> {
+    let offer = Offer::default();
+    match work {
+        Work::Replay { frame_bytes } => {
+            let offer = Offer {
+                frame_bytes,
+                ..offer
+            };
+            let replay = Replay {
+                receivers: size.replay_gateways,
+                events: size.replay_events,
+                plan: plan(FILL.0, Pace::Full, FILL.1),
+                duration: size.replay,
+            };
+            let report = run(&replay, system, server, offer)?;
+            all_came(report.lost)?;
+            Ok(replayed(&report))
+        }
+        Work::Live {
+            per_second,
+            gateways,
+        } => {
+            let live = Live {
+                receivers: gateways,
+                producers: 1,
+                plan: plan(1, Pace::PerSecond(per_second.into()), IN_FLIGHT),
+                warm_up: size.warm_up,
+                duration: size.live,
+            };
+            let report = run(&live, system, server, offer)?;
+            all_came(report.lost)?;
+            Ok(lived(&report))
+        }
+        Work::Idle { gateways } => {
+            let idle = Idle {
+                receivers: gateways,
+                duration: size.idle,
+            };
+            run(&idle, system, server, offer).map(|report| idled(&report, gateways))
+        }
+        // It has no events. What it costs to come back is what it costs to connect,
+        // once everything is warm.
+        Work::Storm { gateways } if system == System::Handshake => {
+            let connect = Idle {
+                receivers: gateways,
+                duration: Duration::ZERO,
+            };
+            run(&connect, system, server, offer)?;
+            run(&connect, system, server, offer).map(|report| {
+                let nanos = report.connected.as_nanos() as f64;
+                vec![Figure::nanos("time to whole", nanos)]
+            })
+        }
+        Work::Storm { gateways } => {
+            let storm = Storm {
+                receivers: gateways,
+                producers: 1,
+                plan: plan(1, Pace::PerSecond(STORM_PER_SECOND), IN_FLIGHT),
+                quiet: size.live,
+                duration: size.storm,
+            };
+            let report = run(&storm, system, server, offer)?;
+            all_came(report.lost)?;
+            Ok(stormed(&report))
+        }
+        Work::Publish { batch } => {
+            let (events, requests) = PIPELINED;
+            let publish = Publish {
+                producers: 1,
+                plan: plan(batch, Pace::Full, requests.max(events / batch)),
+                warm_up: size.warm_up,
+                duration: size.publish,
+            };
+            run(&publish, system, server, offer).map(|report| published(&report))
+        }
+    }
+}
+
+/// What loses events is not compared.
+fn all_came(lost: u64) -> Result<(), LoadError> {
+    match lost {
+        0 => Ok(()),
+        _ => Err(LoadError::Receiver(format!("{lost} events were lost"))),
+    }
+}
+
+fn plan(batch: usize, pace: Pace, in_flight: usize) -> Plan {
+    Plan {
+        shape: Shape::with_payload(Shape::DEFAULT_PAYLOAD_BYTES),
+        batch,
+        pace,
+        in_flight,
+        events: None,
+    }
+}
+
+impl Job for Replay {
+    type Report = ReplayReport;
+
+    fn run<T: Target>(&self, target: &T) -> Result<ReplayReport, LoadError> {
+        Replay::run(self, target, &Gauge::default())
+    }
+}
+
+fn replayed(report: &ReplayReport) -> Vec<Figure> {
+    let of_each = report.rounds.iter();
+    let costs = of_each.filter_map(|span| span.per_delivery(span.server_cpu_ns));
+    let mut figures = Vec::new();
+    figures.extend(median(costs.collect()).map(|cost| Figure::nanos("CPU/delivery", cost)));
+    figures
+}
+
+impl Job for Live {
+    type Report = LiveReport;
+
+    fn run<T: Target>(&self, target: &T) -> Result<LiveReport, LoadError> {
+        Live::run(self, target, &Gauge::default())
+    }
+}
+
+fn lived(report: &LiveReport) -> Vec<Figure> {
+    let span = &report.span;
+    let mut figures = Vec::new();
+    let cost = span.per_delivery(span.server_cpu_ns);
+    figures.extend(cost.map(|cost| Figure::nanos("CPU/delivery", cost)));
+    for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
+        let nanos = report.latency.percentile_ns(percent) as f64;
+        figures.push(Figure::nanos(measure, nanos));
+    }
+    figures
+}
+
+impl Job for Idle {
+    type Report = IdleReport;
+
+    fn run<T: Target>(&self, target: &T) -> Result<IdleReport, LoadError> {
+        Idle::run(self, target, &Gauge::default())
+    }
+}
+
+fn idled(report: &IdleReport, gateways: usize) -> Vec<Figure> {
+    let all_bytes = report.after_bytes.saturating_sub(report.before_bytes);
+    let each_bytes = all_bytes as f64 / gateways as f64;
+    vec![Figure::new("memory/gateway", "bytes", each_bytes)]
+}
+
+impl Job for Storm {
+    type Report = StormReport;
+
+    fn run<T: Target>(&self, target: &T) -> Result<StormReport, LoadError> {
+        Storm::run(self, target, &Gauge::default())
+    }
+}
+
+fn stormed(report: &StormReport) -> Vec<Figure> {
+    let whole = report.rounds.iter().map(|round| round.whole_seconds * 1e9);
+    let mut figures = Vec::new();
+    figures.extend(median(whole.collect()).map(|nanos| Figure::nanos("time to whole", nanos)));
+    let p99 = |latency: &Latency| latency.percentile_ns(99.0) as f64;
+    let (quiet, stormy) = (p99(&report.quiet), p99(&report.stormy));
+    figures.push(Figure::nanos("publish p99", stormy));
+    if quiet > 0.0 {
+        figures.push(Figure::new("publish p99 / quiet", "times", stormy / quiet));
+    }
+    figures
+}
+
+impl Job for Publish {
+    type Report = PublishReport;
+
+    fn run<T: Target>(&self, target: &T) -> Result<PublishReport, LoadError> {
+        Publish::run(self, target, &Gauge::default())
+    }
+}
+
+fn published(report: &PublishReport) -> Vec<Figure> {
+    let span = &report.span;
+    let mut figures = vec![Figure::new(
+        "events/s",
+        "/s",
+        span.per_second(span.accepted),
+    )];
+    if let Some(nanos) = span.server_cpu_ns
+        && span.accepted > 0
+    {
+        let each = nanos as f64 / span.accepted as f64;
+        figures.push(Figure::nanos("CPU/event", each));
+    }
+    figures
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}

@@ -1,0 +1,85 @@
+//! Servers that gateways could have instead of galaxy-push, written as one would, and
+//! the floors beneath them. Each runs in a process of its own.
+
+mod fanout;
+mod handshake;
+mod publisher;
+pub(crate) mod tcp;
+pub(crate) mod tonic;
+pub(crate) mod tonic_bytes;
+
+use std::net::SocketAddr;
+
+use ::tonic::service::Routes;
+use ::tonic::transport::Server;
+use ::tonic::transport::server::TcpIncoming;
+use tokio::net::TcpListener;
+
+/// Which server a process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// An ordinary tonic service.
+    Tonic,
+    /// The same, and each event is encoded once.
+    TonicBytes,
+    /// Plain TCP.
+    Tcp,
+    /// HTTP/2's handshake, and no more.
+    Handshake,
+}
+
+impl Role {
+    pub(crate) const ALL: [Role; 4] = [Role::Tonic, Role::TonicBytes, Role::Tcp, Role::Handshake];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Tonic => "tonic",
+            Role::TonicBytes => "tonic-bytes",
+            Role::Tcp => "tcp",
+            Role::Handshake => "handshake",
+        }
+    }
+
+    /// The variables of the environment that make a process one: which, and where.
+    pub(crate) const VARIABLE: &str = "EDGE_ROLE";
+    pub(crate) const GATEWAYS: &str = "EDGE_GATEWAYS";
+    pub(crate) const PRODUCERS: &str = "EDGE_PRODUCERS";
+
+    /// What this process is to be, if any.
+    pub(crate) fn of_this_process() -> Option<Role> {
+        let name = std::env::var(Role::VARIABLE).ok()?;
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
+
+    /// Serves until the process is killed.
+    pub(crate) fn serve(self) -> Result<(), Box<dyn std::error::Error>> {
+        let gateways: SocketAddr = std::env::var(Role::GATEWAYS)?.parse()?;
+        if self == Role::Tcp {
+            let producers = std::env::var(Role::PRODUCERS)?.parse()?;
+            return Ok(tcp::Floor::bind(gateways, producers)?.run()?);
+        }
+        // As `galaxy-push serve` does by default.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let listener = TcpListener::bind(gateways).await?;
+            let routes = match self {
+                Role::Tonic => tonic::routes(),
+                Role::TonicBytes => tonic_bytes::routes(),
+                Role::Tcp | Role::Handshake => return Ok(handshake::serve(listener).await?),
+            };
+            serve(listener, routes.ok_or("the clock is off")?).await
+        })
+    }
+}
+
+/// With tonic's own settings, and sockets that do not wait for more.
+async fn serve(listener: TcpListener, routes: Routes) -> Result<(), Box<dyn std::error::Error>> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .add_routes(routes)
+        .serve_with_incoming(incoming)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The rows of the table: who does what, and with which servers.
+
+use std::time::Duration;
+
+use crate::system::System;
+
+/// One row.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) group: &'static str,
+    pub(crate) parameter: String,
+    pub(crate) work: Work,
+    pub(crate) systems: Vec<System>,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    /// Eight gateways take everything that there is; they offer frames of this size.
+    Replay { frame_bytes: u32 },
+    /// So many events a second to so many gateways.
+    Live { per_second: u32, gateways: usize },
+    /// So many gateways that are sent nothing.
+    Idle { gateways: usize },
+    /// So many gateways that are cut at once and come back.
+    Storm { gateways: usize },
+    /// One producer, which is answered; so many events to a request.
+    Publish { batch: usize },
+}
+
+/// How long everything takes, and how large it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) rounds: u32,
+    pub(crate) replay_events: u64,
+    pub(crate) replay_gateways: usize,
+    pub(crate) replay: Duration,
+    pub(crate) warm_up: Duration,
+    pub(crate) live: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) storm: Duration,
+    pub(crate) publish: Duration,
+    /// As many gateways as an edge might have.
+    pub(crate) many: usize,
+}
+
+impl Size {
+    pub(crate) const FULL: Size = Size {
+        rounds: 3,
+        replay_events: 200_000,
+        replay_gateways: 8,
+        replay: Duration::from_millis(1500),
+        warm_up: Duration::from_millis(500),
+        live: Duration::from_millis(2000),
+        idle: Duration::from_millis(500),
+        storm: Duration::from_millis(3000),
+        publish: Duration::from_millis(1000),
+        many: 5000,
+    };
+
+    pub(crate) const QUICK: Size = Size {
+        rounds: 1,
+        replay_events: 50_000,
+        replay: Duration::ZERO,
+        warm_up: Duration::from_millis(200),
+        live: Duration::from_millis(400),
+        idle: Duration::from_millis(100),
+        storm: Duration::ZERO,
+        publish: Duration::from_millis(200),
+        many: 1000,
+        ..Size::FULL
+    };
+}
+
+/// Deliveries a second of all rows of `fan-out`.
+const FAN_OUT_PER_SECOND: u32 = 100_000;
+
+/// All of them, in the order in which they run.
+pub(crate) fn all(size: &Size) -> Vec<Row> {
+    use System as S;
+    let row = |group, parameter: &str, work, systems: &[System]| Row {
+        group,
+        parameter: parameter.to_owned(),
+        work,
+        systems: systems.to_vec(),
+    };
+    let mut rows = Vec::new();
+    for (name, frame_bytes) in [("1 MiB", 1 << 20), ("16 KiB", 16 << 10)] {
+        rows.push(row(
+            "replay",
+            name,
+            Work::Replay { frame_bytes },
+            &[
+                S::GalaxyPush,
+                S::Tonic,
+                S::TonicBytes,
+                S::Tcp,
+                S::RedisStreams,
+                S::Jetstream,
+            ],
+        ));
+    }
+    for per_second in [10_000, 1000] {
+        let work = Work::Live {
+            per_second,
+            gateways: 100,
+        };
+        let parameter = format!("{per_second}/s to 100");
+        let mut systems = S::FANNING_OUT.to_vec();
+        // At the higher rate, one `send` a delivery would take more processors than
+        // there are.
+        if per_second == 1000 {
+            systems.push(S::Tcp);
+        }
+        rows.push(row("live", &parameter, work, &systems));
+    }
+    for gateways in [10, 100, 1000, 5000] {
+        if gateways > size.many {
+            continue;
+        }
+        let work = Work::Live {
+            per_second: FAN_OUT_PER_SECOND / gateways as u32,
+            gateways,
+        };
+        let parameter = gateways.to_string();
+        rows.push(row(
+            "fan-out",
+            &parameter,
+            work,
+            &[S::GalaxyPush, S::Tonic, S::Tcp],
+        ));
+    }
+    let many = size.many.to_string();
+    rows.push(row(
+        "idle",
+        &many,
+        Work::Idle {
+            gateways: size.many,
+        },
+        &[
+            S::GalaxyPush,
+            S::Tonic,
+            S::Handshake,
+            S::RedisPubsub,
+            S::Nats,
+        ],
+    ));
+    rows.push(row(
+        "storm",
+        &many,
+        Work::Storm {
+            gateways: size.many,
+        },
+        &[S::GalaxyPush, S::Tonic, S::Handshake],
+    ));
+    for batch in [1, 10, 100] {
+        rows.push(row(
+            "publish",
+            &batch.to_string(),
+            Work::Publish { batch },
+            &[
+                S::GalaxyPush,
+                S::Tonic,
+                S::RedisPubsub,
+                S::RedisStreams,
+                S::Jetstream,
+            ],
+        ));
+    }
+    rows
+}

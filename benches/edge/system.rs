@@ -1,0 +1,61 @@
+//! What is compared.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// A server, as the table's columns name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum System {
+    /// `galaxy-push serve`, with its defaults.
+    GalaxyPush,
+    /// An ordinary tonic service.
+    Tonic,
+    /// The same, and each event is encoded once.
+    TonicBytes,
+    /// Plain TCP, as bare as may be.
+    Tcp,
+    /// HTTP/2's handshake and no more.
+    Handshake,
+    /// Redis, PUBLISH and SUBSCRIBE.
+    RedisPubsub,
+    /// Redis, XADD and XREAD.
+    RedisStreams,
+    /// NATS core.
+    Nats,
+    /// NATS JetStream, in memory.
+    Jetstream,
+}
+
+impl System {
+    /// Those that hand events to whoever is there, and several at once to who is behind.
+    pub(crate) const FANNING_OUT: &[System] = &[
+        System::GalaxyPush,
+        System::Tonic,
+        System::TonicBytes,
+        System::RedisPubsub,
+        System::RedisStreams,
+        System::Nats,
+        System::Jetstream,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            System::GalaxyPush => "galaxy-push",
+            System::Tonic => "tonic",
+            System::TonicBytes => "tonic-bytes",
+            System::Tcp => "tcp",
+            System::Handshake => "handshake",
+            System::RedisPubsub => "redis-pubsub",
+            System::RedisStreams => "redis-streams",
+            System::Nats => "nats",
+            System::Jetstream => "jetstream",
+        }
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

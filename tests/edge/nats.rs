@@ -1,0 +1,84 @@
+//! NATS' protocol.
+
+use crate::wire::Malformed;
+use crate::wire::nats::{Message, Said, ping, pong, publish, said, subscribe};
+
+fn one(bytes: &[u8]) -> Said<'_> {
+    let (found, read) = said(bytes).unwrap().unwrap();
+    assert_eq!(read, bytes.len());
+    for end in 0..read {
+        assert_eq!(said(&bytes[..end]), Ok(None));
+    }
+    found
+}
+
+#[test]
+fn everything_that_a_server_says_is_read() {
+    assert_eq!(one(b"INFO {\"a\": 1}\r\n"), Said::Info(b"{\"a\": 1}"));
+    assert_eq!(one(b"PING\r\n"), Said::Ping);
+    assert_eq!(one(b"PONG\r\n"), Said::Pong);
+    assert_eq!(one(b"+OK\r\n"), Said::Ok);
+    assert_eq!(one(b"-ERR 'no'\r\n"), Said::Error(b"'no'"));
+}
+
+#[test]
+fn messages_come_with_and_without_reply_and_headers() {
+    let message = Message {
+        subject: b"a.b",
+        subscription: 7,
+        payload: b"x\r\ny",
+        ..Message::default()
+    };
+    let headers = b"NATS/1.0\r\n\r\n";
+    let reply = Some(&b"r"[..]);
+    for (bytes, wanted) in [
+        (&b"MSG a.b 7 4\r\nx\r\ny\r\n"[..], message),
+        (b"MSG a.b 7 r 4\r\nx\r\ny\r\n", Message { reply, ..message }),
+        (
+            b"HMSG a.b 7 12 16\r\nNATS/1.0\r\n\r\nx\r\ny\r\n",
+            Message { headers, ..message },
+        ),
+        (
+            b"HMSG a.b 7 r 12 16\r\nNATS/1.0\r\n\r\nx\r\ny\r\n",
+            Message {
+                headers,
+                reply,
+                ..message
+            },
+        ),
+    ] {
+        assert_eq!(one(bytes), Said::Message(wanted));
+    }
+}
+
+#[test]
+fn what_is_none_of_it_is_refused() {
+    for wrong in [
+        &b"\r\n"[..],
+        b"MSG\r\n",
+        b"MSG a 1\r\n",
+        b"MSG a x 0\r\n\r\n",
+        b"MSG a 1 b c 0\r\n\r\n",
+        b"MSG a 1 2\r\nxyz\n",
+        b"HMSG a 1 5\r\n",
+        b"HMSG a 1 5 4\r\nabcd\r\n",
+        b"MSG a 1 99999999999999999999\r\n",
+        b"MSG a 1 999999999\r\n",
+    ] {
+        assert_eq!(said(wrong), Err(Malformed), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_client_speaks_in_lines() {
+    let mut sent = Vec::new();
+    subscribe(&mut sent, "a.>", 1);
+    publish(&mut sent, b"a.b", Some("r"), b"hi");
+    publish(&mut sent, b"a.b", None, b"");
+    ping(&mut sent);
+    pong(&mut sent);
+    assert_eq!(
+        sent,
+        b"SUB a.> 1\r\nPUB a.b r 2\r\nhi\r\nPUB a.b 0\r\n\r\nPING\r\nPONG\r\n"
+    );
+}
