@@ -23,7 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["config", "cursor", "engine", "event", "http2", "proto"],
     ),
     ("server", &["client", "config", "cursor", "edge", "engine"]),
-    ("load", &["config", "cursor", "proto"]),
+    ("load", &["config", "cursor", "history", "proto"]),
     (
         "cli",
         &["client", "config", "cursor", "load", "proto", "server"],
