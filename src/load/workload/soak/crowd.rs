@@ -24,7 +24,7 @@ use crate::load::workload::{LoadError, Moment, STANDSTILL_NS, TURN};
 /// soon notices.
 const SMALL_WINDOW_BYTES: u32 = 64 << 10;
 /// A slow gateway takes this share of what it should.
-const SLOW_SHARE: f64 = 0.25;
+const SLOW_SHARE: f64 = 0.5;
 
 pub(super) struct Crowd {
     receivers: Receivers<Subscribe>,
