@@ -28,6 +28,7 @@
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its edge, its end |
+//! | `open_files` | the system's limit of open files |
 //! | [`load`] | a load generator: many gateways and producers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |
 //! | [`proto`] | generated code |
@@ -36,12 +37,13 @@ pub mod clock;
 pub mod cursor;
 pub mod engine;
 pub mod event;
-pub mod history;
 
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
 pub mod config;
+#[cfg(feature = "history")]
+pub mod history;
 #[cfg(feature = "client")]
 pub mod proto;
 
@@ -53,6 +55,8 @@ pub mod edge;
 pub mod http2;
 #[cfg(feature = "cli")]
 pub mod load;
+#[cfg(feature = "server")]
+mod open_files;
 #[cfg(feature = "server")]
 pub mod server;
 

@@ -22,11 +22,23 @@ const ROOMS: &[(&str, &[&str])] = &[
         "edge",
         &["config", "cursor", "engine", "event", "http2", "proto"],
     ),
-    ("server", &["client", "config", "cursor", "edge", "engine"]),
+    ("open_files", &[]),
+    (
+        "server",
+        &["client", "config", "cursor", "edge", "engine", "open_files"],
+    ),
     ("load", &["config", "cursor", "history", "proto"]),
     (
         "cli",
-        &["client", "config", "cursor", "load", "proto", "server"],
+        &[
+            "client",
+            "config",
+            "cursor",
+            "load",
+            "open_files",
+            "proto",
+            "server",
+        ],
     ),
 ];
 

@@ -4,25 +4,43 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::super::Failure;
-use super::args::{Bench, Run, Work};
 use super::outcome::{Measured, Outcome};
+use super::plan::{Bench, Run, Work};
 use super::progress;
 use super::server::Server;
 use crate::load::workload::{Idle, Live, LoadError, Publish, Replay, Soak, Storm};
 use crate::load::{Gauge, Target as _};
+use crate::open_files;
 
 /// All runs of a bench, one after the other.
 pub(super) fn run(bench: &Bench, gauge: &Gauge) -> Result<Outcome, Failure> {
+    check_open_files(bench)?;
     let mut outcome = Outcome::new(bench);
     for (number, run) in bench.runs.iter().enumerate() {
         let server = Server::of(bench, run)?;
         let title = title(run, number, bench.runs.len());
-        let mut measured = watched(&title, run, &server, &gauge.renewed())
+        let mut measured = watched(&title, bench, run, &server, &gauge.renewed())
             .map_err(|error| Failure::failed(error.to_string()))?;
         measured.server = server.describe();
         outcome.add(measured);
     }
     Ok(outcome)
+}
+
+/// Files that are no connection of a gateway.
+const OTHER_FILES: usize = 300;
+
+/// Whether there may be as many connections as are asked for.
+fn check_open_files(bench: &Bench) -> Result<(), Failure> {
+    let limit = open_files::raise() as usize;
+    let gateways = bench.runs.iter().map(|run| run.gateways).max();
+    match gateways {
+        Some(gateways) if gateways + OTHER_FILES > limit => Err(Failure::failed(format!(
+            "--gateways: {gateways} need more open files than the {limit} that the system \
+             allows (ulimit -n)"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn title(run: &Run, number: usize, runs: usize) -> String {
@@ -36,12 +54,18 @@ fn title(run: &Run, number: usize, runs: usize) -> String {
     }
 }
 
-fn watched(title: &str, run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadError> {
+fn watched(
+    title: &str,
+    bench: &Bench,
+    run: &Run,
+    server: &Server,
+    gauge: &Gauge,
+) -> Result<Measured, LoadError> {
     let (running, over) = mpsc::channel();
     let meter = server.target.meter();
     thread::scope(|scope| {
         let watching = scope.spawn(move || progress::watch(title, gauge, meter, &over));
-        let measured = measure(run, server, gauge);
+        let measured = measure(bench, run, server, gauge);
         drop(running);
         let samples = watching.join().unwrap_or_default();
         measured.map(|measured| Measured {
@@ -51,7 +75,12 @@ fn watched(title: &str, run: &Run, server: &Server, gauge: &Gauge) -> Result<Mea
     })
 }
 
-fn measure(run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadError> {
+fn measure(
+    bench: &Bench,
+    run: &Run,
+    server: &Server,
+    gauge: &Gauge,
+) -> Result<Measured, LoadError> {
     let Run {
         gateways: receivers,
         producers,
@@ -115,6 +144,7 @@ fn measure(run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadEr
                 duration,
                 stall,
                 retained_events: server.retained_events,
+                other_producers: bench.server.connect.is_some(),
             };
             Ok(Measured::soak(run, &soak.run(target, gauge)?))
         }
