@@ -39,6 +39,8 @@ pub(crate) struct Size {
     pub(crate) live: Duration,
     pub(crate) idle: Duration,
     pub(crate) storm: Duration,
+    /// Until every server is full.
+    pub(crate) fill: Duration,
     pub(crate) publish: Duration,
     /// As many gateways as an edge might have.
     pub(crate) many: usize,
@@ -54,6 +56,7 @@ impl Size {
         live: Duration::from_millis(2000),
         idle: Duration::from_millis(500),
         storm: Duration::from_millis(3000),
+        fill: Duration::from_millis(2000),
         publish: Duration::from_millis(1000),
         many: 5000,
     };
@@ -66,6 +69,7 @@ impl Size {
         live: Duration::from_millis(400),
         idle: Duration::from_millis(100),
         storm: Duration::ZERO,
+        fill: Duration::from_millis(500),
         publish: Duration::from_millis(200),
         many: 1000,
         ..Size::FULL
