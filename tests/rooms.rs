@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("client", &["config", "cursor", "proto"]),
     ("edge", &["config", "cursor", "engine", "event", "proto"]),
     ("server", &["client", "config", "cursor", "edge", "engine"]),
-    ("load", &["config", "cursor", "proto"]),
+    ("load", &["config", "cursor", "history", "proto"]),
     (
         "cli",
         &["client", "config", "cursor", "load", "proto", "server"],

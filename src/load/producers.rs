@@ -69,6 +69,20 @@ pub struct Published {
     pub lateness: Latency,
 }
 
+/// Looks on while producers publish. Each is called by its number, from 0 on.
+pub trait Onlooker {
+    /// It publishes this batch now.
+    fn publishing(&mut self, who: usize, batch: &Batch);
+    /// Its oldest batch without an answer was accepted, to these places.
+    fn accepted(&mut self, who: usize, places: Option<(Cursor, Cursor)>);
+}
+
+/// Nobody looks on.
+impl Onlooker for () {
+    fn publishing(&mut self, _who: usize, _batch: &Batch) {}
+    fn accepted(&mut self, _who: usize, _places: Option<(Cursor, Cursor)>) {}
+}
+
 /// Why producers cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,9 +126,6 @@ struct Asked {
     first: Option<Cursor>,
     newest: Option<Cursor>,
     accepted: u64,
-    /// What of that the gauge does not know.
-    untold: u64,
-    now_ns: u64,
     round_trips: Vec<Latency>,
     error: Option<ProtocolError>,
     end: Option<End>,
@@ -156,8 +167,6 @@ impl<P: Producer> Producers<P> {
                     first: None,
                     newest: None,
                     accepted: 0,
-                    untold: 0,
-                    now_ns: 0,
                     round_trips: Vec::new(),
                     error: None,
                     end: None,
@@ -176,7 +185,12 @@ impl<P: Producer> Producers<P> {
     /// # Errors
     ///
     /// The first thing that went wrong with any of them.
-    pub fn run(&mut self, plan: &Plan, gauge: &Gauge) -> Result<Published, ProducerError> {
+    pub fn run<O: Onlooker>(
+        &mut self,
+        plan: &Plan,
+        gauge: &Gauge,
+        onlooker: &mut O,
+    ) -> Result<Published, ProducerError> {
         precise_timers();
         let mut run = Run::new(plan, gauge, self.members.len());
         let mut done = Published::default();
@@ -185,7 +199,7 @@ impl<P: Producer> Producers<P> {
             member.asked.accepted = 0;
             member.asked.round_trips.clear();
         }
-        let outcome = self.publish(&mut run, &mut done);
+        let outcome = self.publish(&mut run, &mut done, onlooker);
         for member in &self.members {
             done.accepted += member.asked.accepted;
             done.firsts.push(member.asked.first);
@@ -201,7 +215,12 @@ impl<P: Producer> Producers<P> {
         outcome.map(|()| done)
     }
 
-    fn publish(&mut self, run: &mut Run<'_>, done: &mut Published) -> Result<(), ProducerError> {
+    fn publish<O: Onlooker>(
+        &mut self,
+        run: &mut Run<'_>,
+        done: &mut Published,
+        onlooker: &mut O,
+    ) -> Result<(), ProducerError> {
         let mut given_up_ns = None;
         loop {
             let ends = run.gauge.producers_end() || run.left == Some(0);
@@ -218,16 +237,17 @@ impl<P: Producer> Producers<P> {
                 }
             }
             for (who, member) in self.members.iter_mut().enumerate() {
-                if !ends && let Some(due_ns) = run.publish_due(who, member, done) {
+                if !ends && let Some(due_ns) = run.publish_due(who, member, done, onlooker) {
                     wake_ns = wake_ns.min(due_ns);
                 }
                 member
-                    .write(run.gauge)
+                    .write(&mut Told::new(who, run.gauge, onlooker))
                     .map_err(|error| ProducerError::Broken(who, error.into()))?;
             }
             self.wait(wake_ns).map_err(ProducerError::Wait)?;
             for (who, member) in self.members.iter_mut().enumerate() {
-                member.read(&mut self.buffer, run.gauge).map_err(|error| {
+                let mut told = Told::new(who, run.gauge, onlooker);
+                member.read(&mut self.buffer, &mut told).map_err(|error| {
                     // What the server said before it closed the connection says more.
                     match member.asked.end.take() {
                         Some(end) => ProducerError::Ended(who, end),
@@ -312,11 +332,12 @@ impl<'a> Run<'a> {
     }
 
     /// Publishes what is due. Answers when the next is, if that is what it waits for.
-    fn publish_due<P: Producer>(
+    fn publish_due<P: Producer, O: Onlooker>(
         &mut self,
         who: usize,
         member: &mut Member<P>,
         done: &mut Published,
+        onlooker: &mut O,
     ) -> Option<u64> {
         loop {
             let has_room = member.producer.has_room()
@@ -342,6 +363,7 @@ impl<'a> Run<'a> {
                 due_ns,
             };
             self.batch.fill(stamp, events as usize);
+            onlooker.publishing(who, &self.batch);
             member.producer.publish(&self.batch, &mut member.out);
             member.number += events;
             member.asked.requests.push_back(Request {
@@ -362,21 +384,24 @@ impl<P: Producer> Member<P> {
         self.out.is_empty() && self.asked.requests.is_empty()
     }
 
-    fn write(&mut self, gauge: &Gauge) -> io::Result<()> {
+    fn write<O: Onlooker>(&mut self, told: &mut Told<'_, O>) -> io::Result<()> {
         if !self.out.is_empty() {
             write_out(&mut self.socket, &mut self.out)?;
         }
         if !P::ANSWERED && self.out.is_empty() {
-            self.asked.now_ns = now_ns();
-            while !self.asked.requests.is_empty() {
-                self.asked.accepted(None);
+            let mut answers = self.asked.told_to(told);
+            while !answers.asked.requests.is_empty() {
+                answers.accepted(None);
             }
-            self.asked.tell(gauge);
         }
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut Vec<u8>, gauge: &Gauge) -> Result<(), BrokenConnection> {
+    fn read<O: Onlooker>(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        told: &mut Told<'_, O>,
+    ) -> Result<(), BrokenConnection> {
         loop {
             let kept = self.partial.len();
             if buffer.len() < kept + BUFFER_BYTES {
@@ -391,13 +416,11 @@ impl<P: Producer> Member<P> {
             };
             buffer[..kept].copy_from_slice(&self.partial);
             let bytes = &buffer[..kept + read];
-            self.asked.now_ns = now_ns();
-            let done = self
-                .producer
-                .receive(bytes, &mut self.out, &mut self.asked)?;
+            let mut answers = self.asked.told_to(told);
+            let done = self.producer.receive(bytes, &mut self.out, &mut answers)?;
+            drop(answers);
             self.partial.clear();
             self.partial.extend_from_slice(&bytes[done..]);
-            self.asked.tell(gauge);
             if let Some(error) = self.asked.error.take() {
                 return Err(error.into());
             }
@@ -408,42 +431,82 @@ impl<P: Producer> Member<P> {
     }
 }
 
-impl Asked {
-    /// Adds what was accepted since the last time to what all know.
-    fn tell(&mut self, gauge: &Gauge) {
-        let news = std::mem::take(&mut self.untold);
-        gauge.add_accepted(news);
+/// Who is told of answers.
+struct Told<'a, O> {
+    who: usize,
+    gauge: &'a Gauge,
+    onlooker: &'a mut O,
+}
+
+impl<'a, O: Onlooker> Told<'a, O> {
+    fn new(who: usize, gauge: &'a Gauge, onlooker: &'a mut O) -> Self {
+        Told {
+            who,
+            gauge,
+            onlooker,
+        }
     }
 }
 
-impl Answers for Asked {
+/// Answers that come at one moment. The gauge is told when it is dropped.
+struct Answering<'a, 'b, O> {
+    asked: &'a mut Asked,
+    told: &'a mut Told<'b, O>,
+    now_ns: u64,
+    events: u64,
+}
+
+impl Asked {
+    fn told_to<'a, 'b, O: Onlooker>(
+        &'a mut self,
+        told: &'a mut Told<'b, O>,
+    ) -> Answering<'a, 'b, O> {
+        Answering {
+            asked: self,
+            told,
+            now_ns: now_ns(),
+            events: 0,
+        }
+    }
+}
+
+impl<O> Drop for Answering<'_, '_, O> {
+    fn drop(&mut self) {
+        self.told.gauge.add_accepted(self.events);
+    }
+}
+
+impl<O: Onlooker> Answers for Answering<'_, '_, O> {
     fn accepted(&mut self, places: Option<(Cursor, Cursor)>) {
-        let Some(request) = self.requests.pop_front() else {
-            self.error = Some(ProtocolError::new("an answer to no request"));
+        let asked = &mut *self.asked;
+        let Some(request) = asked.requests.pop_front() else {
+            asked.error = Some(ProtocolError::new("an answer to no request"));
             return;
         };
         if let Some((first, last)) = places {
             let span = last.seq().number().wrapping_sub(first.seq().number());
             if span.wrapping_add(1) != request.events {
-                self.error = Some(ProtocolError::new(format!(
+                asked.error = Some(ProtocolError::new(format!(
                     "{} events were answered with the places {first} to {last}",
                     request.events
                 )));
             }
-            self.first.get_or_insert(first);
-            self.newest = self.newest.max(Some(last));
+            asked.first.get_or_insert(first);
+            asked.newest = asked.newest.max(Some(last));
         }
-        self.accepted += request.events;
-        self.untold += request.events;
-        if self.round_trips.len() <= request.phase {
-            self.round_trips
+        asked.accepted += request.events;
+        self.events += request.events;
+        if asked.round_trips.len() <= request.phase {
+            asked
+                .round_trips
                 .resize_with(request.phase + 1, Latency::default);
         }
-        self.round_trips[request.phase].record(self.now_ns.saturating_sub(request.due_ns));
+        asked.round_trips[request.phase].record(self.now_ns.saturating_sub(request.due_ns));
+        self.told.onlooker.accepted(self.told.who, places);
     }
 
     fn ended(&mut self, end: &End) {
-        self.end = Some(end.clone());
+        self.asked.end = Some(end.clone());
     }
 }
 

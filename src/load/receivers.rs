@@ -1,7 +1,7 @@
 //! Many receiving connections on one thread.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
@@ -177,7 +177,8 @@ impl<C: Consumer> Receivers<C> {
         }
     }
 
-    /// Lets receiver `who` take nothing until it is [resumed](Self::resume).
+    /// Lets receiver `who` take nothing until it is [resumed](Self::resume), or
+    /// connected again.
     pub fn pause(&mut self, who: usize) {
         if let Some(member) = self.members.get_mut(who) {
             member.is_paused = true;
@@ -308,59 +309,94 @@ impl<C: Consumer> Receivers<C> {
     /// socket, and whatever comes later is told anew; only the peer's end must be
     /// asked for.
     fn readable<W: Witness>(&mut self, who: usize, to_the_end: bool, witness: &mut W) {
+        if self.members[who].is_paused {
+            return;
+        }
         for _ in 0..READS_IN_A_ROW {
-            let member = &mut self.members[who];
-            let Link::Open(socket) = &mut member.link else {
-                return;
-            };
-            if member.is_paused {
-                return;
-            }
-            let kept = member.partial.len();
-            let room = &mut self.buffer[kept..];
-            let wanted = room.len();
-            let read = match socket.read(room) {
-                Ok(0) => return self.fail(who, BrokenConnection::Closed, witness),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return self.fail(who, error.into(), witness),
-            };
-            let now_ns = now_ns();
-            self.received_bytes += read as u64;
-            self.reads += 1;
-            self.buffer[..kept].copy_from_slice(&member.partial);
-            let bytes = &self.buffer[..kept + read];
-            let mut sink = One {
-                who,
-                now_ns,
-                witness,
-                has_ended: false,
-            };
-            let received = member.consumer.receive(bytes, &mut member.out, &mut sink);
-            let has_ended = sink.has_ended;
-            let result = match received {
-                Ok(done) if bytes.len() - done < BUFFER_BYTES / 2 => {
-                    member.partial.clear();
-                    member.partial.extend_from_slice(&bytes[done..]);
-                    Ok(())
-                }
-                Ok(_) => Err(ProtocolError::new("half a megabyte without a meaning")),
-                Err(error) => Err(error),
-            };
-            if has_ended {
-                return self.cut(who);
-            }
-            if let Err(error) = result {
-                return self.fail(who, error.into(), witness);
-            }
-            self.flush(who, witness);
-            if read < wanted && !to_the_end {
-                return;
+            match self.read_once(who, BUFFER_BYTES, witness) {
+                Read::Nothing => return,
+                Read::All if !to_the_end => return,
+                Read::All | Read::Some => {}
             }
         }
         self.mark_unread(who);
     }
+
+    /// Lets receiver `who`, though it is [paused](Self::pause), take so many bytes.
+    pub fn sip<W: Witness>(&mut self, who: usize, bytes: usize, witness: &mut W) {
+        if who < self.members.len() {
+            self.read_once(who, bytes, witness);
+        }
+    }
+
+    fn read_once<W: Witness>(&mut self, who: usize, limit: usize, witness: &mut W) -> Read {
+        let member = &mut self.members[who];
+        let Link::Open(socket) = &mut member.link else {
+            return Read::Nothing;
+        };
+        let kept = member.partial.len();
+        let room_bytes = limit.min(self.buffer.len() - kept);
+        let room = &mut self.buffer[kept..kept + room_bytes];
+        let read = match socket.read(room) {
+            Ok(0) => {
+                self.fail(who, BrokenConnection::Closed, witness);
+                return Read::Nothing;
+            }
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Read::Some,
+            Err(error) => {
+                self.fail(who, error.into(), witness);
+                return Read::Nothing;
+            }
+        };
+        let now_ns = now_ns();
+        self.received_bytes += read as u64;
+        self.reads += 1;
+        self.buffer[..kept].copy_from_slice(&member.partial);
+        let bytes = &self.buffer[..kept + read];
+        let mut sink = One {
+            who,
+            now_ns,
+            witness,
+            has_ended: false,
+        };
+        let received = member.consumer.receive(bytes, &mut member.out, &mut sink);
+        let has_ended = sink.has_ended;
+        let result = match received {
+            Ok(done) if bytes.len() - done < BUFFER_BYTES / 2 => {
+                member.partial.clear();
+                member.partial.extend_from_slice(&bytes[done..]);
+                Ok(())
+            }
+            Ok(_) => Err(ProtocolError::new("half a megabyte without a meaning")),
+            Err(error) => Err(error),
+        };
+        if has_ended {
+            self.cut(who);
+            return Read::Nothing;
+        }
+        if let Err(error) = result {
+            self.fail(who, error.into(), witness);
+            return Read::Nothing;
+        }
+        self.flush(who, witness);
+        if read < room_bytes {
+            Read::All
+        } else {
+            Read::Some
+        }
+    }
+}
+
+/// What a read has left behind.
+enum Read {
+    /// There was nothing, or there is no connection any more.
+    Nothing,
+    /// The socket is empty.
+    All,
+    /// There may be more.
+    Some,
 }
 
 /// A witness's view of one receiver.

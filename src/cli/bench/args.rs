@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::{Failure, value};
 use crate::config::Address;
 use crate::load::http2::Offer;
+use crate::load::workload::Mix;
 use crate::load::{MAX_PRODUCERS, Pace, Plan, Shape, Stamp};
 
 #[derive(Debug, clap::Subcommand)]
@@ -15,6 +16,7 @@ pub(super) enum Workload {
     Storm(Storm),
     Publish(Publish),
     Idle(Idle),
+    Soak(Soak),
 }
 
 /// Events at a steady rate, to many gateways: latency, and what a delivery costs.
@@ -203,6 +205,106 @@ pub(super) struct Idle {
     gateways: GatewayArgs,
     #[command(flatten)]
     time: DurationArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A steady rate for a long time, to gateways of all kinds, with a record of every
+/// stream that is checked against every promise.
+///
+/// Beside steady gateways there are slow ones, which take a quarter of the rate and are
+/// lapped again and again; stalled ones, which stop reading until the server cuts them
+/// off; flapping ones, which leave without a word and come back; and pairs of rivals,
+/// which take one id from each other. To be cut off, lapped or replaced is allowed; to
+/// miss an event without being told its number is not, and is exit code 1. Latencies
+/// are those of the steady ones.
+///
+/// The server that is started has a ring of 16MiB and a stall timeout of 3s, unless
+/// --max-bytes and --stall-timeout say otherwise, so that all of this happens often.
+/// Gateways stall for twice the stall timeout.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Examples:
+  galaxy-push bench soak --duration 10m --report soak.html
+  galaxy-push bench soak --gateways 1000 --rate 2000 --stalled 200 --duration 1h")]
+pub(super) struct Soak {
+    #[command(flatten)]
+    gateways: GatewayArgs,
+
+    /// How many of the gateways are slow. Default: one in ten.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        env = "GALAXY_PUSH_BENCH_SLOW",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    slow: Option<usize>,
+
+    /// How many of the gateways stall. Default: one in ten.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        env = "GALAXY_PUSH_BENCH_STALLED",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    stalled: Option<usize>,
+
+    /// How many of the gateways flap. Default: one in five.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        env = "GALAXY_PUSH_BENCH_FLAPPING",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    flapping: Option<usize>,
+
+    /// How many pairs of the gateways are rivals. Default: one pair in fifty gateways.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = value::count,
+        env = "GALAXY_PUSH_BENCH_RIVALS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    rivals: Option<usize>,
+
+    /// How many events are published in a second, all producers together.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "1000",
+        value_parser = rate,
+        env = "GALAXY_PUSH_BENCH_RATE",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    rate: f64,
+
+    #[command(flatten)]
+    events: EventArgs,
+    #[command(flatten)]
+    producers: ProducerArgs,
+    /// How long it goes on.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1m",
+        value_parser = value::duration,
+        env = "GALAXY_PUSH_BENCH_DURATION",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    duration: Duration,
+
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -515,6 +617,7 @@ pub(super) enum Work {
     Storm { quiet: Duration },
     Publish,
     Idle,
+    Soak { mix: Mix, stall: Duration },
 }
 
 impl Work {
@@ -525,6 +628,7 @@ impl Work {
             Work::Storm { .. } => "storm",
             Work::Publish => "publish",
             Work::Idle => "idle",
+            Work::Soak { .. } => "soak",
         }
     }
 }
@@ -534,158 +638,189 @@ impl Workload {
     pub(super) fn into_bench(self) -> Result<Bench, Failure> {
         match self {
             Workload::Live(args) => {
-                let producers = args.producers.producers as usize;
-                let (shape, payload_bytes) = shape(args.events.payload)?;
-                let plan = Plan {
-                    shape,
-                    batch: batch(args.events.batch.unwrap_or(1))?,
-                    pace: Pace::PerSecond(args.rate),
-                    in_flight: args.producers.in_flight as usize,
-                    events: None,
-                };
                 let run = Run {
-                    work: Work::Live,
-                    gateways: 0,
-                    producers,
-                    plan,
-                    payload_bytes,
                     warm_up: args.time.warm_up,
                     duration: args.time.duration,
+                    ..paced(Work::Live, args.rate, &args.events, &args.producers)?
                 };
-                Ok(Bench {
-                    offer: args.gateways.offer()?,
-                    runs: args.gateways.runs(100, &run)?,
-                    server: args.server,
-                    output: args.output,
-                    kept: None,
-                })
+                bench(&args.gateways, 100, &run, args.server, args.output)
             }
             Workload::Replay(args) => {
-                let (shape, payload_bytes) = shape(args.shape.payload)?;
-                let plan = Plan {
-                    shape,
-                    batch: batch(args.shape.batch.unwrap_or(100))?,
-                    pace: Pace::Full,
-                    in_flight: 64,
-                    events: Some(args.events),
-                };
-                let run = Run {
-                    work: Work::Replay {
-                        events: args.events,
-                    },
-                    gateways: 0,
-                    producers: 1,
-                    plan,
-                    payload_bytes,
-                    warm_up: Duration::ZERO,
-                    duration: args.time.duration,
-                };
+                let events = args.events;
+                let work = Work::Replay { events };
+                let mut run = Run::new(work, args.shape.payload, args.shape.batch.unwrap_or(100))?;
+                run.producers = 1;
+                run.duration = args.time.duration;
                 Ok(Bench {
-                    offer: args.gateways.offer()?,
-                    runs: args.gateways.runs(8, &run)?,
-                    server: args.server,
-                    output: args.output,
-                    kept: Some(args.events),
+                    kept: Some(events),
+                    ..bench(&args.gateways, 8, &run, args.server, args.output)?
                 })
             }
             Workload::Storm(args) => {
-                let (shape, payload_bytes) = shape(args.events.payload)?;
-                let plan = Plan {
-                    shape,
-                    batch: batch(args.events.batch.unwrap_or(1))?,
-                    pace: Pace::PerSecond(args.rate),
-                    in_flight: args.producers.in_flight as usize,
-                    events: None,
-                };
+                let work = Work::Storm { quiet: args.quiet };
                 let run = Run {
-                    work: Work::Storm { quiet: args.quiet },
-                    gateways: 0,
-                    producers: args.producers.producers as usize,
-                    plan,
-                    payload_bytes,
-                    warm_up: Duration::ZERO,
                     duration: args.time.duration,
+                    ..paced(work, args.rate, &args.events, &args.producers)?
                 };
-                Ok(Bench {
-                    offer: args.gateways.offer()?,
-                    runs: args.gateways.runs(1000, &run)?,
-                    server: args.server,
-                    output: args.output,
-                    kept: None,
-                })
+                bench(&args.gateways, 1000, &run, args.server, args.output)
             }
             Workload::Publish(args) => {
-                let (shape, payload_bytes) = shape(args.payload)?;
-                let batches = if args.batch.is_empty() {
-                    vec![1, 10, 100]
-                } else {
-                    args.batch
+                let batches = match args.batch.as_slice() {
+                    [] => &[1, 10, 100],
+                    batches => batches,
                 };
-                let run = |events| {
-                    Ok(Run {
-                        work: Work::Publish,
-                        gateways: 0,
-                        producers: args.producers.producers as usize,
-                        plan: Plan {
-                            shape: shape.clone(),
-                            batch: batch(events)?,
-                            pace: Pace::Full,
-                            in_flight: args.producers.in_flight as usize,
-                            events: None,
-                        },
-                        payload_bytes,
-                        warm_up: args.time.warm_up,
-                        duration: args.time.duration,
-                    })
-                };
+                let mut runs = Vec::new();
+                for batch in batches {
+                    let mut run = Run::new(Work::Publish, args.payload, *batch)?;
+                    run.producers = args.producers.producers as usize;
+                    run.plan.in_flight = args.producers.in_flight as usize;
+                    run.warm_up = args.time.warm_up;
+                    run.duration = args.time.duration;
+                    runs.push(run);
+                }
                 Ok(Bench {
                     offer: Offer::default(),
-                    runs: batches
-                        .into_iter()
-                        .map(run)
-                        .collect::<Result<_, Failure>>()?,
+                    runs,
                     server: args.server,
                     output: args.output,
                     kept: None,
                 })
             }
             Workload::Idle(args) => {
-                let (shape, payload_bytes) = shape(0)?;
-                let run = Run {
-                    work: Work::Idle,
-                    gateways: 0,
-                    producers: 0,
-                    plan: Plan {
-                        shape,
-                        batch: 1,
-                        pace: Pace::Full,
-                        in_flight: 1,
-                        events: None,
-                    },
-                    payload_bytes,
-                    warm_up: Duration::ZERO,
-                    duration: args.time.duration,
-                };
                 if args.server.connect.is_some() && args.server.server_pid.is_none() {
                     return Err(Failure::usage(
                         "--server-pid is missing: idle reads the memory of that process",
                     ));
                 }
-                Ok(Bench {
-                    offer: args.gateways.offer()?,
-                    runs: args.gateways.runs(1000, &run)?,
-                    server: args.server,
-                    output: args.output,
-                    kept: None,
-                })
+                let mut run = Run::new(Work::Idle, 0, 1)?;
+                run.duration = args.time.duration;
+                bench(&args.gateways, 1000, &run, args.server, args.output)
+            }
+            Workload::Soak(args) => args.into_bench(),
+        }
+    }
+}
+
+/// One run for each number of gateways.
+fn bench(
+    gateways: &GatewayArgs,
+    default: usize,
+    run: &Run,
+    server: ServerArgs,
+    output: Output,
+) -> Result<Bench, Failure> {
+    Ok(Bench {
+        offer: gateways.offer()?,
+        runs: gateways.runs(default, run)?,
+        server,
+        output,
+        kept: None,
+    })
+}
+
+/// A run with a steady rate.
+fn paced(
+    work: Work,
+    rate: f64,
+    events: &EventArgs,
+    producers: &ProducerArgs,
+) -> Result<Run, Failure> {
+    let mut run = Run::new(work, events.payload, events.batch.unwrap_or(1))?;
+    run.producers = producers.producers as usize;
+    run.plan.in_flight = producers.in_flight as usize;
+    run.plan.pace = Pace::PerSecond(rate);
+    Ok(run)
+}
+
+impl Run {
+    fn new(work: Work, payload: usize, batch: usize) -> Result<Self, Failure> {
+        let (shape, payload_bytes) = shape(payload)?;
+        if !(1..=MAX_BATCH).contains(&batch) {
+            return Err(Failure::usage(format!(
+                "--batch: {batch} is not from 1 to {MAX_BATCH}"
+            )));
+        }
+        Ok(Run {
+            work,
+            gateways: 0,
+            producers: 0,
+            plan: Plan {
+                shape,
+                batch,
+                pace: Pace::Full,
+                in_flight: DEFAULT_IN_FLIGHT,
+                events: None,
+            },
+            payload_bytes,
+            warm_up: Duration::ZERO,
+            duration: Duration::ZERO,
+        })
+    }
+}
+
+/// The stall timeout, and the ring, of a server that is started to soak.
+const SOAK_STALL_TIMEOUT: Duration = Duration::from_secs(3);
+const SOAK_RING_BYTES: u64 = 16 << 20;
+
+impl Soak {
+    fn into_bench(mut self) -> Result<Bench, Failure> {
+        let server = &mut self.server;
+        if server.connect.is_none() {
+            server.stall_timeout.get_or_insert(SOAK_STALL_TIMEOUT);
+            server.max_bytes.get_or_insert(SOAK_RING_BYTES);
+        }
+        let timeout = server.stall_timeout;
+        let timeout = timeout.unwrap_or(crate::config::Config::default().stall_timeout);
+        let work = Work::Soak {
+            mix: Mix::default(),
+            stall: timeout.saturating_mul(2),
+        };
+        let run = Run {
+            duration: self.duration,
+            ..paced(work, self.rate, &self.events, &self.producers)?
+        };
+        let mut runs = self.gateways.runs(100, &run)?;
+        for run in &mut runs {
+            if let Work::Soak { mix, .. } = &mut run.work {
+                *mix = self.mix(run.gateways)?;
             }
         }
+        Ok(Bench {
+            offer: self.gateways.offer()?,
+            runs,
+            server: self.server,
+            output: self.output,
+            kept: None,
+        })
+    }
+
+    /// So many gateways, of all kinds.
+    fn mix(&self, gateways: usize) -> Result<Mix, Failure> {
+        let share = |number: Option<usize>, one_in: usize| number.unwrap_or(gateways / one_in);
+        let mut mix = Mix {
+            steady: 0,
+            slow: share(self.slow, 10),
+            stalled: share(self.stalled, 10),
+            flapping: share(self.flapping, 5),
+            rivals: share(self.rivals, 50),
+        };
+        let steady = gateways
+            .checked_sub(mix.gateways())
+            .filter(|steady| *steady > 0);
+        mix.steady = steady.ok_or_else(|| {
+            Failure::usage(format!(
+                "--gateways: of {gateways} there must be at least one that is not slow, \
+                 stalled, flapping or a rival"
+            ))
+        })?;
+        Ok(mix)
     }
 }
 
 /// The largest numbers that are meant, and not mistyped.
 const MAX_GATEWAYS: usize = 1_000_000;
 const MAX_BATCH: usize = 4096;
+const DEFAULT_IN_FLIGHT: usize = 64;
 const MAX_PAYLOAD_BYTES: usize = crate::config::Config::MAX_EVENT_BYTES;
 
 impl GatewayArgs {
@@ -722,15 +857,6 @@ impl GatewayArgs {
             window_bytes: within("--window", self.window, Offer::WINDOW_BYTES)?,
         })
     }
-}
-
-fn batch(events: usize) -> Result<usize, Failure> {
-    if (1..=MAX_BATCH).contains(&events) {
-        return Ok(events);
-    }
-    Err(Failure::usage(format!(
-        "--batch: {events} is not from 1 to {MAX_BATCH}"
-    )))
 }
 
 /// The events, and how large their payloads are.

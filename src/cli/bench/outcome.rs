@@ -8,7 +8,8 @@ use super::super::Failure;
 use super::args::{Bench, Run, Work};
 use super::progress::Sample;
 use crate::load::workload::{
-    IdleReport, LiveReport, PublishReport, ReplayReport, Span, StormReport, StormRound,
+    IdleReport, LiveReport, Mix, PublishReport, ReplayReport, SoakReport, Span, StormReport,
+    StormRound,
 };
 use crate::load::{Latency, Pace};
 
@@ -82,8 +83,57 @@ pub(super) struct Measured {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) storms: Vec<StormRound>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) soak: Option<Soaked>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connected_seconds: Option<f64>,
     pub(super) samples: Vec<Sample>,
+}
+
+/// What a soak has seen.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Soaked {
+    pub(super) steady: usize,
+    pub(super) slow: usize,
+    pub(super) stalled: usize,
+    pub(super) flapping: usize,
+    pub(super) rivals: usize,
+    /// Broken promises: how many, and the first of them in words.
+    pub(super) violations: u64,
+    pub(super) first_violations: Vec<String>,
+    pub(super) streams: u64,
+    pub(super) resumed: u64,
+    pub(super) expired: u64,
+    pub(super) lapped: u64,
+    pub(super) taken_over: u64,
+    pub(super) cut_by_server: u64,
+    /// Events that gateways were told that they missed.
+    pub(super) announced_missed: u64,
+    /// Events that could not be compared with what was published.
+    pub(super) unverified: u64,
+}
+
+impl Soaked {
+    fn new(mix: Mix, report: &SoakReport) -> Self {
+        let summary = &report.history.summary;
+        let violations = report.history.violations.iter();
+        Soaked {
+            steady: mix.steady,
+            slow: mix.slow,
+            stalled: mix.stalled,
+            flapping: mix.flapping,
+            rivals: mix.rivals,
+            violations: report.history.found,
+            first_violations: violations.map(ToString::to_string).collect(),
+            streams: summary.streams,
+            resumed: summary.resumed,
+            expired: summary.expired,
+            lapped: summary.lapped,
+            taken_over: summary.taken_over,
+            cut_by_server: report.cut_by_server,
+            announced_missed: summary.missed_events,
+            unverified: summary.unverified_events,
+        }
+    }
 }
 
 /// Percentiles, in nanoseconds.
@@ -189,8 +239,17 @@ impl Outcome {
         self.runs.push(measured);
     }
 
-    /// Losing an event is a failure.
+    /// Losing an event is a failure, and so is any other broken promise.
     pub(super) fn verdict(&self) -> Result<(), Failure> {
+        let soaks = self.runs.iter().filter_map(|run| run.soak.as_ref());
+        let violations: u64 = soaks.clone().map(|soak| soak.violations).sum();
+        if violations > 0 {
+            let first = soaks.flat_map(|soak| &soak.first_violations).next();
+            let first = first.map_or("", String::as_str);
+            return Err(Failure::failed(format!(
+                "{violations} promises were broken; the first: {first}"
+            )));
+        }
         match self.lost {
             0 => Ok(()),
             lost => Err(Failure::failed(format!(
@@ -223,9 +282,9 @@ impl Measured {
             gateways: run.gateways,
             producers: run.producers,
             batch: run.plan.batch,
-            rate: match (run.work, run.plan.pace) {
-                (Work::Live | Work::Storm { .. }, Pace::PerSecond(rate)) => Some(rate),
-                _ => None,
+            rate: match run.plan.pace {
+                Pace::PerSecond(rate) => Some(rate),
+                Pace::Full => None,
             },
             payload_bytes: run.payload_bytes,
             ..Measured::default()
@@ -309,6 +368,18 @@ impl Measured {
         let mut measured = Measured::new(run).with_span(&report.span);
         measured.events = report.accepted;
         measured.publish_round_trip = Times::of(&report.round_trip);
+        measured
+    }
+
+    pub(super) fn soak(run: &Run, report: &SoakReport) -> Self {
+        let mut measured = Measured::new(run).with_span(&report.span);
+        measured.events = report.accepted;
+        measured.deliveries = report.deliveries;
+        measured.latency = Times::of(&report.latency);
+        measured.publish_round_trip = Times::of(&report.round_trip);
+        if let Work::Soak { mix, .. } = run.work {
+            measured.soak = Some(Soaked::new(mix, report));
+        }
         measured
     }
 

@@ -8,7 +8,7 @@ use super::args::{Bench, Run, Work};
 use super::outcome::{Measured, Outcome};
 use super::progress;
 use super::server::Server;
-use crate::load::workload::{Idle, Live, LoadError, Publish, Replay, Storm};
+use crate::load::workload::{Idle, Live, LoadError, Publish, Replay, Soak, Storm};
 use crate::load::{Gauge, Target as _};
 
 /// All runs of a bench, one after the other.
@@ -106,6 +106,17 @@ fn measure(run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadEr
                 duration,
             };
             Ok(Measured::idle(run, &idle.run(target, gauge)?))
+        }
+        Work::Soak { mix, stall } => {
+            let soak = Soak {
+                mix,
+                producers,
+                plan,
+                duration,
+                stall,
+                retained_events: server.retained_events,
+            };
+            Ok(Measured::soak(run, &soak.run(target, gauge)?))
         }
     }
 }

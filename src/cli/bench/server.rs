@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::super::Failure;
 use super::args::{Bench, Run, ServerArgs};
 use crate::config::Address;
-use crate::load::{Endpoint, GalaxyPush};
+use crate::load::{Endpoint, GalaxyPush, Pace};
 
 /// How long a server may take to listen.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +31,8 @@ const SPARE_RING_BYTES: u64 = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) target: GalaxyPush,
+    /// How many of the newest events it surely keeps.
+    pub(super) retained_events: u64,
     /// If it was started here.
     started: Option<Started>,
 }
@@ -59,6 +61,7 @@ impl Server {
                     offer: bench.offer,
                     pid: server_pid.map(|pid| pid as u32),
                 },
+                retained_events: 0,
                 started: None,
             }),
             _ => Self::start(bench, run),
@@ -110,6 +113,7 @@ impl Server {
         };
         Ok(Server {
             target,
+            retained_events: retained_events(bench, run),
             started: Some(started),
         })
     }
@@ -163,6 +167,21 @@ fn settings(bench: &Bench, run: &Run) -> Vec<String> {
         set("--worker-threads", threads.to_string());
     }
     settings
+}
+
+/// How many events a started server surely keeps, whatever a segment's end wastes and
+/// however many come while somebody subscribes.
+fn retained_events(bench: &Bench, run: &Run) -> u64 {
+    let default = crate::config::Config::default();
+    let ring_bytes = bench.server.max_bytes.unwrap_or(default.max_bytes);
+    let event_bytes = run.payload_bytes as u64 + AROUND_PAYLOAD_BYTES;
+    let by_bytes = ring_bytes / event_bytes;
+    let by_age = match run.plan.pace {
+        Pace::PerSecond(rate) => (rate * default.window.as_secs_f64()) as u64,
+        Pace::Full => 0,
+    };
+    let by_number = bench.server.max_events.unwrap_or(default.max_events);
+    by_bytes.min(by_age).min(by_number) / 4
 }
 
 fn resolve(what: &str, address: &Address) -> Result<Endpoint, Failure> {

@@ -1,6 +1,6 @@
 //! What was measured, as a table for people: a column for each run.
 
-use super::outcome::{Measured, Outcome, Times};
+use super::outcome::{Measured, Outcome, Soaked, Times};
 use crate::load::workload::StormRound;
 
 /// The table, and a few words above it.
@@ -67,10 +67,26 @@ fn measures() -> Vec<Measure> {
             (run.deliveries > 0).then(|| count(run.deliveries as f64))
         }),
         ("events lost", |run| {
-            (run.deliveries > 0).then(|| count(run.lost as f64))
+            (run.deliveries > 0 && run.soak.is_none()).then(|| count(run.lost as f64))
         }),
         ("events of others", |run| {
             (run.foreign > 0).then(|| count(run.foreign as f64))
+        }),
+        ("promises broken", |run| soak(run, |soak| soak.violations)),
+        ("streams", |run| soak(run, |soak| soak.streams)),
+        ("  resumed", |run| soak(run, |soak| soak.resumed)),
+        ("  too late to resume, and told", |run| {
+            soak(run, |soak| soak.expired)
+        }),
+        ("  lapped, and told", |run| soak(run, |soak| soak.lapped)),
+        ("  taken over, and told", |run| {
+            soak(run, |soak| soak.taken_over)
+        }),
+        ("  cut off for stalling", |run| {
+            soak(run, |soak| soak.cut_by_server)
+        }),
+        ("events missed, and told", |run| {
+            soak(run, |soak| soak.announced_missed)
         }),
         ("events/s", |run| run.events_per_second.map(count)),
         ("deliveries/s", |run| run.deliveries_per_second.map(count)),
@@ -154,6 +170,10 @@ fn positive(number: usize) -> Option<String> {
 
 fn time(times: &Option<Times>, which: fn(&Times) -> u64) -> Option<String> {
     times.as_ref().map(|times| nanos(which(times) as f64))
+}
+
+fn soak(run: &Measured, which: fn(&Soaked) -> u64) -> Option<String> {
+    run.soak.as_ref().map(|soak| count(which(soak) as f64))
 }
 
 fn storm(run: &Measured, which: fn(&StormRound) -> f64) -> Option<String> {

@@ -7,6 +7,7 @@ mod idle;
 mod live;
 mod publish;
 mod replay;
+mod soak;
 mod storm;
 
 use std::io;
@@ -17,11 +18,12 @@ pub use idle::{Idle, IdleReport};
 pub use live::{Live, LiveReport};
 pub use publish::{Publish, PublishReport};
 pub use replay::{Replay, ReplayReport};
+pub use soak::{Mix, Soak, SoakReport};
 pub use storm::{Storm, StormReport, StormRound};
 
 use super::clock::now_ns;
 use super::gauge::Gauge;
-use super::producers::{Plan, ProducerError, Producers, Published};
+use super::producers::{Onlooker, Plan, ProducerError, Producers, Published};
 use super::protocol::{Begin, Consumer, Producer};
 use super::receivers::Receivers;
 use super::tally::Tally;
@@ -178,10 +180,21 @@ fn with_producers<P: Producer + Send, R>(
     gauge: &Gauge,
     meanwhile: impl FnOnce() -> Result<R, LoadError>,
 ) -> Result<(R, Published), LoadError> {
+    with_watched_producers(producers, plan, gauge, &mut (), meanwhile)
+}
+
+/// The same, with somebody who looks on.
+fn with_watched_producers<P: Producer + Send, O: Onlooker + Send, R>(
+    producers: &mut Producers<P>,
+    plan: &Plan,
+    gauge: &Gauge,
+    onlooker: &mut O,
+    meanwhile: impl FnOnce() -> Result<R, LoadError>,
+) -> Result<(R, Published), LoadError> {
     gauge.let_producers_begin();
     thread::scope(|scope| {
         let publishing = scope.spawn(|| {
-            let outcome = producers.run(plan, gauge);
+            let outcome = producers.run(plan, gauge, onlooker);
             if outcome.is_err() {
                 // Nobody is to wait for what will not be published.
                 gauge.fail();
@@ -224,14 +237,30 @@ struct Moment {
 
 impl Moment {
     fn now<C: Consumer>(server: Option<Meter>, party: &Party<C>) -> Self {
+        Moment::of(
+            server,
+            party.gauge.accepted(),
+            party.tally.delivered(),
+            party.receivers.received_bytes(),
+            party.receivers.reads(),
+        )
+    }
+
+    fn of(
+        server: Option<Meter>,
+        accepted: u64,
+        delivered: u64,
+        received_bytes: u64,
+        reads: u64,
+    ) -> Self {
         Moment {
             server: server.and_then(|meter| meter.read().ok()),
             own: Meter::of_self().read().ok(),
             at_ns: now_ns(),
-            accepted: party.gauge.accepted(),
-            delivered: party.tally.delivered(),
-            received_bytes: party.receivers.received_bytes(),
-            reads: party.receivers.reads(),
+            accepted,
+            delivered,
+            received_bytes,
+            reads,
         }
     }
 
