@@ -27,6 +27,7 @@
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its edge, its end |
+//! | `open_files` | the system's limit of open files |
 //! | [`load`] | a load generator: many gateways and producers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |
 //! | [`proto`] | generated code |
@@ -50,6 +51,8 @@ pub mod cli;
 pub mod edge;
 #[cfg(feature = "cli")]
 pub mod load;
+#[cfg(feature = "server")]
+mod open_files;
 #[cfg(feature = "server")]
 pub mod server;
 

@@ -6,7 +6,6 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,7 @@ use crate::edge::{
     Listener, Patience, PublisherService, PushService, Watch, serve_gateways, serve_producers,
 };
 use crate::engine::{BuildError, Engine};
+use crate::open_files;
 
 /// Every gateway may be connected twice, while its new connection takes over
 /// from one that it has lost; and some more, to be told that there are too many.
@@ -72,7 +72,7 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         config.check()?;
         let engine = build_engine(&config)?;
-        let [gateways, producers] = connection_limits(&config, raise_open_files());
+        let [gateways, producers] = connection_limits(&config, open_files::raise());
         let gateways = listen(&config.listen, gateways).await?;
         let producers = listen(&config.publish_listen, producers).await?;
         Ok(Server {
@@ -256,25 +256,6 @@ async fn listen(address: &Address, max_connections: u32) -> Result<Listener, Ser
             address: address.clone(),
             source,
         })
-}
-
-/// Raises the limit of open files as far as this process may, and says how far
-/// that is.
-fn raise_open_files() -> u32 {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let before = limit.current;
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            tracing::warn!("cannot raise the limit of open files: {error}");
-            limit.current = before;
-        }
-    }
-    // `None` is no limit.
-    limit
-        .current
-        .and_then(|files| u32::try_from(files).ok())
-        .unwrap_or(u32::MAX)
 }
 
 /// How many connections each listener takes: gateways, producers.

@@ -18,11 +18,23 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("engine", &["clock", "cursor", "event"]),
     ("client", &["config", "cursor", "proto"]),
     ("edge", &["config", "cursor", "engine", "event", "proto"]),
-    ("server", &["client", "config", "cursor", "edge", "engine"]),
+    ("open_files", &[]),
+    (
+        "server",
+        &["client", "config", "cursor", "edge", "engine", "open_files"],
+    ),
     ("load", &["config", "cursor", "history", "proto"]),
     (
         "cli",
-        &["client", "config", "cursor", "load", "proto", "server"],
+        &[
+            "client",
+            "config",
+            "cursor",
+            "load",
+            "open_files",
+            "proto",
+            "server",
+        ],
     ),
 ];
 

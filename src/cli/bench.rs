@@ -3,6 +3,7 @@
 mod args;
 mod outcome;
 mod progress;
+mod report;
 mod run;
 mod server;
 mod table;
@@ -63,13 +64,16 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         }
         outcome => outcome?,
     };
+    if let Some(path) = &bench.output.report {
+        report::write(path, &outcome)?;
+    }
     print(&bench.output, &outcome)?;
     outcome.verdict()
 }
 
 fn print(output: &args::Output, outcome: &Outcome) -> Result<(), Failure> {
     let text = if output.json {
-        let json = serde_json::to_string_pretty(outcome);
+        let json = serde_json::to_string(outcome);
         json.map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))? + "\n"
     } else {
         table::table(outcome)

@@ -11,7 +11,8 @@ use clap::{Arg, Command};
 pub(super) fn line(error: &clap::Error, command: &Command, args: &[OsString]) -> String {
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+            let innermost = called(command, args).pop().unwrap_or(command);
+            let names: Vec<&str> = innermost.get_subcommands().map(Command::get_name).collect();
             Some(format!(
                 "say what to do: {} (--help tells more)",
                 names.join(", ")
@@ -73,14 +74,18 @@ fn not_utf8(command: &Command, args: &[OsString]) -> Option<String> {
 
 /// The flags of the subcommand that `args` calls, and those that all have.
 fn arguments<'a>(command: &'a Command, args: &[OsString]) -> impl Iterator<Item = &'a Arg> {
-    let called = args
-        .iter()
-        .skip(1)
-        .find_map(|arg| command.find_subcommand(arg));
+    let called = called(command, args);
+    called.into_iter().rev().flat_map(Command::get_arguments)
+}
+
+/// `command`, its subcommand that `args` calls, and the subcommand of that.
+fn called<'a>(command: &'a Command, args: &[OsString]) -> Vec<&'a Command> {
+    let mut called = vec![command];
+    for arg in args.iter().skip(1) {
+        let innermost = called[called.len() - 1];
+        called.extend(innermost.find_subcommand(arg));
+    }
     called
-        .into_iter()
-        .chain([command])
-        .flat_map(Command::get_arguments)
 }
 
 /// clap's own words, without the usage below them, on one line.

@@ -76,6 +76,54 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
             "--invalidate",
         ),
         (&["tail", "--log", "galaxy=loud"], "--log"),
+        (&["bench"], "live, replay, storm, publish, idle, soak"),
+        (&["bench", "lively"], "lively"),
+        (
+            &["bench", "live", "--gateways", "0"],
+            "--gateways: 0 is not",
+        ),
+        (&["bench", "live", "--gateways", "1,,2"], "--gateways"),
+        (&["bench", "live", "--rate", "0"], "--rate"),
+        (&["bench", "live", "--rate", "NaN"], "--rate"),
+        (
+            &["bench", "live", "--batch", "5000"],
+            "--batch: 5000 is not",
+        ),
+        (&["bench", "live", "--producers", "257"], "from 1 to 256"),
+        (
+            &["bench", "live", "--payload", "17MiB"],
+            "--payload: more than",
+        ),
+        (
+            &["bench", "live", "--frame-size", "1KiB"],
+            "--frame-size: 1024",
+        ),
+        (
+            &["bench", "live", "--window", "4GiB"],
+            "--window: 4294967296",
+        ),
+        (&["bench", "live", "--connect", "a:1"], "--publish-connect"),
+        (&["bench", "live", "--server-pid", "1"], "--connect"),
+        (&["bench", "publish", "--batch", "0"], "--batch: 0 is not"),
+        (&["bench", "replay", "--events", "0"], "at least 1"),
+        (
+            &["bench", "idle", "--connect=a:1", "--publish-connect=a:2"],
+            "--server-pid is missing",
+        ),
+        (
+            &["bench", "soak", "--gateways=10", "--slow=10"],
+            "at least one that is not slow",
+        ),
+        (
+            &[
+                "bench",
+                "live",
+                "--unix",
+                "--connect=a:1",
+                "--publish-connect=a:2",
+            ],
+            "--unix",
+        ),
     ] {
         refused(args, &[], &[reason]);
     }
@@ -83,7 +131,7 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
 
 #[test]
 fn a_bad_command_line_is_one_line() {
-    refused(&[], &[], &["serve, publish, tail"]);
+    refused(&[], &[], &["serve, publish, tail, bench"]);
     refused(&["srve"], &[], &["srve", "serve"]);
     refused(
         &["serve", "--max-event", "1"],
@@ -105,6 +153,11 @@ fn a_bad_variable_is_named() {
         &["tail"],
         &[("GALAXY_PUSH_TAIL_CURSOR", "x")],
         &["GALAXY_PUSH_TAIL_CURSOR", "24 characters"],
+    );
+    refused(
+        &["bench", "live"],
+        &[("GALAXY_PUSH_BENCH_RATE", "fast")],
+        &["GALAXY_PUSH_BENCH_RATE", "--rate", "fast", "not a number"],
     );
     refused(&["tail"], &[("RUST_LOG", "a=b=c")], &["RUST_LOG"]);
     refused(&["tail"], &[("GALAXY_PUSH_LOG", "a=b=c")], &["--log"]);
@@ -175,7 +228,7 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
 
 #[test]
 fn every_help_has_examples() {
-    for command in ["serve", "publish", "tail"] {
+    for command in ["serve", "publish", "tail", "bench"] {
         let help = stdout(&run(&[command, "--help"]));
         assert!(help.contains("Examples:"), "{command}");
         assert!(
@@ -183,6 +236,14 @@ fn every_help_has_examples() {
             "{command}"
         );
         assert_eq!(help, stdout(&run(&["help", command])));
+    }
+    for workload in ["live", "replay", "storm", "publish", "idle", "soak"] {
+        let help = stdout(&run(&["bench", workload, "--help"]));
+        assert!(
+            help.contains(&format!("galaxy-push bench {workload}")),
+            "{workload}"
+        );
+        assert_eq!(help, stdout(&run(&["help", "bench", workload])));
     }
     assert!(stdout(&run(&["--help"])).contains("Exit codes:"));
 }

@@ -2,6 +2,7 @@
 
 #![cfg(feature = "cli")]
 
+mod bench;
 mod flags;
 mod process;
 mod publish;

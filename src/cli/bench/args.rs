@@ -214,14 +214,14 @@ pub(super) struct Idle {
 /// A steady rate for a long time, to gateways of all kinds, with a record of every
 /// stream that is checked against every promise.
 ///
-/// Beside steady gateways there are slow ones, which take a quarter of the rate and are
+/// Beside steady gateways there are slow ones, which take half of the rate and are
 /// lapped again and again; stalled ones, which stop reading until the server cuts them
 /// off; flapping ones, which leave without a word and come back; and pairs of rivals,
 /// which take one id from each other. To be cut off, lapped or replaced is allowed; to
 /// miss an event without being told its number is not, and is exit code 1. Latencies
 /// are those of the steady ones.
 ///
-/// The server that is started has a ring of 16MiB and a stall timeout of 3s, unless
+/// The server that is started has a ring of 8MiB and a stall timeout of 5s, unless
 /// --max-bytes and --stall-timeout say otherwise, so that all of this happens often.
 /// Gateways stall for twice the stall timeout.
 #[derive(Debug, clap::Args)]
@@ -759,8 +759,8 @@ impl Run {
 }
 
 /// The stall timeout, and the ring, of a server that is started to soak.
-const SOAK_STALL_TIMEOUT: Duration = Duration::from_secs(3);
-const SOAK_RING_BYTES: u64 = 16 << 20;
+const SOAK_STALL_TIMEOUT: Duration = Duration::from_secs(5);
+const SOAK_RING_BYTES: u64 = 8 << 20;
 
 impl Soak {
     fn into_bench(mut self) -> Result<Bench, Failure> {

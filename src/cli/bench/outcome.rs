@@ -146,8 +146,7 @@ pub(super) struct Times {
     pub(super) p99_ns: u64,
     pub(super) p99_9_ns: u64,
     pub(super) max_ns: u64,
-    /// For the plot: percent, and the time.
-    #[serde(skip)]
+    /// For a plot: percent, and the time.
     pub(super) curve: Vec<(f64, u64)>,
 }
 

@@ -10,9 +10,11 @@ use super::progress;
 use super::server::Server;
 use crate::load::workload::{Idle, Live, LoadError, Publish, Replay, Soak, Storm};
 use crate::load::{Gauge, Target as _};
+use crate::open_files;
 
 /// All runs of a bench, one after the other.
 pub(super) fn run(bench: &Bench, gauge: &Gauge) -> Result<Outcome, Failure> {
+    check_open_files(bench)?;
     let mut outcome = Outcome::new(bench);
     for (number, run) in bench.runs.iter().enumerate() {
         let server = Server::of(bench, run)?;
@@ -23,6 +25,22 @@ pub(super) fn run(bench: &Bench, gauge: &Gauge) -> Result<Outcome, Failure> {
         outcome.add(measured);
     }
     Ok(outcome)
+}
+
+/// Files that are no connection of a gateway.
+const OTHER_FILES: usize = 300;
+
+/// Whether there may be as many connections as are asked for.
+fn check_open_files(bench: &Bench) -> Result<(), Failure> {
+    let limit = open_files::raise() as usize;
+    let gateways = bench.runs.iter().map(|run| run.gateways).max();
+    match gateways {
+        Some(gateways) if gateways + OTHER_FILES > limit => Err(Failure::failed(format!(
+            "--gateways: {gateways} need more open files than the {limit} that the system \
+             allows (ulimit -n)"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn title(run: &Run, number: usize, runs: usize) -> String {

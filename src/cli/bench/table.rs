@@ -3,8 +3,8 @@
 use super::outcome::{Measured, Outcome, Soaked, Times};
 use crate::load::workload::StormRound;
 
-/// The table, and a few words above it.
-pub(super) fn table(outcome: &Outcome) -> String {
+/// A row for each measure that a run has: its label, and its value in each run.
+pub(super) fn rows(outcome: &Outcome) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (label, value) in measures() {
         let cells: Vec<Option<String>> = outcome.runs.iter().map(value).collect();
@@ -13,6 +13,12 @@ pub(super) fn table(outcome: &Outcome) -> String {
             rows.push([label.to_owned()].into_iter().chain(cells).collect());
         }
     }
+    rows
+}
+
+/// The table, and a few words above it.
+pub(super) fn table(outcome: &Outcome) -> String {
+    let rows = rows(outcome);
     let mut widths = vec![0; outcome.runs.len() + 1];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {

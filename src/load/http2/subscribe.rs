@@ -5,7 +5,7 @@ use prost::Message as _;
 use super::Offer;
 use super::connection::{Call, Connection};
 use super::grpc::{self, Fields, Messages, PREFIX_BYTES};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Seq};
 use crate::load::protocol::{Begin, Consumer, ProtocolError, Sink, Start};
 use crate::proto::push::GatewaySubscribeRequest;
 
@@ -23,6 +23,7 @@ pub struct Subscribe {
     oldest: Option<Cursor>,
     connection: Connection,
     messages: Messages,
+    cursors: Cursors,
     phase: Phase,
 }
 
@@ -43,6 +44,7 @@ impl Subscribe {
             oldest: None,
             connection: Connection::new(offer),
             messages: Messages::default(),
+            cursors: Cursors::default(),
             phase: Phase::Ended,
         }
     }
@@ -84,6 +86,7 @@ impl Consumer for Subscribe {
     ) -> Result<usize, ProtocolError> {
         let mut stream = Stream {
             messages: &mut self.messages,
+            cursors: &mut self.cursors,
             phase: &mut self.phase,
             sink,
         };
@@ -93,6 +96,7 @@ impl Consumer for Subscribe {
 
 struct Stream<'a, S> {
     messages: &'a mut Messages,
+    cursors: &'a mut Cursors,
     phase: &'a mut Phase,
     sink: &'a mut S,
 }
@@ -111,9 +115,9 @@ impl<S: Sink> Call for Stream<'_, S> {
         if *self.phase != Phase::Started {
             return Err(ProtocolError::new("data before the response's head"));
         }
-        let sink = &mut *self.sink;
+        let (sink, cursors) = (&mut *self.sink, &mut *self.cursors);
         self.messages.read(bytes, is_complete, |message| {
-            let (event, cursor) = split_cursor(message)?;
+            let (event, cursor) = cursors.split_off(message)?;
             sink.event(event, Some(cursor));
             Ok(())
         })
@@ -162,17 +166,70 @@ impl<S: Sink> Call for Stream<'_, S> {
     }
 }
 
-/// A message as its producer made it, and the cursor behind it.
-#[inline]
-fn split_cursor(message: &[u8]) -> Result<(&[u8], Cursor), ProtocolError> {
-    let event_bytes = message.len().checked_sub(CURSOR_FIELD_BYTES);
-    if let Some((event, field)) = event_bytes.and_then(|at| message.split_at_checked(at))
-        && let Some(text) = field.strip_prefix(&CURSOR_KEY)
-    {
-        return match Cursor::parse(text) {
-            Ok(cursor) => Ok((event, cursor)),
-            Err(error) => Err(ProtocolError::new(format!("an event's cursor: {error}"))),
-        };
+/// Reads the cursors of one event after another. Nearly all differ from the one before
+/// in their last digit alone, which is seen sooner than all of it is parsed.
+#[derive(Clone, Debug, Default)]
+struct Cursors {
+    last: Option<(Cursor, [u8; Cursor::TEXT_BYTES])>,
+}
+
+/// The digits of a cursor.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+impl Cursors {
+    /// A message as its producer made it, and the cursor behind it.
+    #[inline]
+    fn split_off<'a>(&mut self, message: &'a [u8]) -> Result<(&'a [u8], Cursor), ProtocolError> {
+        if let Some((event, field)) = message.split_last_chunk::<CURSOR_FIELD_BYTES>()
+            && let Some((key, text)) = field.split_first_chunk::<2>()
+            && *key == CURSOR_KEY
+            && let Some(text) = text.first_chunk::<{ Cursor::TEXT_BYTES }>()
+        {
+            return Ok((event, self.read(text)?));
+        }
+        Err(ProtocolError::new("an event has no cursor at its end"))
     }
-    Err(ProtocolError::new("an event has no cursor at its end"))
+
+    #[inline]
+    fn read(&mut self, text: &[u8; Cursor::TEXT_BYTES]) -> Result<Cursor, ProtocolError> {
+        const LAST: usize = Cursor::TEXT_BYTES - 1;
+        if let Some((last, last_text)) = &mut self.last {
+            let next = last.seq().number().wrapping_add(1);
+            let digit = (next % 32) as usize;
+            let differs_in_last_digit = digit != 0 && text[..LAST] == last_text[..LAST];
+            if differs_in_last_digit && text[LAST] == DIGITS[digit] {
+                *last = Cursor::new(last.epoch(), Seq::new(next));
+                return Ok(*last);
+            }
+        }
+        let cursor = Cursor::parse(text)
+            .map_err(|error| ProtocolError::new(format!("an event's cursor: {error}")))?;
+        self.last = Some((cursor, *text));
+        Ok(cursor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cursor::Epoch;
+
+    #[test]
+    fn cursors_are_what_parsing_makes_of_them() {
+        let text = |epoch, seq| {
+            let epoch = Epoch::from_millis(epoch).unwrap();
+            let text = Cursor::new(epoch, Seq::new(seq)).to_text();
+            *text.as_str().as_bytes().first_chunk::<24>().unwrap()
+        };
+        let mut cursors = Cursors::default();
+        let numbers = (0..2000).chain([1999, 5, 6, 7, 7, 8, u64::MAX - 1, u64::MAX, 0, 1]);
+        for (n, seq) in numbers.enumerate() {
+            let text = text(7 + n as u64 / 1500, seq);
+            assert_eq!(cursors.read(&text).ok(), Cursor::parse(&text).ok());
+        }
+        let mut bad = text(7, 33);
+        bad[23] = b'u';
+        assert!(cursors.read(&bad).is_err());
+        assert!(cursors.split_off(&bad).is_err());
+    }
 }

@@ -1,7 +1,7 @@
 //! All gateways of a soak, and the plan of what each does next.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::time::Duration;
 
 use super::Soak;
@@ -24,7 +24,7 @@ use crate::load::workload::{LoadError, Moment, STANDSTILL_NS, TURN};
 /// soon notices.
 const SMALL_WINDOW_BYTES: u32 = 64 << 10;
 /// A slow gateway takes this share of what it should.
-const SLOW_SHARE: f64 = 0.25;
+const SLOW_SHARE: f64 = 0.5;
 
 pub(super) struct Crowd {
     receivers: Receivers<Subscribe>,
@@ -46,6 +46,8 @@ struct People {
     delivered: u64,
     cut_by_server: u64,
     complaint: Option<String>,
+    /// Whether all do nothing more but to come to the newest event.
+    is_ending: bool,
 }
 
 /// What is left of a crowd.
@@ -93,6 +95,7 @@ impl Crowd {
                 delivered: 0,
                 cut_by_server: 0,
                 complaint: None,
+                is_ending: false,
             },
             gauge: gauge.clone(),
             stall: soak.stall,
@@ -136,54 +139,43 @@ impl Crowd {
         }
     }
 
-    /// Lets everybody come to the newest event: nobody leaves or stalls any more.
+    /// Lets everybody come to the newest event: nobody leaves or stalls any more. Of a
+    /// pair of rivals one gives up, since both cannot be there.
     pub(super) fn catch_up(&mut self, newest: Option<Cursor>) -> Result<(), LoadError> {
         self.people.plan.clear();
-        // Of a pair, only one can be there.
-        let mut ids = std::collections::HashSet::new();
+        self.people.is_ending = true;
+        let mut ids = HashSet::new();
+        let mut staying = Vec::new();
         for who in 0..self.people.gateways.len() {
-            let gateway = &self.people.gateways[who];
-            if ids.insert(gateway.id.clone()) {
-                if gateway.is_started && gateway.kind != Kind::Rival {
-                    self.receivers.resume(who);
-                } else {
-                    self.connect(who);
-                }
-            } else {
-                self.people.gateways[who].left(End::Cut);
+            let gateway = &mut self.people.gateways[who];
+            if !ids.insert(gateway.id.clone()) {
+                gateway.left(End::Cut);
                 self.receivers.cut(who);
+                continue;
+            }
+            staying.push(who);
+            if gateway.is_started {
+                self.receivers.resume(who);
+            } else {
+                self.connect(who);
             }
         }
-        let gateways = self.people.gateways.len();
-        let mut late: Vec<bool> = vec![false; gateways];
+        let is_behind = |gateway: &Gateway| !gateway.is_started || gateway.cursor < newest;
         let begun_ns = now_ns();
         loop {
-            self.turn(TURN)?;
-            let now = now_ns();
-            let mut behind = None;
-            for who in 0..gateways {
-                let gateway = &self.people.gateways[who];
-                if !ids.contains(&gateway.id) || gateway.cursor >= newest && gateway.is_started {
-                    continue;
-                }
-                let is_absent_rival = gateway.kind == Kind::Rival && !gateway.is_started;
-                if is_absent_rival && self.people.has_started(&gateway.id) {
-                    continue;
-                }
-                // Lapped or cut meanwhile: it comes back once more.
-                if !gateway.is_started && !std::mem::replace(&mut late[who], true) {
-                    self.connect(who);
-                }
-                behind = Some(who);
-            }
-            let Some(who) = behind else { return Ok(()) };
-            if now - begun_ns > 2 * STANDSTILL_NS {
-                let gateway = &self.people.gateways[who];
+            let behind = staying.iter().map(|who| &self.people.gateways[*who]);
+            let Some(gateway) = behind.into_iter().find(|gateway| is_behind(gateway)) else {
+                return Ok(());
+            };
+            if now_ns() - begun_ns > 2 * STANDSTILL_NS {
                 return Err(LoadError::Standstill(format!(
                     "gateway {} is at {:?} and does not come to the newest event, {newest:?}",
                     gateway.id, gateway.cursor
                 )));
             }
+            // Whoever is lapped or cut off meanwhile comes back.
+            self.act(now_ns());
+            self.turn(TURN)?;
         }
     }
 
@@ -310,12 +302,6 @@ impl People {
         self.plan.push(Reverse((due_ns, who, act, connection)));
     }
 
-    fn has_started(&self, id: &str) -> bool {
-        self.gateways
-            .iter()
-            .any(|gateway| gateway.id == id && gateway.is_started)
-    }
-
     /// It comes back after a while.
     fn comes_back(&mut self, who: usize) {
         let absence = self.gateways[who].absence();
@@ -333,7 +319,9 @@ impl Witness for People {
     fn started(&mut self, who: usize, _now_ns: u64, start: &Start) {
         let started = self.gateways[who].started(start);
         self.complain(started);
-        if let Some((act, after)) = self.gateways[who].first_act() {
+        if let Some((act, after)) = self.gateways[who].first_act()
+            && !self.is_ending
+        {
             self.later(who, act, after);
         }
     }
