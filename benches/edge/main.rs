@@ -77,7 +77,7 @@ use clap::Parser as _;
 use self::options::Options;
 use self::peers::Role;
 use self::row::Row;
-use self::server::{Server, StartError};
+use self::server::Server;
 use self::system::System;
 
 #[global_allocator]
@@ -122,8 +122,7 @@ fn measure(row: &Row, size: &row::Size, system: System, round: u32) -> std::io::
     } = row;
     let server = match Server::start(system) {
         Ok(server) => server,
-        Err(absent @ StartError::Absent(_)) => return note(&absent.to_string()),
-        Err(failed) => return note(&failed.to_string()),
+        Err(error) => return note(system, &error.to_string()),
     };
     match measure::measure(row.work, size, system, &server) {
         Ok(figures) => {
@@ -144,13 +143,13 @@ fn measure(row: &Row, size: &row::Size, system: System, round: u32) -> std::io::
             }
             Ok(())
         }
-        Err(error) => note(&format!("{group} {parameter}, {system}: {error}")),
+        Err(error) => note(system, &format!("{group} {parameter}, {system}: {error}")),
     }
 }
 
-fn note(text: &str) -> std::io::Result<()> {
+fn note(system: System, text: &str) -> std::io::Result<()> {
     eprintln!("{text}");
-    say(&serde_json::json!({ "note": text }))
+    say(&serde_json::json!({ "note": text, "system": system.name() }))
 }
 
 /// One line for `scripts/compare-edge`.
