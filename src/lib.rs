@@ -36,12 +36,13 @@ pub mod clock;
 pub mod cursor;
 pub mod engine;
 pub mod event;
-pub mod history;
 
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
 pub mod config;
+#[cfg(feature = "history")]
+pub mod history;
 #[cfg(feature = "client")]
 pub mod proto;
 

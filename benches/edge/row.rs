@@ -64,12 +64,12 @@ impl Size {
     pub(crate) const QUICK: Size = Size {
         rounds: 1,
         replay_events: 50_000,
-        replay: Duration::ZERO,
+        replay: Duration::from_millis(300),
         warm_up: Duration::from_millis(200),
         live: Duration::from_millis(400),
         idle: Duration::from_millis(100),
         storm: Duration::ZERO,
-        fill: Duration::from_millis(500),
+        fill: Duration::from_millis(1000),
         publish: Duration::from_millis(200),
         many: 1000,
         ..Size::FULL

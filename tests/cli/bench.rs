@@ -74,6 +74,19 @@ fn live_delivers_every_event_to_every_gateway() {
 }
 
 #[test]
+fn with_a_rate_of_deliveries_fewer_gateways_get_more_events() {
+    let outcome = bench(&[
+        "live",
+        "--gateways=1,4",
+        "--delivery-rate=400",
+        "--duration=200ms",
+        "--warm-up=0",
+    ]);
+    let rates = outcome["runs"].as_array().unwrap().iter();
+    assert!(rates.map(|run| number(&run["rate"])).eq([400.0, 100.0]));
+}
+
+#[test]
 fn replay_delivers_all_of_the_ring_in_each_round() {
     for frame_size in ["16KiB", "1MiB"] {
         let outcome = bench(&[

@@ -29,6 +29,7 @@ pub(super) enum Workload {
 Examples:
   galaxy-push bench live
   galaxy-push bench live --gateways 10,100,1000 --rate 1000 --report live.html
+  galaxy-push bench live --gateways 10,100,1000 --delivery-rate 100000
   galaxy-push bench live --rate 20000 --batch 10 --unix --json")]
 pub(super) struct Live {
     #[command(flatten)]
@@ -44,6 +45,19 @@ pub(super) struct Live {
         allow_hyphen_values = true
     )]
     rate: f64,
+
+    /// How many deliveries there are in a second, all gateways together, instead of
+    /// --rate: the fewer gateways there are, the more events are published.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        value_parser = rate,
+        conflicts_with = "rate",
+        env = "GALAXY_PUSH_BENCH_DELIVERY_RATE",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    delivery_rate: Option<f64>,
 
     #[command(flatten)]
     events: EventArgs,
@@ -112,7 +126,7 @@ pub(super) struct Storm {
     #[arg(
         long,
         value_name = "NUMBER",
-        default_value = "1000",
+        default_value = "100",
         value_parser = rate,
         env = "GALAXY_PUSH_BENCH_RATE",
         hide_env_values = true,
@@ -643,7 +657,13 @@ impl Workload {
                     duration: args.time.duration,
                     ..paced(Work::Live, args.rate, &args.events, &args.producers)?
                 };
-                bench(&args.gateways, 100, &run, args.server, args.output)
+                let mut bench = bench(&args.gateways, 100, &run, args.server, args.output)?;
+                if let Some(deliveries) = args.delivery_rate {
+                    for run in &mut bench.runs {
+                        run.plan.pace = Pace::PerSecond(deliveries / run.gateways as f64);
+                    }
+                }
+                Ok(bench)
             }
             Workload::Replay(args) => {
                 let events = args.events;

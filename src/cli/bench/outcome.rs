@@ -157,6 +157,9 @@ pub(super) struct ServerCost {
     pub(super) cpu_ns_per_delivery: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_ns_per_event: Option<f64>,
+    /// In storms, all that it did then for each gateway that came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_ns_per_reconnect: Option<f64>,
     /// How many processors it kept busy.
     pub(super) cores: f64,
     pub(super) switches_per_second: f64,
@@ -208,7 +211,7 @@ impl Times {
 /// The percentiles that a plot shows: ever closer to 100, as far as there are times.
 fn curve(latency: &Latency) -> Vec<(f64, u64)> {
     // Each step of 1 is a nine more.
-    let nines = (latency.count() as f64).log10().max(1.0);
+    let nines = (latency.count() as f64).log10().clamp(1.0, 5.0);
     let steps = (nines * 20.0) as u32;
     (0..=steps)
         .map(|step| {
@@ -305,6 +308,7 @@ impl Measured {
         self.server_cost = span.server_cpu_ns.map(|_| ServerCost {
             cpu_ns_per_delivery: span.per_delivery(span.server_cpu_ns),
             cpu_ns_per_event: per_event(span.server_cpu_ns),
+            cpu_ns_per_reconnect: None,
             cores: cores(span.server_cpu_ns),
             switches_per_second: span.per_second(span.server_switches.unwrap_or(0)),
             memory_bytes: span.server_memory_bytes.unwrap_or(0),
@@ -359,6 +363,10 @@ impl Measured {
         measured.publish_round_trip = Times::of(&report.quiet);
         measured.publish_round_trip_in_storms = Times::of(&report.stormy);
         measured.connected_seconds = Some(report.connected.as_secs_f64());
+        let reconnects = (run.gateways * report.rounds.len()) as f64;
+        if let (Some(cost), Some(cpu)) = (&mut measured.server_cost, report.storms.server_cpu_ns) {
+            cost.cpu_ns_per_reconnect = Some(cpu as f64 / reconnects);
+        }
         measured.storms = report.rounds;
         measured
     }

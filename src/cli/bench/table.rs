@@ -129,6 +129,9 @@ fn measures() -> Vec<Measure> {
         ("server CPU an event", |run| {
             run.server_cost.as_ref()?.cpu_ns_per_event.map(nanos)
         }),
+        ("server CPU a reconnect", |run| {
+            run.server_cost.as_ref()?.cpu_ns_per_reconnect.map(nanos)
+        }),
         ("server cores busy", |run| {
             run.server_cost
                 .as_ref()
