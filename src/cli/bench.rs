@@ -2,6 +2,7 @@
 
 mod args;
 mod outcome;
+mod plan;
 mod progress;
 mod report;
 mod run;

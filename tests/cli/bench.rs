@@ -311,7 +311,27 @@ fn a_server_that_dies_is_told() {
     assert_eq!(bench.err.rest().len(), 1);
 }
 
+#[test]
+fn a_server_that_has_events_already_can_be_soaked() {
+    let server = Server::start(&["--stall-timeout", "1s"]);
+    server.publish_small(0..10);
+    let outcome = bench(&[
+        "soak",
+        "--gateways=5",
+        "--flapping=2",
+        "--duration=1s",
+        "--connect",
+        &server.gateways,
+        "--publish-connect",
+        &server.producers,
+    ]);
+    let soak = &outcome["runs"][0]["soak"];
+    assert_eq!(soak["violations"], 0);
+    assert!(whole(&soak["resumed"]) > 0, "{soak}");
+}
+
 /// The processes that a process has started.
+#[cfg(target_os = "linux")]
 fn children(parent: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap() {

@@ -1,13 +1,11 @@
-//! The flags of each workload, and what they come to.
+//! The flags of each workload. What they come to is in `plan`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::{Failure, value};
+use super::super::value;
 use crate::config::Address;
-use crate::load::http2::Offer;
-use crate::load::workload::Mix;
-use crate::load::{MAX_PRODUCERS, Pace, Plan, Shape, Stamp};
+use crate::load::{MAX_PRODUCERS, Shape};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Workload {
@@ -33,7 +31,7 @@ Examples:
   galaxy-push bench live --rate 20000 --batch 10 --unix --json")]
 pub(super) struct Live {
     #[command(flatten)]
-    gateways: GatewayArgs,
+    pub(super) gateways: GatewayArgs,
     /// How many events are published in a second, all producers together.
     #[arg(
         long,
@@ -44,7 +42,7 @@ pub(super) struct Live {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    rate: f64,
+    pub(super) rate: f64,
 
     /// How many deliveries there are in a second, all gateways together, instead of
     /// --rate: the fewer gateways there are, the more events are published.
@@ -57,18 +55,18 @@ pub(super) struct Live {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    delivery_rate: Option<f64>,
+    pub(super) delivery_rate: Option<f64>,
 
     #[command(flatten)]
-    events: EventArgs,
+    pub(super) events: EventArgs,
     #[command(flatten)]
-    producers: ProducerArgs,
+    pub(super) producers: ProducerArgs,
     #[command(flatten)]
-    time: TimeArgs,
+    pub(super) time: TimeArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// Gateways that were away take everything that the ring has, all at once.
@@ -83,7 +81,7 @@ Examples:
   galaxy-push bench replay --gateways 1,8,64 --frame-size 16KiB --json")]
 pub(super) struct Replay {
     #[command(flatten)]
-    gateways: GatewayArgs,
+    pub(super) gateways: GatewayArgs,
     /// How many events are replayed. The ring of a server that is started here has room
     /// for them, unless --max-events or --max-bytes say otherwise; another server's must.
     #[arg(
@@ -95,16 +93,16 @@ pub(super) struct Replay {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    events: u64,
+    pub(super) events: u64,
 
     #[command(flatten)]
-    shape: EventArgs,
+    pub(super) shape: EventArgs,
     #[command(flatten)]
-    time: DurationArgs,
+    pub(super) time: DurationArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// All gateways are cut at once, and all come back, again and again.
@@ -121,7 +119,7 @@ Examples:
   galaxy-push bench storm --gateways 1000 --rate 5000 --duration 30s --json")]
 pub(super) struct Storm {
     #[command(flatten)]
-    gateways: GatewayArgs,
+    pub(super) gateways: GatewayArgs,
     /// How many events are published in a second, all producers together.
     #[arg(
         long,
@@ -132,7 +130,7 @@ pub(super) struct Storm {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    rate: f64,
+    pub(super) rate: f64,
 
     /// How long it is quiet before the first storm, and twice as long as between two.
     #[arg(
@@ -144,18 +142,18 @@ pub(super) struct Storm {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    quiet: Duration,
+    pub(super) quiet: Duration,
 
     #[command(flatten)]
-    events: EventArgs,
+    pub(super) events: EventArgs,
     #[command(flatten)]
-    producers: ProducerArgs,
+    pub(super) producers: ProducerArgs,
     #[command(flatten)]
-    time: DurationArgs,
+    pub(super) time: DurationArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// Producers publish as fast as they are accepted, with nobody subscribed.
@@ -180,7 +178,7 @@ pub(super) struct Publish {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    batch: Vec<usize>,
+    pub(super) batch: Vec<usize>,
 
     /// How large a payload is. The default makes frames of 250 bytes.
     #[arg(
@@ -192,16 +190,16 @@ pub(super) struct Publish {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    payload: usize,
+    pub(super) payload: usize,
 
     #[command(flatten)]
-    producers: ProducerArgs,
+    pub(super) producers: ProducerArgs,
     #[command(flatten)]
-    time: TimeArgs,
+    pub(super) time: TimeArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// Gateways are connected and subscribed, and nothing is published: what one takes of
@@ -216,13 +214,13 @@ Examples:
   galaxy-push bench idle --gateways 100,1000,5000 --unix")]
 pub(super) struct Idle {
     #[command(flatten)]
-    gateways: GatewayArgs,
+    pub(super) gateways: GatewayArgs,
     #[command(flatten)]
-    time: DurationArgs,
+    pub(super) time: DurationArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// A steady rate for a long time, to gateways of all kinds, with a record of every
@@ -245,7 +243,7 @@ Examples:
   galaxy-push bench soak --gateways 1000 --rate 2000 --stalled 200 --duration 1h")]
 pub(super) struct Soak {
     #[command(flatten)]
-    gateways: GatewayArgs,
+    pub(super) gateways: GatewayArgs,
 
     /// How many of the gateways are slow. Default: one in ten.
     #[arg(
@@ -256,7 +254,7 @@ pub(super) struct Soak {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    slow: Option<usize>,
+    pub(super) slow: Option<usize>,
 
     /// How many of the gateways stall. Default: one in ten.
     #[arg(
@@ -267,7 +265,7 @@ pub(super) struct Soak {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    stalled: Option<usize>,
+    pub(super) stalled: Option<usize>,
 
     /// How many of the gateways flap. Default: one in five.
     #[arg(
@@ -278,7 +276,7 @@ pub(super) struct Soak {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    flapping: Option<usize>,
+    pub(super) flapping: Option<usize>,
 
     /// How many pairs of the gateways are rivals. Default: one pair in fifty gateways.
     #[arg(
@@ -289,7 +287,7 @@ pub(super) struct Soak {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    rivals: Option<usize>,
+    pub(super) rivals: Option<usize>,
 
     /// How many events are published in a second, all producers together.
     #[arg(
@@ -301,12 +299,12 @@ pub(super) struct Soak {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    rate: f64,
+    pub(super) rate: f64,
 
     #[command(flatten)]
-    events: EventArgs,
+    pub(super) events: EventArgs,
     #[command(flatten)]
-    producers: ProducerArgs,
+    pub(super) producers: ProducerArgs,
     /// How long it goes on.
     #[arg(
         long,
@@ -317,18 +315,18 @@ pub(super) struct Soak {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    duration: Duration,
+    pub(super) duration: Duration,
 
     #[command(flatten)]
-    server: ServerArgs,
+    pub(super) server: ServerArgs,
     #[command(flatten)]
-    output: Output,
+    pub(super) output: Output,
 }
 
 /// Who receives, and what they offer.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Gateways")]
-struct GatewayArgs {
+pub(super) struct GatewayArgs {
     /// How many gateways there are, each on a connection of its own; several numbers,
     /// with commas, are run one after the other. Default: 100; replay: 8; storm and
     /// idle: 1000; soak: 100.
@@ -341,7 +339,7 @@ struct GatewayArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    gateways: Vec<usize>,
+    pub(super) gateways: Vec<usize>,
 
     /// The largest HTTP/2 frame that a gateway takes (16KiB to 16MiB less a byte). The
     /// client of this program offers 1MiB; most others offer 16KiB.
@@ -354,7 +352,7 @@ struct GatewayArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    frame_size: u64,
+    pub(super) frame_size: u64,
 
     /// How much a gateway lets be under way (64KiB less a byte to 2GiB less a byte).
     #[arg(
@@ -366,13 +364,13 @@ struct GatewayArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    window: u64,
+    pub(super) window: u64,
 }
 
 /// What is published.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Events")]
-struct EventArgs {
+pub(super) struct EventArgs {
     /// How large a payload is. The default makes frames of 250 bytes.
     #[arg(
         long,
@@ -383,7 +381,7 @@ struct EventArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    payload: usize,
+    pub(super) payload: usize,
 
     /// How many events each request has, which are due at the same time. Default: 1;
     /// replay: 100.
@@ -395,13 +393,13 @@ struct EventArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    batch: Option<usize>,
+    pub(super) batch: Option<usize>,
 }
 
 /// Who publishes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Producers")]
-struct ProducerArgs {
+pub(super) struct ProducerArgs {
     /// How many producers there are, each on a connection of its own (1 to 256).
     #[arg(
         long,
@@ -412,7 +410,7 @@ struct ProducerArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    producers: u64,
+    pub(super) producers: u64,
 
     /// How many requests each may have without an answer (1 to 4096).
     #[arg(
@@ -424,12 +422,12 @@ struct ProducerArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    in_flight: u64,
+    pub(super) in_flight: u64,
 }
 
 /// How long it is measured.
 #[derive(Debug, clap::Args)]
-struct DurationArgs {
+pub(super) struct DurationArgs {
     /// How long it goes on. What repeats is done once at least.
     #[arg(
         long,
@@ -440,12 +438,12 @@ struct DurationArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    duration: Duration,
+    pub(super) duration: Duration,
 }
 
 /// How long it is measured, and when it begins.
 #[derive(Debug, clap::Args)]
-struct TimeArgs {
+pub(super) struct TimeArgs {
     /// How long it is measured.
     #[arg(
         long,
@@ -456,7 +454,7 @@ struct TimeArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    duration: Duration,
+    pub(super) duration: Duration,
 
     /// How long it runs before that.
     #[arg(
@@ -468,7 +466,7 @@ struct TimeArgs {
         hide_env_values = true,
         allow_hyphen_values = true
     )]
-    warm_up: Duration,
+    pub(super) warm_up: Duration,
 }
 
 /// What is measured: a server that is started, or one that runs.
@@ -597,296 +595,4 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(_) => Err("it must be from 0.01 to 100000000".to_owned()),
         Err(_) => Err("not a number".to_owned()),
     }
-}
-
-/// A bench, checked.
-#[derive(Debug)]
-pub(super) struct Bench {
-    pub(super) server: ServerArgs,
-    pub(super) output: Output,
-    pub(super) offer: Offer,
-    /// One run for each.
-    pub(super) runs: Vec<Run>,
-    /// How many events a ring must hold.
-    pub(super) kept: Option<u64>,
-}
-
-/// One run.
-#[derive(Clone, Debug)]
-pub(super) struct Run {
-    pub(super) work: Work,
-    pub(super) gateways: usize,
-    pub(super) producers: usize,
-    pub(super) plan: Plan,
-    pub(super) payload_bytes: usize,
-    pub(super) warm_up: Duration,
-    pub(super) duration: Duration,
-}
-
-/// What is done in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Work {
-    Live,
-    Replay { events: u64 },
-    Storm { quiet: Duration },
-    Publish,
-    Idle,
-    Soak { mix: Mix, stall: Duration },
-}
-
-impl Work {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Work::Live => "live",
-            Work::Replay { .. } => "replay",
-            Work::Storm { .. } => "storm",
-            Work::Publish => "publish",
-            Work::Idle => "idle",
-            Work::Soak { .. } => "soak",
-        }
-    }
-}
-
-impl Workload {
-    /// Checks what has to be checked together.
-    pub(super) fn into_bench(self) -> Result<Bench, Failure> {
-        match self {
-            Workload::Live(args) => {
-                let run = Run {
-                    warm_up: args.time.warm_up,
-                    duration: args.time.duration,
-                    ..paced(Work::Live, args.rate, &args.events, &args.producers)?
-                };
-                let mut bench = bench(&args.gateways, 100, &run, args.server, args.output)?;
-                if let Some(deliveries) = args.delivery_rate {
-                    for run in &mut bench.runs {
-                        run.plan.pace = Pace::PerSecond(deliveries / run.gateways as f64);
-                    }
-                }
-                Ok(bench)
-            }
-            Workload::Replay(args) => {
-                let events = args.events;
-                let work = Work::Replay { events };
-                let mut run = Run::new(work, args.shape.payload, args.shape.batch.unwrap_or(100))?;
-                run.producers = 1;
-                run.duration = args.time.duration;
-                Ok(Bench {
-                    kept: Some(events),
-                    ..bench(&args.gateways, 8, &run, args.server, args.output)?
-                })
-            }
-            Workload::Storm(args) => {
-                let work = Work::Storm { quiet: args.quiet };
-                let run = Run {
-                    duration: args.time.duration,
-                    ..paced(work, args.rate, &args.events, &args.producers)?
-                };
-                bench(&args.gateways, 1000, &run, args.server, args.output)
-            }
-            Workload::Publish(args) => {
-                let batches = match args.batch.as_slice() {
-                    [] => &[1, 10, 100],
-                    batches => batches,
-                };
-                let mut runs = Vec::new();
-                for batch in batches {
-                    let mut run = Run::new(Work::Publish, args.payload, *batch)?;
-                    run.producers = args.producers.producers as usize;
-                    run.plan.in_flight = args.producers.in_flight as usize;
-                    run.warm_up = args.time.warm_up;
-                    run.duration = args.time.duration;
-                    runs.push(run);
-                }
-                Ok(Bench {
-                    offer: Offer::default(),
-                    runs,
-                    server: args.server,
-                    output: args.output,
-                    kept: None,
-                })
-            }
-            Workload::Idle(args) => {
-                if args.server.connect.is_some() && args.server.server_pid.is_none() {
-                    return Err(Failure::usage(
-                        "--server-pid is missing: idle reads the memory of that process",
-                    ));
-                }
-                let mut run = Run::new(Work::Idle, 0, 1)?;
-                run.duration = args.time.duration;
-                bench(&args.gateways, 1000, &run, args.server, args.output)
-            }
-            Workload::Soak(args) => args.into_bench(),
-        }
-    }
-}
-
-/// One run for each number of gateways.
-fn bench(
-    gateways: &GatewayArgs,
-    default: usize,
-    run: &Run,
-    server: ServerArgs,
-    output: Output,
-) -> Result<Bench, Failure> {
-    Ok(Bench {
-        offer: gateways.offer()?,
-        runs: gateways.runs(default, run)?,
-        server,
-        output,
-        kept: None,
-    })
-}
-
-/// A run with a steady rate.
-fn paced(
-    work: Work,
-    rate: f64,
-    events: &EventArgs,
-    producers: &ProducerArgs,
-) -> Result<Run, Failure> {
-    let mut run = Run::new(work, events.payload, events.batch.unwrap_or(1))?;
-    run.producers = producers.producers as usize;
-    run.plan.in_flight = producers.in_flight as usize;
-    run.plan.pace = Pace::PerSecond(rate);
-    Ok(run)
-}
-
-impl Run {
-    fn new(work: Work, payload: usize, batch: usize) -> Result<Self, Failure> {
-        let (shape, payload_bytes) = shape(payload)?;
-        if !(1..=MAX_BATCH).contains(&batch) {
-            return Err(Failure::usage(format!(
-                "--batch: {batch} is not from 1 to {MAX_BATCH}"
-            )));
-        }
-        Ok(Run {
-            work,
-            gateways: 0,
-            producers: 0,
-            plan: Plan {
-                shape,
-                batch,
-                pace: Pace::Full,
-                in_flight: DEFAULT_IN_FLIGHT,
-                events: None,
-            },
-            payload_bytes,
-            warm_up: Duration::ZERO,
-            duration: Duration::ZERO,
-        })
-    }
-}
-
-/// The stall timeout, and the ring, of a server that is started to soak.
-const SOAK_STALL_TIMEOUT: Duration = Duration::from_secs(5);
-const SOAK_RING_BYTES: u64 = 8 << 20;
-
-impl Soak {
-    fn into_bench(mut self) -> Result<Bench, Failure> {
-        let server = &mut self.server;
-        if server.connect.is_none() {
-            server.stall_timeout.get_or_insert(SOAK_STALL_TIMEOUT);
-            server.max_bytes.get_or_insert(SOAK_RING_BYTES);
-        }
-        let timeout = server.stall_timeout;
-        let timeout = timeout.unwrap_or(crate::config::Config::default().stall_timeout);
-        let work = Work::Soak {
-            mix: Mix::default(),
-            stall: timeout.saturating_mul(2),
-        };
-        let run = Run {
-            duration: self.duration,
-            ..paced(work, self.rate, &self.events, &self.producers)?
-        };
-        let mut runs = self.gateways.runs(100, &run)?;
-        for run in &mut runs {
-            if let Work::Soak { mix, .. } = &mut run.work {
-                *mix = self.mix(run.gateways)?;
-            }
-        }
-        Ok(Bench {
-            offer: self.gateways.offer()?,
-            runs,
-            server: self.server,
-            output: self.output,
-            kept: None,
-        })
-    }
-
-    /// So many gateways, of all kinds.
-    fn mix(&self, gateways: usize) -> Result<Mix, Failure> {
-        let share = |number: Option<usize>, one_in: usize| number.unwrap_or(gateways / one_in);
-        let mut mix = Mix {
-            steady: 0,
-            slow: share(self.slow, 10),
-            stalled: share(self.stalled, 10),
-            flapping: share(self.flapping, 5),
-            rivals: share(self.rivals, 50),
-        };
-        let steady = gateways
-            .checked_sub(mix.gateways())
-            .filter(|steady| *steady > 0);
-        mix.steady = steady.ok_or_else(|| {
-            Failure::usage(format!(
-                "--gateways: of {gateways} there must be at least one that is not slow, \
-                 stalled, flapping or a rival"
-            ))
-        })?;
-        Ok(mix)
-    }
-}
-
-/// The largest numbers that are meant, and not mistyped.
-const MAX_GATEWAYS: usize = 1_000_000;
-const MAX_BATCH: usize = 4096;
-const DEFAULT_IN_FLIGHT: usize = 64;
-const MAX_PAYLOAD_BYTES: usize = crate::config::Config::MAX_EVENT_BYTES;
-
-impl GatewayArgs {
-    /// The run once for each number of gateways.
-    fn runs(&self, default: usize, run: &Run) -> Result<Vec<Run>, Failure> {
-        let numbers = match self.gateways.as_slice() {
-            [] => &[default],
-            numbers => numbers,
-        };
-        if let Some(number) = numbers.iter().find(|n| !(1..=MAX_GATEWAYS).contains(*n)) {
-            return Err(Failure::usage(format!(
-                "--gateways: {number} is not from 1 to {MAX_GATEWAYS}"
-            )));
-        }
-        let with = |gateways: &usize| Run {
-            gateways: *gateways,
-            ..run.clone()
-        };
-        Ok(numbers.iter().map(with).collect())
-    }
-
-    fn offer(&self) -> Result<Offer, Failure> {
-        let within = |flag, bytes: u64, (least, most): (u32, u32)| {
-            let number = u32::try_from(bytes).ok();
-            let fitting = number.filter(|number| (least..=most).contains(number));
-            fitting.ok_or_else(|| {
-                Failure::usage(format!(
-                    "{flag}: {bytes} bytes is not from {least} to {most}, as HTTP/2 has it"
-                ))
-            })
-        };
-        Ok(Offer {
-            frame_bytes: within("--frame-size", self.frame_size, Offer::FRAME_BYTES)?,
-            window_bytes: within("--window", self.window, Offer::WINDOW_BYTES)?,
-        })
-    }
-}
-
-/// The events, and how large their payloads are.
-fn shape(payload_bytes: usize) -> Result<(Shape, usize), Failure> {
-    if payload_bytes > MAX_PAYLOAD_BYTES {
-        return Err(Failure::usage(format!(
-            "--payload: more than {MAX_PAYLOAD_BYTES} bytes, which no server takes"
-        )));
-    }
-    // What tells an event from all others has to fit in.
-    let payload_bytes = payload_bytes.max(Stamp::BYTES);
-    Ok((Shape::with_payload(payload_bytes), payload_bytes))
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::super::Failure;
-use super::args::{Bench, Run, Work};
+use super::plan::{Bench, Run, Work};
 use super::progress::Sample;
 use crate::load::workload::{
     IdleReport, LiveReport, Mix, PublishReport, ReplayReport, SoakReport, Span, StormReport,

@@ -4,8 +4,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::super::Failure;
-use super::args::{Bench, Run, Work};
 use super::outcome::{Measured, Outcome};
+use super::plan::{Bench, Run, Work};
 use super::progress;
 use super::server::Server;
 use crate::load::workload::{Idle, Live, LoadError, Publish, Replay, Soak, Storm};
@@ -19,7 +19,7 @@ pub(super) fn run(bench: &Bench, gauge: &Gauge) -> Result<Outcome, Failure> {
     for (number, run) in bench.runs.iter().enumerate() {
         let server = Server::of(bench, run)?;
         let title = title(run, number, bench.runs.len());
-        let mut measured = watched(&title, run, &server, &gauge.renewed())
+        let mut measured = watched(&title, bench, run, &server, &gauge.renewed())
             .map_err(|error| Failure::failed(error.to_string()))?;
         measured.server = server.describe();
         outcome.add(measured);
@@ -54,12 +54,18 @@ fn title(run: &Run, number: usize, runs: usize) -> String {
     }
 }
 
-fn watched(title: &str, run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadError> {
+fn watched(
+    title: &str,
+    bench: &Bench,
+    run: &Run,
+    server: &Server,
+    gauge: &Gauge,
+) -> Result<Measured, LoadError> {
     let (running, over) = mpsc::channel();
     let meter = server.target.meter();
     thread::scope(|scope| {
         let watching = scope.spawn(move || progress::watch(title, gauge, meter, &over));
-        let measured = measure(run, server, gauge);
+        let measured = measure(bench, run, server, gauge);
         drop(running);
         let samples = watching.join().unwrap_or_default();
         measured.map(|measured| Measured {
@@ -69,7 +75,12 @@ fn watched(title: &str, run: &Run, server: &Server, gauge: &Gauge) -> Result<Mea
     })
 }
 
-fn measure(run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadError> {
+fn measure(
+    bench: &Bench,
+    run: &Run,
+    server: &Server,
+    gauge: &Gauge,
+) -> Result<Measured, LoadError> {
     let Run {
         gateways: receivers,
         producers,
@@ -133,6 +144,7 @@ fn measure(run: &Run, server: &Server, gauge: &Gauge) -> Result<Measured, LoadEr
                 duration,
                 stall,
                 retained_events: server.retained_events,
+                other_producers: bench.server.connect.is_some(),
             };
             Ok(Measured::soak(run, &soak.run(target, gauge)?))
         }

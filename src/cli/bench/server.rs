@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::Failure;
-use super::args::{Bench, Run, ServerArgs};
+use super::args::ServerArgs;
+use super::plan::{Bench, Run};
 use crate::config::Address;
 use crate::load::{Endpoint, GalaxyPush, Pace};
 

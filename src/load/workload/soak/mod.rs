@@ -13,12 +13,14 @@ mod publishing;
 
 use std::time::Duration;
 
-use super::{LoadError, Span, connect_producers, with_watched_producers};
+use super::{LoadError, Party, Span, connect_producers, with_watched_producers};
+use crate::cursor::Cursor;
 use crate::history::{History, Report, Terms};
 use crate::load::clock::now_ns;
 use crate::load::gauge::Gauge;
 use crate::load::latency::Latency;
 use crate::load::producers::Plan;
+use crate::load::protocol::Begin;
 use crate::load::target::GalaxyPush;
 use crowd::Crowd;
 use publishing::Publishing;
@@ -61,6 +63,8 @@ pub struct Soak {
     pub stall: Duration,
     /// How many of the newest events the server surely keeps.
     pub retained_events: u64,
+    /// Whether others may publish meanwhile. Their events cannot be compared.
+    pub other_producers: bool,
 }
 
 /// What was seen.
@@ -92,7 +96,13 @@ impl Soak {
     /// [`LoadError`]: also for a steady gateway that is cut off. Broken promises are no
     /// error here: they are in the report.
     pub fn run(&self, target: &GalaxyPush, gauge: &Gauge) -> Result<SoakReport, LoadError> {
-        let history = History::new(Terms::default().retained_events(self.retained_events));
+        let terms = Terms::default()
+            .retained_events(self.retained_events)
+            .other_producers(self.other_producers);
+        let history = History::new(match self.head(target, gauge)? {
+            Some(head) => terms.after(head),
+            None => terms,
+        });
         let mut crowd = Crowd::new(self, target, &history, gauge)?;
         crowd.connect_all()?;
         let mut producers = connect_producers(target, self.producers)?;
@@ -124,5 +134,12 @@ impl Soak {
             cut_by_server: done.cut_by_server,
             history: history.check(),
         })
+    }
+
+    /// The newest event that there is before anybody begins.
+    fn head(&self, target: &GalaxyPush, gauge: &Gauge) -> Result<Option<Cursor>, LoadError> {
+        let mut probe = Party::new(target, &self.plan, 1, 0, gauge)?;
+        probe.connect_all(Begin::Head)?;
+        Ok(probe.tally.cursor(0))
     }
 }
