@@ -1,7 +1,7 @@
 //! What the engine costs, on 250-byte frames. Benches are named
 //! `GROUP/IMPLEMENTATION/PARAMETER`; `benches/peers.rs` puts others beside some.
 //!
-//! Not measured here: the network (`benches/edge.rs` does), what happens after a
+//! Not measured here: the network (`benches/edge` does), what happens after a
 //! wake-up, and many gateways that come back at once.
 
 mod common;

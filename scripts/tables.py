@@ -8,8 +8,8 @@ import subprocess
 
 
 def duration(nanos):
-    for unit in ("ns", "µs", "ms"):
-        if abs(nanos) < 1000 or unit == "ms":
+    for unit in ("ns", "µs", "ms", "s"):
+        if abs(nanos) < 1000 or unit == "s":
             return f"{nanos:.3g} {unit}"
         nanos /= 1000
 

@@ -126,7 +126,7 @@ pub(crate) fn measure(
             let publish = Publish {
                 producers: 1,
                 plan: plan(batch, Pace::Full, requests.max(events / batch)),
-                warm_up: size.warm_up,
+                warm_up: size.fill,
                 duration: size.publish,
             };
             run(&publish, system, server, offer).map(|report| published(&report))

@@ -24,9 +24,9 @@ pub(crate) struct Options {
     #[arg(long, value_delimiter = ',')]
     pub(crate) systems: Vec<System>,
 
-    /// As `cargo bench` says, and `cargo test` does not.
+    /// As `cargo bench` says.
     #[arg(long, hide = true)]
-    pub(crate) bench: bool,
+    bench: bool,
 }
 
 impl Options {

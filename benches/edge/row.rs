@@ -39,6 +39,8 @@ pub(crate) struct Size {
     pub(crate) live: Duration,
     pub(crate) idle: Duration,
     pub(crate) storm: Duration,
+    /// Until every server is full.
+    pub(crate) fill: Duration,
     pub(crate) publish: Duration,
     /// As many gateways as an edge might have.
     pub(crate) many: usize,
@@ -54,6 +56,7 @@ impl Size {
         live: Duration::from_millis(2000),
         idle: Duration::from_millis(500),
         storm: Duration::from_millis(3000),
+        fill: Duration::from_millis(2000),
         publish: Duration::from_millis(1000),
         many: 5000,
     };
@@ -61,11 +64,12 @@ impl Size {
     pub(crate) const QUICK: Size = Size {
         rounds: 1,
         replay_events: 50_000,
-        replay: Duration::ZERO,
+        replay: Duration::from_millis(300),
         warm_up: Duration::from_millis(200),
         live: Duration::from_millis(400),
         idle: Duration::from_millis(100),
         storm: Duration::ZERO,
+        fill: Duration::from_millis(1000),
         publish: Duration::from_millis(200),
         many: 1000,
         ..Size::FULL

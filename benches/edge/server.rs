@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::clients::jetstream::create_stream;
-use crate::peers::Role;
+use crate::peers::{KEPT_EVENTS, Role};
 use crate::system::System;
 
 /// How long a server may take until it can be connected to.
 const START: Duration = Duration::from_secs(10);
+
+/// Room for as many events of 250 bytes, with what the ring needs beside them.
+const KEPT_BYTES: &str = "80MiB";
 
 /// Redis as it is by default, but for disks: nothing is saved. A subscriber may be as
 /// far behind as it likes, where the default would cut it off after 32 MB.
@@ -156,6 +159,8 @@ fn command(
             command.arg("serve");
             command.arg(format!("--listen={gateways}"));
             command.arg(format!("--publish-listen={producers}"));
+            command.arg(format!("--max-events={KEPT_EVENTS}"));
+            command.arg(format!("--max-bytes={KEPT_BYTES}"));
             return Ok(command);
         }
         System::RedisPubsub | System::RedisStreams => {

@@ -1,5 +1,9 @@
 //! JetStream's requests and answers.
 
+use galaxy_push::load::{Begin, Consumer, Producer};
+
+use crate::clients::jetstream::{JetStreamConsumer, JetStreamProducer};
+use crate::record::{answer, batch, consume};
 use crate::wire::jetstream::{OrderedConsumer, StreamConfig, granted, is_flow_control};
 use serde_json::{Value, json};
 
@@ -35,4 +39,40 @@ fn answers_say_whether_it_was_granted() {
 fn a_flow_control_request_is_told_from_a_heartbeat() {
     assert!(is_flow_control(b"NATS/1.0 100 FlowControl Request\r\n\r\n"));
     assert!(!is_flow_control(b"NATS/1.0 100 Idle Heartbeat\r\n\r\n"));
+}
+
+#[test]
+fn a_consumer_answers_the_server_that_asks_how_far_it_is() {
+    let mut consumer = JetStreamConsumer;
+    consumer.open(Begin::Oldest, &mut Vec::new());
+    let (record, out) = consume(
+        &mut consumer,
+        b"INFO {}\r\n\
+        MSG i 2 8\r\n{\"a\": 1}\r\n\
+        MSG events 1 $JS.ACK.1 1\r\na\r\n\
+        HMSG d 1 31 31\r\nNATS/1.0 100 Idle Heartbeat\r\n\r\n\r\n\
+        HMSG d 1 f.c 36 36\r\nNATS/1.0 100 FlowControl Request\r\n\r\n\r\n\
+        MSG events 1 $JS.ACK.2 1\r\nb\r\n",
+    );
+    assert_eq!(record.starts.len(), 1);
+    assert_eq!(record.events, [b"a", b"b"]);
+    assert_eq!(out, b"PUB f.c 0\r\n\r\n");
+}
+
+#[test]
+fn a_consumer_that_is_refused_ends() {
+    let refused = b"MSG i 2 32\r\n{\"error\":{\"description\":\"none\"}}\r\n";
+    let (record, _) = consume(&mut JetStreamConsumer, refused);
+    assert_eq!(record.starts.len(), 0);
+    assert_eq!(record.ends[0].message, "none");
+}
+
+#[test]
+fn a_batch_is_accepted_with_its_last_acknowledgement() {
+    let mut producer = JetStreamProducer::default();
+    producer.open(&mut Vec::new());
+    producer.publish(&batch(0, 2), &mut Vec::new());
+    let acknowledged = b"MSG i 2 9\r\n{\"seq\":1}\r\n";
+    assert_eq!(answer(&mut producer, acknowledged).accepted, 0);
+    assert_eq!(answer(&mut producer, acknowledged).accepted, 1);
 }

@@ -1,5 +1,9 @@
 //! NATS' protocol.
 
+use galaxy_push::load::{Begin, Consumer};
+
+use crate::clients::nats::NatsConsumer;
+use crate::record::consume;
 use crate::wire::Malformed;
 use crate::wire::nats::{Message, Said, ping, pong, publish, said, subscribe};
 
@@ -81,4 +85,19 @@ fn a_client_speaks_in_lines() {
         sent,
         b"SUB a.> 1\r\nPUB a.b r 2\r\nhi\r\nPUB a.b 0\r\n\r\nPING\r\nPONG\r\n"
     );
+}
+
+#[test]
+fn a_subscriber_starts_when_its_ping_is_answered() {
+    let mut consumer = NatsConsumer;
+    let mut out = Vec::new();
+    consumer.open(Begin::Head, &mut out);
+    assert!(out.ends_with(b"SUB events 1\r\nPING\r\n"));
+    let (record, out) = consume(
+        &mut consumer,
+        b"INFO {}\r\nPONG\r\nMSG events 1 1\r\na\r\nPING\r\nMSG events 1 1\r\nb\r\n",
+    );
+    assert_eq!(record.starts.len(), 1);
+    assert_eq!(record.events, [b"a", b"b"]);
+    assert_eq!(out, b"PONG\r\n");
 }

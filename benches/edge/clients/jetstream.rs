@@ -10,12 +10,11 @@ use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError
 
 use super::owed::Owed;
 use super::{EVENTS, end, unexpected};
+use crate::peers::KEPT_EVENTS;
 use crate::wire::jetstream::{OrderedConsumer, StreamConfig, granted, is_flow_control};
 use crate::wire::nats::{self, Message, Said, said};
 
 const STREAM: &str = "EVENTS";
-/// As many messages as galaxy-push keeps events by default.
-const KEPT: i64 = 1 << 20;
 /// For a server on the same machine to answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -35,7 +34,7 @@ fn inbox() -> String {
 pub(crate) fn create_stream(at: SocketAddr) -> io::Result<()> {
     let mut socket = TcpStream::connect_timeout(&at, TIMEOUT)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
-    let (subject, request) = StreamConfig::in_memory(STREAM, EVENTS, KEPT).request()?;
+    let (subject, request) = StreamConfig::in_memory(STREAM, EVENTS, KEPT_EVENTS).request()?;
     let reply = inbox();
     let mut out = Vec::new();
     nats::connect(&mut out);

@@ -5,11 +5,10 @@ use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError
 
 use super::owed::Owed;
 use super::{EVENTS, end, unexpected};
+use crate::peers::KEPT_EVENTS;
 use crate::wire::Malformed;
 use crate::wire::resp::{Piece, Pieces, command, piece};
 
-/// As many entries as galaxy-push keeps events by default, or a few more.
-const KEPT: &[u8] = b"1048576";
 /// Entries to one XREAD.
 const COUNT: &[u8] = b"1000";
 /// The place before all entries.
@@ -152,7 +151,9 @@ impl StreamConsumer {
 }
 
 /// An id, and the value of its one field.
-fn entry<'a>(pieces: &mut Pieces<'a>) -> Result<Option<(&'a [u8], &'a [u8])>, Malformed> {
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+fn entry<'a>(pieces: &mut Pieces<'a>) -> Result<Option<Entry<'a>>, Malformed> {
     let (Some(entry), Some(id), Some(fields), Some(_name), Some(value)) = (
         pieces.next()?,
         pieces.next()?,
@@ -185,8 +186,10 @@ impl Producer for StreamProducer {
     }
 
     fn publish(&mut self, batch: &Batch, out: &mut Vec<u8>) {
+        let kept = KEPT_EVENTS.to_string();
         for event in batch.events() {
-            let limit: [&[u8]; 5] = [b"XADD", EVENTS.as_bytes(), b"MAXLEN", b"~", KEPT];
+            // Or a few more, as long as that costs Redis less.
+            let limit: [&[u8]; 5] = [b"XADD", EVENTS.as_bytes(), b"MAXLEN", b"~", kept.as_bytes()];
             command(out, &[&limit[..], &[b"*", b"e", event]].concat());
         }
         self.owed.add(batch.len());

@@ -11,8 +11,8 @@ use galaxy_push::proto::push::PushEvent;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tonic::Status;
 
-/// As many events as galaxy-push keeps by default.
-const HISTORY_EVENTS: usize = 1 << 20;
+use super::KEPT_EVENTS;
+
 /// Some hundred milliseconds at the rates that are measured. Who falls further behind
 /// goes on from the queue, so that nobody loses an event here either.
 const CHANNEL_EVENTS: usize = 4096;
@@ -78,7 +78,7 @@ impl<T: Kept> Fanout<T> {
             let number = history.next;
             let cursor = self.cursor(number);
             let event = T::new(PushEvent { cursor, ..event });
-            if history.events.len() == HISTORY_EVENTS {
+            if history.events.len() == KEPT_EVENTS {
                 history.events.pop_front();
             }
             history.events.push_back(event.clone());

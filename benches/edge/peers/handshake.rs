@@ -1,13 +1,23 @@
 //! What every gateway costs at least: a connection, HTTP/2's handshake, a request and
 //! the head of its response. Nothing is ever sent after that.
 
+use std::net::SocketAddr;
+
 use h2::SendStream;
 use h2::server::{SendResponse, handshake};
 use http::{Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// As long as systems allow by default. What does not fit is tried again by the client's
+/// system a second later.
+const BACKLOG: u32 = 4096;
 
 /// Answers whoever connects, each in a task of its own.
-pub(crate) async fn serve(listener: TcpListener) -> std::io::Result<()> {
+pub(crate) async fn serve(at: SocketAddr) -> std::io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    let listener = socket.listen(BACKLOG)?;
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;

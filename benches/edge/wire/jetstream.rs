@@ -10,13 +10,13 @@ pub(crate) struct StreamConfig<'a> {
     storage: &'a str,
     retention: &'a str,
     discard: &'a str,
-    max_msgs: i64,
+    max_msgs: usize,
     num_replicas: u8,
 }
 
 impl<'a> StreamConfig<'a> {
     /// Keeps the newest `max_msgs` messages to `subject`.
-    pub(crate) fn in_memory(name: &'a str, subject: &'a str, max_msgs: i64) -> Self {
+    pub(crate) fn in_memory(name: &'a str, subject: &'a str, max_msgs: usize) -> Self {
         StreamConfig {
             name,
             subjects: [subject],
