@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "server",
         &["client", "config", "cursor", "edge", "engine", "open_files"],
     ),
-    ("load", &["config", "cursor", "history", "proto"]),
+    ("load", &["config", "cursor", "history", "http2", "proto"]),
     (
         "cli",
         &[

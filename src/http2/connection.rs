@@ -443,8 +443,7 @@ impl<S: Default> Connection<S> {
     fn release(&mut self, bytes: u32) {
         self.release += bytes;
         if self.release >= RELEASE_BYTES {
-            let update = self.release.to_be_bytes();
-            frame::write(&mut self.output, kind::WINDOW_UPDATE, 0, 0, &update);
+            frame::write_window_update(&mut self.output, 0, self.release);
             self.receive_window += self.release;
             self.release = 0;
         }

@@ -44,6 +44,7 @@ pub mod flag {
 /// Settings.
 pub mod setting {
     #![allow(missing_docs, reason = "the names are the specification's")]
+    pub const HEADER_TABLE_SIZE: u16 = 1;
     pub const ENABLE_PUSH: u16 = 2;
     pub const MAX_CONCURRENT_STREAMS: u16 = 3;
     pub const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -141,6 +142,17 @@ pub fn write_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
         .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
         .collect();
     write(out, kind::SETTINGS, 0, 0, &payload);
+}
+
+/// Appends a WINDOW_UPDATE frame.
+pub fn write_window_update(out: &mut Vec<u8>, stream: u32, more_bytes: u32) {
+    write(
+        out,
+        kind::WINDOW_UPDATE,
+        0,
+        stream,
+        &more_bytes.to_be_bytes(),
+    );
 }
 
 /// The settings in a SETTINGS frame; `None` if it has a part of one.

@@ -43,6 +43,8 @@ pub struct Decoder {
     entries: VecDeque<Entry>,
     octets: usize,
     max_octets: usize,
+    /// What was offered to the peer.
+    offered_octets: usize,
     /// Where strings are decoded; kept for its memory within a block.
     name: Vec<u8>,
     value: Vec<u8>,
@@ -65,18 +67,27 @@ impl Entry {
 }
 
 impl Default for Decoder {
+    /// With the table that a peer may count on.
     fn default() -> Self {
-        Decoder {
-            entries: VecDeque::new(),
-            octets: 0,
-            max_octets: TABLE_OCTETS,
-            name: Vec::new(),
-            value: Vec::new(),
-        }
+        Decoder::with_table(TABLE_OCTETS)
     }
 }
 
 impl Decoder {
+    /// Keeps a table of at most so many octets, as the peer was told. With a table of
+    /// none a decoder keeps nothing from one block to the next.
+    #[must_use]
+    pub fn with_table(octets: usize) -> Self {
+        Decoder {
+            entries: VecDeque::new(),
+            octets: 0,
+            max_octets: octets,
+            offered_octets: octets,
+            name: Vec::new(),
+            value: Vec::new(),
+        }
+    }
+
     /// Reads a whole block, and tells `field` the name and the value of each field.
     ///
     /// # Errors
@@ -94,7 +105,7 @@ impl Decoder {
             let resizes = first & 0xe0 == 0x20;
             if resizes {
                 let max_octets = input.number(5)?;
-                if max_octets > TABLE_OCTETS || !may_resize {
+                if max_octets > self.offered_octets || !may_resize {
                     return Err(HpackError::TableSize(max_octets));
                 }
                 self.resize(max_octets);
@@ -404,6 +415,12 @@ mod tests {
             );
         }
         assert!(decode(&mut Decoder::default(), b"\x20\x3f\xe1\x1f\x82").is_ok());
+        let mut without_table = Decoder::with_table(0);
+        assert!(decode(&mut without_table, b"\x20\x40\x01a\x01b").is_ok());
+        let none = Err(HpackError::Index(62));
+        assert_eq!(decode(&mut without_table, b"\xbe"), none);
+        let table = Err(HpackError::TableSize(1));
+        assert_eq!(decode(&mut without_table, b"\x21"), table);
     }
 
     #[test]

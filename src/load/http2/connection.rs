@@ -1,9 +1,12 @@
 //! One connection with one call on it.
 
-use super::frame::{self, Header, STREAM, flag, kind, setting};
-use super::{Offer, hpack};
+use super::Offer;
+use crate::http2::frame::{self, Head, flag, kind, setting};
+use crate::http2::hpack::{FieldsWriter, index};
 use crate::load::protocol::ProtocolError;
 
+/// The one stream, which carries the call.
+const STREAM: u32 = 1;
 /// What a window is before anybody has said anything.
 const DEFAULT_WINDOW: u32 = 65_535;
 /// No window gets larger.
@@ -77,14 +80,20 @@ impl Connection {
             (setting::INITIAL_WINDOW_SIZE, self.offer.window_bytes),
             (setting::MAX_FRAME_SIZE, self.offer.frame_bytes),
         ];
-        frame::write_settings(&settings, out);
+        frame::write_settings(out, &settings);
         let more = self.offer.window_bytes.saturating_sub(DEFAULT_WINDOW);
         if more > 0 {
-            frame::write_window_update(0, more, out);
+            frame::write_window_update(out, 0, more);
         }
         let mut block = Vec::with_capacity(128);
-        hpack::write_request(authority, path, &mut block);
-        frame::write(kind::HEADERS, flag::END_HEADERS, STREAM, &block, out);
+        let mut fields = FieldsWriter::new(&mut block);
+        fields.indexed(index::METHOD_POST);
+        fields.indexed(index::SCHEME_HTTP);
+        fields.with_indexed_name(index::PATH, path.as_bytes());
+        fields.with_indexed_name(index::AUTHORITY, authority.as_bytes());
+        fields.literal(b"te", b"trailers");
+        fields.with_indexed_name(index::CONTENT_TYPE, b"application/grpc");
+        frame::write(out, kind::HEADERS, flag::END_HEADERS, STREAM, &block);
     }
 
     /// How many bytes of a request's body may be sent now, in one frame.
@@ -103,7 +112,7 @@ impl Connection {
         self.stream_window -= length;
         self.connection_window -= length;
         let flags = if is_last { flag::END_STREAM } else { 0 };
-        frame::write(kind::DATA, flags, STREAM, bytes, out);
+        frame::write(out, kind::DATA, flags, STREAM, bytes);
     }
 
     /// Takes what the server sends, and answers how many bytes are done with.
@@ -139,17 +148,17 @@ impl Connection {
                 }
                 self.end_data(call)?;
             }
-            let Some(header) = Header::read(&bytes[at..]) else {
+            let Some(header) = Head::read(&bytes[at..]) else {
                 return Ok(at);
             };
-            let content = &bytes[at + frame::HEADER_BYTES..];
+            let content = &bytes[at + frame::HEAD_BYTES..];
             let taken = if header.kind == kind::DATA {
                 self.begin_data(header, content, out, call)?
             } else {
                 self.other(header, content, out, call)?
             };
             match taken {
-                Some(taken) => at += frame::HEADER_BYTES + taken,
+                Some(taken) => at += frame::HEAD_BYTES + taken,
                 None => return Ok(at),
             }
         }
@@ -158,15 +167,15 @@ impl Connection {
     /// The header of a DATA frame. `None`: too little of it is there.
     fn begin_data(
         &mut self,
-        header: Header,
+        header: Head,
         content: &[u8],
         out: &mut Vec<u8>,
         call: &mut impl Call,
     ) -> Result<Option<usize>, ProtocolError> {
-        if header.length > self.offer.frame_bytes as usize {
+        if header.payload_bytes as usize > self.offer.frame_bytes as usize {
             return Err(ProtocolError::new(format!(
                 "a DATA frame of {} bytes, where at most {} were offered",
-                header.length, self.offer.frame_bytes
+                header.payload_bytes as usize, self.offer.frame_bytes
             )));
         }
         self.check_order(header)?;
@@ -180,12 +189,12 @@ impl Connection {
             (padding, taken) = (usize::from(length), 1);
         }
         let around = taken + padding;
-        let Some(data) = header.length.checked_sub(around) else {
+        let Some(data) = (header.payload_bytes as usize).checked_sub(around) else {
             return Err(ProtocolError::new(
                 "a DATA frame is shorter than its padding",
             ));
         };
-        self.allowance -= header.length as i64;
+        self.allowance -= header.payload_bytes as usize as i64;
         if self.allowance < 0 {
             return Err(ProtocolError::new("the server sends beyond the window"));
         }
@@ -193,8 +202,8 @@ impl Connection {
         let owed = i64::from(window) - self.allowance;
         if owed > i64::from(window / 2) {
             // At most the window, which has 31 bits.
-            frame::write_window_update(0, owed as u32, out);
-            frame::write_window_update(STREAM, owed as u32, out);
+            frame::write_window_update(out, 0, owed as u32);
+            frame::write_window_update(out, STREAM, owed as u32);
             self.allowance = i64::from(window);
         }
         self.data_left = data;
@@ -216,18 +225,18 @@ impl Connection {
     /// Any frame but DATA. `None`: it is not there as a whole.
     fn other(
         &mut self,
-        header: Header,
+        header: Head,
         content: &[u8],
         out: &mut Vec<u8>,
         call: &mut impl Call,
     ) -> Result<Option<usize>, ProtocolError> {
-        if header.length > MAX_OTHER_BYTES {
+        if header.payload_bytes as usize > MAX_OTHER_BYTES {
             return Err(ProtocolError::new(format!(
                 "a frame of kind {} and {} bytes",
-                header.kind, header.length
+                header.kind, header.payload_bytes as usize
             )));
         }
-        let Some(content) = content.get(..header.length) else {
+        let Some(content) = content.get(..header.payload_bytes as usize) else {
             return Ok(None);
         };
         self.check_order(header)?;
@@ -253,7 +262,7 @@ impl Connection {
                     return Err(ProtocolError::new("a PING frame has not 8 bytes"));
                 }
                 if !header.has(flag::ACK) {
-                    frame::write(kind::PING, flag::ACK, 0, content, out);
+                    frame::write(out, kind::PING, flag::ACK, 0, content);
                 }
             }
             kind::GOAWAY => go_away(content)?,
@@ -262,11 +271,11 @@ impl Connection {
             // Extensions may be ignored.
             _ => {}
         }
-        Ok(Some(header.length))
+        Ok(Some(header.payload_bytes as usize))
     }
 
     /// Nothing may come between the parts of a header block.
-    fn check_order(&self, header: Header) -> Result<(), ProtocolError> {
+    fn check_order(&self, header: Head) -> Result<(), ProtocolError> {
         match (&self.block, header.kind) {
             (None, kind::CONTINUATION) => Err(ProtocolError::new(
                 "a CONTINUATION frame without a header block before it",
@@ -280,7 +289,7 @@ impl Connection {
 
     fn begin_block(
         &mut self,
-        header: Header,
+        header: Head,
         block: &[u8],
         call: &mut impl Call,
     ) -> Result<(), ProtocolError> {
@@ -294,7 +303,7 @@ impl Connection {
 
     fn continue_block(
         &mut self,
-        header: Header,
+        header: Head,
         content: &[u8],
         call: &mut impl Call,
     ) -> Result<(), ProtocolError> {
@@ -316,7 +325,7 @@ impl Connection {
 
     fn settings(
         &mut self,
-        header: Header,
+        header: Head,
         content: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), ProtocolError> {
@@ -350,11 +359,11 @@ impl Connection {
                 _ => {}
             }
         }
-        frame::write(kind::SETTINGS, flag::ACK, 0, &[], out);
+        frame::write(out, kind::SETTINGS, flag::ACK, 0, &[]);
         Ok(())
     }
 
-    fn window_update(&mut self, header: Header, content: &[u8]) -> Result<(), ProtocolError> {
+    fn window_update(&mut self, header: Head, content: &[u8]) -> Result<(), ProtocolError> {
         let more = i64::from(number(content, "WINDOW_UPDATE")? & (u32::MAX >> 1));
         let window = match header.stream {
             0 => &mut self.connection_window,
@@ -371,7 +380,7 @@ impl Connection {
     }
 }
 
-fn check_stream(header: Header) -> Result<(), ProtocolError> {
+fn check_stream(header: Head) -> Result<(), ProtocolError> {
     if header.stream == STREAM {
         return Ok(());
     }
@@ -382,7 +391,7 @@ fn check_stream(header: Header) -> Result<(), ProtocolError> {
 }
 
 /// A HEADERS frame's block: what is left without padding and priority.
-fn without_padding(header: Header, content: &[u8]) -> Result<&[u8], ProtocolError> {
+fn without_padding(header: Head, content: &[u8]) -> Result<&[u8], ProtocolError> {
     let too_short = || ProtocolError::new("a HEADERS frame is shorter than its padding");
     let mut block = content;
     if header.has(flag::PADDED) {

@@ -1,6 +1,6 @@
 //! gRPC on top of a call's headers and body.
 
-use super::hpack;
+use crate::http2::hpack::Decoder;
 use crate::load::protocol::{End, ProtocolError};
 
 /// The prefix of each message: compressed or not, and its length.
@@ -118,7 +118,9 @@ pub(super) struct Fields {
 impl Fields {
     pub(super) fn read(block: &[u8]) -> Result<Self, ProtocolError> {
         let mut fields = Fields::default();
-        hpack::read(block, |name, value| {
+        // No table was offered, so that each block is understood by itself.
+        let mut decoder = Decoder::with_table(0);
+        let read = decoder.decode(block, |name, value| {
             let text = String::from_utf8_lossy(value);
             match name {
                 b":status" => fields.http_status = text.parse().ok(),
@@ -129,7 +131,8 @@ impl Fields {
                 b"push-missed" => fields.missed = text.parse().ok(),
                 _ => {}
             }
-        })?;
+        });
+        read.map_err(|error| ProtocolError::new(error.to_string()))?;
         Ok(fields)
     }
 

@@ -12,9 +12,7 @@
 //! names it.
 
 mod connection;
-mod frame;
 mod grpc;
-mod hpack;
 mod publish;
 mod subscribe;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The client's side of a conversation, byte by byte.
 
-use super::frame::{self, flag, kind, setting};
 use super::*;
 use crate::cursor::{Cursor, Epoch, Seq};
+use crate::http2::frame::{self, flag, kind, setting};
 use crate::load::event::{Shape, Stamp};
 use crate::load::protocol::{Answers, Begin, Consumer, End, Producer, ProtocolError, Sink, Start};
 
@@ -39,8 +39,8 @@ impl Server {
     /// As it greets, and begins a stream after this place.
     fn with_head(seq: u64) -> Self {
         let mut server = Server::default();
-        frame::write_settings(&[(setting::MAX_FRAME_SIZE, 1 << 20)], &mut server.0);
-        frame::write(kind::SETTINGS, flag::ACK, 0, &[], &mut server.0);
+        frame::write_settings(&mut server.0, &[(setting::MAX_FRAME_SIZE, 1 << 20)]);
+        frame::write(&mut server.0, kind::SETTINGS, flag::ACK, 0, &[]);
         let start = cursor(seq).to_string();
         let fields = [
             ("push-resume", "resumed"),
@@ -52,7 +52,7 @@ impl Server {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, content: &[u8]) -> &mut Self {
-        frame::write(kind, flags, stream, content, &mut self.0);
+        frame::write(&mut self.0, kind, flags, stream, content);
         self
     }
 
@@ -166,8 +166,8 @@ fn a_conversation_means_the_same_wherever_it_is_cut() {
         let (seen, out) = receive(&mut gateway, [early, late]);
         assert_eq!(seen.unwrap(), expected, "cut at {at}");
         let mut answers = Vec::new();
-        frame::write(kind::SETTINGS, flag::ACK, 0, &[], &mut answers);
-        frame::write(kind::PING, flag::ACK, 0, b"12345678", &mut answers);
+        frame::write(&mut answers, kind::SETTINGS, flag::ACK, 0, &[]);
+        frame::write(&mut answers, kind::PING, flag::ACK, 0, b"12345678");
         assert_eq!(out, answers, "cut at {at}");
     }
     let (mut gateway, _) = gateway(Offer::default());
@@ -198,7 +198,7 @@ fn a_connection_begins_with_what_the_contract_asks_for() {
     let mut gateway = Subscribe::new("gateway-1", "localhost:7", offer);
     let mut out = Vec::new();
     gateway.open(Begin::After(cursor(3)), &mut out);
-    let rest = out.strip_prefix(frame::PREFACE).unwrap();
+    let rest = out.strip_prefix(&frame::PREFACE[..]).unwrap();
     let settings =
         b"\0\0\x18\x04\0\0\0\0\0\0\x01\0\0\0\0\0\x02\0\0\0\0\0\x04\0\x20\0\0\0\x05\0\x10\0\0";
     let rest = rest.strip_prefix(settings).unwrap();
@@ -207,10 +207,10 @@ fn a_connection_begins_with_what_the_contract_asks_for() {
         &((1_u32 << 21) - 65_535).to_be_bytes(),
     ];
     let rest = rest.strip_prefix(&update.concat()[..]).unwrap();
-    let headers = frame::Header::read(rest).unwrap();
+    let headers = frame::Head::read(rest).unwrap();
     assert_eq!((headers.kind, headers.flags, headers.stream), (1, 4, 1));
-    let rest = &rest[9 + headers.length..];
-    let data = frame::Header::read(rest).unwrap();
+    let rest = &rest[9 + headers.payload_bytes as usize..];
+    let data = frame::Head::read(rest).unwrap();
     assert_eq!((data.kind, data.flags, data.stream), (0, 1, 1));
     let request = format!("\x0a\x09gateway-1\x12\x18{}", cursor(3));
     assert_eq!(&rest[9 + 5..], request.as_bytes());
@@ -232,8 +232,8 @@ fn windows_are_given_back_when_half_is_used() {
     server.data(&message(&event, 2));
     let (_, out) = receive(&mut gateway, [&server.0[..]]);
     let mut updates = Vec::new();
-    frame::write_window_update(0, 80_000, &mut updates);
-    frame::write_window_update(1, 80_000, &mut updates);
+    frame::write_window_update(&mut updates, 0, 80_000);
+    frame::write_window_update(&mut updates, 1, 80_000);
     assert_eq!(out, updates);
 }
 
@@ -359,13 +359,13 @@ impl Answers for Answered {
 /// The contents of all DATA frames, one after the other, and their lengths.
 fn body(mut out: &[u8]) -> (Vec<u8>, Vec<usize>) {
     let (mut body, mut lengths) = (Vec::new(), Vec::new());
-    while let Some(header) = frame::Header::read(out) {
-        let content = &out[9..9 + header.length];
+    while let Some(header) = frame::Head::read(out) {
+        let content = &out[9..9 + header.payload_bytes as usize];
         if header.kind == kind::DATA {
             body.extend_from_slice(content);
-            lengths.push(header.length);
+            lengths.push(header.payload_bytes as usize);
         }
-        out = &out[9 + header.length..];
+        out = &out[9 + header.payload_bytes as usize..];
     }
     (body, lengths)
 }
@@ -400,7 +400,7 @@ fn a_producer_sends_no_more_than_the_windows_let_out() {
         .unwrap();
     assert!(body(&out).0.is_empty(), "the stream's window is full");
     let mut server = Server::default();
-    frame::write_settings(&[(setting::INITIAL_WINDOW_SIZE, 65_540)], &mut server.0);
+    frame::write_settings(&mut server.0, &[(setting::INITIAL_WINDOW_SIZE, 65_540)]);
     producer
         .receive(&server.0, &mut out, &mut answered)
         .unwrap();
