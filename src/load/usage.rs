@@ -11,7 +11,7 @@ pub struct Usage {
     pub cpu_ns: u64,
     /// How often its threads gave up a processor, of themselves or not.
     pub switches: u64,
-    /// Resident memory.
+    /// Resident memory, as the [running estimate](Meter::memory_estimate_bytes) has it.
     pub memory_bytes: u64,
 }
 
@@ -34,7 +34,7 @@ impl Meter {
         Meter::of(std::process::id())
     }
 
-    /// What it has used so far.
+    /// What it has used so far: cheap enough to be asked in the midst of measuring.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Meter {
         Ok(Usage {
             cpu_ns,
             switches,
-            memory_bytes: self.memory_bytes()?,
+            memory_bytes: self.memory_estimate_bytes()?,
         })
     }
 
@@ -78,8 +78,8 @@ impl Meter {
         Ok((nanos, times))
     }
 
-    /// Resident memory: what the kernel has counted page by page where it does that,
-    /// else its running estimate.
+    /// Resident memory: what the kernel counts page by page where it does that, which
+    /// takes it milliseconds; else its running estimate.
     ///
     /// # Errors
     ///

@@ -106,7 +106,8 @@ pub(super) struct Soaked {
     pub(super) lapped: u64,
     pub(super) taken_over: u64,
     pub(super) cut_by_server: u64,
-    /// Events that gateways were told that they missed.
+    /// Events that gateways were told that they missed: at the end of a stream, and
+    /// again at the start of the next.
     pub(super) announced_missed: u64,
     /// Events that could not be compared with what was published.
     pub(super) unverified: u64,

@@ -65,7 +65,7 @@ pub(super) fn watch(
 fn bar(title: &str) -> ProgressBar {
     let target = ProgressDrawTarget::stderr();
     let bar = ProgressBar::with_draw_target(Some(STEPS), target);
-    let style = ProgressStyle::with_template("{prefix} [{bar:24}] {msg}");
+    let style = ProgressStyle::with_template("{prefix} [{bar:24}] {wide_msg}");
     // The template is a constant; without it, indicatif's own is as good.
     if let Ok(style) = style {
         bar.set_style(style.progress_chars("=> "));

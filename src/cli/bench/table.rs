@@ -91,7 +91,7 @@ fn measures() -> Vec<Measure> {
         ("  cut off for stalling", |run| {
             soak(run, |soak| soak.cut_by_server)
         }),
-        ("events missed, and told", |run| {
+        ("events told to be missed", |run| {
             soak(run, |soak| soak.announced_missed)
         }),
         ("events/s", |run| run.events_per_second.map(count)),
@@ -144,6 +144,19 @@ fn measures() -> Vec<Measure> {
         ("server memory", |run| {
             let cost = run.server_cost.as_ref()?;
             Some(bytes(cost.memory_bytes as f64))
+        }),
+        ("server memory, a quarter through", |run| {
+            run.soak.as_ref()?;
+            let sample = run.samples.get(run.samples.len() / 4)?;
+            Some(bytes(sample.server_memory_bytes? as f64))
+        }),
+        ("server memory, at most", |run| {
+            run.soak.as_ref()?;
+            let samples = run.samples.iter();
+            let most = samples
+                .filter_map(|sample| sample.server_memory_bytes)
+                .max();
+            Some(bytes(most? as f64))
         }),
         ("server memory before", |run| {
             Some(bytes(run.memory.as_ref()?.before_bytes as f64))
