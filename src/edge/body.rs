@@ -1,5 +1,5 @@
-//! The body of a `SubscribePush` response: frames straight from the ring, then
-//! trailers.
+//! The body of a `SubscribePush` response on a server that is not ours: frames straight
+//! from the ring, then trailers.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -1,10 +1,11 @@
 //! What responses have under way: given to HTTP/2, and not yet gone into the
 //! socket.
 //!
-//! hyper asks a body for its next piece without waiting until the one before is
-//! written, and h2 keeps what the peer's windows or the socket do not take,
-//! even after the body has ended. So whether a peer takes what it is given is
-//! seen by neither polls nor writes, but by when the pieces are dropped.
+//! Who writes to the socket himself knows what has gone, and tells it ([`Load`]). Where
+//! hyper does: it asks a body for its next piece without waiting until the one before is
+//! written, and h2 keeps what the peer's windows or the socket do not take, even after
+//! the body has ended. So whether a peer takes what it is given is seen by neither polls
+//! nor writes, but by when the pieces are dropped ([`MeteredBody`]).
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `galaxy.backend.push.v1.Push`: gateways subscribe.
+//! `galaxy.backend.push.v1.Push` as a service, for a server that is not ours.
 //!
 //! The service is written against HTTP instead of tonic's generated trait, so
 //! that a response's body can be [`PushBody`]; tonic's own encodes each message

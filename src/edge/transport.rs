@@ -1,5 +1,5 @@
-//! How HTTP/2 is spoken to each kind of peer: tonic's transport, with every limit
-//! set on purpose.
+//! Serves the connections of each listener: gateways by [`Downlink`]s, producers by
+//! tonic's transport, with every limit set on purpose.
 
 use std::future::pending;
 use std::pin::pin;
