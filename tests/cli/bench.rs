@@ -319,7 +319,8 @@ fn a_server_that_has_events_already_can_be_soaked() {
         "soak",
         "--gateways=5",
         "--flapping=2",
-        "--duration=1s",
+        // Longer than either of them stays.
+        "--duration=2500ms",
         "--connect",
         &server.gateways,
         "--publish-connect",
