@@ -350,7 +350,10 @@ async fn windows_that_are_opened_by_nothing_or_too_far() {
         ] {
             let mut wire = Wire::connect(address, NO_SETTINGS).await;
             wire.say(&[&call[..], &abuse].concat()).await;
-            assert_eq!(wire.goodbye().await, reason, "{abuse:?}");
+            let said = wire.goodbye().await;
+            // h2 has one reason for all settings that cannot be.
+            let other = abuse[3] == wire::SETTINGS && said == wire::PROTOCOL_ERROR;
+            assert!(said == reason || other, "{abuse:?}: {said}");
         }
     }
     // Of a stream, it is that stream's end.
@@ -487,7 +490,7 @@ async fn what_never_arrives_in_full_is_not_waited_for() {
     wire.say(&wire::open_call(1, raw::SUBSCRIBE)).await;
     let refusal = wire.find(wire::HEADERS).await;
     let text = String::from_utf8_lossy(&refusal.payload).into_owned();
-    assert!(text.contains("did not arrive within"), "{text}");
+    assert!(text.contains("did%20not%20arrive%20within"), "{text}");
     wire.assert_alive().await;
     // A header block, a frame, a frame's head, a block in the middle of its second
     // frame.
