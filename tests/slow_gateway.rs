@@ -196,7 +196,7 @@ async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
 #[tokio::test]
 async fn what_a_reset_stream_has_half_written_counts_as_pinned_and_is_bounded() {
     let server = TestServer::with(|config| {
-        config.max_bytes = 8 << 20;
+        config.max_bytes = 16 << 20;
         config.stall_timeout = LONG;
     })
     .await;
@@ -206,7 +206,7 @@ async fn what_a_reset_stream_has_half_written_counts_as_pinned_and_is_bounded() 
     settings.extend(wire::setting(5, 1 << 20));
     settings.extend(wire::window_update(0, 0x7fff_0000));
     let mut reset = Vec::new();
-    for n in 0..60 {
+    for n in 0..100 {
         let mut wire = Wire::connect(server.gateway_addr(), &settings).await;
         // More than a socket takes, and well within the ring.
         let head = server.engine.head();
@@ -217,7 +217,7 @@ async fn what_a_reset_stream_has_half_written_counts_as_pinned_and_is_bounded() 
         wire.find(wire::DATA).await;
         reset.push(wire);
         // Each stands at another place of the ring.
-        publish_large(&server, 16).await;
+        publish_large(&server, 8).await;
     }
     for wire in &mut reset {
         wire.say(&frame(wire::RST_STREAM, 0, 1, &[0, 0, 0, 8]))
@@ -225,8 +225,8 @@ async fn what_a_reset_stream_has_half_written_counts_as_pinned_and_is_bounded() 
     }
     until(|| server.engine.stats().subscribers == 0).await;
     // The ring moves on.
-    publish_large(&server, 2000).await;
-    let limit = (8 << 20) / 4;
+    publish_large(&server, 3000).await;
+    let limit = (16 << 20) / 4;
     until(|| server.engine.stats().pinned_bytes <= limit).await;
     server.assert_alive().await;
     drop(reset);

@@ -8,7 +8,6 @@ use crate::http2::frame::{self, PREFACE, Reason, flag, kind, setting};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
@@ -103,7 +102,9 @@ impl Rig {
     async fn write_all(&mut self, said: &mut Vec<u8>, all: usize) {
         while said.len() < all {
             self.write();
-            self.peer.read_buf(said).await.unwrap();
+            // Either socket may have nothing yet, and says so when the runtime has looked.
+            let _ = self.peer.try_read_buf(said);
+            tokio::task::yield_now().await;
         }
     }
 }
