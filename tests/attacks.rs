@@ -10,26 +10,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::raw::{self, PREFACE};
-use common::{TestServer, soon, until};
+use common::wire::{self, NO_SETTINGS, Wire, frame};
+use common::{TestServer, event, soon, until};
+use galaxy_push::proto::push::PushEvent;
 use http::{HeaderValue, Method, Request};
+use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// An empty SETTINGS frame.
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-
 fn both(server: &TestServer) -> [SocketAddr; 2] {
     [server.gateway_addr(), server.producer_addr()]
-}
-
-/// An HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
-    let mut frame = length.to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
 }
 
 /// Sends `words` on a new connection, and waits until the server ends it.
@@ -88,7 +78,7 @@ async fn garbage_after_the_preface_ends_the_connection() {
             frame(8, 0, 0, &[0; 4]),
             frame(5, 4, 1, &[0, 0, 0, 2]),
         ] {
-            say_and_be_cut(address, &[PREFACE, SETTINGS, &attack].concat()).await;
+            say_and_be_cut(address, &[PREFACE, NO_SETTINGS, &attack].concat()).await;
         }
     }
     server.assert_alive().await;
@@ -99,7 +89,7 @@ async fn an_oversized_frame_ends_the_connection() {
     let server = TestServer::start().await;
     for address in both(&server) {
         let large = frame(0, 0, 1, &vec![0; 20_000]);
-        say_and_be_cut(address, &[PREFACE, SETTINGS, &large].concat()).await;
+        say_and_be_cut(address, &[PREFACE, NO_SETTINGS, &large].concat()).await;
     }
     server.assert_alive().await;
 }
@@ -110,7 +100,7 @@ async fn headers_without_end_end_the_connection() {
     for address in both(&server) {
         // A header block that goes on and on in CONTINUATION frames: a literal
         // header whose value is announced as huge.
-        let mut words = [PREFACE, SETTINGS].concat();
+        let mut words = [PREFACE, NO_SETTINGS].concat();
         words.extend(frame(1, 0, 1, b"\x00\x01a\x7f\xff\xff\xff\x07"));
         for _ in 0..2000 {
             words.extend(frame(9, 0, 1, &[b'x'; 1000]));
@@ -191,7 +181,7 @@ async fn thousands_of_quick_connects_leave_nothing_behind() {
                         0 => {}
                         1 => socket.write_all(PREFACE).await.expect("sent"),
                         2 => {
-                            let words = [PREFACE, SETTINGS].concat();
+                            let words = [PREFACE, NO_SETTINGS].concat();
                             socket.write_all(&words).await.expect("sent");
                         }
                         _ => socket.set_zero_linger().expect("set"),
@@ -215,7 +205,7 @@ async fn rapid_resets_end_the_connection_but_not_the_server() {
     ] {
         // HEADERS and RST_STREAM, as fast as they can be written. The block is
         // made of static table entries and one literal path.
-        let mut words = [PREFACE, SETTINGS].concat();
+        let mut words = [PREFACE, NO_SETTINGS].concat();
         for n in 0..20_000_u32 {
             let mut block = b"\x83\x86\x44".to_vec();
             block.push(path.len() as u8);
@@ -234,7 +224,7 @@ async fn a_peer_that_sends_pings_and_reads_nothing_is_cut() {
     let server = TestServer::with(|config| config.stall_timeout = Duration::from_millis(200)).await;
     for address in both(&server) {
         let mut socket = soon(TcpStream::connect(address)).await.expect("connected");
-        soon(socket.write_all(&[PREFACE, SETTINGS].concat()))
+        soon(socket.write_all(&[PREFACE, NO_SETTINGS].concat()))
             .await
             .expect("sent");
         let pings = frame(6, 0, 0, &[0; 8]).repeat(1000);
@@ -262,4 +252,285 @@ async fn streams_beyond_the_limit_of_a_connection_are_refused_one_by_one() {
     to.send_data(Bytes::from(raw::subscribe_request("last", "")), true)
         .expect("sent");
     soon(response).await.expect("a response");
+}
+
+/// Says `words` again and again, and reads what is answered, until the server ends
+/// the connection or has heard `times` of them. Answers with what reason it ended.
+async fn flood(address: SocketAddr, opening: &[u8], words: &[u8], times: usize) -> Option<u32> {
+    let Wire { socket } = Wire::connect(address, &[NO_SETTINGS, opening].concat()).await;
+    let (mut from, mut to) = socket.into_split();
+    let reading = tokio::spawn(async move {
+        let mut said = Vec::new();
+        let _ = soon(from.read_to_end(&mut said)).await;
+        said
+    });
+    for _ in 0..times {
+        if reading.is_finished() || soon(to.write_all(words)).await.is_err() {
+            break;
+        }
+    }
+    // Who was not cut ends it.
+    let _ = soon(to.shutdown()).await;
+    let said = soon(reading).await.expect("no panic");
+    let (mut rest, mut reason) = (&said[..], None);
+    while let Some((&[a, b, c, kind, ..], after)) = rest.split_first_chunk::<9>() {
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        if kind == wire::GOAWAY {
+            reason = after[4..8].try_into().ok().map(u32::from_be_bytes);
+        }
+        rest = after.get(length..).unwrap_or_default();
+    }
+    reason
+}
+
+#[tokio::test]
+async fn a_flood_whose_answers_are_read_ends_a_gateways_connection() {
+    let server = TestServer::start().await;
+    let call = wire::open_call(1, raw::SUBSCRIBE);
+    for flood_of in [
+        frame(wire::PING, 0, 0, &[0; 8]),
+        frame(wire::PING, wire::ACK, 0, &[0; 8]),
+        NO_SETTINGS.to_vec(),
+        wire::setting(4, 100),
+        frame(wire::DATA, 0, 1, b""),
+        wire::window_update(0, 1),
+        wire::window_update(1, 1),
+        // Of no known kind.
+        frame(99, 0, 0, b""),
+    ] {
+        let words = flood_of.repeat(100);
+        let reason = flood(server.gateway_addr(), &call, &words, 1000).await;
+        assert_eq!(reason, Some(wire::ENHANCE_YOUR_CALM), "{flood_of:?}");
+    }
+    // One frame with more settings than anybody has.
+    let many = [0, 4, 0, 0, 0, 100].repeat(2700);
+    let many = frame(wire::SETTINGS, 0, 0, &many);
+    let reason = flood(server.gateway_addr(), &call, &many, 1000).await;
+    assert_eq!(reason, Some(wire::ENHANCE_YOUR_CALM));
+    server.assert_alive().await;
+}
+
+/// h2 answers a producer as long as it reads, so that it takes no more than the
+/// connection's own time: nothing stays of it.
+#[tokio::test]
+async fn floods_of_a_producer_keep_nobody_else_waiting() {
+    let server = TestServer::start().await;
+    let call = wire::open_call(1, raw::PUBLISH_STREAM);
+    for flood_of in [
+        frame(wire::PING, 0, 0, &[0; 8]),
+        NO_SETTINGS.to_vec(),
+        frame(wire::DATA, 0, 1, b""),
+        wire::window_update(0, 1),
+    ] {
+        let words = flood_of.repeat(100);
+        let flooding = tokio::spawn({
+            let (address, call) = (server.producer_addr(), call.clone());
+            async move { flood(address, &call, &words, 300).await }
+        });
+        while !flooding.is_finished() {
+            server.assert_alive().await;
+        }
+        soon(flooding).await.expect("no panic");
+    }
+}
+
+#[tokio::test]
+async fn windows_that_are_opened_by_nothing_or_too_far() {
+    let server = TestServer::start().await;
+    const MOST: u32 = (1 << 31) - 1;
+    for (address, path) in [
+        (server.gateway_addr(), raw::SUBSCRIBE),
+        (server.producer_addr(), raw::PUBLISH_STREAM),
+    ] {
+        let call = wire::open_call(1, path);
+        for (abuse, reason) in [
+            (wire::window_update(0, 0), wire::PROTOCOL_ERROR),
+            (wire::window_update(0, MOST), wire::FLOW_CONTROL_ERROR),
+            (wire::setting(4, MOST + 1), wire::FLOW_CONTROL_ERROR),
+        ] {
+            let mut wire = Wire::connect(address, NO_SETTINGS).await;
+            wire.say(&[&call[..], &abuse].concat()).await;
+            let said = wire.goodbye().await;
+            // h2 has one reason for all settings that cannot be.
+            let other = abuse[3] == wire::SETTINGS && said == wire::PROTOCOL_ERROR;
+            assert!(said == reason || other, "{abuse:?}: {said}");
+        }
+    }
+    // Of a stream, it is that stream's end.
+    for (more, reason) in [(0, wire::PROTOCOL_ERROR), (MOST, wire::FLOW_CONTROL_ERROR)] {
+        let mut wire = Wire::connect(server.gateway_addr(), NO_SETTINGS).await;
+        wire.say(&wire::open_call(1, raw::SUBSCRIBE)).await;
+        wire.say(&wire::window_update(1, more)).await;
+        assert_eq!(wire.find(wire::RST_STREAM).await.reason(), Some(reason));
+        wire.assert_alive().await;
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_window_of_a_byte_at_a_time_carries_whole_events() {
+    let server = TestServer::start().await;
+    let mut wire = Wire::connect(server.gateway_addr(), &wire::setting(4, 0)).await;
+    let request = raw::subscribe_request("sip", "");
+    wire.say(&wire::call(1, raw::SUBSCRIBE, &request)).await;
+    wire.find(wire::HEADERS).await;
+    // More updates than a flood may have.
+    let published = server.publish(0, 60).await;
+    let mut received = Vec::new();
+    let mut events = Vec::new();
+    while events.len() < published.len() {
+        wire.say(&wire::window_update(1, 1)).await;
+        let data = wire.find(wire::DATA).await;
+        assert_eq!((data.stream, data.payload.len()), (1, 1));
+        received.extend(data.payload);
+        if let Some((&[_, a, b, c, d], message)) = received.split_first_chunk::<5>()
+            && message.len() == u32::from_be_bytes([a, b, c, d]) as usize
+        {
+            events.push(PushEvent::decode(message).expect("an event"));
+            received.clear();
+        }
+    }
+    for (n, (got, cursor)) in events.into_iter().zip(published).enumerate() {
+        let sent = PushEvent {
+            cursor,
+            ..event(n as u64)
+        };
+        assert_eq!(got, sent);
+    }
+}
+
+#[tokio::test]
+async fn who_opens_more_streams_than_allowed_has_those_refused() {
+    let server = TestServer::start().await;
+    for (address, path) in [
+        (server.gateway_addr(), raw::SUBSCRIBE),
+        (server.producer_addr(), raw::PUBLISH_STREAM),
+    ] {
+        let mut wire = Wire::connect(address, NO_SETTINGS).await;
+        let allowed = wire.find(wire::SETTINGS).await.payload;
+        let mut settings = allowed.chunks(6);
+        let allowed = settings.find(|setting| setting.starts_with(&[0, 3]));
+        let allowed = allowed.expect("MAX_CONCURRENT_STREAMS").to_vec();
+        assert_eq!(allowed, [0, 3, 0, 0, 1, 0], "256");
+        for n in 0..300 {
+            wire.say(&wire::open_call(2 * n + 1, path)).await;
+        }
+        for _ in 256..300 {
+            let refused = wire.find(wire::RST_STREAM).await;
+            assert_eq!(refused.reason(), Some(wire::REFUSED_STREAM));
+            assert!(refused.stream > 2 * 255, "{refused:?}");
+        }
+        wire.assert_alive().await;
+    }
+    server.assert_alive().await;
+}
+
+/// A field of 4 KiB that is kept in the table.
+const LARGE_FIELD: fn() -> Vec<u8> = || [&b"\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
+/// The same again, out of the table.
+const AGAIN: u8 = 0xbe;
+
+#[tokio::test]
+async fn a_small_block_with_a_large_list_of_fields_is_refused() {
+    let server = TestServer::start().await;
+    for (address, path) in [
+        (server.gateway_addr(), raw::SUBSCRIBE),
+        (server.producer_addr(), raw::PUBLISH_STREAM),
+    ] {
+        let mut wire = Wire::connect(address, NO_SETTINGS).await;
+        let block = [wire::call_block(path), LARGE_FIELD(), vec![AGAIN; 10]].concat();
+        wire.say(&frame(wire::HEADERS, wire::END_HEADERS, 1, &block))
+            .await;
+        let answer = loop {
+            let next = wire.next().await.expect("an answer before the end");
+            if next.stream == 1 {
+                break next;
+            }
+        };
+        match answer.kind {
+            // `:status: 431`, as a literal.
+            wire::HEADERS => {
+                let head = &answer.payload[..];
+                let literal = head.windows(3).any(|of| of == b"431");
+                // In Huffman's code, as h2 says it.
+                let coded = head
+                    .windows(3)
+                    .any(|of| of == b"\x68\x32\xff" || of == b"\x82\x68\x10");
+                assert!(literal || coded || !head.contains(&0x88), "{answer:?}");
+            }
+            kind => assert_eq!(kind, wire::RST_STREAM),
+        }
+        wire.assert_alive().await;
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_block_that_stands_for_megabytes_ends_the_connection() {
+    let server = TestServer::start().await;
+    let mut wire = Wire::connect(server.gateway_addr(), NO_SETTINGS).await;
+    let block = [
+        wire::call_block(raw::SUBSCRIBE),
+        LARGE_FIELD(),
+        vec![AGAIN; 10_000],
+    ];
+    wire.say(&frame(wire::HEADERS, wire::END_HEADERS, 1, &block.concat()))
+        .await;
+    assert_eq!(wire.goodbye().await, wire::ENHANCE_YOUR_CALM);
+    server.assert_alive().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_arrives_in_full_is_not_waited_for() {
+    let server = TestServer::start().await;
+    let address = server.gateway_addr();
+    let block = wire::call_block(raw::SUBSCRIBE);
+    // A request, which is refused alone.
+    let mut wire = Wire::connect(address, NO_SETTINGS).await;
+    wire.say(&wire::open_call(1, raw::SUBSCRIBE)).await;
+    let refusal = wire.find(wire::HEADERS).await;
+    let text = String::from_utf8_lossy(&refusal.payload).into_owned();
+    assert!(text.contains("did%20not%20arrive%20within"), "{text}");
+    wire.assert_alive().await;
+    // A header block, a frame, a frame's head, a block in the middle of its second
+    // frame.
+    let continuation = frame(wire::CONTINUATION, wire::END_HEADERS, 1, &[0; 100]);
+    let headers = frame(wire::HEADERS, 0, 1, &block);
+    for half in [
+        headers.clone(),
+        frame(wire::DATA, 0, 1, &[0; 10_000])[..9000].to_vec(),
+        frame(wire::PING, 0, 0, &[0; 8])[..4].to_vec(),
+        [&headers[..], &continuation[..50]].concat(),
+    ] {
+        let mut wire = Wire::connect(address, NO_SETTINGS).await;
+        wire.say(&half).await;
+        assert_eq!(wire.goodbye().await, wire::ENHANCE_YOUR_CALM);
+    }
+    // A preface, and no settings.
+    let mut wire = Wire::connect(address, b"").await;
+    while wire.next().await.is_some() {}
+    server.assert_alive().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_beyond_the_limit_make_room() {
+    let server = TestServer::with(|config| config.max_subscribers = 8).await;
+    let mut subscribed = server.subscribe("subscribed", "").await;
+    // Until the listener takes no more: those that do nothing would keep others out.
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(Wire::connect(server.gateway_addr(), NO_SETTINGS).await);
+    }
+    server.assert_alive().await;
+    let mut ended = 0;
+    for wire in &mut idle {
+        let at_once = tokio::time::timeout(Duration::from_millis(1), async {
+            while wire.next().await.is_some() {}
+        });
+        ended += usize::from(at_once.await.is_ok());
+    }
+    assert!(ended > 0, "somebody made room");
+    let published = server.publish(100, 101).await;
+    let received = subscribed.cursors(2).await;
+    assert_eq!(received[1..], published);
 }

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::raw::{self, framed};
+use common::wire::{self, Wire, frame};
 use common::{
     TestServer, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
 };
+use galaxy_push::cursor::{Cursor, Seq};
 use galaxy_push::proto::push::push_client::PushClient;
 use prost::Message;
 use tokio::sync::watch;
@@ -129,7 +131,7 @@ async fn a_gateway_that_waits_for_events_is_never_cut() {
 
 fn zero(server: &TestServer) -> String {
     let head = server.engine.head();
-    galaxy_push::cursor::Cursor::new(head.epoch(), galaxy_push::cursor::Seq::ZERO).to_string()
+    Cursor::new(head.epoch(), Seq::ZERO).to_string()
 }
 
 #[tokio::test]
@@ -189,4 +191,44 @@ async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
     assert!(left < 60, "somebody held more than the limit");
     assert!(left > 0, "no more than necessary were cut");
     server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn what_a_reset_stream_has_half_written_counts_as_pinned_and_is_bounded() {
+    let server = TestServer::with(|config| {
+        config.max_bytes = 16 << 20;
+        config.stall_timeout = LONG;
+    })
+    .await;
+    publish_large(&server, 400).await;
+    // Frames of any size, and windows that never end: it is the socket that fills.
+    let mut settings = wire::setting(4, (1 << 31) - 1);
+    settings.extend(wire::setting(5, 1 << 20));
+    settings.extend(wire::window_update(0, 0x7fff_0000));
+    let mut reset = Vec::new();
+    for n in 0..100 {
+        let mut wire = Wire::connect(server.gateway_addr(), &settings).await;
+        // More than a socket takes, and well within the ring.
+        let head = server.engine.head();
+        let behind = Seq::new(head.seq().number() - 400);
+        let cursor = Cursor::new(head.epoch(), behind);
+        let request = raw::subscribe_request(&format!("reset-{n}"), &cursor.to_string());
+        wire.say(&wire::call(1, raw::SUBSCRIBE, &request)).await;
+        wire.find(wire::DATA).await;
+        reset.push(wire);
+        // Each stands at another place of the ring.
+        publish_large(&server, 8).await;
+    }
+    for wire in &mut reset {
+        wire.say(&frame(wire::RST_STREAM, 0, 1, &[0, 0, 0, 8]))
+            .await;
+    }
+    until(|| server.engine.stats().subscribers == 0).await;
+    // The ring moves on.
+    publish_large(&server, 3000).await;
+    let limit = (16 << 20) / 4;
+    until(|| server.engine.stats().pinned_bytes <= limit).await;
+    server.assert_alive().await;
+    drop(reset);
+    until(|| server.engine.stats().pinned_bytes == 0).await;
 }

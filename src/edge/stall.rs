@@ -40,10 +40,11 @@ const CROWDED_IDLE: Duration = Duration::from_secs(5);
 /// How many connections without a call go at a time.
 const CROWDED_CUTS: usize = 64;
 /// The pause between two looks at the pinned memory; stalls are looked for less
-/// often.
-const TICK: Duration = Duration::from_millis(100);
-/// The same while there is too much, for what was cut to let go of it.
-const RELIEF_TICK: Duration = Duration::from_millis(10);
+/// often. What is pinned grows as fast as is published, so this is how far above its
+/// limit it can come: some megabytes.
+const TICK: Duration = Duration::from_millis(10);
+/// What takes nothing for so long counts as stalled when there is too much.
+const STUCK: Duration = Duration::from_millis(50);
 /// The longest pause between two looks for stalls.
 const SCAN: Duration = Duration::from_secs(1);
 
@@ -168,29 +169,27 @@ impl Watch {
 
     /// Watches until it is dropped.
     pub(crate) async fn run(self, engine: Engine, patience: Patience) {
-        let scan_every = (patience.stall_timeout / 4).clamp(TICK / 2, SCAN);
+        let scan_every = (patience.stall_timeout / 4).clamp(TICK, SCAN);
         let mut next_scan = Instant::now();
         loop {
             let now = Instant::now();
             let pinned_bytes = engine.stats().pinned_bytes;
-            let tick = {
+            {
                 let mut watched = self.lock();
                 let limit = patience.max_pinned_bytes;
-                let too_much = pinned_bytes > limit;
-                if too_much || now >= next_scan {
+                // From half of it on, so that it is known who is stalled.
+                if pinned_bytes > limit / 2 || now >= next_scan {
                     watched.scan(patience, now);
                     next_scan = now + scan_every;
                 }
-                if too_much && watched.relieve(pinned_bytes, limit, now) {
-                    RELIEF_TICK
-                } else {
-                    TICK.min(scan_every)
+                if pinned_bytes > limit {
+                    watched.relieve(pinned_bytes, limit, now);
                 }
-            };
+            }
             if self.is_idle() {
                 self.shared.arrived.notified().await;
             } else {
-                sleep(tick).await;
+                sleep(TICK).await;
             }
         }
     }
@@ -271,18 +270,18 @@ impl Watched {
     }
 
     /// Cuts flows that have been stuck the longest, in proportion to how much is
-    /// too much; says whether there is anything to wait for.
+    /// too much.
     ///
     /// What one flow holds others may hold too, so what cutting it frees is known
     /// only afterwards: then the next round follows, if it was not enough.
-    fn relieve(&self, pinned_bytes: u64, limit_bytes: u64, now: Instant) -> bool {
+    fn relieve(&self, pinned_bytes: u64, limit_bytes: u64, now: Instant) {
         if self
             .flows
             .iter()
             .any(|watched| watched.flow.link().is_cut())
         {
             // The last round is still letting go.
-            return true;
+            return;
         }
         let mut stuck: Vec<_> = self
             .flows
@@ -292,7 +291,7 @@ impl Watched {
                 Some((now - *since, &watched.flow))
             })
             // Not those that merely have something under way just now.
-            .filter(|(stuck, _)| *stuck >= TICK)
+            .filter(|(stuck, _)| *stuck >= STUCK)
             .collect();
         let share = (pinned_bytes - limit_bytes) as f64 / pinned_bytes as f64;
         let cuts = (stuck.len() as f64 * share).ceil() as usize;
@@ -305,7 +304,6 @@ impl Watched {
             );
             flow.link().cut();
         }
-        cuts > 0
     }
 }
 

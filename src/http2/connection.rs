@@ -26,7 +26,7 @@ use super::frame::{
     self, Head, INITIAL_WINDOW, MAX_MAX_PAYLOAD, MAX_WINDOW, MIN_MAX_PAYLOAD, PREFACE, Reason,
     flag, kind, setting,
 };
-use super::hpack::{self, FieldsWriter, index};
+use super::hpack::{self, FieldsWriter, HpackError, index};
 use super::patience::{self, Patience};
 use super::request::{Fields, Malformed, Request};
 
@@ -214,6 +214,8 @@ pub struct Connection<S> {
     no_table: bool,
     leaving: Leaving,
     patience: Patience,
+    /// Frames and header blocks that have arrived in full.
+    whole: u64,
     failed: Option<ConnectionError>,
 }
 
@@ -252,6 +254,7 @@ impl<S: Default> Connection<S> {
             no_table: false,
             leaving: Leaving::No,
             patience: Patience::new(),
+            whole: 0,
             failed: None,
         }
     }
@@ -269,14 +272,27 @@ impl<S: Default> Connection<S> {
         self.patience.wait(now);
         let received = self.follow(bytes);
         if let Err(error) = received {
-            self.failed = Some(error);
-            let streams = std::mem::take(&mut self.streams);
-            self.ended
-                .extend(streams.into_iter().map(|s| (s.id, s.state)));
-            self.events.clear();
-            self.write_go_away(self.newest, error.reason, error.what);
+            self.fail(error);
         }
         received
+    }
+
+    /// Ends the connection and all its streams, and tells the peer why.
+    pub fn fail(&mut self, error: ConnectionError) {
+        self.failed = Some(error);
+        let streams = std::mem::take(&mut self.streams);
+        self.ended
+            .extend(streams.into_iter().map(|s| (s.id, s.state)));
+        self.events.clear();
+        self.write_go_away(self.newest, error.reason, error.what);
+    }
+
+    /// While a frame or a header block has arrived in part: a number that stays the
+    /// same until the rest of it has.
+    #[must_use]
+    pub fn midway(&self) -> Option<u64> {
+        let midway = !self.partial.is_empty() || self.block.is_some();
+        midway.then_some(self.whole)
     }
 
     fn follow(&mut self, mut bytes: &[u8]) -> Result<(), ConnectionError> {
@@ -296,10 +312,7 @@ impl<S: Default> Connection<S> {
         while !self.partial.is_empty() && !bytes.is_empty() {
             let missing = match Head::read(&self.partial) {
                 None => frame::HEAD_BYTES - self.partial.len(),
-                Some(head) => {
-                    check_length(head)?;
-                    frame::HEAD_BYTES + head.payload_bytes as usize - self.partial.len()
-                }
+                Some(head) => frame::HEAD_BYTES + head.payload_bytes as usize - self.partial.len(),
             };
             let n = missing.min(bytes.len());
             self.partial.extend(&bytes[..n]);
@@ -325,12 +338,12 @@ impl<S: Default> Connection<S> {
 
     /// Takes the frame out of `partial`, if it is whole by now.
     fn take_partial(&mut self) -> Result<(), ConnectionError> {
-        if let Some((head, payload)) = split_head(&self.partial)
-            && payload.len() == head.payload_bytes as usize
-        {
+        if let Some((head, payload)) = split_head(&self.partial) {
             check_length(head)?;
-            let whole = std::mem::take(&mut self.partial);
-            self.frame(head, &whole[frame::HEAD_BYTES..])?;
+            if payload.len() == head.payload_bytes as usize {
+                let whole = std::mem::take(&mut self.partial);
+                self.frame(head, &whole[frame::HEAD_BYTES..])?;
+            }
         }
         Ok(())
     }
@@ -373,6 +386,9 @@ impl<S: Default> Connection<S> {
             // The peer opens no more streams, or says what we need not know.
             _ => Ok(()),
         };
+        if self.block.is_none() {
+            self.whole += 1;
+        }
         match taken {
             Ok(()) => Ok(()),
             Err(Wrong::Stream(stream, reason)) => {
@@ -498,7 +514,13 @@ impl<S: Default> Connection<S> {
         let mut fields = Fields::new(self.limits.max_field_bytes);
         self.decoder
             .decode(&block.bytes, |name, value| fields.add(name, value))
-            .map_err(|_| wrong(Reason::CompressionError, "a header block that is none"))?;
+            .map_err(|error| match error {
+                HpackError::TooLong => wrong(
+                    Reason::EnhanceYourCalm,
+                    "a header block that stands for too much",
+                ),
+                _ => wrong(Reason::CompressionError, "a header block that is none"),
+            })?;
         let id = block.stream;
         if id <= self.newest {
             return self.trailers(id, block.ends_stream);
@@ -582,6 +604,10 @@ impl<S: Default> Connection<S> {
         let settings = frame::read_settings(payload)
             .ok_or(wrong(Reason::FrameSizeError, "a part of a setting"))?;
         for (name, value) in settings {
+            // A window's size is added to that of every stream.
+            if !self.patience.spend(patience::SETTING) {
+                return Err(wrong(Reason::EnhanceYourCalm, "too many settings").into());
+            }
             match name {
                 setting::ENABLE_PUSH if value > 1 => {
                     return Err(wrong(Reason::ProtocolError, "ENABLE_PUSH over 1").into());
@@ -778,14 +804,20 @@ impl<S: Default> Connection<S> {
     }
 
     fn write_block(&mut self, stream: u32, block: &[u8], ends: bool) {
-        let mut pieces = block.chunks(MIN_MAX_PAYLOAD as usize).peekable();
+        let mut rest = block;
         let mut of = kind::HEADERS;
         let mut flags = if ends { flag::END_STREAM } else { 0 };
-        while let Some(piece) = pieces.next() {
-            if pieces.peek().is_none() {
+        // No fields are a frame too.
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(MIN_MAX_PAYLOAD as usize));
+            rest = after;
+            if rest.is_empty() {
                 flags |= flag::END_HEADERS;
             }
             frame::write(&mut self.output, of, flags, stream, piece);
+            if rest.is_empty() {
+                break;
+            }
             (of, flags) = (kind::CONTINUATION, 0);
         }
         if ends

@@ -12,6 +12,11 @@ use super::huffman;
 /// size that holds where no other is announced.
 pub const TABLE_OCTETS: usize = 4096;
 
+/// What one block may stand for, in octets counted like a table's: far more than any
+/// list of fields that is accepted. Without an end, each two octets could have an entry
+/// of 4 KiB copied.
+const MAX_BLOCK_OCTETS: usize = 256 << 10;
+
 /// What a table's entry counts in addition to its name and value (section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
 
@@ -34,6 +39,9 @@ pub enum HpackError {
     /// The peer wants a larger table than was offered, or wants it after a field.
     #[error("the header block changes the size of its table to {0} octets where it must not")]
     TableSize(usize),
+    /// It stands for more than any peer can mean.
+    #[error("the header block stands for more than {MAX_BLOCK_OCTETS} octets")]
+    TooLong,
 }
 
 /// Reads header blocks of one direction of a connection, one after another.
@@ -101,6 +109,12 @@ impl Decoder {
     ) -> Result<(), HpackError> {
         let mut input = Input(block);
         let mut may_resize = true;
+        let mut left = MAX_BLOCK_OCTETS;
+        let mut count = |name: &[u8], value: &[u8]| {
+            let octets = name.len() + value.len() + ENTRY_OVERHEAD;
+            left = left.checked_sub(octets).ok_or(HpackError::TooLong)?;
+            Ok(())
+        };
         while let Some(&first) = input.0.first() {
             let resizes = first & 0xe0 == 0x20;
             if resizes {
@@ -112,10 +126,12 @@ impl Decoder {
             } else if first & 0x80 != 0 {
                 let index = input.number(7)?;
                 let (name, value) = self.entry(index)?;
+                count(name, value)?;
                 field(name, value);
             } else {
                 let keep = first & 0x40 != 0;
                 self.literal(&mut input, if keep { 6 } else { 4 })?;
+                count(&self.name, &self.value)?;
                 field(&self.name, &self.value);
                 if keep {
                     self.keep();

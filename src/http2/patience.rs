@@ -19,6 +19,8 @@ const EACH_DATA_FRAME: u32 = 4;
 
 /// What any frame costs.
 pub(super) const FRAME: u32 = 1;
+/// What a setting costs in addition.
+pub(super) const SETTING: u32 = 1;
 /// What a request costs, answered or not.
 pub(super) const REQUEST: u32 = 8;
 

@@ -7,6 +7,7 @@
 )]
 
 pub mod raw;
+pub mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;

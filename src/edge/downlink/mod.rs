@@ -32,7 +32,8 @@ use super::flow::{Flow, Load};
 use super::stall::Watch;
 use super::{status, subscribe};
 use crate::engine::{Batch, Engine, Subscriber};
-use crate::http2::connection::{self as http2, Event, Limits};
+use crate::http2::connection::{self as http2, ConnectionError, Event, Limits};
+use crate::http2::frame::Reason;
 
 /// How long a request may take to arrive in full.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -116,11 +117,19 @@ pub(super) struct Downlink {
     link: Arc<Link>,
     http: http2::Connection<State>,
     outbox: Outbox,
-    /// While a request has not arrived in full: when it must have, and the newest
-    /// stream for which that holds.
-    deadline: Option<(Pin<Box<Sleep>>, u32)>,
+    /// While something has arrived in part: when the rest must have, and of what.
+    deadline: Option<(Pin<Box<Sleep>>, Unfinished)>,
     newest: u32,
     end: End,
+}
+
+/// What has arrived in part.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    /// Requests on streams up to this one.
+    newest: u32,
+    /// A frame or a header block, by [`midway`](http2::Connection::midway).
+    frame: Option<u64>,
 }
 
 /// How far the end has come.
@@ -287,28 +296,43 @@ impl Downlink {
             self.refuse_unreceived(u32::MAX, &status::stopping());
         }
         loop {
-            let waits = self
-                .http
-                .streams()
-                .iter()
-                .any(|stream| !stream.is_received());
+            let frame = self.http.midway();
+            let waits = frame.is_some()
+                || self
+                    .http
+                    .streams()
+                    .iter()
+                    .any(|stream| !stream.is_received());
             if !waits {
                 self.deadline = None;
                 return;
             }
             let newest = self.newest;
-            let (deadline, up_to) = self
-                .deadline
-                .get_or_insert_with(|| (Box::pin(sleep(REQUEST_TIMEOUT)), newest));
+            let (deadline, unfinished) = self.deadline.get_or_insert_with(|| {
+                let deadline = Box::pin(sleep(REQUEST_TIMEOUT));
+                (deadline, Unfinished { newest, frame })
+            });
             if deadline.as_mut().poll(cx).is_pending() {
                 return;
             }
-            let up_to = *up_to;
+            let late = *unfinished;
             self.deadline = None;
-            let late = Status::deadline_exceeded(format!(
+            if late.frame.is_some() && late.frame == frame {
+                // Nothing else can arrive before the rest of it.
+                let error = ConnectionError {
+                    reason: Reason::EnhanceYourCalm,
+                    what: "a frame or a header block did not arrive in time",
+                };
+                tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
+                self.http.fail(error);
+                self.let_go();
+                self.end = End::LastWords;
+                return;
+            }
+            let status = Status::deadline_exceeded(format!(
                 "the request did not arrive within {REQUEST_TIMEOUT:?}"
             ));
-            self.refuse_unreceived(up_to, &late);
+            self.refuse_unreceived(late.newest, &status);
         }
     }
 

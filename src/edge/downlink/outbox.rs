@@ -9,6 +9,7 @@ use tokio::io::AsyncWrite;
 
 use super::{Serving, State};
 use crate::edge::connection::Connection;
+use crate::edge::flow::Load;
 use crate::engine::Batch;
 use crate::http2::connection as http2;
 use crate::http2::frame::{HEAD_BYTES, Head};
@@ -57,11 +58,19 @@ struct HalfFrame {
     /// Of head and data together.
     written: usize,
     /// The stream's, once that has ended: the peer waits for the rest of the frame all
-    /// the same.
-    orphan: Option<Batch>,
+    /// the same. What it pins stays on the stream's account.
+    orphan: Option<(Batch, Load)>,
 }
 
 impl HalfFrame {
+    /// So many more bytes are written; says how many of them were data.
+    fn advance(&mut self, bytes: usize) -> u64 {
+        let data = |written: usize| written.saturating_sub(HEAD_BYTES);
+        let before = data(self.written);
+        self.written += bytes;
+        (data(self.written) - before) as u64
+    }
+
     fn left(&self) -> usize {
         HEAD_BYTES + (self.end - self.start) - self.written
     }
@@ -157,7 +166,7 @@ impl Outbox {
         let output = std::mem::take(http.output());
         let streams = &*http.streams();
         if let Some(frame) = &self.frame {
-            let orphan = frame.orphan.as_ref();
+            let orphan = frame.orphan.as_ref().map(|(batch, _)| batch);
             let batch = orphan.or_else(|| batch_of(streams, frame.stream));
             // There always is one: it is dropped when its last frame is written.
             let (head, data) = frame.rest(batch.map_or(&[], Batch::as_bytes));
@@ -204,17 +213,21 @@ impl Outbox {
     fn note(&mut self, http: &mut http2::Connection<State>, plan: &Plan, mut written: usize) {
         if let Some(frame) = &mut self.frame {
             let n = written.min(frame.left());
-            frame.written += n;
             written -= n;
-            if frame.left() > 0 {
-                return;
-            }
-            if let Some(frame) = self.frame.take() {
+            let data = frame.advance(n);
+            let whole = frame.left() == 0;
+            if let Some((_, load)) = &mut frame.orphan {
+                load.go(data);
+            } else {
                 let at = http.streams().iter().position(|of| of.id() == frame.stream);
                 if let Some(at) = at {
-                    frame_written(http, at, (frame.end - frame.start) as u64);
+                    data_written(http, at, data, whole);
                 }
             }
+            if !whole {
+                return;
+            }
+            self.frame = None;
         }
         let output = http.output();
         let n = written.min(output.len() - self.output_written);
@@ -237,21 +250,26 @@ impl Outbox {
             if let Some(serving) = &mut stream.state {
                 serving.framed = start + bytes as usize;
             }
+            // Also if its frame is written in part only: else one that always fills the
+            // socket by itself would always come first.
+            self.turn = at + 1;
             let all = HEAD_BYTES + bytes as usize;
             if written < all {
-                self.frame = Some(HalfFrame {
+                let mut frame = HalfFrame {
                     stream: id,
                     head: *head,
                     start,
                     end: start + bytes as usize,
-                    written,
+                    written: 0,
                     orphan: None,
-                });
+                };
+                let data = frame.advance(written);
+                self.frame = Some(frame);
+                data_written(http, at, data, false);
                 return;
             }
             written -= all;
-            self.turn = at + 1;
-            frame_written(http, at, u64::from(bytes));
+            data_written(http, at, u64::from(bytes), true);
         }
     }
 
@@ -260,7 +278,7 @@ impl Outbox {
         if let Some(frame) = &mut self.frame
             && frame.stream == stream
         {
-            frame.orphan = serving.batch;
+            frame.orphan = serving.batch.map(|batch| (batch, serving.load));
         }
     }
 }
@@ -270,14 +288,17 @@ fn batch_of(streams: &[http2::Stream<State>], id: u32) -> Option<&Batch> {
     stream.state.as_ref()?.batch.as_ref()
 }
 
-/// A frame of the stream at place `at` is written to its end. With its last frame the
-/// batch is let go of.
-fn frame_written(http: &mut http2::Connection<State>, at: usize, bytes: u64) {
+/// So many bytes of the batch of the stream at place `at` are written, and with them,
+/// maybe, the whole of its frame. With its last frame the batch is let go of.
+fn data_written(http: &mut http2::Connection<State>, at: usize, bytes: u64, whole_frame: bool) {
     let Some(serving) = http.streams().get_mut(at).and_then(|s| s.state.as_mut()) else {
         return;
     };
     serving.load.go(bytes);
-    if serving.unframed() == 0 {
+    if whole_frame && serving.unframed() == 0 {
         serving.batch = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -602,6 +602,80 @@ fn a_header_block_without_end_ends_the_connection() {
 }
 
 #[test]
+fn settings_cost_their_number() {
+    let mut connection = open();
+    let many = settings(&[(setting::INITIAL_WINDOW_SIZE, 5); 2000]);
+    assert_eq!(receive(&mut connection, &many), Ok(()));
+    let more = receive(&mut connection, &many.repeat(2));
+    assert_eq!(more, Err(Reason::EnhanceYourCalm));
+}
+
+#[test]
+fn a_small_header_block_that_stands_for_much_ends_the_connection() {
+    let mut connection = open();
+    // Into the table, and then out of it as often as a block can say so.
+    let large = [&b"\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
+    let large = [POST, &large].concat();
+    assert_eq!(receive(&mut connection, &headers(1, 0, &large)), Ok(()));
+    let often = [POST, &[0xbe; 40]].concat();
+    assert_eq!(receive(&mut connection, &headers(3, 0, &often)), Ok(()));
+    let too_often = [POST, &[0xbe; 100]].concat();
+    let received = receive(&mut connection, &headers(5, 0, &too_often));
+    assert_eq!(received, Err(Reason::EnhanceYourCalm));
+}
+
+#[test]
+fn a_frame_that_is_too_long_is_refused_by_its_head_however_that_arrives() {
+    let head = Head::data(1, MIN_MAX_PAYLOAD + 1).to_bytes();
+    for cut in 0..head.len() {
+        let mut connection = open();
+        assert_eq!(receive(&mut connection, &head[..cut]), Ok(()));
+        let received = receive(&mut connection, &head[cut..]);
+        assert_eq!(received, Err(Reason::FrameSizeError), "cut at {cut}");
+    }
+}
+
+#[test]
+fn it_says_whether_something_is_on_its_way() {
+    let mut connection = open();
+    assert_eq!(connection.midway(), None);
+    let ping = bytes(kind::PING, 0, 0, &[0; 8]);
+    receive(&mut connection, &ping[..5]).unwrap();
+    let first = connection.midway();
+    assert!(first.is_some());
+    receive(&mut connection, &ping[5..10]).unwrap();
+    assert_eq!(connection.midway(), first, "still the same frame");
+    receive(&mut connection, &[&ping[10..], &ping[..5]].concat()).unwrap();
+    assert_ne!(connection.midway(), first, "another one");
+    receive(&mut connection, &ping[5..]).unwrap();
+    assert_eq!(connection.midway(), None);
+    // A header block, frame by frame.
+    receive(&mut connection, &bytes(kind::HEADERS, 0, 1, POST)).unwrap();
+    let block = connection.midway();
+    assert!(block.is_some());
+    receive(&mut connection, &bytes(kind::CONTINUATION, 0, 1, b"")).unwrap();
+    assert_eq!(connection.midway(), block);
+    let end = bytes(kind::CONTINUATION, flag::END_HEADERS, 1, b"");
+    receive(&mut connection, &end).unwrap();
+    assert_eq!(connection.midway(), None);
+}
+
+#[test]
+fn a_stream_ends_even_without_fields() {
+    let mut connection = open();
+    for stream in [1, 3] {
+        receive(&mut connection, &request(stream, b"")).unwrap();
+        connection.respond(stream, 200, &HeaderMap::new(), false);
+        output(&mut connection);
+        connection.finish(stream, &HeaderMap::new());
+        let said = output(&mut connection);
+        assert_eq!(said.len(), 1);
+        let ends = flag::END_HEADERS | flag::END_STREAM;
+        assert_eq!((said[0].0.kind, said[0].0.flags), (kind::HEADERS, ends));
+    }
+}
+
+#[test]
 fn an_honest_peer_that_lives_for_days_is_not_taken_for_a_flood() {
     let mut connection = open();
     let mut now = Instant::now();
