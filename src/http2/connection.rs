@@ -312,10 +312,7 @@ impl<S: Default> Connection<S> {
         while !self.partial.is_empty() && !bytes.is_empty() {
             let missing = match Head::read(&self.partial) {
                 None => frame::HEAD_BYTES - self.partial.len(),
-                Some(head) => {
-                    check_length(head)?;
-                    frame::HEAD_BYTES + head.payload_bytes as usize - self.partial.len()
-                }
+                Some(head) => frame::HEAD_BYTES + head.payload_bytes as usize - self.partial.len(),
             };
             let n = missing.min(bytes.len());
             self.partial.extend(&bytes[..n]);
@@ -341,12 +338,12 @@ impl<S: Default> Connection<S> {
 
     /// Takes the frame out of `partial`, if it is whole by now.
     fn take_partial(&mut self) -> Result<(), ConnectionError> {
-        if let Some((head, payload)) = split_head(&self.partial)
-            && payload.len() == head.payload_bytes as usize
-        {
+        if let Some((head, payload)) = split_head(&self.partial) {
             check_length(head)?;
-            let whole = std::mem::take(&mut self.partial);
-            self.frame(head, &whole[frame::HEAD_BYTES..])?;
+            if payload.len() == head.payload_bytes as usize {
+                let whole = std::mem::take(&mut self.partial);
+                self.frame(head, &whole[frame::HEAD_BYTES..])?;
+            }
         }
         Ok(())
     }

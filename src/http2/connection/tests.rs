@@ -625,6 +625,17 @@ fn a_small_header_block_that_stands_for_much_ends_the_connection() {
 }
 
 #[test]
+fn a_frame_that_is_too_long_is_refused_by_its_head_however_that_arrives() {
+    let head = Head::data(1, MIN_MAX_PAYLOAD + 1).to_bytes();
+    for cut in 0..head.len() {
+        let mut connection = open();
+        assert_eq!(receive(&mut connection, &head[..cut]), Ok(()));
+        let received = receive(&mut connection, &head[cut..]);
+        assert_eq!(received, Err(Reason::FrameSizeError), "cut at {cut}");
+    }
+}
+
+#[test]
 fn it_says_whether_something_is_on_its_way() {
     let mut connection = open();
     assert_eq!(connection.midway(), None);
