@@ -12,6 +12,7 @@ use common::raw::{self, framed};
 use common::{
     TestServer, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
 };
+use galaxy_push::cursor::{Cursor, Seq};
 use galaxy_push::proto::push::push_client::PushClient;
 use prost::Message;
 use tokio::sync::watch;
@@ -129,7 +130,7 @@ async fn a_gateway_that_waits_for_events_is_never_cut() {
 
 fn zero(server: &TestServer) -> String {
     let head = server.engine.head();
-    galaxy_push::cursor::Cursor::new(head.epoch(), galaxy_push::cursor::Seq::ZERO).to_string()
+    Cursor::new(head.epoch(), Seq::ZERO).to_string()
 }
 
 #[tokio::test]

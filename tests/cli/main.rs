@@ -6,4 +6,5 @@ mod flags;
 mod process;
 mod publish;
 mod serve;
+mod stalled;
 mod tail;

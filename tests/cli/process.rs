@@ -164,6 +164,10 @@ impl Process {
         Process { child, out, err }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn stdin(&mut self) -> ChildStdin {
         self.child
             .stdin

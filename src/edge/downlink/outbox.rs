@@ -299,3 +299,6 @@ fn data_written(http: &mut http2::Connection<State>, at: usize, bytes: u64, whol
         serving.batch = None;
     }
 }
+
+#[cfg(test)]
+mod tests;
