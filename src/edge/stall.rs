@@ -29,9 +29,13 @@ use tokio::time::{Instant, sleep};
 
 use super::connection::{Link, Phase};
 use super::flow::Flow;
-use super::transport::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::engine::Engine;
 
+/// Peers that are gone without a word are found by pings that go unanswered:
+/// after the interval and the timeout together. Gateways may sit behind NATs and
+/// balancers that forget idle connections, some after less than a minute.
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a peer may take for HTTP/2's handshake: a few round trips.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without a call is left alone on a crowded listener:

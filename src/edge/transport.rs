@@ -14,14 +14,8 @@ use tonic::transport::{Error, Server};
 use super::downlink::{Downlink, Hub};
 use super::listener::Listener;
 use super::publisher::PublisherService;
-use super::stall::Watch;
+use super::stall::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Watch};
 use crate::engine::Engine;
-
-/// Peers that are gone without a word are found by pings that go unanswered:
-/// after the interval and the timeout together. Gateways may sit behind NATs and
-/// balancers that forget idle connections, some after less than a minute.
-pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// All headers of one request together. Ours fit into a few hundred bytes;
 /// tokens and tracing headers take the rest.

@@ -29,6 +29,7 @@ use super::frame::{
 use super::hpack::{self, FieldsWriter, HpackError, index};
 use super::patience::{self, Patience};
 use super::request::{Fields, Malformed, Request};
+use super::stream::{Intake, Sendable, Stream};
 
 /// The longest header block, compressed as it is. A list of fields that is longer than
 /// [`Limits::max_field_bytes`] is answered with 431 if its block is not longer than this.
@@ -103,57 +104,6 @@ impl From<ConnectionError> for Wrong {
 
 fn wrong(reason: Reason, what: &'static str) -> ConnectionError {
     ConnectionError { reason, what }
-}
-
-/// One stream, and what its server keeps with it.
-#[derive(Debug)]
-pub struct Stream<S> {
-    id: u32,
-    /// How much the peer takes; below zero if it took back what was used already.
-    window: i64,
-    body: Vec<u8>,
-    /// Where the request is.
-    intake: Intake,
-    /// Whatever its server needs; dropped with the stream.
-    pub state: S,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Intake {
-    Body,
-    TooLong,
-    Ended,
-}
-
-impl<S> Stream<S> {
-    /// Its number.
-    pub fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Whether the request has arrived in full.
-    pub fn is_received(&self) -> bool {
-        self.intake == Intake::Ended
-    }
-}
-
-/// How much may be sent: a copy, to plan with.
-#[derive(Clone, Copy, Debug)]
-pub struct Sendable {
-    connection: i64,
-    max_payload: u32,
-}
-
-impl Sendable {
-    /// The next frame of `left` bytes on a stream of which `planned` are planned
-    /// already: how many it may have. Zero if there is none.
-    pub fn plan<S>(&mut self, stream: &Stream<S>, planned: u32, left: usize) -> u32 {
-        let windows = self.connection.min(stream.window - i64::from(planned));
-        let most = windows.clamp(0, i64::from(self.max_payload)) as u32;
-        let bytes = u32::try_from(left).unwrap_or(u32::MAX).min(most);
-        self.connection -= i64::from(bytes);
-        bytes
-    }
 }
 
 /// How far a graceful end has come.

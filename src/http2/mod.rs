@@ -14,6 +14,7 @@
 //! | `huffman` | the code of HPACK's strings |
 //! | [`request`] | a request's head, checked |
 //! | [`connection`] | the server's end of a connection |
+//! | [`stream`] | one of its streams, and how much may be sent on it |
 //! | `patience` | how much a peer may ask for without taking anything |
 //!
 //! Nothing here knows of sockets, tasks or time (which is told), of gRPC, or of events.
@@ -24,3 +25,4 @@ pub mod hpack;
 mod huffman;
 mod patience;
 pub mod request;
+pub mod stream;

@@ -34,6 +34,7 @@ use super::{status, subscribe};
 use crate::engine::{Batch, Engine, Subscriber};
 use crate::http2::connection::{self as http2, ConnectionError, Event, Limits};
 use crate::http2::frame::Reason;
+use crate::http2::stream::Stream;
 
 /// How long a request may take to arrive in full.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -342,7 +343,7 @@ impl Downlink {
             .streams()
             .iter()
             .filter(|stream| stream.id() <= up_to && !stream.is_received())
-            .map(http2::Stream::id)
+            .map(Stream::id)
             .collect();
         for stream in late {
             self.refuse(stream, status);

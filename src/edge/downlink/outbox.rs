@@ -13,6 +13,7 @@ use crate::edge::flow::Load;
 use crate::engine::Batch;
 use crate::http2::connection as http2;
 use crate::http2::frame::{HEAD_BYTES, Head};
+use crate::http2::stream::Stream;
 
 /// Frames of data in one system call: a batch of the usual size in frames of the size
 /// that everybody takes.
@@ -283,7 +284,7 @@ impl Outbox {
     }
 }
 
-fn batch_of(streams: &[http2::Stream<State>], id: u32) -> Option<&Batch> {
+fn batch_of(streams: &[Stream<State>], id: u32) -> Option<&Batch> {
     let stream = streams.iter().find(|stream| stream.id() == id)?;
     stream.state.as_ref()?.batch.as_ref()
 }
