@@ -165,8 +165,10 @@ impl Link {
         self.asks.store(true, Ordering::Relaxed);
     }
 
-    /// Has the peer asked for a sign of life.
+    /// Asks the peer for a sign of life, by whoever serves the connection.
     pub(super) fn ask(&self) {
+        // Relaxed: the task sees it by the wake-up, which it registers for before it
+        // looks.
         self.ask.store(true, Ordering::Relaxed);
         self.wake();
     }

@@ -381,6 +381,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_asked_for_a_sign_of_life_and_then_cut() {
+        let guarded = Guarded::start(10);
+        let (link, serving, mut theirs) = guarded.serve().await;
+        let (unwatched, _serving, _theirs) = guarded.serve().await;
+        link.watch_silence();
+        sleep(A_LOOK + KEEPALIVE_INTERVAL + A_LOOK).await;
+        assert!(link.is_asked() && !link.is_asked(), "once");
+        theirs.write_all(b"a sign").await.unwrap();
+        sleep(KEEPALIVE_TIMEOUT).await;
+        assert!(!link.is_cut(), "it has answered");
+        sleep(KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT).await;
+        serving.await.unwrap();
+        assert!(link.is_asked() && link.is_cut());
+        assert!(!unwatched.is_cut());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_peer_that_does_not_close_is_cut_after_the_linger() {
         let guarded = Guarded::start(10);
         let (mut connection, _theirs) = guarded.connect();
