@@ -90,8 +90,10 @@ pub struct Config {
     /// Zero: streams end at once.
     pub shutdown_grace: Duration,
 
-    /// How many threads serve connections. Default (`None`): as many as the
-    /// machine has cores.
+    /// How many threads serve connections, where `galaxy-push serve` starts them: a
+    /// quarter for producers, the others for gateways, at least one each. Default
+    /// (`None`): as many as the machine has cores. A [`Server`](crate::server::Server)
+    /// runs on its caller's runtime, and does not look at it.
     ///
     /// Higher than the cores: more context switches for nothing. Lower: leaves
     /// cores to the backend beside it.

@@ -6,6 +6,7 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,9 @@ pub use crate::edge::BoundAddress;
 
 use crate::config::{Address, Config, ConfigError};
 use crate::cursor::Epoch;
-use crate::edge::{Listener, Patience, PublisherService, Watch, serve_gateways, serve_producers};
+use crate::edge::{
+    Listener, Patience, PublisherService, Watch, serve_gateways, serve_producers, wake_gateways,
+};
 use crate::engine::{BuildError, Engine};
 use crate::open_files;
 
@@ -55,6 +58,7 @@ pub struct Server {
     engine: Engine,
     gateways: Listener,
     producers: Listener,
+    of_producers: Handle,
     patience: Patience,
     grace: Duration,
 }
@@ -68,15 +72,37 @@ impl Server {
     /// [`ServeError`] says which setting cannot work, or which address cannot be
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
+        Self::bind_apart(config, &Handle::current()).await
+    }
+
+    /// The same, but producers are served on the runtime of `producers`, which has I/O
+    /// and time and lives until [`run`](Self::run) has ended. On threads of their own
+    /// they are answered at once whatever gateways do, and take no turns between
+    /// gateways' writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind).
+    pub async fn bind_apart(config: Config, producers: &Handle) -> Result<Self, ServeError> {
         config.check()?;
         let engine = build_engine(&config)?;
+        let of_producers = producers.clone();
         let [gateways, producers] = connection_limits(&config, open_files::raise());
-        let gateways = listen(&config.listen, gateways).await?;
-        let producers = listen(&config.publish_listen, producers).await?;
+        let gateways = listen(config.listen, gateways).await?;
+        let publish_listen = config.publish_listen.clone();
+        // There, because a socket's readiness is told by the runtime that it was made on.
+        let producers = of_producers
+            .spawn(listen(config.publish_listen, producers))
+            .await
+            .map_err(|ended| ServeError::Listen {
+                address: publish_listen,
+                source: ended.into(),
+            })??;
         Ok(Server {
             engine,
             gateways,
             producers,
+            of_producers,
             patience: Patience {
                 stall_timeout: config.stall_timeout,
                 linger: config.shutdown_grace.max(Duration::from_secs(1)),
@@ -152,6 +178,7 @@ impl Running {
             engine,
             gateways,
             producers,
+            of_producers,
             patience,
             grace,
         } = server;
@@ -159,7 +186,7 @@ impl Running {
         let stopping = CancellationToken::new();
 
         let mut helpers = JoinSet::new();
-        helpers.spawn(engine.notifier());
+        helpers.spawn(wake_gateways(engine.clone()));
         helpers.spawn(watch.clone().run(engine.clone(), patience));
 
         let publisher = PublisherService::new(&engine, watch.clone(), stopping.clone());
@@ -178,12 +205,10 @@ impl Running {
             .await;
             Ok(())
         });
-        listeners.spawn(serve_producers(
-            producers,
-            publisher,
-            watch.clone(),
-            stopping.clone(),
-        ));
+        listeners.spawn_on(
+            serve_producers(producers, publisher, watch.clone(), stopping.clone()),
+            &of_producers,
+        );
         Running {
             engine,
             watch,
@@ -252,13 +277,10 @@ fn build_engine(config: &Config) -> Result<Engine, ServeError> {
         .build()?)
 }
 
-async fn listen(address: &Address, max_connections: u32) -> Result<Listener, ServeError> {
-    Listener::bind(address, max_connections)
+async fn listen(address: Address, max_connections: u32) -> Result<Listener, ServeError> {
+    Listener::bind(&address, max_connections)
         .await
-        .map_err(|source| ServeError::Listen {
-            address: address.clone(),
-            source,
-        })
+        .map_err(|source| ServeError::Listen { address, source })
 }
 
 /// How many connections each listener takes: gateways, producers.

@@ -6,13 +6,17 @@
 mod common;
 
 use std::pin::pin;
+use std::sync::mpsc as blocking;
 
 use bytes::Bytes;
 use common::raw::{self, Answer, framed};
-use common::{TestServer, event, invalidation, large_event, publish, soon, until};
+use common::{TestServer, connect, event, invalidation, large_event, publish, soon, until};
+use galaxy_push::config::{Address, Config};
+use galaxy_push::proto::publisher::publisher_client::PublisherClient;
 use galaxy_push::proto::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::proto::push::push_event::Kind;
 use galaxy_push::proto::push::{ClientEvent, PushEvent};
+use galaxy_push::server::{BoundAddress, Server};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -432,4 +436,55 @@ async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
     }
     assert_eq!(server.engine.head().seq().number(), 0);
     server.assert_alive().await;
+}
+
+#[test]
+fn on_threads_of_their_own_producers_are_answered_whatever_gateways_do() {
+    let one_thread = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let (gateways, producers, test) = (one_thread(), one_thread(), one_thread());
+    let any_port = Address::Tcp("127.0.0.1:0".to_owned());
+    let config = Config {
+        listen: any_port.clone(),
+        publish_listen: any_port,
+        ..Config::default()
+    };
+    let server = gateways
+        .block_on(Server::bind_apart(config, producers.handle()))
+        .expect("bound");
+    let engine = server.engine().clone();
+    let BoundAddress::Tcp(publish_addr) = *server.publish_addr() else {
+        panic!("it is a TCP address");
+    };
+    let (stop, asked) = tokio::sync::oneshot::channel::<()>();
+    let running = gateways.spawn(server.run(async {
+        let _ = asked.await;
+    }));
+
+    let (entered, busy) = blocking::channel();
+    let (let_go, held) = blocking::channel::<()>();
+    gateways.spawn(async move {
+        entered.send(()).unwrap();
+        // The only thread there is, held for as long as the test wants.
+        let _ = held.recv();
+    });
+    busy.recv().unwrap();
+    test.block_on(async {
+        let mut producer = PublisherClient::new(connect(publish_addr).await);
+        for n in 0..3 {
+            let published = soon(publish(&mut producer, vec![event(n)])).await;
+            published.expect("published");
+        }
+    });
+    assert_eq!(engine.head().seq().number(), 3);
+
+    let_go.send(()).unwrap();
+    stop.send(()).unwrap();
+    let stopped = test.block_on(soon(running));
+    stopped.expect("no panic").expect("stopped");
 }

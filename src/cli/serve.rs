@@ -1,6 +1,10 @@
 //! `galaxy-push serve`: the server.
 
+use std::num::NonZero;
+use std::thread::available_parallelism;
 use std::time::Duration;
+
+use tokio::runtime::Runtime;
 
 use super::{Failure, stop, value};
 use crate::config::{Address, Config};
@@ -148,7 +152,8 @@ pub(super) struct Args {
     )]
     shutdown_grace: Duration,
 
-    /// How many threads serve connections. Default: one for each core.
+    /// How many threads serve connections: a quarter of them producers, the others
+    /// gateways, at least one each. Default: one for each core
     #[arg(
         long,
         value_name = "NUMBER",
@@ -183,21 +188,45 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .check()
         .map_err(|error| Failure::usage(as_flag(&error.to_string())))?;
 
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.worker_threads {
-        runtime.worker_threads(threads);
-    }
-    let runtime = runtime
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start the worker threads: {error}")))?;
+    let threads = Threads::of(config.worker_threads);
+    let of_producers = runtime("producers", threads.producers)?;
+    let of_gateways = runtime("gateways", threads.gateways)?;
 
-    runtime.block_on(async {
+    of_gateways.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
         let asked = stop::asked()?;
-        let server = Server::bind(config).await.map_err(failure)?;
-        server.run(asked).await.map_err(failure)
+        let server = Server::bind_apart(config, of_producers.handle()).await;
+        server.map_err(failure)?.run(asked).await.map_err(failure)
     })
+}
+
+/// Who gets how many threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Threads {
+    gateways: usize,
+    producers: usize,
+}
+
+impl Threads {
+    /// `all`, or one for each core: a quarter for producers, of whom there are few, and
+    /// whose events are read once and not once for each gateway.
+    fn of(all: Option<usize>) -> Self {
+        let all = all.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get));
+        let producers = (all / 4).max(1);
+        Threads {
+            gateways: all.saturating_sub(producers).max(1),
+            producers,
+        }
+    }
+}
+
+fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start the threads of {name}: {error}")))
 }
 
 /// A setting that cannot work is the caller's to correct; anything else just did
@@ -239,6 +268,20 @@ mod tests {
     fn no_flags_are_the_default_config() {
         let serve = Serve::try_parse_from(["serve"]).unwrap();
         assert_eq!(serve.args.into_config(), Config::default());
+    }
+
+    #[test]
+    fn gateways_get_most_of_the_threads_and_both_get_one() {
+        let of = |all| {
+            let threads = Threads::of(Some(all));
+            (threads.gateways, threads.producers)
+        };
+        assert_eq!(of(1), (1, 1));
+        assert_eq!(of(2), (1, 1));
+        assert_eq!(of(4), (3, 1));
+        assert_eq!(of(16), (12, 4));
+        let [all, default] = [Some(available_parallelism().unwrap().get()), None].map(Threads::of);
+        assert_eq!(default, all);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `downlink` | a gateway's connection: events from the ring into its socket |
+//! | `rounds` | when gateways are woken |
 //! | `push`, `body` | the same for somebody else's server: a service, and its response's body |
 //! | `subscribe` | what both have in common: a request's meaning, a response's head |
 //! | [`gateway_id`] | what a `gateway_client_id` may be |
@@ -40,6 +41,7 @@ mod intake;
 mod listener;
 mod publisher;
 mod push;
+mod rounds;
 mod stall;
 mod status;
 mod subscribe;
@@ -51,5 +53,6 @@ pub use transport::for_gateways;
 
 pub(crate) use listener::Listener;
 pub(crate) use publisher::PublisherService;
+pub(crate) use rounds::wake_gateways;
 pub(crate) use stall::{Patience, Watch};
 pub(crate) use transport::{serve_gateways, serve_producers};

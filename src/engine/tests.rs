@@ -536,6 +536,42 @@ fn what_is_published_in_the_middle_of_a_round_of_waking_wakes_too() {
 }
 
 #[test]
+fn between_two_rounds_nobody_is_woken_and_nobody_is_forgotten() {
+    // More than the notifier wakes in one turn.
+    let many = 300;
+    let engine = small().max_subscribers(many).build().unwrap();
+    let mut notifier = engine.notifier();
+    let wakes = Arc::new(Wakes::default());
+    let mut subscribers: Vec<_> = (0..many)
+        .map(|n| engine.subscribe(&n.to_string(), "").unwrap())
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut round = |notifier: &mut Notifier| {
+        let mut turns = 1;
+        while notifier.poll_round(&mut context).is_pending() {
+            turns += 1;
+            assert!(turns < 10, "it waits for nothing");
+        }
+        turns
+    };
+    for n in 1..=3 {
+        for subscriber in &mut subscribers {
+            while poll(subscriber, &wakes).is_ready() {}
+        }
+        publish(&engine, 1);
+        publish(&engine, 1);
+        assert_eq!(wakes.count(), (n - 1) * many, "a round has to be asked for");
+        assert!(round(&mut notifier) > 1);
+        assert_eq!(wakes.count(), n * many);
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(notifier.poll_round(&mut context).is_pending());
+    drop(engine);
+    drop(subscribers);
+    assert_eq!(notifier.poll_round(&mut context), Poll::Ready(false));
+}
+
+#[test]
 fn a_second_notifier_ends_at_once_and_the_first_goes_on() {
     let engine = small().build().unwrap();
     let mut first = engine.notifier();

@@ -314,28 +314,51 @@ impl Notifier {
     }
 }
 
+impl Notifier {
+    /// Waits until something was published while subscribers are parked, and then wakes
+    /// all of them: a *round*. `Ready(true)` when they are woken, `Ready(false)` when the
+    /// engine is gone, or for a second notifier.
+    ///
+    /// For a task that wants to know what a round took, or to let some time pass between
+    /// two of them: what is published until the next call waits for it. Whoever only
+    /// wants subscribers to be woken awaits the notifier itself.
+    pub fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Notifier { waiters, round } = self;
+        let Some(waiters) = waiters else {
+            return Poll::Ready(false);
+        };
+        waiters.notifier.register(cx.waker());
+        if waiters.stopped.load(Ordering::SeqCst) {
+            return Poll::Ready(false);
+        }
+        if round.is_over() && !waiters.scheduled.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        if waiters.notify_chunk(round) {
+            return Poll::Ready(true);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl Future for Notifier {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Notifier { waiters, round } = &mut *self;
-        let Some(waiters) = waiters else {
-            return Poll::Ready(());
-        };
-        waiters.notifier.register(cx.waker());
-        if waiters.stopped.load(Ordering::SeqCst) {
-            return Poll::Ready(());
-        }
-        let due = !round.is_over() || waiters.scheduled.load(Ordering::SeqCst);
-        if due {
-            // Who schedules the next round in the middle of this one wakes us for what
-            // is left of this one, and no more.
-            let over = waiters.notify_chunk(round);
-            if !over || waiters.scheduled.load(Ordering::SeqCst) {
-                cx.waker().wake_by_ref();
+        match self.poll_round(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(false) => Poll::Ready(()),
+            Poll::Ready(true) => {
+                // Who schedules the next round in the middle of this one wakes us for
+                // what is left of this one, and no more.
+                let again = |waiters: &Arc<Waiters>| waiters.scheduled.load(Ordering::SeqCst);
+                if self.waiters.as_ref().is_some_and(again) {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
             }
         }
-        Poll::Pending
     }
 }
 
