@@ -83,6 +83,7 @@ async fn live_delivers_what_was_accepted() {
     let report = tokio::task::spawn_blocking(move || {
         let live = Live {
             receivers: 5,
+            stalled: 3,
             producers: 2,
             plan: plan(Pace::PerSecond(5000.0)),
             warm_up: Duration::from_millis(100),
@@ -111,6 +112,7 @@ async fn whoever_wants_it_to_end_is_obeyed() {
     let running = tokio::task::spawn_blocking(move || {
         let live = Live {
             receivers: 1,
+            stalled: 0,
             producers: 1,
             plan: plan(Pace::PerSecond(1000.0)),
             warm_up: Duration::ZERO,

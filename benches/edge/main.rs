@@ -7,6 +7,7 @@
 //! | `replay` | eight gateways take 200,000 events that are there | the frames that gateways offer |
 //! | `live` | one producer publishes event by event at a steady rate | the rate, and how many gateways |
 //! | `fan-out` | 100,000 deliveries a second | to how many gateways |
+//! | `stalled` | 500 events a second to 100 gateways, without and with others that are subscribed and never read: the latency for those that do | how many others |
 //! | `idle` | gateways are subscribed, and nothing is published | how many |
 //! | `storm` | all gateways are cut at once, and all come back for what they missed | how many |
 //! | `publish` | one producer publishes as fast as it is answered; nobody listens | events to a request |
@@ -35,8 +36,9 @@
 //!
 //! All that have a history keep the newest 262,144 events, so that each is full, and
 //! touches no fresh memory any more, before `publish` is measured. Ours and the two of
-//! tonic have mimalloc as their allocator and tokio's default number of threads;
-//! Redis runs its commands on one thread.
+//! tonic have mimalloc as their allocator and as many threads as there are cores: all for
+//! whatever comes with tonic, where that is tokio's default; with ours one for producers
+//! and, on two cores, one for gateways. Redis runs its commands on one thread.
 //!
 //! # Who is left out
 //!
@@ -53,6 +55,7 @@
 //!   machine has. At 10,000 events a second to 100 gateways most servers here are
 //!   saturated on two cores; then they write several events at once, their cost for a
 //!   delivery falls, and latency shows how far they are behind. Read the two together.
+//!   Ours waits on purpose then, for about a millisecond, so that it is more events.
 //! - What clusters, replicas, TLS and disks cost. Redis and NATS can do much that is not
 //!   asked of them here, and galaxy-push is one process without a copy.
 //! - How good the clients are that people use: all are the generator's own, which do as

@@ -78,16 +78,27 @@ pub(crate) fn measure(
             per_second,
             gateways,
         } => {
-            let live = Live {
-                receivers: gateways,
-                producers: 1,
-                plan: plan(1, Pace::PerSecond(per_second.into()), IN_FLIGHT),
-                warm_up: size.warm_up,
-                duration: size.live,
-            };
-            let report = run(&live, system, server, offer)?;
+            let report = run(&live(per_second, gateways, size), system, server, offer)?;
             all_came(report.lost)?;
             Ok(lived(&report))
+        }
+        Work::Stalled {
+            per_second,
+            gateways,
+            stalled,
+        } => {
+            let live = live(per_second, gateways, size);
+            let without = run(&live, system, server, offer)?;
+            all_came(without.lost)?;
+            let live = Live {
+                stalled,
+                // Until all that may be under way to them is.
+                warm_up: size.warm_up * 4,
+                ..live
+            };
+            let with = run(&live, system, server, offer)?;
+            all_came(with.lost)?;
+            Ok(beside(&without.latency, &with.latency))
         }
         Work::Idle { gateways } => {
             let idle = Idle {
@@ -131,6 +142,17 @@ pub(crate) fn measure(
             };
             run(&publish, system, server, offer).map(|report| published(&report))
         }
+    }
+}
+
+fn live(per_second: u32, gateways: usize, size: &Size) -> Live {
+    Live {
+        receivers: gateways,
+        stalled: 0,
+        producers: 1,
+        plan: plan(1, Pace::PerSecond(per_second.into()), IN_FLIGHT),
+        warm_up: size.warm_up,
+        duration: size.live,
     }
 }
 
@@ -184,6 +206,21 @@ fn lived(report: &LiveReport) -> Vec<Figure> {
     for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
         let nanos = report.latency.percentile_ns(percent) as f64;
         figures.push(Figure::nanos(measure, nanos));
+    }
+    figures
+}
+
+fn beside(without: &Latency, with: &Latency) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for (measure, factor, percent) in [
+        ("p50", "p50 / without", 50.0),
+        ("p99", "p99 / without", 99.0),
+    ] {
+        let [without, with] = [without, with].map(|latency| latency.percentile_ns(percent) as f64);
+        figures.push(Figure::nanos(measure, with));
+        if without > 0.0 {
+            figures.push(Figure::new(factor, "times", with / without));
+        }
     }
     figures
 }

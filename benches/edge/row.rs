@@ -20,6 +20,12 @@ pub(crate) enum Work {
     Replay { frame_bytes: u32 },
     /// So many events a second to so many gateways.
     Live { per_second: u32, gateways: usize },
+    /// The same, without and with others that never read.
+    Stalled {
+        per_second: u32,
+        gateways: usize,
+        stalled: usize,
+    },
     /// So many gateways that are sent nothing.
     Idle { gateways: usize },
     /// So many gateways that are cut at once and come back.
@@ -134,6 +140,17 @@ pub(crate) fn all(size: &Size) -> Vec<Row> {
             &[S::GalaxyPush, S::Tonic, S::Tcp],
         ));
     }
+    let stalled = 1000;
+    rows.push(row(
+        "stalled",
+        &stalled.to_string(),
+        Work::Stalled {
+            per_second: 500,
+            gateways: 100,
+            stalled,
+        },
+        &[S::GalaxyPush, S::Tonic],
+    ));
     let many = size.many.to_string();
     rows.push(row(
         "idle",

@@ -18,6 +18,11 @@ pub trait Target: Sync {
     fn producers_at(&self) -> Endpoint;
     /// The consumer with this number, from 0 on.
     fn consumer(&self, who: usize) -> Self::Consumer;
+    /// The same, for a consumer that will not read: one to which as little as possible
+    /// may be under way, where a consumer has a say in that.
+    fn stalling_consumer(&self, who: usize) -> Self::Consumer {
+        self.consumer(who)
+    }
     /// The producer with this number, from 0 on.
     fn producer(&self, who: usize) -> Self::Producer;
     /// Its process, where it is one of this machine.
@@ -52,6 +57,18 @@ impl Target for GalaxyPush {
     fn consumer(&self, who: usize) -> Subscribe {
         let id = format!("bench-{}-{who}", std::process::id());
         Subscribe::new(id, self.gateways.authority(), self.offer)
+    }
+
+    fn stalling_consumer(&self, who: usize) -> Subscribe {
+        let offer = Offer {
+            window_bytes: Offer::WINDOW_BYTES.0,
+            ..self.offer
+        };
+        GalaxyPush {
+            offer,
+            ..self.clone()
+        }
+        .consumer(who)
     }
 
     fn producer(&self, _who: usize) -> Publish {

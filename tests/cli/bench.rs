@@ -74,6 +74,24 @@ fn live_delivers_every_event_to_every_gateway() {
 }
 
 #[test]
+fn live_beside_gateways_that_never_read_loses_nothing() {
+    let outcome = bench(&[
+        "live",
+        "--gateways=2",
+        "--stalled=20",
+        "--rate=2000",
+        "--duration=500ms",
+        "--warm-up=300ms",
+    ]);
+    let run = &outcome["runs"][0];
+    assert_eq!((&run["gateways"], &run["stalled"]), (&2.into(), &20.into()));
+    // More than may be under way to those that do not read.
+    assert!(whole(&run["events"]) * 250 > 2 * (64 << 10));
+    assert_eq!(whole(&run["deliveries"]), 2 * whole(&run["events"]));
+    assert_eq!(run["lost"], 0);
+}
+
+#[test]
 fn with_a_rate_of_deliveries_fewer_gateways_get_more_events() {
     let outcome = bench(&[
         "live",

@@ -7,6 +7,9 @@ use super::super::value;
 use crate::config::Address;
 use crate::load::{MAX_PRODUCERS, Shape};
 
+/// The largest number that is meant, and not mistyped.
+const MAX_STALLED: u64 = 1_000_000;
+
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Workload {
     Live(Live),
@@ -28,6 +31,7 @@ Examples:
   galaxy-push bench live
   galaxy-push bench live --gateways 10,100,1000 --rate 1000 --report live.html
   galaxy-push bench live --gateways 10,100,1000 --delivery-rate 100000
+  galaxy-push bench live --gateways 100 --stalled 1000 --warm-up 2s
   galaxy-push bench live --rate 20000 --batch 10 --unix --json")]
 pub(super) struct Live {
     #[command(flatten)]
@@ -56,6 +60,18 @@ pub(super) struct Live {
         allow_hyphen_values = true
     )]
     pub(super) delivery_rate: Option<f64>,
+
+    /// How many gateways there are in addition which subscribe, and then never read.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value = "0",
+        value_parser = |text: &str| value::within(text, 0..=MAX_STALLED),
+        env = "GALAXY_PUSH_BENCH_STALLED",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    pub(super) stalled: u64,
 
     #[command(flatten)]
     pub(super) events: EventArgs,

@@ -42,6 +42,9 @@ pub(super) struct Machine {
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Measured {
     pub(super) gateways: usize,
+    /// Others, which never read.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) stalled: usize,
     pub(super) producers: usize,
     pub(super) batch: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +90,10 @@ pub(super) struct Measured {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connected_seconds: Option<f64>,
     pub(super) samples: Vec<Sample>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What a soak has seen.
@@ -283,6 +290,7 @@ impl Measured {
     fn new(run: &Run) -> Self {
         Measured {
             gateways: run.gateways,
+            stalled: run.connections() - run.gateways,
             producers: run.producers,
             batch: run.plan.batch,
             rate: match run.plan.pace {

@@ -32,10 +32,20 @@ pub(super) struct Run {
     pub(super) duration: Duration,
 }
 
+impl Run {
+    /// All gateways, also those that never read.
+    pub(super) fn connections(&self) -> usize {
+        match self.work {
+            Work::Live { stalled } => self.gateways + stalled,
+            _ => self.gateways,
+        }
+    }
+}
+
 /// What is done in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    Live,
+    Live { stalled: usize },
     Replay { events: u64 },
     Storm { quiet: Duration },
     Publish,
@@ -46,7 +56,7 @@ pub(super) enum Work {
 impl Work {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Work::Live => "live",
+            Work::Live { .. } => "live",
             Work::Replay { .. } => "replay",
             Work::Storm { .. } => "storm",
             Work::Publish => "publish",
@@ -61,10 +71,13 @@ impl Workload {
     pub(super) fn into_bench(self) -> Result<Bench, Failure> {
         match self {
             Workload::Live(args) => {
+                // Fits, by its limit.
+                let stalled = args.stalled as usize;
+                let work = Work::Live { stalled };
                 let run = Run {
                     warm_up: args.time.warm_up,
                     duration: args.time.duration,
-                    ..paced(Work::Live, args.rate, &args.events, &args.producers)?
+                    ..paced(work, args.rate, &args.events, &args.producers)?
                 };
                 let mut bench = bench(&args.gateways, 100, &run, args.server, args.output)?;
                 if let Some(deliveries) = args.delivery_rate {

@@ -33,7 +33,7 @@ const OTHER_FILES: usize = 300;
 /// Whether there may be as many connections as are asked for.
 fn check_open_files(bench: &Bench) -> Result<(), Failure> {
     let limit = open_files::raise() as usize;
-    let gateways = bench.runs.iter().map(|run| run.gateways).max();
+    let gateways = bench.runs.iter().map(Run::connections).max();
     match gateways {
         Some(gateways) if gateways + OTHER_FILES > limit => Err(Failure::failed(format!(
             "--gateways: {gateways} need more open files than the {limit} that the system \
@@ -91,9 +91,10 @@ fn measure(
     let plan = run.plan.clone();
     let target = &server.target;
     match run.work {
-        Work::Live => {
+        Work::Live { stalled } => {
             let live = Live {
                 receivers,
+                stalled,
                 producers,
                 plan,
                 warm_up,

@@ -159,7 +159,7 @@ fn settings(bench: &Bench, run: &Run) -> Vec<String> {
     let default_subscribers = crate::config::Config::default().max_subscribers;
     set(
         "--max-subscribers",
-        run.gateways.max(default_subscribers).to_string(),
+        run.connections().max(default_subscribers).to_string(),
     );
     if let Some(timeout) = args.stall_timeout {
         set("--stall-timeout", format!("{}ms", timeout.as_millis()));

@@ -54,6 +54,9 @@ type Measure = (&'static str, fn(&Measured) -> Option<String>);
 fn measures() -> Vec<Measure> {
     vec![
         ("gateways", |run| positive(run.gateways)),
+        ("  beside so many that never read", |run| {
+            positive(run.stalled)
+        }),
         ("producers", |run| positive(run.producers)),
         ("events a request", |run| {
             (run.producers > 0).then(|| run.batch.to_string())

@@ -15,6 +15,8 @@ use crate::load::target::Target;
 pub struct Live {
     /// How many receivers there are.
     pub receivers: usize,
+    /// How many more there are, which are subscribed and then never read.
+    pub stalled: usize,
     /// How many producers share the rate.
     pub producers: usize,
     /// What they publish.
@@ -53,6 +55,11 @@ impl Live {
     /// [`LoadError`]: also for a stream that ends or has a hole.
     pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<LiveReport, LoadError> {
         let mut party = Party::new(target, &self.plan, self.receivers, self.producers, gauge)?;
+        // Numbered after the others. Nobody gives them another turn; they stay connected
+        // until the end.
+        let stalling = (0..self.stalled).map(|n| target.stalling_consumer(self.receivers + n));
+        let mut stalled = Party::of(target, stalling, &self.plan, self.producers, gauge)?;
+        stalled.connect_all(Begin::Head)?;
         party.connect_all(Begin::Head)?;
         let mut producers = connect_producers(target, self.producers)?;
         let meter = target.meter();
@@ -68,6 +75,7 @@ impl Live {
             Ok((from, Moment::now(meter, &party)))
         })?;
         gauge.begin_stage("catching up");
+        drop(stalled);
         let lost = party.catch_up(published.accepted)?;
         let (from, to) = moments;
         Ok(LiveReport {

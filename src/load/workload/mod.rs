@@ -72,6 +72,17 @@ impl<C: Consumer> Party<C> {
         gauge: &Gauge,
     ) -> Result<Self, LoadError> {
         let consumers = (0..receivers).map(|who| target.consumer(who));
+        Party::of(target, consumers, plan, producers, gauge)
+    }
+
+    fn of<T: Target<Consumer = C>>(
+        target: &T,
+        consumers: impl ExactSizeIterator<Item = C>,
+        plan: &Plan,
+        producers: usize,
+        gauge: &Gauge,
+    ) -> Result<Self, LoadError> {
+        let receivers = consumers.len();
         Ok(Party {
             receivers: Receivers::new(target.consumers_at(), consumers)
                 .map_err(|error| LoadError::System("cannot wait for sockets", error))?,
