@@ -312,9 +312,7 @@ impl Notifier {
             round: Round::default(),
         }
     }
-}
 
-impl Notifier {
     /// Waits until something was published while subscribers are parked, and then wakes
     /// all of them: a *round*. `Ready(true)` when they are woken, `Ready(false)` when the
     /// engine is gone, or for a second notifier.
