@@ -145,11 +145,13 @@ impl Drop for Source {
 }
 
 /// The giving end of a [`Flow`] for somebody who writes to the socket itself, and so
-/// knows what has gone.
+/// knows what has gone. What goes as soon as it is given, the flow need not know of.
 #[derive(Debug)]
 pub(super) struct Load {
     source: Source,
     under_way_bytes: u64,
+    /// How much of that the flow knows of.
+    told_bytes: u64,
 }
 
 impl Load {
@@ -157,26 +159,40 @@ impl Load {
         Load {
             source,
             under_way_bytes: 0,
+            told_bytes: 0,
         }
     }
 
     /// So much more is to be written.
     pub(super) fn give(&mut self, bytes: u64) {
         self.under_way_bytes += bytes;
-        self.source.meter.give(bytes);
     }
 
     /// So much was written.
     pub(super) fn go(&mut self, bytes: u64) {
         self.under_way_bytes -= bytes;
-        self.source.meter.go(bytes);
+        let told = bytes.min(self.told_bytes);
+        if told > 0 {
+            self.told_bytes -= told;
+            self.source.meter.go(told);
+        }
+    }
+
+    /// What was given and has not gone stays under way for now: from here on it counts
+    /// as waiting for the peer.
+    pub(super) fn wait(&mut self) {
+        let untold = self.under_way_bytes - self.told_bytes;
+        if untold > 0 {
+            self.told_bytes = self.under_way_bytes;
+            self.source.meter.give(untold);
+        }
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
         // What was not written is dropped with it.
-        self.source.meter.go(self.under_way_bytes);
+        self.source.meter.go(self.told_bytes);
     }
 }
 

@@ -433,6 +433,7 @@ mod tests {
         guarded.watch.add_flow(flow);
         let mut load = Load::new(source);
         load.give(5);
+        load.wait();
         drop(theirs);
         serving.await.unwrap();
         sleep(A_LOOK).await;
@@ -454,10 +455,12 @@ mod tests {
         // As long as some of it goes now and then, it is not stalled.
         let mut load = Load::new(source);
         load.give(5);
+        load.wait();
         for _ in 0..10 {
             sleep(PATIENCE.stall_timeout * 2 / 3).await;
             load.give(5);
             load.go(5);
+            load.wait();
         }
         assert!(!link.is_cut(), "some of it went");
         sleep(PATIENCE.stall_timeout + A_LOOK).await;

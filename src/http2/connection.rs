@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use http::HeaderMap;
+use smallvec::SmallVec;
 
 use super::frame::{
     self, Head, INITIAL_WINDOW, MAX_MAX_PAYLOAD, MAX_WINDOW, MIN_MAX_PAYLOAD, PREFACE, Reason,
@@ -144,7 +145,8 @@ pub struct Connection<S> {
     block: Option<Block>,
     decoder: hpack::Decoder,
     /// In the order of their numbers.
-    streams: Vec<Stream<S>>,
+    /// Most connections have one: it lies where the connection lies.
+    streams: SmallVec<[Stream<S>; 1]>,
     /// What was kept with streams that have ended, until somebody takes it.
     ended: Vec<(u32, S)>,
     /// The newest stream that the peer has opened.
@@ -191,7 +193,7 @@ impl<S: Default> Connection<S> {
             partial: Vec::new(),
             block: None,
             decoder: hpack::Decoder::default(),
-            streams: Vec::new(),
+            streams: SmallVec::new(),
             ended: Vec::new(),
             newest: 0,
             events: VecDeque::new(),

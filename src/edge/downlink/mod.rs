@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -108,7 +108,7 @@ impl Serving {
 }
 
 /// `None` while nobody is subscribed.
-type State = Option<Box<Serving>>;
+type State = Option<Serving>;
 
 /// The task that serves a connection.
 #[derive(Debug)]
@@ -261,12 +261,12 @@ impl Downlink {
         self.hub.watch.add_flow(flow);
         let fields = subscribe::response_fields(subscriber.start());
         if let Some(stream) = self.http.stream_mut(stream) {
-            stream.state = Some(Box::new(Serving {
+            stream.state = Some(Serving {
                 subscriber,
                 batch: None,
                 framed: 0,
                 load: Load::new(source),
-            }));
+            });
         }
         self.http.respond(stream, 200, &fields, false);
     }
@@ -282,7 +282,7 @@ impl Downlink {
     fn let_go(&mut self) {
         for (stream, state) in self.http.take_ended() {
             if let Some(serving) = state {
-                self.outbox.stream_ended(stream, *serving);
+                self.outbox.stream_ended(stream, serving);
             }
         }
     }
@@ -379,13 +379,26 @@ impl Downlink {
             self.let_go();
         }
     }
+
+    /// What is not written by now waits for the peer, and is watched.
+    fn wait(&mut self) {
+        for stream in self.http.streams() {
+            if let Some(serving) = &mut stream.state {
+                serving.load.wait();
+            }
+        }
+        self.outbox.wait();
+    }
 }
 
 impl Future for Downlink {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let ended = ready!(self.poll_serve(cx));
+        let Poll::Ready(ended) = self.poll_serve(cx) else {
+            self.wait();
+            return Poll::Pending;
+        };
         if let Err(error) = ended {
             tracing::debug!(peer = %self.link.peer(), "connection ended: {error}");
         }

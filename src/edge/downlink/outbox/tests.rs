@@ -66,12 +66,13 @@ impl Rig {
         let (flow, source) = Flow::new("flow".into(), socket.link().begin_call());
         let mut load = Load::new(source);
         load.give(batch_bytes as u64);
-        http.stream_mut(1).unwrap().state = Some(Box::new(Serving {
+        load.wait();
+        http.stream_mut(1).unwrap().state = Some(Serving {
             subscriber,
             batch: Some(batch),
             framed: 0,
             load,
-        }));
+        });
         Rig {
             engine,
             socket,
@@ -131,7 +132,7 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_is_watched_until_that_is_wr
     rig.write();
     rig.http.reset(1, Reason::Cancel);
     for (stream, state) in rig.http.take_ended().collect::<Vec<_>>() {
-        rig.outbox.stream_ended(stream, *state.unwrap());
+        rig.outbox.stream_ended(stream, state.unwrap());
     }
     assert_eq!(rig.engine.stats().subscribers, 0);
     assert!(rig.flow.meter().under_way().is_some() && !rig.flow.is_finished());
@@ -142,4 +143,30 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_is_watched_until_that_is_wr
     let reset = Head::read(&said[all..]).unwrap();
     assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
     assert!(rig.flow.is_finished());
+}
+
+#[tokio::test]
+async fn a_flow_knows_of_what_waits_and_of_nothing_that_goes_at_once() {
+    let rig = Rig::new();
+    let (flow, source) = Flow::new("flow".into(), rig.socket.link().begin_call());
+    let under_way = || flow.meter().under_way();
+    let mut load = Load::new(source);
+    load.give(5);
+    load.go(5);
+    load.wait();
+    assert_eq!(under_way(), None);
+    load.give(5);
+    load.go(2);
+    load.wait();
+    assert_eq!(under_way(), Some(0));
+    load.go(1);
+    load.wait();
+    assert_eq!(under_way(), Some(1));
+    load.go(2);
+    assert_eq!(under_way(), None);
+    load.give(3);
+    load.wait();
+    assert!(under_way().is_some() && !flow.is_finished());
+    drop(load);
+    assert!(under_way().is_none() && flow.is_finished());
 }
