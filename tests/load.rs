@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::TestServer;
+use common::{TestServer, until};
 use galaxy_push::load::http2::Offer;
 use galaxy_push::load::workload::{Live, LoadError, Replay};
 use galaxy_push::load::{Endpoint, GalaxyPush, Gauge, Pace, Plan, Shape};
@@ -80,7 +80,7 @@ async fn replay_says_so_if_the_server_does_not_hold_everything() {
 async fn live_delivers_what_was_accepted() {
     let server = TestServer::start().await;
     let target = target(&server, 1 << 20);
-    let report = tokio::task::spawn_blocking(move || {
+    let running = tokio::task::spawn_blocking(move || {
         let live = Live {
             receivers: 5,
             stalled: 3,
@@ -90,10 +90,9 @@ async fn live_delivers_what_was_accepted() {
             duration: Duration::from_millis(300),
         };
         live.run(&target, &Gauge::default())
-    })
-    .await
-    .unwrap()
-    .unwrap();
+    });
+    until(|| server.engine.stats().subscribers == 5 + 3).await;
+    let report = running.await.unwrap().unwrap();
     assert_eq!((report.lost, report.foreign), (0, 0));
     assert!(report.accepted > 0);
     assert_eq!(report.deliveries, 5 * report.accepted);

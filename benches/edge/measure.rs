@@ -210,6 +210,7 @@ fn lived(report: &LiveReport) -> Vec<Figure> {
     figures
 }
 
+/// The latency with the others, and how many times that without them.
 fn beside(without: &Latency, with: &Latency) -> Vec<Figure> {
     let mut figures = Vec::new();
     for (measure, factor, percent) in [

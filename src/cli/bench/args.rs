@@ -4,11 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::value;
+use super::plan::MAX_GATEWAYS;
 use crate::config::Address;
 use crate::load::{MAX_PRODUCERS, Shape};
-
-/// The largest number that is meant, and not mistyped.
-const MAX_STALLED: u64 = 1_000_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Workload {
@@ -66,7 +64,7 @@ pub(super) struct Live {
         long,
         value_name = "NUMBER",
         default_value = "0",
-        value_parser = |text: &str| value::within(text, 0..=MAX_STALLED),
+        value_parser = |text: &str| value::within(text, 0..=MAX_GATEWAYS as u64),
         env = "GALAXY_PUSH_BENCH_STALLED",
         hide_env_values = true,
         allow_hyphen_values = true

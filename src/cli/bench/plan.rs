@@ -32,16 +32,6 @@ pub(super) struct Run {
     pub(super) duration: Duration,
 }
 
-impl Run {
-    /// All gateways, also those that never read.
-    pub(super) fn connections(&self) -> usize {
-        match self.work {
-            Work::Live { stalled } => self.gateways + stalled,
-            _ => self.gateways,
-        }
-    }
-}
-
 /// What is done in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
@@ -198,6 +188,14 @@ impl Run {
             duration: Duration::ZERO,
         })
     }
+
+    /// All gateways, also those that never read.
+    pub(super) fn connections(&self) -> usize {
+        match self.work {
+            Work::Live { stalled } => self.gateways + stalled,
+            _ => self.gateways,
+        }
+    }
 }
 
 /// The stall timeout, and the ring, of a server that is started to soak.
@@ -260,7 +258,7 @@ impl Soak {
 }
 
 /// The largest numbers that are meant, and not mistyped.
-const MAX_GATEWAYS: usize = 1_000_000;
+pub(super) const MAX_GATEWAYS: usize = 1_000_000;
 const MAX_BATCH: usize = 4096;
 const DEFAULT_IN_FLIGHT: usize = 64;
 const MAX_PAYLOAD_BYTES: usize = crate::config::Config::MAX_EVENT_BYTES;

@@ -36,7 +36,7 @@ fn check_open_files(bench: &Bench) -> Result<(), Failure> {
     let gateways = bench.runs.iter().map(Run::connections).max();
     match gateways {
         Some(gateways) if gateways + OTHER_FILES > limit => Err(Failure::failed(format!(
-            "--gateways: {gateways} need more open files than the {limit} that the system \
+            "--gateways: {gateways} in all need more open files than the {limit} that the system \
              allows (ulimit -n)"
         ))),
         _ => Ok(()),

@@ -55,8 +55,8 @@ impl Live {
     /// [`LoadError`]: also for a stream that ends or has a hole.
     pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<LiveReport, LoadError> {
         let mut party = Party::new(target, &self.plan, self.receivers, self.producers, gauge)?;
-        // Numbered after the others. Nobody gives them another turn; they stay connected
-        // until the end.
+        // Numbered after the others. Once they are subscribed nobody gives them another
+        // turn; they stay connected until all is published.
         let stalling = (0..self.stalled).map(|n| target.stalling_consumer(self.receivers + n));
         let mut stalled = Party::of(target, stalling, &self.plan, self.producers, gauge)?;
         stalled.connect_all(Begin::Head)?;
