@@ -380,14 +380,14 @@ impl Downlink {
         }
     }
 
-    /// What is not written by now waits for the peer, and is watched.
+    /// What is not written by now waits for the peer, and is watched. (So is a frame
+    /// whose stream has ended since: it was half written when we last came here.)
     fn wait(&mut self) {
         for stream in self.http.streams() {
             if let Some(serving) = &mut stream.state {
                 serving.load.wait();
             }
         }
-        self.outbox.wait();
     }
 }
 

@@ -274,17 +274,6 @@ impl Outbox {
         }
     }
 
-    /// What is left of streams that have ended waits for the peer.
-    pub(super) fn wait(&mut self) {
-        if let Some(HalfFrame {
-            orphan: Some((_, load)),
-            ..
-        }) = &mut self.frame
-        {
-            load.wait();
-        }
-    }
-
     /// A stream has ended, with what was left of it.
     pub(super) fn stream_ended(&mut self, stream: u32, serving: Serving) {
         if let Some(frame) = &mut self.frame
