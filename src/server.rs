@@ -15,9 +15,7 @@ pub use crate::edge::BoundAddress;
 
 use crate::config::{Address, Config, ConfigError};
 use crate::cursor::Epoch;
-use crate::edge::{
-    Listener, Patience, PublisherService, Watch, serve_gateways, serve_producers, wake_gateways,
-};
+use crate::edge::{Listener, Patience, Watch, serve_gateways, serve_producers, wake_gateways};
 use crate::engine::{BuildError, Engine};
 use crate::open_files;
 
@@ -167,7 +165,7 @@ struct Running {
     grace: Duration,
     stopping: CancellationToken,
     /// One task for each listener and the connections that it accepted.
-    listeners: JoinSet<Result<(), tonic::transport::Error>>,
+    listeners: JoinSet<()>,
     /// Tasks that have no end of their own.
     helpers: JoinSet<()>,
 }
@@ -189,24 +187,17 @@ impl Running {
         helpers.spawn(wake_gateways(engine.clone()));
         helpers.spawn(watch.clone().run(engine.clone(), patience));
 
-        let publisher = PublisherService::new(&engine, watch.clone(), stopping.clone());
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", producers.address());
         let mut listeners = JoinSet::new();
-        let (engine_of_gateways, watch_of_gateways) = (engine.clone(), watch.clone());
-        let stop_gateways = stopping.clone();
-        listeners.spawn(async move {
-            serve_gateways(
-                gateways,
-                engine_of_gateways,
-                watch_of_gateways,
-                stop_gateways,
-            )
-            .await;
-            Ok(())
-        });
+        listeners.spawn(serve_gateways(
+            gateways,
+            engine.clone(),
+            watch.clone(),
+            stopping.clone(),
+        ));
         listeners.spawn_on(
-            serve_producers(producers, publisher, watch.clone(), stopping.clone()),
+            serve_producers(producers, engine.clone(), watch.clone(), stopping.clone()),
             &of_producers,
         );
         Running {
@@ -248,7 +239,7 @@ impl Running {
 
     async fn all_ended(&mut self) {
         while let Some(ended) = self.listeners.join_next().await {
-            if !matches!(ended, Ok(Ok(()))) {
+            if ended.is_err() {
                 tracing::error!("{}", ended_early(Some(ended)));
             }
         }
@@ -303,13 +294,10 @@ fn connection_limits(config: &Config, open_files: u32) -> [u32; 2] {
 }
 
 /// What made a listener end that should not have.
-fn ended_early(
-    ended: Option<Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>>,
-) -> ServeError {
+fn ended_early(ended: Option<Result<(), tokio::task::JoinError>>) -> ServeError {
     let source: Box<dyn std::error::Error + Send + Sync> = match ended {
-        Some(Ok(Err(error))) => error.into(),
         Some(Err(error)) => error.into(),
-        Some(Ok(Ok(()))) | None => "the listener ended".into(),
+        Some(Ok(())) | None => "the listener ended".into(),
     };
     ServeError::Transport { source }
 }

@@ -415,6 +415,104 @@ async fn large_requests_of_many_producers_at_once_are_all_taken() {
 }
 
 #[tokio::test]
+async fn more_calls_at_once_on_a_connection_than_its_window_holds_are_all_taken() {
+    let server = TestServer::start().await;
+    let producer = server.producer().await;
+    let calls: Vec<_> = (0..200)
+        .map(|_| {
+            let mut producer = producer.clone();
+            // 200 times 60 KiB are three times the window.
+            tokio::spawn(async move { publish(&mut producer, vec![large_event(60_000)]).await })
+        })
+        .collect();
+    for call in calls {
+        soon(call).await.unwrap().expect("published");
+    }
+    assert_eq!(server.engine.head().seq().number(), 200);
+}
+
+#[tokio::test]
+async fn requests_that_never_end_keep_large_ones_waiting_and_no_others() {
+    let server = TestServer::start().await;
+    // As many as there is memory for, of the longest there are.
+    let mut hoarders = Vec::new();
+    for _ in 0..20 {
+        let mut client = raw::Client::connect(server.producer_addr()).await;
+        let (response, mut request) = client.open(raw::PUBLISH_STREAM).await;
+        let mut beginning = vec![0];
+        beginning.extend((4_u32 << 20).to_be_bytes());
+        beginning.extend([0; 10_000]);
+        request.send_data(beginning.into(), false).expect("sent");
+        soon(response).await.expect("a response");
+        hoarders.push((client, request));
+    }
+    let mut producer = server.producer().await;
+    let mut large = tokio::spawn({
+        let mut producer = producer.clone();
+        let batch: Vec<_> = (0..60).map(|_| large_event(60_000)).collect();
+        async move { publish(&mut producer, batch).await }
+    });
+    for n in 0..100 {
+        let published = soon(publish(&mut producer, vec![event(n)])).await;
+        published.expect("published");
+    }
+    assert!(!large.is_finished());
+    hoarders.clear();
+    let published = soon(&mut large).await.unwrap();
+    published.expect("there is memory again");
+    assert_eq!(server.engine.head().seq().number(), 160);
+}
+
+#[tokio::test]
+async fn a_request_in_frames_of_a_byte_is_taken() {
+    let server = TestServer::start().await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    for path in [raw::PUBLISH, raw::PUBLISH_STREAM] {
+        let (response, mut request) = client.open(path).await;
+        let body = framed(&request_of(20));
+        let (last, rest) = body.split_last().unwrap();
+        for byte in rest {
+            request.send_data(vec![*byte].into(), false).expect("sent");
+        }
+        request.send_data(vec![*last].into(), true).expect("sent");
+        let answer = Answer::read(soon(response).await.expect("a response")).await;
+        assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+        assert_eq!(messages(&answer.data).count(), 1);
+    }
+    assert_eq!(server.engine.head().seq().number(), 40);
+}
+
+#[tokio::test]
+async fn publish_takes_one_request() {
+    let server = TestServer::start().await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    for body in [vec![], framed(&request_of(1)).repeat(2)] {
+        let answer = client.call(raw::PUBLISH, body).await;
+        assert_eq!(
+            answer.grpc_status(),
+            Some(Code::Unimplemented),
+            "{answer:?}"
+        );
+        assert!(answer.message().contains("one request"), "{answer:?}");
+    }
+    let answer = client
+        .call("/galaxy.push.publisher.v1.Publisher/Other", vec![])
+        .await;
+    assert_eq!(
+        answer.grpc_status(),
+        Some(Code::Unimplemented),
+        "{answer:?}"
+    );
+    assert!(answer.message().contains("PublishStream"), "{answer:?}");
+    assert_eq!(server.engine.head().seq().number(), 0);
+}
+
+/// A `PublishRequest` of so many events.
+fn request_of(events: usize) -> Vec<u8> {
+    request(&vec![&good()[..]; events])
+}
+
+#[tokio::test]
 async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
     let server = TestServer::start().await;
     let whole = framed(&request(&[&good(), &good()]));

@@ -7,16 +7,21 @@
 
 use std::time::Instant;
 
-use galaxy_push::http2::connection::{Connection, Event, Limits};
-use galaxy_push::http2::frame::{self, Head, PREFACE, Reason};
+use galaxy_push::http2::connection::{Connection, Limits};
+use galaxy_push::http2::frame::{self, Head, INITIAL_WINDOW, PREFACE, Reason};
+use galaxy_push::http2::request::Request;
 use http::HeaderMap;
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits {
     max_streams: 4,
     max_field_bytes: 1 << 10,
-    max_body_bytes: 256,
+    stream_window: INITIAL_WINDOW,
+    connection_window: 2 * INITIAL_WINDOW,
 };
+
+/// A request that is longer is not answered.
+const MAX_BODY_BYTES: usize = 256;
 
 /// What a data frame may bring a peer's window to, if it never says otherwise.
 const DATA_BYTES: usize = 1000;
@@ -70,13 +75,17 @@ fn talk(pieces: &[&[u8]], now: Instant) -> Talk {
         said.append(connection.output());
         if failed {
             assert!(connection.streams().is_empty());
-            assert_eq!(connection.next_event(), None);
+            assert_eq!(connection.next_request(), None);
             break;
         }
     }
     // Only afterwards, so that it is the same however the input was cut.
-    while let Some(event) = connection.next_event() {
-        answer(&mut connection, event);
+    while let Some((stream, request)) = connection.next_request() {
+        open(&mut connection, stream, &request);
+        said.append(connection.output());
+    }
+    for at in (0..connection.streams().len()).rev() {
+        answer(&mut connection, at);
         said.append(connection.output());
     }
     send(&mut connection, &mut said);
@@ -87,27 +96,27 @@ fn talk(pieces: &[&[u8]], now: Instant) -> Talk {
     Talk { said, failed }
 }
 
-fn answer(connection: &mut Connection<Option<usize>>, event: Event) {
-    match event {
-        Event::Opened { stream, request } => {
-            if request.method != "POST" {
-                connection.respond(stream, 405, &HeaderMap::new(), true);
-            }
-        }
-        Event::Received { stream, body } => {
-            assert!(body.len() <= LIMITS.max_body_bytes);
-            match connection.stream_mut(stream) {
-                Some(of) => of.state = Some(DATA_BYTES),
-                None => return,
-            }
-            connection.respond(stream, 200, &HeaderMap::new(), false);
-        }
-        Event::TooLong { stream, body } => {
-            assert_eq!(body.len(), LIMITS.max_body_bytes);
-            if connection.stream_mut(stream).is_some() {
-                connection.reset(stream, Reason::Cancel);
-            }
-        }
+fn open(connection: &mut Connection<Option<usize>>, stream: u32, request: &Request) {
+    if request.method != "POST" {
+        connection.respond(stream, 405, &HeaderMap::new(), true);
+    }
+}
+
+/// Takes a body, half by half, and answers it, if it has arrived in full and is short.
+fn answer(connection: &mut Connection<Option<usize>>, at: usize) {
+    let stream = &mut connection.streams()[at];
+    let (id, bytes) = (stream.id(), stream.body().len());
+    assert!(bytes <= LIMITS.stream_window as usize);
+    if bytes > MAX_BODY_BYTES {
+        connection.release_body(at);
+        connection.reset(id, Reason::Cancel);
+    } else if stream.is_received() {
+        stream.state = Some(DATA_BYTES);
+        connection.take_body(at, bytes / 2);
+        assert_eq!(connection.streams()[at].body().len(), bytes - bytes / 2);
+        connection.take_body(at, usize::MAX);
+        connection.answered(1);
+        connection.respond(id, 200, &HeaderMap::new(), false);
     }
 }
 

@@ -1,5 +1,5 @@
-//! One accepted connection: the socket that tonic serves, and the [`Link`] by
-//! which the rest of the edge sees whether it moves, and cuts it.
+//! One accepted connection: the socket, and the [`Link`] by which the rest of the edge
+//! sees whether it moves, and cuts it.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -13,8 +13,6 @@ use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::Status;
-use tonic::transport::server::Connected;
 
 use super::flow::Meter;
 
@@ -50,8 +48,7 @@ pub(super) enum Phase {
     Closed,
 }
 
-/// What can be known of a connection, and done to it, without owning it. It
-/// reaches the services in their requests' extensions.
+/// What can be known of a connection, and done to it, without owning it.
 #[derive(Debug)]
 pub(super) struct Link {
     peer: Peer,
@@ -193,16 +190,6 @@ impl Link {
 pub(super) struct Call(Arc<Link>);
 
 impl Call {
-    /// The call that a request begins, by what the listener left in its extensions.
-    pub(super) fn begin(extensions: &http::Extensions) -> Result<Self, Status> {
-        match extensions.get::<Arc<Link>>() {
-            Some(link) => Ok(link.begin_call()),
-            None => Err(Status::internal(
-                "the listener left no link to its connection",
-            )),
-        }
-    }
-
     pub(super) fn link(&self) -> &Link {
         &self.0
     }
@@ -214,7 +201,7 @@ impl Drop for Call {
     }
 }
 
-/// A socket under tonic, which notes on its [`Link`] how it is doing.
+/// A socket, which notes on its [`Link`] how it is doing.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: Socket,
@@ -374,14 +361,6 @@ impl Drop for Connection {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Arc<Link>;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        Arc::clone(&self.link)
-    }
-}
-
 impl Socket {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
@@ -417,7 +396,7 @@ impl Socket {
 }
 
 /// Follows the first bytes of a connection to the end of the peer's first
-/// frame, which must be its SETTINGS; h2 checks what is in them.
+/// frame, which must be its SETTINGS; [`http2`](crate::http2) checks what is in them.
 #[derive(Debug)]
 struct Handshake {
     head: [u8; PREFACE_BYTES + FRAME_HEADER_BYTES],

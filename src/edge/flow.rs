@@ -1,24 +1,15 @@
-//! What responses have under way: given to HTTP/2, and not yet gone into the
-//! socket.
+//! What responses have under way: what was to be written, and has not gone to the peer.
 //!
-//! Who writes to the socket himself knows what has gone, and tells it ([`Load`]). Where
-//! hyper does: it asks a body for its next piece without waiting until the one before is
-//! written, and h2 keeps what the peer's windows or the socket do not take, even after
-//! the body has ended. So whether a peer takes what it is given is seen by neither polls
-//! nor writes, but by when the pieces are dropped ([`MeteredBody`]).
+//! Whether a peer takes what it is given is not seen by its connection's reads and
+//! writes: HTTP/2 has a window for each stream, and one that is shut holds up that
+//! stream alone.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
-
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use tonic::Status;
 
 use super::connection::{Call, Link};
 
-/// Counts pieces from when they are given until they are dropped.
+/// Counts bytes from when they have to wait until they are gone.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     given_bytes: AtomicU64,
@@ -26,26 +17,10 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// `piece` as `Bytes` that are counted until they are dropped. The piece is
-    /// not copied; the one allocation is the `Bytes`' own.
-    pub(super) fn carry<T>(self: &Arc<Self>, piece: T) -> Bytes
-    where
-        T: AsRef<[u8]> + Send + 'static,
-    {
-        let bytes = piece.as_ref().len() as u64;
-        // Relaxed: `under_way` needs no more than that it comes before the
-        // piece's own drop, and the piece is handed over with synchronization.
-        self.given_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Bytes::from_owner(Carried {
-            piece,
-            bytes,
-            meter: Arc::clone(self),
-        })
-    }
-
     /// `bytes` are given, by somebody who tells when they are gone.
     fn give(&self, bytes: u64) {
-        // Relaxed: as in `carry`; `go` is called by the same task.
+        // Relaxed: `under_way` needs no more than that it comes before `go`, which the
+        // same task calls.
         self.given_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -59,28 +34,10 @@ impl Meter {
     /// nothing of it has gone.
     pub(super) fn under_way(&self) -> Option<u64> {
         // Acquire: whatever is seen gone is also seen given, so that there never
-        // seems to be less than nothing. Pairs with the Release in `drop`.
+        // seems to be less than nothing. Pairs with the Release in `go`.
         let gone = self.gone_bytes.load(Ordering::Acquire);
         let given = self.given_bytes.load(Ordering::Relaxed);
         (given > gone).then_some(gone)
-    }
-}
-
-struct Carried<T> {
-    piece: T,
-    bytes: u64,
-    meter: Arc<Meter>,
-}
-
-impl<T: AsRef<[u8]>> AsRef<[u8]> for Carried<T> {
-    fn as_ref(&self) -> &[u8] {
-        self.piece.as_ref()
-    }
-}
-
-impl<T> Drop for Carried<T> {
-    fn drop(&mut self) {
-        self.meter.go(self.bytes);
     }
 }
 
@@ -144,20 +101,38 @@ impl Drop for Source {
     }
 }
 
-/// The giving end of a [`Flow`] for somebody who writes to the socket itself, and so
-/// knows what has gone. What goes as soon as it is given, the flow need not know of.
+/// What is given by somebody who writes to the socket itself, and so knows what has gone.
+/// What goes as soon as it is given, nobody need know of.
 #[derive(Debug)]
 pub(super) struct Load {
-    source: Source,
+    account: Account,
     under_way_bytes: u64,
-    /// How much of that the flow knows of.
+    /// How much of that the account knows of.
     told_bytes: u64,
 }
 
+/// Who watches whether it goes.
+#[derive(Debug)]
+pub(super) enum Account {
+    /// A flow of its own, for a stream that may go on for long.
+    Own(Source),
+    /// The connection, for one short answer of many.
+    Link(Call),
+}
+
+impl Account {
+    fn meter(&self) -> &Meter {
+        match self {
+            Account::Own(source) => &source.meter,
+            Account::Link(call) => call.link().answers(),
+        }
+    }
+}
+
 impl Load {
-    pub(super) fn new(source: Source) -> Self {
+    pub(super) fn new(account: Account) -> Self {
         Load {
-            source,
+            account,
             under_way_bytes: 0,
             told_bytes: 0,
         }
@@ -174,7 +149,7 @@ impl Load {
         let told = bytes.min(self.told_bytes);
         if told > 0 {
             self.told_bytes -= told;
-            self.source.meter.go(told);
+            self.account.meter().go(told);
         }
     }
 
@@ -184,7 +159,7 @@ impl Load {
         let untold = self.under_way_bytes - self.told_bytes;
         if untold > 0 {
             self.told_bytes = self.under_way_bytes;
-            self.source.meter.give(untold);
+            self.account.meter().give(untold);
         }
     }
 }
@@ -192,53 +167,6 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         // What was not written is dropped with it.
-        self.source.meter.go(self.told_bytes);
-    }
-}
-
-/// Any response body, with its data counted.
-#[derive(Debug)]
-pub(super) struct MeteredBody {
-    inner: tonic::body::Body,
-    to: Account,
-}
-
-/// Who counts a body's data.
-#[derive(Debug)]
-pub(super) enum Account {
-    /// A flow of its own, for a body that may go on for long.
-    Own(Source),
-    /// The connection, for one short answer of many.
-    Link(Call),
-}
-
-impl MeteredBody {
-    pub(super) fn new(inner: tonic::body::Body, to: Account) -> Self {
-        MeteredBody { inner, to }
-    }
-}
-
-impl http_body::Body for MeteredBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        let meter = match &self.to {
-            Account::Own(source) => &source.meter,
-            Account::Link(call) => call.link().answers(),
-        };
-        Poll::Ready(polled.map(|frame| Ok(frame?.map_data(|data| meter.carry(data)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.account.meter().go(self.told_bytes);
     }
 }

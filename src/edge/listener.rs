@@ -116,7 +116,7 @@ impl Listener {
         watch: Watch,
         stopping: CancellationToken,
         lame_duck: Duration,
-    ) -> impl Stream<Item = Result<Connection, io::Error>> + use<> {
+    ) -> impl Stream<Item = Connection> + use<> {
         let slots = Arc::clone(&self.slots);
         let all = self.max_connections;
         unfold(Incoming::Open(self), move |incoming| {
@@ -147,7 +147,7 @@ impl Listener {
         })
         .map(move |connection| {
             watch.add_link(Arc::clone(connection.link()));
-            Ok(connection)
+            connection
         })
     }
 

@@ -315,7 +315,7 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::edge::connection::{Connection, Peer, Socket};
-    use crate::edge::flow::Load;
+    use crate::edge::flow::{Account, Load};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
@@ -431,7 +431,7 @@ mod tests {
         let (link, serving, theirs) = guarded.serve().await;
         let (flow, source) = Flow::new("flow".into(), link.begin_call());
         guarded.watch.add_flow(flow);
-        let mut load = Load::new(source);
+        let mut load = Load::new(Account::Own(source));
         load.give(5);
         load.wait();
         drop(theirs);
@@ -453,7 +453,7 @@ mod tests {
         assert!(!link.is_cut(), "nothing is under way");
 
         // As long as some of it goes now and then, it is not stalled.
-        let mut load = Load::new(source);
+        let mut load = Load::new(Account::Own(source));
         load.give(5);
         load.wait();
         for _ in 0..10 {

@@ -1,7 +1,6 @@
 //! Serves the connections of each listener: gateways by [`Downlink`]s, producers by
-//! tonic's transport, with every limit set on purpose.
+//! [`Uplink`]s; and our settings for a tonic server that serves gateways.
 
-use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +8,12 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::{Error, Server};
+use tonic::transport::Server;
 
-use super::downlink::{Downlink, Hub};
+use super::downlink::{self, Downlink};
 use super::listener::Listener;
-use super::publisher::PublisherService;
 use super::stall::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Watch};
+use super::uplink::{self, Uplink};
 use crate::engine::Engine;
 
 /// All headers of one request together. Ours fit into a few hundred bytes;
@@ -34,19 +33,13 @@ const MAX_LOCAL_ERROR_RESETS: usize = 256;
 /// A gateway sends one request of a few hundred bytes per call.
 const GATEWAY_STREAM_WINDOW: u32 = 16 << 10;
 
-/// What a producer may send ahead of us on one call: enough to keep a fast link
-/// busy.
-const PRODUCER_STREAM_WINDOW: u32 = 256 << 10;
-
 /// All calls of a connection together: the most that may have to be held unread.
 ///
 /// Half of it is also how much h2 tolerates of unread small DATA frames, of which
 /// each weighs what it lacks of 256 bytes; above, it ends the connection. So the
-/// windows of calls must stay well below it: so far that a producer may fill its
-/// call's window with requests of 30 bytes, each in a frame of its own, and a proxy
-/// may subscribe all its gateways at once.
+/// windows of calls must stay well below it: so far that a proxy may subscribe all its
+/// gateways at once.
 const GATEWAY_CONNECTION_WINDOW: u32 = 1 << 20;
-const PRODUCER_CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// How long producers are answered that the server is stopping, before their
 /// connections end: a client that loses its connection under a call cannot tell
@@ -60,11 +53,11 @@ pub(crate) async fn serve_gateways(
     watch: Watch,
     stopping: CancellationToken,
 ) {
-    let hub = Hub::new(engine, watch.clone());
+    let hub = downlink::Hub::new(engine, watch.clone());
     let serving = TaskTracker::new();
     let incoming = listener.incoming(watch, stopping, Duration::ZERO);
     let mut incoming = pin!(incoming);
-    while let Some(Ok(connection)) = incoming.next().await {
+    while let Some(connection) = incoming.next().await {
         serving.spawn(Downlink::new(Arc::clone(&hub), connection));
     }
     // That was the last connection: it is `stopping` that ends them.
@@ -74,21 +67,29 @@ pub(crate) async fn serve_gateways(
 }
 
 /// Serves producers until `stopping`, and then until the last connection ends.
-///
-/// It is the end of the incoming connections that stops tonic. The signal never
-/// comes; without one, tonic would not end what it has accepted gracefully.
 pub(crate) async fn serve_producers(
     listener: Listener,
-    publisher: PublisherService,
+    engine: Engine,
     watch: Watch,
     stopping: CancellationToken,
-) -> Result<(), Error> {
-    bounded(Server::builder())
-        .initial_stream_window_size(PRODUCER_STREAM_WINDOW)
-        .initial_connection_window_size(PRODUCER_CONNECTION_WINDOW)
-        .add_service(publisher)
-        .serve_with_incoming_shutdown(listener.incoming(watch, stopping, LAME_DUCK), pending())
-        .await
+) {
+    let hub = uplink::Hub::new(engine, watch.clone());
+    let serving = TaskTracker::new();
+    let stop = async {
+        stopping.cancelled().await;
+        hub.stop();
+    };
+    let serve = async {
+        let incoming = listener.incoming(watch, stopping.clone(), LAME_DUCK);
+        let mut incoming = pin!(incoming);
+        while let Some(connection) = incoming.next().await {
+            serving.spawn(Uplink::new(Arc::clone(&hub), connection));
+        }
+    };
+    tokio::join!(stop, serve);
+    hub.leave();
+    serving.close();
+    serving.wait().await;
 }
 
 /// The settings of HTTP/2 that we serve gateways with ourselves, for a tonic server
@@ -118,14 +119,9 @@ pub(crate) async fn serve_producers(
 /// [`TcpIncoming`](tonic::transport::server::TcpIncoming), set it there.
 #[must_use]
 pub fn for_gateways<L>(server: Server<L>) -> Server<L> {
-    bounded(server)
+    server
         .initial_stream_window_size(GATEWAY_STREAM_WINDOW)
         .initial_connection_window_size(GATEWAY_CONNECTION_WINDOW)
-}
-
-/// What holds for all peers.
-fn bounded<L>(server: Server<L>) -> Server<L> {
-    server
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)

@@ -1,10 +1,13 @@
 //! The server's end of a connection.
 //!
-//! What the peer sends goes into [`receive`](Connection::receive); what comes of it are
-//! [`Event`]s, and frames in [`output`](Connection::output) that are to be written
-//! between other frames. DATA frames are not made here: whoever has the data asks how
-//! much may go ([`Sendable`]), writes heads and data itself, and [notes](Connection::sent)
-//! what went.
+//! What the peer sends goes into [`receive`](Connection::receive). What comes of it are
+//! [requests](Connection::next_request), whose bodies grow with their
+//! [streams](Connection::streams), and frames in [`output`](Connection::output) that are
+//! to be written between other frames.
+//!
+//! A response's data can be [sent](Connection::send) as one of those frames. Whoever has
+//! much of it asks how much may go ([`Sendable`]), writes heads and data itself, and
+//! [notes](Connection::sent) what went.
 //!
 //! # What a peer may hold
 //!
@@ -13,7 +16,7 @@
 //! | a frame that has not arrived in full | 16 KiB |
 //! | a header block | [`MAX_BLOCK_BYTES`] |
 //! | its HPACK table | 4 KiB, as the RFC counts |
-//! | bodies that have not ended, of all streams | the connection's window: 64 KiB |
+//! | bodies, as far as nobody has [taken](Connection::take_body) or [released](Connection::release_body) them | [`Limits::stream_window`]; of all streams together [`Limits::connection_window`] |
 //! | open streams | [`Limits::max_streams`] |
 //! | frames to be written | what one call of `receive` makes of its bytes |
 
@@ -30,15 +33,17 @@ use super::frame::{
 use super::hpack::{self, FieldsWriter, HpackError, index};
 use super::patience::{self, Patience};
 use super::request::{Fields, Malformed, Request};
-use super::stream::{Intake, Sendable, Stream};
+use super::stream::{Sendable, Stream};
 
 /// The longest header block, compressed as it is. A list of fields that is longer than
 /// [`Limits::max_field_bytes`] is answered with 431 if its block is not longer than this.
 pub const MAX_BLOCK_BYTES: usize = 32 << 10;
+/// As much memory of its body a stream keeps for what is to come.
+const KEPT_BYTES: usize = 16 << 10;
 /// CONTINUATION frames of one block.
 const MAX_CONTINUATIONS: u32 = 16;
-/// The peer is told of what it may send again when it is as much as this.
-const RELEASE_BYTES: u32 = INITIAL_WINDOW / 4;
+/// The peer is told of what it may send again when it is this part of a window.
+const RELEASE_PART: u32 = 4;
 /// What our pings carry, to know their answers by.
 const ALIVE: [u8; 8] = *b"alive?\0\0";
 const LEAVING: [u8; 8] = *b"leaving\0";
@@ -50,35 +55,11 @@ pub struct Limits {
     pub max_streams: usize,
     /// A request's fields, as RFC 9113 counts them (section 6.5.2).
     pub max_field_bytes: usize,
-    /// A request's body.
-    pub max_body_bytes: usize,
-}
-
-/// What a peer wants.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A new stream's request has begun.
-    Opened {
-        /// The stream's number.
-        stream: u32,
-        /// What it asks for.
-        request: Box<Request>,
-    },
-    /// A request has arrived in full.
-    Received {
-        /// The stream's number.
-        stream: u32,
-        /// Its body.
-        body: Vec<u8>,
-    },
-    /// A request's body is longer than [`Limits::max_body_bytes`]. What follows of it
-    /// is dropped.
-    TooLong {
-        /// The stream's number.
-        stream: u32,
-        /// How it begins.
-        body: Vec<u8>,
-    },
+    /// Bytes of one body that may be under way or unreleased. Not less than
+    /// [`INITIAL_WINDOW`], which peers use before they know better.
+    pub stream_window: u32,
+    /// The same for all bodies of a connection together.
+    pub connection_window: u32,
 }
 
 /// Why a connection cannot go on. The peer is told in [`Connection::output`].
@@ -151,7 +132,8 @@ pub struct Connection<S> {
     ended: Vec<(u32, S)>,
     /// The newest stream that the peer has opened.
     newest: u32,
-    events: VecDeque<Event>,
+    /// Requests that nobody has looked at.
+    requests: VecDeque<(u32, Box<Request>)>,
 
     /// The peer's settings and window.
     initial_window: u32,
@@ -175,18 +157,33 @@ impl<S: Default> Connection<S> {
     /// A connection that was just accepted. [`output`](Self::output) has our settings.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let mut output = Vec::with_capacity(64);
+        let window = |bytes: u32| bytes.clamp(INITIAL_WINDOW, MAX_WINDOW);
+        let limits = Limits {
+            stream_window: window(limits.stream_window),
+            connection_window: window(limits.connection_window),
+            ..limits
+        };
         let number = |setting: usize| u32::try_from(setting).unwrap_or(u32::MAX);
-        frame::write_settings(
-            &mut output,
-            &[
-                (setting::MAX_CONCURRENT_STREAMS, number(limits.max_streams)),
-                (
-                    setting::MAX_HEADER_LIST_SIZE,
-                    number(limits.max_field_bytes),
-                ),
-            ],
-        );
+        let settings = [
+            (setting::MAX_CONCURRENT_STREAMS, number(limits.max_streams)),
+            (
+                setting::MAX_HEADER_LIST_SIZE,
+                number(limits.max_field_bytes),
+            ),
+            (setting::INITIAL_WINDOW_SIZE, limits.stream_window),
+        ];
+        // The last is what everybody begins with.
+        let said = if limits.stream_window == INITIAL_WINDOW {
+            &settings[..2]
+        } else {
+            &settings
+        };
+        let mut output = Vec::with_capacity(64);
+        frame::write_settings(&mut output, said);
+        let more = limits.connection_window - INITIAL_WINDOW;
+        if more > 0 {
+            frame::write_window_update(&mut output, 0, more);
+        }
         Connection {
             limits,
             opening: Opening::Preface { seen: 0 },
@@ -196,11 +193,11 @@ impl<S: Default> Connection<S> {
             streams: SmallVec::new(),
             ended: Vec::new(),
             newest: 0,
-            events: VecDeque::new(),
+            requests: VecDeque::new(),
             initial_window: INITIAL_WINDOW,
             max_payload: MIN_MAX_PAYLOAD,
             window: i64::from(INITIAL_WINDOW),
-            receive_window: INITIAL_WINDOW,
+            receive_window: limits.connection_window,
             release: 0,
             output,
             no_table: false,
@@ -235,7 +232,7 @@ impl<S: Default> Connection<S> {
         let streams = std::mem::take(&mut self.streams);
         self.ended
             .extend(streams.into_iter().map(|s| (s.id, s.state)));
-        self.events.clear();
+        self.requests.clear();
         self.write_go_away(self.newest, error.reason, error.what);
     }
 
@@ -310,8 +307,8 @@ impl<S: Default> Connection<S> {
             }
             self.opening = Opening::Done;
         }
-        if !self.patience.spend(patience::FRAME) {
-            return Err(wrong(Reason::EnhanceYourCalm, "too many frames"));
+        if head.kind != kind::DATA {
+            self.spend_on_frame()?;
         }
         let continues = head.kind == kind::CONTINUATION;
         if self.block.is_some() != continues {
@@ -351,6 +348,14 @@ impl<S: Default> Connection<S> {
         }
     }
 
+    fn spend_on_frame(&mut self) -> Result<(), ConnectionError> {
+        if self.patience.spend(patience::FRAME) {
+            Ok(())
+        } else {
+            Err(wrong(Reason::EnhanceYourCalm, "too many frames"))
+        }
+    }
+
     fn data(&mut self, head: Head, payload: &[u8]) -> Result<(), Wrong> {
         self.known(head.stream)?;
         // Padding counts.
@@ -361,59 +366,51 @@ impl<S: Default> Connection<S> {
         self.receive_window = left;
         let data = frame::without_padding(head, payload)
             .ok_or(wrong(Reason::ProtocolError, "more padding than payload"))?;
-        let max_body_bytes = self.limits.max_body_bytes;
-        let Some(stream) = self.stream_mut(head.stream) else {
+        let Some(at) = self.find(head.stream) else {
             // One that we have ended, which the peer may not know yet.
             self.release(head.payload_bytes);
-            return Ok(());
+            return Ok(self.spend_on_frame()?);
         };
-        if stream.intake == Intake::Ended {
+        // What brings data is bounded by the windows.
+        if data.is_empty() {
+            self.spend_on_frame()?;
+        }
+        let stream = &mut self.streams[at];
+        if stream.ended {
             self.release(head.payload_bytes);
             return Err(Wrong::Stream(head.stream, Reason::StreamClosed));
         }
-        // What is kept here is kept back from the window.
-        let mut taken = head.payload_bytes;
-        if stream.intake == Intake::Body {
-            if stream.body.len() + data.len() <= max_body_bytes {
-                stream.body.extend(data);
-                taken -= data.len() as u32;
-            } else {
-                stream.intake = Intake::TooLong;
-                let mut body = std::mem::take(&mut stream.body);
-                taken += body.len() as u32;
-                body.extend(&data[..max_body_bytes - body.len()]);
-                self.events.push_back(Event::TooLong {
-                    stream: head.stream,
-                    body,
-                });
-            }
-        }
-        self.release(taken);
-        if head.has(flag::END_STREAM) {
-            self.end_request(head.stream);
-        }
-        Ok(())
-    }
-
-    fn end_request(&mut self, id: u32) {
-        let Some(stream) = self.stream_mut(id) else {
-            return;
+        let Some(left) = stream.receive_window.checked_sub(head.payload_bytes) else {
+            self.release(head.payload_bytes);
+            return Err(Wrong::Stream(head.stream, Reason::FlowControlError));
         };
-        let was = std::mem::replace(&mut stream.intake, Intake::Ended);
-        if was == Intake::Body {
-            let body = std::mem::take(&mut stream.body);
-            self.release(u32::try_from(body.len()).unwrap_or(0));
-            self.events.push_back(Event::Received { stream: id, body });
-        }
+        stream.receive_window = left;
+        stream.body.extend_from_slice(data);
+        stream.unreleased += data.len() as u32;
+        stream.ended = head.has(flag::END_STREAM);
+        self.release_on(at, head.payload_bytes - data.len() as u32);
+        Ok(())
     }
 
     /// Gives the peer its window back.
     fn release(&mut self, bytes: u32) {
         self.release += bytes;
-        if self.release >= RELEASE_BYTES {
+        if self.release >= self.limits.connection_window / RELEASE_PART {
             frame::write_window_update(&mut self.output, 0, self.release);
             self.receive_window += self.release;
             self.release = 0;
+        }
+    }
+
+    /// The same, with that of the stream at place `at`.
+    fn release_on(&mut self, at: usize, bytes: u32) {
+        self.release(bytes);
+        let stream = &mut self.streams[at];
+        stream.release += bytes;
+        if !stream.ended && stream.release >= self.limits.stream_window / RELEASE_PART {
+            frame::write_window_update(&mut self.output, stream.id, stream.release);
+            stream.receive_window += stream.release;
+            stream.release = 0;
         }
     }
 
@@ -497,14 +494,8 @@ impl<S: Default> Connection<S> {
                 return Ok(());
             }
         };
-        self.open(id, false);
-        self.events.push_back(Event::Opened {
-            stream: id,
-            request: Box::new(request),
-        });
-        if block.ends_stream {
-            self.end_request(id);
-        }
+        self.open(id, block.ends_stream);
+        self.requests.push_back((id, Box::new(request)));
         Ok(())
     }
 
@@ -512,8 +503,11 @@ impl<S: Default> Connection<S> {
         self.streams.push(Stream {
             id,
             window: i64::from(self.initial_window),
+            receive_window: self.limits.stream_window,
+            release: 0,
             body: Vec::new(),
-            intake: if ended { Intake::Ended } else { Intake::Body },
+            unreleased: 0,
+            ended,
             state: S::default(),
         });
     }
@@ -521,12 +515,10 @@ impl<S: Default> Connection<S> {
     /// Fields after the body, of which none mean anything here.
     fn trailers(&mut self, id: u32, ends_stream: bool) -> Result<(), Wrong> {
         match self.stream_mut(id) {
-            Some(stream) if stream.intake == Intake::Ended => {
-                Err(Wrong::Stream(id, Reason::StreamClosed))
-            }
+            Some(stream) if stream.ended => Err(Wrong::Stream(id, Reason::StreamClosed)),
             Some(_) if !ends_stream => Err(Wrong::Stream(id, Reason::ProtocolError)),
-            Some(_) => {
-                self.end_request(id);
+            Some(stream) => {
+                stream.ended = true;
                 Ok(())
             }
             // One that we have ended, which the peer may not know yet.
@@ -662,9 +654,38 @@ impl<S: Default> Connection<S> {
         Ok(())
     }
 
-    /// What the peer wants, one by one.
-    pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+    /// The next request that has begun, with its stream's number, which may have ended
+    /// already. Its body comes with the [stream](Stream::body).
+    pub fn next_request(&mut self) -> Option<(u32, Box<Request>)> {
+        self.requests.pop_front()
+    }
+
+    /// Lets the peer send as much again as has arrived of the body of the stream at
+    /// place `at` of [`streams`](Self::streams), though it is still kept.
+    pub fn release_body(&mut self, at: usize) {
+        if let Some(stream) = self.streams.get_mut(at) {
+            let bytes = std::mem::take(&mut stream.unreleased);
+            self.release_on(at, bytes);
+        }
+    }
+
+    /// Drops the first `bytes` of the body of the stream at place `at` of
+    /// [`streams`](Self::streams), or all of it: they are done with.
+    pub fn take_body(&mut self, at: usize, bytes: usize) {
+        if let Some(stream) = self.streams.get_mut(at) {
+            if bytes < stream.body.len() {
+                stream.body.drain(..bytes);
+            } else if stream.ended || stream.body.capacity() > KEPT_BYTES {
+                stream.body = Vec::new();
+            } else {
+                stream.body.clear();
+            }
+            // No more than the length of a `Vec` that was never longer than that.
+            let kept = u32::try_from(stream.body.len()).unwrap_or(u32::MAX);
+            let released = stream.unreleased.saturating_sub(kept);
+            stream.unreleased -= released;
+            self.release_on(at, released);
+        }
     }
 
     /// The frames that are to be written as soon as none is half written. Whoever
@@ -700,12 +721,12 @@ impl<S: Default> Connection<S> {
         std::mem::take(&mut self.ended).into_iter()
     }
 
-    /// Ends a stream; says how its request was.
-    fn remove(&mut self, id: u32) -> Option<Intake> {
+    /// Ends a stream; says whether its request had arrived in full.
+    fn remove(&mut self, id: u32) -> Option<bool> {
         let stream = self.find(id).map(|at| self.streams.remove(at))?;
-        self.release(u32::try_from(stream.body.len()).unwrap_or(0));
+        self.release(stream.unreleased);
         self.ended.push((id, stream.state));
-        Some(stream.intake)
+        Some(stream.ended)
     }
 
     /// How much may be sent by now.
@@ -725,6 +746,31 @@ impl<S: Default> Connection<S> {
             stream.window -= i64::from(bytes);
         }
         self.patience.data_frame();
+    }
+
+    /// Sends as much of `data` as may be sent now on the stream at place `at` of
+    /// [`streams`](Self::streams); says how much that is.
+    pub fn send(&mut self, at: usize, data: &[u8]) -> usize {
+        let mut rest = data;
+        while let Some(stream) = self.streams.get(at)
+            && !rest.is_empty()
+        {
+            let bytes = self.sendable().plan(stream, 0, rest.len());
+            if bytes == 0 {
+                break;
+            }
+            let (piece, after) = rest.split_at(bytes as usize);
+            frame::write(&mut self.output, kind::DATA, 0, stream.id, piece);
+            self.sent(at, bytes);
+            rest = after;
+        }
+        data.len() - rest.len()
+    }
+
+    /// So many requests have arrived in full and were answered: their sender is not one
+    /// that asks for much and takes nothing.
+    pub fn answered(&mut self, requests: u32) {
+        self.patience.answered(requests);
     }
 
     /// Begins a response, or makes all of it: a status code and fields.
@@ -772,11 +818,7 @@ impl<S: Default> Connection<S> {
             }
             (of, flags) = (kind::CONTINUATION, 0);
         }
-        if ends
-            && self
-                .remove(stream)
-                .is_some_and(|intake| intake != Intake::Ended)
-        {
+        if ends && self.remove(stream) == Some(false) {
             // What is left of the request is not wanted (RFC 9113, section 8.1).
             let reason = (Reason::NoError as u32).to_be_bytes();
             frame::write(&mut self.output, kind::RST_STREAM, 0, stream, &reason);

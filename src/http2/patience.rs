@@ -3,9 +3,11 @@
 //! Every frame costs its sender next to nothing, and us a little: floods of pings, of
 //! settings, of streams that are reset at once (CVE-2023-44487), of empty frames, of
 //! window updates by a byte. All of them spend from one budget. It fills with time, as
-//! fast as honest peers need who only keep a connection alive, and with every frame of
-//! data that the peer is sent, since those are what it answers with pings and window
-//! updates.
+//! fast as honest peers need who only keep a connection alive; with every frame of data
+//! that the peer is sent, since those are what it answers with pings and window updates;
+//! and with every request that it has sent in full and waited for the answer of.
+//!
+//! Frames that bring data are free: the windows bound them.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,10 @@ const EACH_SECOND: u32 = 128;
 /// window.
 const EACH_DATA_FRAME: u32 = 4;
 
-/// What any frame costs.
+/// What it gets for a request that was answered: that request again, with its frames.
+const EACH_ANSWER: u32 = 16;
+
+/// What any frame costs that brings no data.
 pub(super) const FRAME: u32 = 1;
 /// What a setting costs in addition.
 pub(super) const SETTING: u32 = 1;
@@ -51,6 +56,11 @@ impl Patience {
     /// The peer is sent data.
     pub(super) fn data_frame(&mut self) {
         self.add(EACH_DATA_FRAME);
+    }
+
+    /// So many of the peer's requests were answered.
+    pub(super) fn answered(&mut self, requests: u32) {
+        self.add(EACH_ANSWER.saturating_mul(requests));
     }
 
     /// Says whether there was as much left.

@@ -6,21 +6,16 @@ pub struct Stream<S> {
     pub(super) id: u32,
     /// How much the peer takes; below zero if it took back what was used already.
     pub(super) window: i64,
+    /// How much the peer may still send, and what it has to be told that it may again.
+    pub(super) receive_window: u32,
+    pub(super) release: u32,
     pub(super) body: Vec<u8>,
-    pub(super) intake: Intake,
+    /// How much of the body is kept back from the peer's windows.
+    pub(super) unreleased: u32,
+    /// Whether the request has arrived in full.
+    pub(super) ended: bool,
     /// Whatever its server needs; dropped with the stream.
     pub state: S,
-}
-
-/// Where a request is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Intake {
-    /// Its body is still to come, or is coming.
-    Body,
-    /// Its body is longer than allowed, and has not ended.
-    TooLong,
-    /// It has arrived in full.
-    Ended,
 }
 
 impl<S> Stream<S> {
@@ -30,10 +25,21 @@ impl<S> Stream<S> {
         self.id
     }
 
+    /// What has arrived of the request's body and was not taken.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The [body](Self::body), and the state beside it.
+    pub fn body_and_state(&mut self) -> (&[u8], &mut S) {
+        (&self.body, &mut self.state)
+    }
+
     /// Whether the request has arrived in full.
     #[must_use]
     pub fn is_received(&self) -> bool {
-        self.intake == Intake::Ended
+        self.ended
     }
 }
 

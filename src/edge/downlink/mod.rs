@@ -7,7 +7,7 @@
 //! that is all that a gateway which takes nothing can hold.
 //!
 //! [`http2`](crate::http2) decides what the peer may do and what is to be answered;
-//! [`request`] what a request asks for; [`Outbox`](outbox::Outbox) writes.
+//! [`request`] reads its one message; [`Outbox`](outbox::Outbox) writes.
 
 mod outbox;
 mod request;
@@ -28,12 +28,13 @@ use tonic::Status;
 
 use self::outbox::{Outbox, Written};
 use super::connection::{Connection, Link};
-use super::flow::{Flow, Load};
+use super::flow::{Account, Flow, Load};
 use super::stall::Watch;
-use super::{status, subscribe};
+use super::{grpc, status, subscribe};
 use crate::engine::{Batch, Engine, Subscriber};
-use crate::http2::connection::{self as http2, ConnectionError, Event, Limits};
-use crate::http2::frame::Reason;
+use crate::http2::connection::{self as http2, ConnectionError, Limits};
+use crate::http2::frame::{INITIAL_WINDOW, Reason};
+use crate::http2::request::Request;
 use crate::http2::stream::Stream;
 
 /// How long a request may take to arrive in full.
@@ -54,7 +55,9 @@ const TURN_BYTES: usize = 1 << 20;
 const LIMITS: Limits = Limits {
     max_streams: MAX_STREAMS,
     max_field_bytes: MAX_FIELD_BYTES,
-    max_body_bytes: request::PREFIX_BYTES + subscribe::MAX_REQUEST_BYTES,
+    // Requests are short.
+    stream_window: INITIAL_WINDOW,
+    connection_window: INITIAL_WINDOW,
 };
 
 /// What all gateways' connections share.
@@ -213,9 +216,10 @@ impl Downlink {
                 tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
                 self.end = End::LastWords;
             }
-            while let Some(event) = self.http.next_event() {
-                self.answer(event);
+            while let Some((stream, request)) = self.http.next_request() {
+                self.open(stream, &request);
             }
+            self.take_requests();
             self.let_go();
         }
         // There may be more, and nobody will wake us for it.
@@ -223,32 +227,40 @@ impl Downlink {
         Ok(())
     }
 
-    fn answer(&mut self, event: Event) {
-        match event {
-            Event::Opened { stream, request } => {
-                self.newest = stream;
-                if let Err(refusal) = request::check(&request) {
-                    self.http
-                        .respond(stream, refusal.code, &refusal.fields, true);
-                } else if self.hub.is_stopping() {
-                    self.refuse(stream, &status::stopping());
-                }
-            }
-            Event::Received { stream, body } => {
-                // It may have been refused already, or reset.
-                if self.http.stream_mut(stream).is_some() {
-                    let answer = request::message(&body)
-                        .and_then(|message| subscribe::subscribe(&self.hub.engine, message));
-                    match answer {
-                        Ok((subscriber, id)) => self.serve(stream, subscriber, &id),
-                        Err(status) => self.refuse(stream, &status),
+    fn open(&mut self, stream: u32, request: &Request) {
+        self.newest = stream;
+        let otherwise = "there is SubscribePush, and nothing else";
+        if self.http.stream_mut(stream).is_none() {
+            // It was reset since.
+        } else if let Err(refusal) = grpc::check(request, &[subscribe::PATH], otherwise) {
+            self.http
+                .respond(stream, refusal.code, &refusal.fields, true);
+        } else if self.hub.is_stopping() {
+            self.refuse(stream, &status::stopping());
+        }
+    }
+
+    /// Answers the requests that have arrived in full.
+    fn take_requests(&mut self) {
+        let mut answers = Vec::new();
+        for (at, stream) in self.http.streams().iter().enumerate() {
+            if stream.state.is_none() {
+                match request::message(stream.body(), stream.is_received()) {
+                    Ok(None) => {}
+                    Ok(Some(message)) => {
+                        let subscribed = subscribe::subscribe(&self.hub.engine, message);
+                        answers.push((at, stream.id(), subscribed));
                     }
+                    Err(status) => answers.push((at, stream.id(), Err(status))),
                 }
             }
-            Event::TooLong { stream, body } => {
-                if self.http.stream_mut(stream).is_some() {
-                    self.refuse(stream, &request::too_long(&body));
-                }
+        }
+        // From the last on, so that those before it stay at their places.
+        for (at, stream, answer) in answers.into_iter().rev() {
+            self.http.take_body(at, usize::MAX);
+            match answer {
+                Ok((subscriber, id)) => self.serve(stream, subscriber, &id),
+                Err(status) => self.refuse(stream, &status),
             }
         }
     }
@@ -265,14 +277,14 @@ impl Downlink {
                 subscriber,
                 batch: None,
                 framed: 0,
-                load: Load::new(source),
+                load: Load::new(Account::Own(source)),
             });
         }
         self.http.respond(stream, 200, &fields, false);
     }
 
     fn refuse(&mut self, stream: u32, status: &Status) {
-        let refusal = request::Refusal::of(status);
+        let refusal = grpc::Refusal::of(status);
         self.http
             .respond(stream, refusal.code, &refusal.fields, true);
         self.let_go();
@@ -370,7 +382,7 @@ impl Downlink {
                 }
                 Poll::Ready(Err(error)) => {
                     let status = status::end_of_stream(error, serving.subscriber.lag());
-                    ended.push((id, request::trailers(&status)));
+                    ended.push((id, grpc::trailers(&status)));
                 }
             }
         }

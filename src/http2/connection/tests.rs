@@ -5,7 +5,8 @@ use std::time::Duration;
 const LIMITS: Limits = Limits {
     max_streams: 3,
     max_field_bytes: 1000,
-    max_body_bytes: 100,
+    stream_window: INITIAL_WINDOW,
+    connection_window: INITIAL_WINDOW,
 };
 
 /// `:method: POST`, `:scheme: http`, `:path: /`.
@@ -67,8 +68,16 @@ fn output(connection: &mut Connection<()>) -> Frames {
     frames
 }
 
-fn events(connection: &mut Connection<()>) -> Vec<Event> {
-    std::iter::from_fn(|| connection.next_event()).collect()
+fn requests(connection: &mut Connection<()>) -> Vec<(u32, Box<Request>)> {
+    std::iter::from_fn(|| connection.next_request()).collect()
+}
+
+/// All open streams, with what has arrived of their bodies, and whether that is all.
+fn bodies(connection: &mut Connection<()>) -> Vec<(u32, Vec<u8>, bool)> {
+    let streams = connection.streams().iter();
+    streams
+        .map(|stream| (stream.id(), stream.body().to_vec(), stream.is_received()))
+        .collect()
 }
 
 fn receive(connection: &mut Connection<()>, bytes: &[u8]) -> Result<(), Reason> {
@@ -109,23 +118,157 @@ fn it_says_its_settings_first_and_acknowledges_the_peers() {
 }
 
 #[test]
-fn a_request_is_told_at_its_head_and_at_its_end() {
+fn a_request_is_told_at_its_head_and_its_body_grows() {
     let mut connection = open();
     receive(&mut connection, &headers(1, 0, POST)).unwrap();
-    let [Event::Opened { stream: 1, request }] = &events(&mut connection)[..] else {
+    let [(1, request)] = &requests(&mut connection)[..] else {
         panic!("opened");
     };
     assert_eq!((&*request.method, &*request.path), ("POST", "/"));
     receive(&mut connection, &bytes(kind::DATA, 0, 1, b"bo")).unwrap();
-    assert!(events(&mut connection).is_empty());
+    assert_eq!(bodies(&mut connection), [(1, b"bo".to_vec(), false)]);
     let padded = bytes(kind::DATA, flag::PADDED | flag::END_STREAM, 1, b"\x02dyxx");
     receive(&mut connection, &padded).unwrap();
-    let received = Event::Received {
-        stream: 1,
-        body: b"body".to_vec(),
+    assert_eq!(bodies(&mut connection), [(1, b"body".to_vec(), true)]);
+    assert!(requests(&mut connection).is_empty());
+    connection.take_body(0, 3);
+    assert_eq!(bodies(&mut connection), [(1, b"y".to_vec(), true)]);
+    connection.take_body(0, 3);
+    assert_eq!(
+        bodies(&mut connection),
+        [(1, vec![], true)],
+        "until it is answered"
+    );
+}
+
+#[test]
+fn windows_can_be_wider_than_everybodys() {
+    let (stream_window, connection_window) = (100_000, 300_000);
+    let mut connection = Connection::<()>::new(Limits {
+        stream_window,
+        connection_window,
+        ..LIMITS
+    });
+    let frames = output(&mut connection);
+    let said: Vec<_> = frame::read_settings(&frames[0].1).unwrap().collect();
+    assert_eq!(said[2], (setting::INITIAL_WINDOW_SIZE, stream_window));
+    let more = (connection_window - INITIAL_WINDOW).to_be_bytes();
+    assert_eq!((frames[1].0.stream, &frames[1].1[..]), (0, &more[..]));
+
+    receive(&mut connection, &opening()).unwrap();
+    let fill = |stream, size: usize| {
+        let piece = |size: usize| bytes(kind::DATA, 0, stream, &vec![0; size]);
+        [piece(16_000).repeat(size / 16_000), piece(size % 16_000)].concat()
     };
-    assert_eq!(events(&mut connection), [received]);
-    assert_eq!(connection.streams().len(), 1, "until it is answered");
+    let all: Vec<_> = [1, 3, 5]
+        .map(|stream| [headers(stream, 0, POST), fill(stream, 100_000)].concat())
+        .concat();
+    receive(&mut connection, &all).unwrap();
+    output(&mut connection);
+    // Each stream has used its window, and all of them the connection's.
+    let more = connection.receive(&bytes(kind::DATA, 0, 1, b"x"), Instant::now());
+    assert_eq!(more.unwrap_err().reason, Reason::FlowControlError);
+}
+
+#[test]
+fn what_is_taken_or_released_of_a_body_may_be_sent_again() {
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    let piece = |size| bytes(kind::DATA, 0, 1, &vec![0; size]);
+    let released = |connection: &mut Connection<()>| {
+        let frames = output(connection);
+        let updates = frames.iter().map(|(head, payload)| {
+            assert_eq!(head.kind, kind::WINDOW_UPDATE);
+            (
+                head.stream,
+                u32::from_be_bytes(payload[..].try_into().unwrap()),
+            )
+        });
+        updates.collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        receive(&mut connection, &piece(16_000)).unwrap();
+    }
+    assert!(output(&mut connection).is_empty(), "it is kept");
+    connection.take_body(0, 16_000);
+    assert!(output(&mut connection).is_empty(), "not worth a word");
+    connection.take_body(0, 1000);
+    assert_eq!(released(&mut connection), [(0, 17_000), (1, 17_000)]);
+    connection.release_body(0);
+    assert_eq!(released(&mut connection), [(0, 31_000), (1, 31_000)]);
+    assert_eq!(connection.streams()[0].body().len(), 31_000, "still there");
+    connection.take_body(0, 31_000);
+    assert!(output(&mut connection).is_empty(), "not twice");
+
+    // More than its window on one stream.
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    connection.streams()[0].receive_window = 99;
+    receive(&mut connection, &piece(100)).unwrap();
+    let refused = [reset(1, Reason::FlowControlError)];
+    assert_eq!(summary(&output(&mut connection)), refused);
+    assert_eq!(
+        connection.receive_window + connection.release,
+        INITIAL_WINDOW
+    );
+}
+
+#[test]
+fn data_is_sent_as_far_as_windows_and_frames_allow() {
+    let mut connection = open();
+    receive(&mut connection, &request(1, b"")).unwrap();
+    let data = vec![7; 100_000];
+    assert_eq!(connection.send(0, &data), INITIAL_WINDOW as usize);
+    let frames = output(&mut connection);
+    let sizes: Vec<_> = frames.iter().map(|(head, _)| head.payload_bytes).collect();
+    assert_eq!(sizes, [16_384, 16_384, 16_384, 16_383]);
+    assert_eq!(connection.send(0, &data), 0);
+    receive(
+        &mut connection,
+        &[window_update(0, 5), window_update(1, 9)].concat(),
+    )
+    .unwrap();
+    assert_eq!(connection.send(0, &data), 5);
+    assert_eq!(connection.send(7, &data), 0, "there is no such place");
+}
+
+#[test]
+fn requests_that_are_answered_may_come_for_ever() {
+    let flood = |answers: bool| {
+        let mut connection = open();
+        (0..10_000).find_map(|n| {
+            let stream = 2 * n + 1;
+            let failed = receive(&mut connection, &request(stream, b"x")).err();
+            if answers {
+                connection.answered(1);
+            }
+            connection.finish(stream, &HeaderMap::new());
+            output(&mut connection);
+            failed
+        })
+    };
+    assert_eq!(flood(true), None);
+    assert_eq!(flood(false), Some(Reason::EnhanceYourCalm));
+}
+
+#[test]
+fn frames_of_data_cost_nothing_as_long_as_they_bring_some_to_somebody() {
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    let byte = bytes(kind::DATA, 0, 1, b"x");
+    receive(&mut connection, &byte.repeat(20_000)).unwrap();
+    for useless in [
+        bytes(kind::DATA, 0, 1, b""),
+        bytes(kind::DATA, flag::PADDED, 1, b"\0"),
+    ] {
+        let mut connection = open();
+        receive(&mut connection, &headers(1, 0, POST)).unwrap();
+        let failed = receive(&mut connection, &useless.repeat(20_000));
+        assert_eq!(failed, Err(Reason::EnhanceYourCalm), "{useless:?}");
+    }
+    connection.reset(1, Reason::Cancel);
+    let failed = receive(&mut connection, &byte.repeat(20_000));
+    assert_eq!(failed, Err(Reason::EnhanceYourCalm), "nobody wants it");
 }
 
 #[test]
@@ -204,27 +347,6 @@ fn what_is_answered_early_need_not_be_sent_to_its_end() {
 }
 
 #[test]
-fn a_body_that_is_too_long_is_told_with_its_start() {
-    let mut connection = open();
-    receive(&mut connection, &headers(1, 0, POST)).unwrap();
-    let piece: Vec<u8> = (0..60).collect();
-    receive(&mut connection, &bytes(kind::DATA, 0, 1, &piece)).unwrap();
-    receive(&mut connection, &bytes(kind::DATA, 0, 1, &piece)).unwrap();
-    let [Event::Opened { .. }, Event::TooLong { stream: 1, body }] = &events(&mut connection)[..]
-    else {
-        panic!("too long");
-    };
-    assert_eq!(*body, [&piece[..], &piece[..40]].concat());
-    // The rest is not told again.
-    receive(
-        &mut connection,
-        &bytes(kind::DATA, flag::END_STREAM, 1, &piece),
-    )
-    .unwrap();
-    assert!(events(&mut connection).is_empty());
-}
-
-#[test]
 fn requests_that_are_not_taken() {
     let mut connection = open();
     for (block, answer) in [
@@ -246,7 +368,7 @@ fn requests_that_are_not_taken() {
     let frames = output(&mut connection);
     assert_eq!(summary(&frames), [(kind::HEADERS, 7, None)]);
     assert!(frames[0].1.ends_with(b"\x03431"), "{frames:?}");
-    assert!(events(&mut connection).is_empty());
+    assert!(requests(&mut connection).is_empty());
     assert!(connection.streams().is_empty());
 
     // More streams than allowed.
@@ -393,7 +515,8 @@ fn unknown_frames_and_settings_mean_nothing() {
         request(1, b"x"),
     ];
     receive(&mut connection, &words.concat()).unwrap();
-    assert_eq!(events(&mut connection).len(), 2);
+    assert_eq!(requests(&mut connection).len(), 1);
+    assert_eq!(bodies(&mut connection), [(1, b"x".to_vec(), true)]);
 }
 
 #[test]
@@ -736,7 +859,8 @@ proptest! {
         }
         prop_assert_eq!(result, result_cut);
         prop_assert_eq!(output(&mut whole), output(&mut cut));
-        prop_assert_eq!(events(&mut whole), events(&mut cut));
+        prop_assert_eq!(requests(&mut whole), requests(&mut cut));
+        prop_assert_eq!(bodies(&mut whole), bodies(&mut cut));
     }
 
     #[test]

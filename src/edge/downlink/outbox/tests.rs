@@ -1,7 +1,7 @@
 use super::*;
 use crate::edge::connection::{Connection, Peer, Socket};
 use crate::edge::downlink::LIMITS;
-use crate::edge::flow::Flow;
+use crate::edge::flow::{Account, Flow};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::http2::frame::{self, PREFACE, Reason, flag, kind, setting};
@@ -64,7 +64,7 @@ impl Rig {
         http.output().clear();
 
         let (flow, source) = Flow::new("flow".into(), socket.link().begin_call());
-        let mut load = Load::new(source);
+        let mut load = Load::new(Account::Own(source));
         load.give(batch_bytes as u64);
         load.wait();
         http.stream_mut(1).unwrap().state = Some(Serving {
@@ -150,7 +150,7 @@ async fn a_flow_knows_of_what_waits_and_of_nothing_that_goes_at_once() {
     let rig = Rig::new();
     let (flow, source) = Flow::new("flow".into(), rig.socket.link().begin_call());
     let under_way = || flow.meter().under_way();
-    let mut load = Load::new(source);
+    let mut load = Load::new(Account::Own(source));
     load.give(5);
     load.go(5);
     load.wait();
