@@ -11,6 +11,7 @@ use galaxy_push::load::{Gauge, Latency, Pace, Plan, Shape, Target};
 
 use crate::row::{Size, Work};
 use crate::server::Server;
+use crate::standstill::quietest;
 use crate::system::System;
 use crate::target::{Job, run};
 
@@ -78,9 +79,21 @@ pub(crate) fn measure(
             per_second,
             gateways,
         } => {
+            let live = live(per_second, gateways, size);
+            let (report, stood_still) = quietest(size.tries, || {
+                let report = run(&live, system, server, offer)?;
+                all_came(report.lost)?;
+                Ok::<_, LoadError>(report)
+            })?;
+            Ok(lived(&report, stood_still))
+        }
+        Work::FanOut {
+            per_second,
+            gateways,
+        } => {
             let report = run(&live(per_second, gateways, size), system, server, offer)?;
             all_came(report.lost)?;
-            Ok(lived(&report))
+            Ok(cost(&report).into_iter().collect())
         }
         Work::Stalled {
             per_second,
@@ -198,15 +211,20 @@ impl Job for Live {
     }
 }
 
-fn lived(report: &LiveReport) -> Vec<Figure> {
+fn cost(report: &LiveReport) -> Option<Figure> {
     let span = &report.span;
-    let mut figures = Vec::new();
-    let cost = span.per_delivery(span.server_cpu_ns);
-    figures.extend(cost.map(|cost| Figure::nanos("CPU/delivery", cost)));
+    let cost = span.per_delivery(span.server_cpu_ns)?;
+    Some(Figure::nanos("CPU/delivery", cost))
+}
+
+fn lived(report: &LiveReport, stood_still: Option<Duration>) -> Vec<Figure> {
+    let mut figures: Vec<_> = cost(report).into_iter().collect();
     for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
         let nanos = report.latency.percentile_ns(percent) as f64;
         figures.push(Figure::nanos(measure, nanos));
     }
+    let machine = stood_still.map(|still| still.as_nanos() as f64);
+    figures.extend(machine.map(|still| Figure::nanos("stood still", still)));
     figures
 }
 

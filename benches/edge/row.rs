@@ -20,7 +20,9 @@ pub(crate) enum Work {
     Replay { frame_bytes: u32 },
     /// So many events a second to so many gateways.
     Live { per_second: u32, gateways: usize },
-    /// The same, without and with others that never read.
+    /// The same, for what that costs alone.
+    FanOut { per_second: u32, gateways: usize },
+    /// As `Live`, without and with others that never read.
     Stalled {
         per_second: u32,
         gateways: usize,
@@ -43,6 +45,8 @@ pub(crate) struct Size {
     pub(crate) replay: Duration,
     pub(crate) warm_up: Duration,
     pub(crate) live: Duration,
+    /// How often latencies are measured at most until the machine is quiet.
+    pub(crate) tries: u32,
     pub(crate) idle: Duration,
     pub(crate) storm: Duration,
     /// Until every server is full.
@@ -60,6 +64,7 @@ impl Size {
         replay: Duration::from_millis(1500),
         warm_up: Duration::from_millis(500),
         live: Duration::from_millis(2000),
+        tries: 4,
         idle: Duration::from_millis(500),
         storm: Duration::from_millis(3000),
         fill: Duration::from_millis(2000),
@@ -73,6 +78,7 @@ impl Size {
         replay: Duration::from_millis(300),
         warm_up: Duration::from_millis(200),
         live: Duration::from_millis(400),
+        tries: 1,
         idle: Duration::from_millis(100),
         storm: Duration::ZERO,
         fill: Duration::from_millis(1000),
@@ -128,7 +134,7 @@ pub(crate) fn all(size: &Size) -> Vec<Row> {
         if gateways > size.many {
             continue;
         }
-        let work = Work::Live {
+        let work = Work::FanOut {
             per_second: FAN_OUT_PER_SECOND / gateways as u32,
             gateways,
         };
