@@ -1,5 +1,7 @@
-//! The composition root: an engine, the two listeners of its edge, and how they
-//! stop together.
+//! The composition root: an engine, the two listeners of its edge, the threads that
+//! serve them, and how they stop together.
+
+mod threads;
 
 use std::future::Future;
 use std::io;
@@ -11,11 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::threads::ProducerThreads;
 pub use crate::edge::BoundAddress;
 
 use crate::config::{Address, Config, ConfigError};
 use crate::cursor::Epoch;
-use crate::edge::{Listener, Patience, Watch, serve_gateways, serve_producers, wake_gateways};
+use crate::edge::{
+    Behind, Listener, Patience, Watch, serve_gateways, serve_producers, wake_gateways,
+};
 use crate::engine::{BuildError, Engine};
 use crate::open_files;
 
@@ -57,6 +62,7 @@ pub struct Server {
     gateways: Listener,
     producers: Listener,
     of_producers: Handle,
+    behind: Behind,
     patience: Patience,
     grace: Duration,
 }
@@ -70,21 +76,30 @@ impl Server {
     /// [`ServeError`] says which setting cannot work, or which address cannot be
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
-        Self::bind_apart(config, &Handle::current()).await
+        Self::bind_on(config, Handle::current(), Behind::default()).await
     }
 
-    /// The same, but producers are served on the runtime of `producers`, which has I/O
-    /// and time and lives until [`run`](Self::run) has ended. On threads of their own
-    /// they are answered at once whatever gateways do, and take no turns between
-    /// gateways' writes.
+    /// The same, but producers are served by threads of their own, which live until
+    /// [`run`](Self::run) has ended: producers are answered whatever gateways do, and
+    /// take no turns between gateways' writes.
     ///
     /// # Errors
     ///
     /// As [`bind`](Self::bind).
-    pub async fn bind_apart(config: Config, producers: &Handle) -> Result<Self, ServeError> {
+    pub async fn bind_apart(
+        config: Config,
+        producers: &ProducerThreads,
+    ) -> Result<Self, ServeError> {
+        Self::bind_on(config, producers.handle(), producers.behind()).await
+    }
+
+    async fn bind_on(
+        config: Config,
+        of_producers: Handle,
+        behind: Behind,
+    ) -> Result<Self, ServeError> {
         config.check()?;
         let engine = build_engine(&config)?;
-        let of_producers = producers.clone();
         let [gateways, producers] = connection_limits(&config, open_files::raise());
         let gateways = listen(config.listen, gateways).await?;
         let publish_listen = config.publish_listen.clone();
@@ -101,6 +116,7 @@ impl Server {
             gateways,
             producers,
             of_producers,
+            behind,
             patience: Patience {
                 stall_timeout: config.stall_timeout,
                 linger: config.shutdown_grace.max(Duration::from_secs(1)),
@@ -177,6 +193,7 @@ impl Running {
             gateways,
             producers,
             of_producers,
+            behind,
             patience,
             grace,
         } = server;
@@ -184,7 +201,7 @@ impl Running {
         let stopping = CancellationToken::new();
 
         let mut helpers = JoinSet::new();
-        helpers.spawn(wake_gateways(engine.clone()));
+        helpers.spawn(wake_gateways(engine.clone(), behind));
         helpers.spawn(watch.clone().run(engine.clone(), patience));
 
         tracing::info!("listening for gateways on {}", gateways.address());

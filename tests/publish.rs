@@ -16,7 +16,7 @@ use galaxy_push::proto::publisher::publisher_client::PublisherClient;
 use galaxy_push::proto::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::proto::push::push_event::Kind;
 use galaxy_push::proto::push::{ClientEvent, PushEvent};
-use galaxy_push::server::{BoundAddress, Server};
+use galaxy_push::server::{BoundAddress, ProducerThreads, Server};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -545,7 +545,8 @@ fn on_threads_of_their_own_producers_are_answered_whatever_gateways_do() {
             .build()
             .unwrap()
     };
-    let (gateways, producers, test) = (one_thread(), one_thread(), one_thread());
+    let (gateways, test) = (one_thread(), one_thread());
+    let producers = ProducerThreads::start(1).expect("threads");
     let any_port = Address::Tcp("127.0.0.1:0".to_owned());
     let config = Config {
         listen: any_port.clone(),
@@ -553,7 +554,7 @@ fn on_threads_of_their_own_producers_are_answered_whatever_gateways_do() {
         ..Config::default()
     };
     let server = gateways
-        .block_on(Server::bind_apart(config, producers.handle()))
+        .block_on(Server::bind_apart(config, &producers))
         .expect("bound");
     let engine = server.engine().clone();
     let BoundAddress::Tcp(publish_addr) = *server.publish_addr() else {

@@ -4,11 +4,9 @@ use std::num::NonZero;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
-
 use super::{Failure, stop, value};
 use crate::config::{Address, Config};
-use crate::server::{ServeError, Server};
+use crate::server::{ProducerThreads, ServeError, Server};
 
 /// Run the server: gateways subscribe at one address, producers publish at
 /// another.
@@ -189,13 +187,19 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(as_flag(&error.to_string())))?;
 
     let threads = Threads::of(config.worker_threads);
-    let of_producers = runtime("producers", threads.producers)?;
-    let of_gateways = runtime("gateways", threads.gateways)?;
+    let no_threads = |error| Failure::failed(format!("cannot start threads: {error}"));
+    let of_producers = ProducerThreads::start(threads.producers).map_err(no_threads)?;
+    let of_gateways = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.gateways)
+        .thread_name("gateways")
+        .enable_all()
+        .build()
+        .map_err(no_threads)?;
 
     of_gateways.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
         let asked = stop::asked()?;
-        let server = Server::bind_apart(config, of_producers.handle()).await;
+        let server = Server::bind_apart(config, &of_producers).await;
         server.map_err(failure)?.run(asked).await.map_err(failure)
     })
 }
@@ -218,15 +222,6 @@ impl Threads {
             producers,
         }
     }
-}
-
-fn runtime(name: &str, threads: usize) -> Result<Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name(name)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start the threads of {name}: {error}")))
 }
 
 /// A setting that cannot work is the caller's to correct; anything else just did

@@ -53,6 +53,6 @@ pub use push::PushService;
 pub use transport::for_gateways;
 
 pub(crate) use listener::Listener;
-pub(crate) use rounds::wake_gateways;
+pub(crate) use rounds::{Behind, wake_gateways};
 pub(crate) use stall::{Patience, Watch};
 pub(crate) use transport::{serve_gateways, serve_producers};

@@ -1,6 +1,8 @@
 //! When gateways are woken: at once, and while they are behind, a moment later.
 
 use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,14 +12,34 @@ use crate::engine::Engine;
 
 /// So many events for each gateway in one round mean that rounds take longer than events
 /// take to come.
-const BEHIND: u64 = 4;
+const MANY: u64 = 4;
 /// As long as this a round takes, at the least, that is followed by a rest: nobody's
 /// latency is made many times what it was.
 const LONG_ROUND: Duration = Duration::from_micros(500);
 /// The shortest that the runtime's timer can tell; it may take up to twice as long.
 const REST: Duration = Duration::from_millis(1);
 
-/// Wakes parked gateways when something is published. Runs until it is dropped.
+/// Whether gateways are behind. What is published meanwhile waits for the end of a rest:
+/// for those who can do with fewer turns then.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Behind(Arc<AtomicBool>);
+
+impl Behind {
+    // Relaxed, here and below: it is a hint.
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, is_so: bool) {
+        // Most often it is so already, and others look at it.
+        if self.is_so() != is_so {
+            self.0.store(is_so, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Wakes parked gateways when something is published, and tells when they are `behind`.
+/// Runs until it is dropped.
 ///
 /// In the round after a wake-up each gateway writes what there is for it, by one system
 /// call. The call costs much, and each further event in it little. As long as rounds keep
@@ -25,16 +47,26 @@ const REST: Duration = Duration::from_millis(1);
 /// back to back and long, all that would come of starting the next one at once is more
 /// calls for the same events, on a machine that has no time for them: so one that found
 /// gateways behind is followed by a rest.
-pub(crate) async fn wake_gateways(engine: Engine) {
+pub(crate) async fn wake_gateways(engine: Engine, behind: Behind) {
     let newest = || engine.head().seq().number();
     let mut notifier = engine.notifier();
     let mut served = newest();
-    while poll_fn(|cx| notifier.poll_round(cx)).await {
+    while poll_fn(|cx| {
+        let round = notifier.poll_round(cx);
+        if round.is_pending() {
+            behind.set(false);
+        }
+        round
+    })
+    .await
+    {
         let (began, head) = (Instant::now(), newest());
         let events = head - served;
         served = head;
         back_of_the_queue().await;
-        if events >= BEHIND && began.elapsed() >= LONG_ROUND {
+        let were_behind = events >= MANY && began.elapsed() >= LONG_ROUND;
+        behind.set(were_behind);
+        if were_behind {
             sleep(REST).await;
         }
     }
@@ -86,6 +118,7 @@ mod tests {
     /// An engine whose only gateway takes `write` to write a batch.
     struct Fleet {
         engine: Engine,
+        behind: Behind,
         received: UnboundedReceiver<(Cursor, Instant)>,
     }
 
@@ -94,7 +127,8 @@ mod tests {
             let engine = Engine::builder().build().unwrap();
             let mut subscriber = engine.subscribe("g", "").unwrap();
             let (tell, received) = unbounded_channel();
-            tokio::spawn(wake_gateways(engine.clone()));
+            let behind = Behind::default();
+            tokio::spawn(wake_gateways(engine.clone(), behind.clone()));
             tokio::spawn(async move {
                 while let Ok(batch) = poll_fn(|cx| subscriber.poll_recv(cx)).await {
                     tell.send((batch.last(), Instant::now())).unwrap();
@@ -103,7 +137,11 @@ mod tests {
             });
             // Both begin to wait.
             back_of_the_queue().await;
-            Fleet { engine, received }
+            Fleet {
+                engine,
+                behind,
+                received,
+            }
         }
 
         /// Publishes so many events at once; says how long it is until the gateway has
@@ -137,11 +175,30 @@ mod tests {
         on_a_still_clock(async {
             let mut fleet = Fleet::new(LONG_ROUND).await;
             for _ in 0..3 {
-                let waited = fleet.publish_again(BEHIND as usize).await;
+                assert!(!fleet.behind.is_so());
+                let waited = fleet.publish_again(MANY as usize).await;
                 assert!(waited >= REST && waited <= 2 * REST, "{waited:?}");
+                // That was one event, which nobody was behind for.
+                back_of_the_queue().await;
+                back_of_the_queue().await;
+                assert!(!fleet.behind.is_so());
                 // Its rest, if there is one, is over.
                 sleep(10 * REST).await;
             }
+        });
+    }
+
+    #[test]
+    fn they_are_behind_until_a_round_finds_nothing_or_little() {
+        on_a_still_clock(async {
+            let mut fleet = Fleet::new(LONG_ROUND).await;
+            assert_eq!(fleet.publish(MANY as usize).await, NO_TIME);
+            for _ in 0..3 {
+                back_of_the_queue().await;
+            }
+            assert!(fleet.behind.is_so(), "while they rest");
+            sleep(10 * REST).await;
+            assert!(!fleet.behind.is_so(), "nothing was published since");
         });
     }
 
@@ -150,7 +207,7 @@ mod tests {
         on_a_still_clock(async {
             let mut fleet = Fleet::new(10 * LONG_ROUND).await;
             for _ in 0..3 {
-                assert_eq!(fleet.publish_again(BEHIND as usize - 1).await, NO_TIME);
+                assert_eq!(fleet.publish_again(MANY as usize - 1).await, NO_TIME);
             }
         });
     }
