@@ -23,7 +23,7 @@
 //! | [`engine`] | the ring, its publishers and subscribers; no I/O |
 //! | [`clock`] | where the engine's milliseconds come from |
 //! | [`history`] | a record of who published and received what, and whether all promises were kept |
-//! | [`http2`] | HTTP/2 without I/O, as far as streams to gateways need it |
+//! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
 //! | [`edge`] | the gRPC services over an engine |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |

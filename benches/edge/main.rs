@@ -17,7 +17,7 @@
 //! *CPU* is processor time of all threads of the server, as the kernel counts it; sending
 //! on the loopback interface includes the receiver's half of TCP. *Latency* is from when
 //! an event was due until a gateway's `recv` returned with it. Of `live`, each run is the
-//! quietest of up to four: the one in which the machine itself stood still the least
+//! quietest of up to six: the one in which the machine itself stood still the least
 //! (*stood still*, see `standstill`), which decides p99.9 of everybody on a machine that
 //! is shared.
 //!

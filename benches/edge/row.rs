@@ -64,7 +64,7 @@ impl Size {
         replay: Duration::from_millis(1500),
         warm_up: Duration::from_millis(500),
         live: Duration::from_millis(2000),
-        tries: 4,
+        tries: 6,
         idle: Duration::from_millis(500),
         storm: Duration::from_millis(3000),
         fill: Duration::from_millis(2000),

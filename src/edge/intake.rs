@@ -1,5 +1,5 @@
-//! Request bodies within bounds: how large a message may be, how long it may
-//! take to arrive, and how much of all unfinished messages is held at once.
+//! Request bodies within bounds: how large a message may be, how long the request
+//! may take to arrive, and how much of all unfinished messages is held at once.
 //!
 //! An [`Intake`] stands between hyper and tonic. It passes the body on unchanged
 //! and follows the length prefixes in it. Whatever it stops reading, HTTP/2's
@@ -27,11 +27,8 @@ const PREFIX_BYTES: usize = 5;
 pub(super) struct Bounds {
     /// The longest message, in bytes.
     pub(super) max_message_bytes: usize,
-    /// How long a message may take to arrive, from when its first bytes are
-    /// there; if `whole`, the entire request, from its headers.
+    /// How long the request may take to arrive, from its headers to its end.
     pub(super) timeout: Duration,
-    /// Whether the request is one message and then ends.
-    pub(super) whole: bool,
     /// Bytes of messages that have begun to arrive and are larger than one
     /// frame, all calls together. Whoever finds none left waits.
     pub(super) budget: Arc<Semaphore>,
@@ -117,9 +114,6 @@ impl Intake {
         if let At::Message { left: 0 } = self.at {
             self.at = At::START;
             self.hold = None;
-            if !self.bounds.whole {
-                self.deadline = None;
-            }
         }
     }
 
@@ -138,12 +132,8 @@ impl Intake {
         Poll::Ready(())
     }
 
-    /// Looks at the clock of whatever has to arrive in time.
+    /// Looks at the clock: the request has to arrive in time.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        let between_messages = matches!(self.at, At::Prefix { have: 0, .. });
-        if between_messages && !self.bounds.whole {
-            return Poll::Pending;
-        }
         let timeout = self.bounds.timeout;
         let deadline = self
             .deadline
@@ -203,12 +193,11 @@ mod tests {
     type Pieces = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
 
     /// An intake that allows messages of 1000 bytes, and what feeds it.
-    fn intake(whole: bool, budget: &Arc<Semaphore>) -> (Pieces, Intake) {
+    fn intake(budget: &Arc<Semaphore>) -> (Pieces, Intake) {
         let (pieces, body) = mpsc::unbounded_channel();
         let bounds = Bounds {
             max_message_bytes: 1000,
             timeout: TIMEOUT,
-            whole,
             budget: Arc::clone(budget),
         };
         let body = Body::new(StreamBody::new(UnboundedReceiverStream::new(body)));
@@ -236,7 +225,7 @@ mod tests {
     async fn messages_pass_unchanged_however_they_are_cut() {
         let words = [message(1000), message(0), message(1), message(999)].concat();
         for size in [1, 2, 5, 6, 999, words.len()] {
-            let (pieces, mut intake) = intake(false, &Arc::new(Semaphore::new(1000)));
+            let (pieces, mut intake) = intake(&Arc::new(Semaphore::new(1000)));
             words.chunks(size).for_each(|piece| send(&pieces, piece));
             drop(pieces);
             let mut passed = Vec::new();
@@ -249,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_over_the_limit_is_refused_by_its_prefix() {
-        let (pieces, mut intake) = intake(false, &Arc::new(Semaphore::new(1000)));
+        let (pieces, mut intake) = intake(&Arc::new(Semaphore::new(1000)));
         send(&pieces, &message(10));
         send(&pieces, &message(1001)[..PREFIX_BYTES]);
         next(&mut intake).await.unwrap().unwrap();
@@ -259,23 +248,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_has_begun_must_arrive_in_time() {
-        let (pieces, mut intake) = intake(false, &Arc::new(Semaphore::new(1000)));
-        send(&pieces, &message(100));
-        next(&mut intake).await.unwrap().unwrap();
-        // Between messages there is no hurry.
-        let waiting = tokio::time::timeout(TIMEOUT * 100, next(&mut intake));
-        waiting.await.unwrap_err();
-        send(&pieces, &message(100)[..3]);
-        next(&mut intake).await.unwrap().unwrap();
-        let status = next(&mut intake).await.unwrap().unwrap_err();
-        assert_eq!(status.code(), Code::DeadlineExceeded);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_whole_request_must_arrive_and_end_in_time() {
+    async fn a_request_must_arrive_and_end_in_time() {
         for words in [vec![], message(10)] {
-            let (pieces, mut intake) = intake(true, &Arc::new(Semaphore::new(1000)));
+            let (pieces, mut intake) = intake(&Arc::new(Semaphore::new(1000)));
             send(&pieces, &words);
             next(&mut intake).await.unwrap().unwrap();
             let status = next(&mut intake).await.unwrap().unwrap_err();
@@ -286,8 +261,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unfinished_messages_share_the_budget() {
         let budget = Arc::new(Semaphore::new(1000));
-        let (first_pieces, mut first) = intake(false, &budget);
-        let (second_pieces, mut second) = intake(false, &budget);
+        let (first_pieces, mut first) = intake(&budget);
+        let (second_pieces, mut second) = intake(&budget);
         let large = message(900);
         for (pieces, intake) in [(&first_pieces, &mut first), (&second_pieces, &mut second)] {
             send(pieces, &large[..PREFIX_BYTES]);
@@ -312,7 +287,7 @@ mod tests {
     async fn whoever_waits_for_the_budget_too_long_is_refused() {
         let budget = Arc::new(Semaphore::new(1000));
         let _all = budget.acquire_many(1000).await.unwrap();
-        let (pieces, mut intake) = intake(false, &budget);
+        let (pieces, mut intake) = intake(&budget);
         send(&pieces, &message(900)[..PREFIX_BYTES]);
         next(&mut intake).await.unwrap().unwrap();
         let status = next(&mut intake).await.unwrap().unwrap_err();

@@ -114,7 +114,6 @@ impl PushService {
             bounds: Bounds {
                 max_message_bytes: MAX_REQUEST_BYTES,
                 timeout: REQUEST_TIMEOUT,
-                whole: true,
                 budget: Arc::new(Semaphore::new(REQUEST_BUDGET_BYTES)),
             },
         }

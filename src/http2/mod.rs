@@ -3,9 +3,11 @@
 //! A gateway's stream is one long response, of which every event is to be on its way
 //! after one system call. A general library puts a buffer, a queue and a task between
 //! an event and its socket; here a response's data stays where it is, in the ring, and
-//! only the nine bytes before it are made. So this is the part of HTTP/2 that a server
-//! of streams needs, and no more: requests that are small and arrive as a whole,
-//! responses of any length, flow control, and a firm hand on peers that abuse any of it.
+//! only the nine bytes before it are made. A producer's stream is the reverse: what one
+//! system call has read is in the ring before the next. So this is the part of HTTP/2
+//! that a server of streams needs, and no more: requests whose bodies grow where they
+//! are, responses of any length, flow control, and a firm hand on peers that abuse any
+//! of it.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -13,7 +15,7 @@
 //! | [`hpack`] | header fields, read and written |
 //! | `huffman` | the code of HPACK's strings |
 //! | [`request`] | a request's head, checked |
-//! | [`connection`] | the server's end of a connection |
+//! | [`connection`] | the server's end of a connection; in its `frames`, what each kind of frame does |
 //! | [`stream`] | one of its streams, and how much may be sent on it |
 //! | `patience` | how much a peer may ask for without taking anything |
 //!

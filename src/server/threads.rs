@@ -15,7 +15,7 @@ use crate::edge::Behind;
 /// going to sleep again. When gateways are behind, the machine has no time for that, and an
 /// event waits for its turn anyway, for milliseconds. So a few are let come together; an
 /// answer is later by this at most, and by the half of it on average.
-const DEAF: Duration = Duration::from_micros(200);
+const DEAF: Duration = Duration::from_micros(300);
 
 /// Threads that serve producers and nothing else: a runtime of tokio's, for
 /// [`Server::bind_apart`](super::Server::bind_apart). Dropping it ends them, with the

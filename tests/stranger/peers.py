@@ -19,10 +19,10 @@ SUBSCRIBE = "/galaxy.backend.push.v1.Push/SubscribePush"
 PUBLISH = "/galaxy.push.publisher.v1.Publisher/Publish"
 
 
-def open_channel(target, *options):
+def open_channel(target):
     # grpcio lets channels with the same target share a connection; a gateway
     # that does not read would then hold up the others.
-    options = [("grpc.use_local_subchannel_pool", 1), *options]
+    options = [("grpc.use_local_subchannel_pool", 1)]
     return grpc.insecure_channel(target, options=options)
 
 
@@ -59,11 +59,7 @@ def numbers(events):
 
 class Producer:
     def __init__(self, target):
-        # Over a Unix socket grpcio would send its path, percent-encoded: no authority
-        # that HTTP knows, and refused by the HTTP/2 that producers are served with.
-        authority = ("grpc.default_authority", "localhost")
-        options = [authority] if target.startswith("unix:") else []
-        self._channel = open_channel(target, *options)
+        self._channel = open_channel(target)
         self._stub = publisher_pb2_grpc.PublisherStub(self._channel)
         self._publish_raw = self._channel.unary_unary(
             PUBLISH,
