@@ -464,6 +464,81 @@ async fn requests_that_never_end_keep_large_ones_waiting_and_no_others() {
 }
 
 #[tokio::test]
+async fn of_too_many_large_requests_at_once_on_a_connection_some_are_refused_and_none_hangs() {
+    let server = TestServer::with(|config| config.max_bytes = 64 << 20).await;
+    let producer = server.producer().await;
+    let calls: Vec<_> = (0..60)
+        .map(|_| {
+            let mut producer = producer.clone();
+            let batch = (0..60).map(|_| large_event(60_000)).collect();
+            tokio::spawn(async move { publish(&mut producer, batch).await })
+        })
+        .collect();
+    let mut published = 0;
+    for call in calls {
+        match soon(call).await.unwrap() {
+            Ok(_) => published += 1,
+            Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}"),
+        }
+    }
+    assert!(published >= 16, "{published}");
+    assert_eq!(server.engine.head().seq().number(), published * 60);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_always_ahead_leaves_turns_to_other_calls() {
+    let server = TestServer::start().await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
+    let many = Bytes::from(framed(&request_of(1)).repeat(100));
+    let flooding = tokio::spawn(async move {
+        loop {
+            requests.reserve_capacity(many.len());
+            match std::future::poll_fn(|cx| requests.poll_capacity(cx)).await {
+                Some(Ok(_)) => requests.send_data(many.clone(), false).expect("sent"),
+                _ => return,
+            }
+        }
+    });
+    let response = soon(response).await.expect("a response");
+    let reading = tokio::spawn(async move {
+        let mut body = response.into_body();
+        while let Some(Ok(piece)) = body.data().await {
+            let taken = body.flow_control().release_capacity(piece.len());
+            taken.expect("released");
+        }
+    });
+    // Streams with higher numbers, and one after another.
+    for _ in 0..20 {
+        let answer = client.call(raw::PUBLISH, framed(&request_of(1))).await;
+        assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+    }
+    assert!(!flooding.is_finished() && !reading.is_finished());
+    flooding.abort();
+    reading.abort();
+}
+
+#[tokio::test]
+async fn what_is_under_way_when_a_stream_ends_costs_the_connection_nothing() {
+    let server = TestServer::start().await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
+    let bad = framed(&request(&[b""]));
+    requests.send_data(bad.into(), false).expect("sent");
+    // As long as the server's word is on its way: more frames than a flood may have.
+    for _ in 0..8000 {
+        let one = framed(&request_of(1));
+        if requests.send_data(one.into(), false).is_err() {
+            break;
+        }
+    }
+    let answer = Answer::read(soon(response).await.expect("a response")).await;
+    assert_eq!(answer.grpc_status(), Some(Code::InvalidArgument));
+    let answer = client.call(raw::PUBLISH, framed(&request_of(1))).await;
+    assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_request_in_frames_of_a_byte_is_taken() {
     let server = TestServer::start().await;
     let mut client = raw::Client::connect(server.producer_addr()).await;

@@ -32,6 +32,8 @@ How a gateway's stream ends, and what the gateway should do:
 What a producer may be told:
   INVALID_ARGUMENT    nothing of the request was published; the message names the
                       event's index and the field
+  RESOURCE_EXHAUSTED  too many long requests are on their way on this connection
+                      already: try again, on fewer calls at once
   UNAVAILABLE         the server is stopping
 
 Sizes: 65536, 512KiB, 256MiB, 1GB. Durations: 300ms, 30s, 5m, 1h.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -173,6 +173,12 @@ impl Link {
     /// Whether the peer is to be asked for a sign of life; says so once.
     pub(super) fn is_asked(&self) -> bool {
         self.ask.load(Ordering::Relaxed) && self.ask.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has whoever [wakes](Self::wake) the task that serves the connection find this
+    /// waker, also while it waits for nothing from the socket.
+    pub(super) fn register(&self, waker: &Waker) {
+        self.task.register(waker);
     }
 
     /// Wakes the task that serves the connection, if it waits for the socket.

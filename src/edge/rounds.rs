@@ -38,6 +38,15 @@ impl Behind {
     }
 }
 
+/// Nobody is behind once nobody says so.
+struct NoLonger(Behind);
+
+impl Drop for NoLonger {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 /// Wakes parked gateways when something is published, and tells when they are `behind`.
 /// Runs until it is dropped.
 ///
@@ -48,6 +57,8 @@ impl Behind {
 /// calls for the same events, on a machine that has no time for them: so one that found
 /// gateways behind is followed by a rest.
 pub(crate) async fn wake_gateways(engine: Engine, behind: Behind) {
+    let behind = NoLonger(behind);
+    let behind = &behind.0;
     let newest = || engine.head().seq().number();
     let mut notifier = engine.notifier();
     let mut served = newest();

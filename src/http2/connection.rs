@@ -18,7 +18,7 @@
 //! | its HPACK table | 4 KiB, as the RFC counts |
 //! | bodies, as far as nobody has [taken](Connection::take_body) or [released](Connection::release_body) them | [`Limits::stream_window`]; of all streams together [`Limits::connection_window`] |
 //! | open streams | [`Limits::max_streams`] |
-//! | frames to be written | what one call of `receive` makes of its bytes |
+//! | frames to be written | what each call makes of what it is given: [`receive`](Connection::receive) not more than twice as much |
 
 mod frames;
 
@@ -113,6 +113,13 @@ struct Block {
     continuations: u32,
 }
 
+/// What is left to be known of a stream that has ended.
+struct Left {
+    /// Whether its request had arrived in full.
+    ended: bool,
+    receive_window: u32,
+}
+
 /// The server's end of a connection, with an `S` for each stream.
 #[derive(Debug)]
 pub struct Connection<S> {
@@ -139,6 +146,8 @@ pub struct Connection<S> {
     /// What the peer may still send, and what it has to be told that it may again.
     receive_window: u32,
     release: u32,
+    /// What it may have sent of requests that we ended, before it knew.
+    late_bytes: u64,
 
     output: Vec<u8>,
     /// Whether the peer knows that we use no table.
@@ -196,6 +205,7 @@ impl<S: Default> Connection<S> {
             window: i64::from(INITIAL_WINDOW),
             receive_window: limits.connection_window,
             release: 0,
+            late_bytes: 0,
             output,
             no_table: false,
             leaving: Leaving::No,
@@ -364,12 +374,10 @@ impl<S: Default> Connection<S> {
     /// [`streams`](Self::streams), or all of it: they are done with.
     pub fn take_body(&mut self, at: usize, bytes: usize) {
         if let Some(stream) = self.streams.get_mut(at) {
-            if bytes < stream.body.len() {
-                stream.body.drain(..bytes);
-            } else if stream.ended || stream.body.capacity() > KEPT_BYTES {
-                stream.body = Vec::new();
-            } else {
-                stream.body.clear();
+            stream.body.drain(..bytes.min(stream.body.len()));
+            let kept = if stream.ended { 0 } else { KEPT_BYTES };
+            if stream.body.len() <= stream.body.capacity() / 2 {
+                stream.body.shrink_to(kept);
             }
             // No more than the length of a `Vec` that was never longer than that.
             let kept = u32::try_from(stream.body.len()).unwrap_or(u32::MAX);
@@ -397,11 +405,14 @@ impl<S: Default> Connection<S> {
 
     /// The stream with this number, unless it has ended.
     pub fn stream_mut(&mut self, id: u32) -> Option<&mut Stream<S>> {
-        let at = self.find(id)?;
+        let at = self.place(id)?;
         self.streams.get_mut(at)
     }
 
-    fn find(&self, id: u32) -> Option<usize> {
+    /// The place in [`streams`](Self::streams) of the stream with this number, unless it
+    /// has ended.
+    #[must_use]
+    pub fn place(&self, id: u32) -> Option<usize> {
         self.streams
             .binary_search_by_key(&id, |stream| stream.id)
             .ok()
@@ -412,12 +423,24 @@ impl<S: Default> Connection<S> {
         std::mem::take(&mut self.ended).into_iter()
     }
 
-    /// Ends a stream; says whether its request had arrived in full.
-    fn remove(&mut self, id: u32) -> Option<bool> {
-        let stream = self.find(id).map(|at| self.streams.remove(at))?;
+    /// Forgets a stream, and answers what was left of it.
+    fn remove(&mut self, id: u32) -> Option<Left> {
+        let stream = self.place(id).map(|at| self.streams.remove(at))?;
         self.release(stream.unreleased);
         self.ended.push((id, stream.state));
-        Some(stream.ended)
+        Some(Left {
+            ended: stream.ended,
+            receive_window: stream.receive_window,
+        })
+    }
+
+    /// Ends a stream on our side; says whether its request had not arrived in full.
+    fn end(&mut self, id: u32) -> bool {
+        let cut_short = self.remove(id).filter(|left| !left.ended);
+        if let Some(left) = &cut_short {
+            self.late_bytes += u64::from(left.receive_window);
+        }
+        cut_short.is_some()
     }
 
     /// How much may be sent by now.
@@ -509,7 +532,7 @@ impl<S: Default> Connection<S> {
             }
             (of, flags) = (kind::CONTINUATION, 0);
         }
-        if ends && self.remove(stream) == Some(false) {
+        if ends && self.end(stream) {
             // What is left of the request is not wanted (RFC 9113, section 8.1).
             let reason = (Reason::NoError as u32).to_be_bytes();
             frame::write(&mut self.output, kind::RST_STREAM, 0, stream, &reason);
@@ -518,7 +541,7 @@ impl<S: Default> Connection<S> {
 
     /// Ends a stream at once.
     pub fn reset(&mut self, stream: u32, reason: Reason) {
-        self.remove(stream);
+        self.end(stream);
         let reason = (reason as u32).to_be_bytes();
         frame::write(&mut self.output, kind::RST_STREAM, 0, stream, &reason);
     }

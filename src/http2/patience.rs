@@ -5,9 +5,9 @@
 //! window updates by a byte. All of them spend from one budget. It fills with time, as
 //! fast as honest peers need who only keep a connection alive; with every frame of data
 //! that the peer is sent, since those are what it answers with pings and window updates;
-//! and with every request that it has sent in full and waited for the answer of.
+//! and with every request that it has sent in full and that is answered.
 //!
-//! Frames that bring data are free: the windows bound them.
+//! Frames that bring data to somebody are free: the windows bound them.
 
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,8 @@ use crate::edge::Behind;
 /// A publish by itself costs most of what it does by waking a thread, and by the thread's
 /// going to sleep again. When gateways are behind, the machine has no time for that, and an
 /// event waits for its turn anyway, for milliseconds. So a few are let come together; an
-/// answer is later by this at most, and by the half of it on average.
+/// answer is later by this at most (and by what the system adds to a sleep, some 50 µs), and
+/// by the half of it on average.
 const DEAF: Duration = Duration::from_micros(300);
 
 /// Threads that serve producers and nothing else: a runtime of tokio's, for

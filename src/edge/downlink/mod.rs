@@ -171,6 +171,9 @@ impl Downlink {
             let reads = self.end == End::No && self.http.output().len() < MAX_OUTPUT_BYTES;
             if reads {
                 self.listen(cx)?;
+            } else {
+                // Before it looks at what it may be woken for.
+                self.link.register(cx.waker());
             }
             if self.end == End::No {
                 self.look_around(cx);

@@ -15,7 +15,7 @@ use crate::edge::grpc::{self, PREFIX_BYTES};
 /// and otherwise from its headers on.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// With so many answers left to be sent no further request is taken: a producer that does
-/// not take its answers is not read from.
+/// not take its answers can send no more than its window holds.
 const MAX_ANSWER_BYTES: usize = 16 << 10;
 
 /// The methods of `galaxy.push.publisher.v1.Publisher`.
@@ -110,6 +110,7 @@ impl Call {
             };
             match next {
                 Next::Request(_) if self.answers.len() >= MAX_ANSWER_BYTES => {
+                    self.begun = None;
                     taken.held = true;
                     break;
                 }
@@ -150,6 +151,13 @@ impl Call {
         self.begun
             .filter(|_| self.end.is_none())
             .map(|begun| begun + REQUEST_TIMEOUT)
+    }
+
+    /// Lets the time go by in which nothing was read from the producer.
+    pub(super) fn wait(&mut self, now: Instant) {
+        if let Some(begun) = &mut self.begun {
+            *begun = now;
+        }
     }
 
     /// Ends it if the deadline has passed.
@@ -294,6 +302,11 @@ mod tests {
         let taken = desk.take(&body, true);
         assert!(taken.held);
         assert_eq!(
+            desk.call.deadline(),
+            None,
+            "it is not the producer who is late"
+        );
+        assert_eq!(
             desk.answered(),
             MAX_ANSWER_BYTES.div_ceil(door::ANSWER_BYTES)
         );
@@ -348,7 +361,10 @@ mod tests {
         desk.take(b"", false);
         desk.call.look_at_clock(desk.now + REQUEST_TIMEOUT / 2);
         assert_eq!(desk.end(), None);
+        desk.call.wait(desk.now + REQUEST_TIMEOUT / 2);
         desk.call.look_at_clock(desk.now + REQUEST_TIMEOUT);
+        assert_eq!(desk.end(), None, "for a while it was not read from");
+        desk.call.look_at_clock(desk.now + 2 * REQUEST_TIMEOUT);
         assert_eq!(desk.end(), Some(Code::DeadlineExceeded));
     }
 }

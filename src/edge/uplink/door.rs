@@ -13,6 +13,8 @@ use tonic::Status;
 const MIN_REQUEST_BYTES: usize = 4 << 20;
 /// What precedes an event in a request: a tag of one byte, a length of up to ten.
 const EVENT_PREFIX_BYTES: usize = 11;
+/// Memory for so many events of a request is kept for the next.
+const KEPT_EVENTS: usize = 4096;
 
 /// A `PublishResponse` on the wire: its prefix, and two string fields of a known length.
 pub(super) const ANSWER_BYTES: usize = PREFIX_BYTES + 2 * FIELD_BYTES;
@@ -55,7 +57,9 @@ impl Door {
                 let published = self.publisher.publish_batch(&events);
                 published.map_err(|error| status::not_published(&error))
             });
-        self.events = recycle(events);
+        if events.capacity() <= KEPT_EVENTS {
+            self.events = recycle(events);
+        }
         published
     }
 }

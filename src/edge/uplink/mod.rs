@@ -19,10 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::PollSemaphore;
+use tonic::Status;
 
 use self::call::{Call, Method, REQUEST_TIMEOUT};
 use self::door::Door;
@@ -34,6 +36,7 @@ use crate::engine::Engine;
 use crate::http2::connection::{self as http2, ConnectionError, Limits};
 use crate::http2::frame::Reason;
 use crate::http2::request::Request;
+use crate::http2::stream::Stream;
 
 /// Calls at a time on one connection.
 const MAX_STREAMS: usize = 256;
@@ -46,9 +49,12 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// So many of the largest requests may be arriving at once, all connections together.
 const REQUESTS_ARRIVING: usize = 16;
-/// Requests up to this length may be arriving on all calls of a connection, without its
-/// window ever being shut by parts of them.
-const SHORT_REQUEST_BYTES: usize = CONNECTION_WINDOW as usize / (2 * MAX_STREAMS);
+/// Requests up to this length may be arriving on all calls of a connection: parts of them
+/// fill a quarter of its window at most.
+const SHORT_REQUEST_BYTES: usize = CONNECTION_WINDOW as usize / (4 * MAX_STREAMS);
+/// Longer ones that wait for memory may fill another quarter. The peer is told of less than
+/// a third only when it is as much; the last is for what does not wait.
+const MAX_WAITING_BYTES: usize = CONNECTION_WINDOW as usize / 4;
 /// How much may wait to be written before no more is read, or answered.
 const MAX_OUTPUT_BYTES: usize = 16 << 10;
 /// What is read at once.
@@ -135,7 +141,11 @@ struct Serving {
 #[derive(Debug)]
 enum Memory {
     None,
-    Waiting(Box<PollSemaphore>),
+    Waiting {
+        wait: Box<PollSemaphore>,
+        /// As many as it asked for at first: to ask for less would be to queue anew.
+        permits: u32,
+    },
     /// Held for its drop.
     Held(#[allow(dead_code, reason = "it is dropped")] OwnedSemaphorePermit),
 }
@@ -153,6 +163,8 @@ pub(super) struct Uplink {
     door: Door,
     /// How much of the connection's output is written.
     written: usize,
+    /// Which of the streams comes first next time, if it is still there.
+    turn: u32,
     /// While a frame or a header block has arrived in part: since when, by
     /// [`midway`](http2::Connection::midway).
     midway: Option<(u64, Instant)>,
@@ -195,6 +207,7 @@ impl Uplink {
             http: http2::Connection::new(LIMITS),
             door,
             written: 0,
+            turn: 0,
             midway: None,
             alarm: None,
             end: End::No,
@@ -235,7 +248,8 @@ impl Uplink {
 
     /// Reads once, if it is time to.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Input> {
-        if self.end != End::No || self.http.output().len() - self.written >= MAX_OUTPUT_BYTES {
+        if self.end != End::No || self.is_full() {
+            self.pass_over(cx);
             return Ok(Input::Unread);
         }
         INPUT.with_borrow_mut(|memory| {
@@ -268,6 +282,26 @@ impl Uplink {
         })
     }
 
+    /// Nothing is read now. That is not the peer's fault.
+    fn pass_over(&mut self, cx: &mut Context<'_>) {
+        // Before it looks at what it may be woken for.
+        self.link.register(cx.waker());
+        let now = Instant::now();
+        if let Some((_, since)) = &mut self.midway {
+            *since = now;
+        }
+        for stream in self.http.streams() {
+            if let Some(serving) = &mut stream.state {
+                serving.call.wait(now);
+            }
+        }
+    }
+
+    /// Whether the socket has to take some of the output before there may be more.
+    fn is_full(&mut self) -> bool {
+        self.http.output().len() - self.written >= MAX_OUTPUT_BYTES
+    }
+
     fn open(&mut self, stream: u32, request: &Request, now: Instant) {
         if self.http.stream_mut(stream).is_none() {
             // It was reset since.
@@ -275,7 +309,11 @@ impl Uplink {
         }
         let otherwise = "there are Publish and PublishStream, and nothing else";
         let refused = match grpc::check(request, &Method::PATHS, otherwise) {
-            Ok(()) if self.hub.is_stopping() => Some(grpc::Refusal::of(&status::stopping())),
+            Ok(()) if self.hub.is_stopping() => {
+                // It asks in good faith, however often.
+                self.http.answered(1);
+                Some(grpc::Refusal::of(&status::stopping()))
+            }
             Ok(()) => None,
             Err(refusal) => Some(refusal),
         };
@@ -369,10 +407,18 @@ impl Uplink {
     /// the output has been written.
     fn serve_calls(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
+        let streams = self.http.streams();
+        let mut turns: SmallVec<[u32; 8]> = streams.iter().map(Stream::id).collect();
+        let first = turns.partition_point(|&stream| stream < self.turn);
+        turns.rotate_left(first);
         let mut held = false;
-        // From the last on, so that those before one that ends stay at their places.
-        for at in (0..self.http.streams().len()).rev() {
-            held |= self.serve_call(at, now, cx);
+        for stream in turns {
+            if self.is_full() {
+                self.turn = stream;
+                held = true;
+                break;
+            }
+            held |= self.serve_call(stream, now, cx);
         }
         self.let_go();
         if self.alarm.is_none() {
@@ -387,18 +433,19 @@ impl Uplink {
         held
     }
 
-    fn serve_call(&mut self, at: usize, now: Instant, cx: &mut Context<'_>) -> bool {
-        loop {
-            if self.http.output().len() - self.written >= MAX_OUTPUT_BYTES {
-                return true;
-            }
+    fn serve_call(&mut self, stream: u32, now: Instant, cx: &mut Context<'_>) -> bool {
+        while let Some(at) = self.http.place(stream) {
             let held = self.take_requests(at, now, cx);
             let sent_bytes = self.send_answers(at);
-            // Otherwise what holds them up is the peer's window.
+            // What holds them up may be the peer's window.
             if !held || sent_bytes == 0 {
                 return false;
             }
+            if self.is_full() {
+                return true;
+            }
         }
+        false
     }
 
     /// Publishes what has arrived of the stream at place `at`. Says whether there are
@@ -423,13 +470,27 @@ impl Uplink {
         if taken.requests > 0 || call.end.is_some() {
             serving.memory = Memory::None;
         }
-        let has_memory = call.end.is_none()
-            && taken.missing_bytes > 0
-            && is_long
-            && serving
-                .memory
-                .poll(&self.hub.arriving, taken.missing_bytes, cx);
+        let mut has_memory = false;
+        let mut must_wait = false;
+        if call.end.is_none() && taken.missing_bytes > 0 && is_long {
+            let bytes = taken.missing_bytes;
+            has_memory = serving.memory.poll(&self.hub.arriving, bytes, cx);
+            must_wait = !has_memory;
+        } else {
+            serving.memory.wait_no_more();
+        }
 
+        if must_wait && self.waiting_bytes() > MAX_WAITING_BYTES {
+            // What others have memory for could not arrive any more.
+            let status = Status::resource_exhausted(
+                "too many long requests are on their way on this connection; nothing of this \
+                 one was published",
+            );
+            if let Some(serving) = &mut self.http.streams()[at].state {
+                serving.call.end = Some(status);
+                serving.memory = Memory::None;
+            }
+        }
         if taken.bytes > 0 {
             self.http.take_body(at, taken.bytes);
             self.http.answered(taken.requests);
@@ -438,6 +499,16 @@ impl Uplink {
             self.http.release_body(at);
         }
         taken.held
+    }
+
+    /// How much of the window is taken by requests that wait for memory.
+    fn waiting_bytes(&mut self) -> usize {
+        let waits = |serving: &Serving| matches!(serving.memory, Memory::Waiting { .. });
+        let streams = self.http.streams().iter();
+        streams
+            .filter(|stream| stream.state.as_ref().is_some_and(waits))
+            .map(|stream| stream.body().len())
+            .sum()
     }
 
     /// Sends what the peer's windows let go of the answers on the stream at place `at`,
@@ -484,7 +555,14 @@ impl Uplink {
             }
             let left = &output[self.written..];
             match Pin::new(&mut self.socket).poll_write(cx, left)? {
-                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Pending => {
+                    // Some of it may always be left.
+                    if self.written >= MAX_OUTPUT_BYTES {
+                        output.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Ok(Poll::Pending);
+                }
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(bytes) => self.written += bytes,
             }
@@ -502,15 +580,26 @@ impl Uplink {
 }
 
 impl Memory {
+    /// Gives up its place in the queue, if it has one.
+    fn wait_no_more(&mut self) {
+        if let Memory::Waiting { .. } = self {
+            *self = Memory::None;
+        }
+    }
+
     /// Whether there is memory for `bytes` that are to come.
     fn poll(&mut self, of: &Arc<Semaphore>, bytes: usize, cx: &mut Context<'_>) -> bool {
-        // A request's length is 32 bits long.
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         loop {
             match self {
                 Memory::Held(_) => return true,
-                Memory::None => *self = Memory::Waiting(Box::new(PollSemaphore::new(of.clone()))),
-                Memory::Waiting(wait) => match wait.poll_acquire_many(cx, permits) {
+                Memory::None => {
+                    *self = Memory::Waiting {
+                        wait: Box::new(PollSemaphore::new(of.clone())),
+                        // A request's length is 32 bits long.
+                        permits: u32::try_from(bytes).unwrap_or(u32::MAX),
+                    };
+                }
+                Memory::Waiting { wait, permits } => match wait.poll_acquire_many(cx, *permits) {
                     Poll::Pending => return false,
                     Poll::Ready(Some(permit)) => *self = Memory::Held(permit),
                     // Nobody closes it.

@@ -35,10 +35,14 @@ impl<S: Default> Connection<S> {
         self.receive_window = left;
         let data = frame::without_padding(head, payload)
             .ok_or(wrong(Reason::ProtocolError, "more padding than payload"))?;
-        let Some(at) = self.find(head.stream) else {
+        let Some(at) = self.place(head.stream) else {
             // One that we have ended, which the peer may not know yet.
             self.release(head.payload_bytes);
-            return Ok(self.spend_on_frame()?);
+            match self.late_bytes.checked_sub(u64::from(head.payload_bytes)) {
+                Some(left) if !data.is_empty() => self.late_bytes = left,
+                _ => self.spend_on_frame()?,
+            }
+            return Ok(());
         };
         // What brings data is bounded by the windows.
         if data.is_empty() {

@@ -266,9 +266,18 @@ fn frames_of_data_cost_nothing_as_long_as_they_bring_some_to_somebody() {
         let failed = receive(&mut connection, &useless.repeat(20_000));
         assert_eq!(failed, Err(Reason::EnhanceYourCalm), "{useless:?}");
     }
+    // Nobody wants it; but what its window let out before the peer knew is free.
     connection.reset(1, Reason::Cancel);
-    let failed = receive(&mut connection, &byte.repeat(20_000));
-    assert_eq!(failed, Err(Reason::EnhanceYourCalm), "nobody wants it");
+    let under_way = INITIAL_WINDOW as usize - 20_000;
+    receive(&mut connection, &byte.repeat(under_way)).unwrap();
+    let failed = receive(&mut connection, &byte.repeat(5000));
+    assert_eq!(failed, Err(Reason::EnhanceYourCalm));
+    // The peer's own reset is told after the last of it.
+    let mut connection = open();
+    receive(&mut connection, &headers(1, 0, POST)).unwrap();
+    receive(&mut connection, &bytes(kind::RST_STREAM, 0, 1, &[0; 4])).unwrap();
+    let failed = receive(&mut connection, &byte.repeat(5000));
+    assert_eq!(failed, Err(Reason::EnhanceYourCalm));
 }
 
 #[test]
