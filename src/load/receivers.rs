@@ -19,6 +19,12 @@ const READS_IN_A_ROW: usize = 4;
 /// rarely more than a thousand, and a handshake that does not fit there is tried again
 /// by the system a whole second later.
 const CONNECTING_AT_ONCE: usize = 256;
+/// For so long after something was read, what comes next is looked for without sleep.
+///
+/// A server that writes to one receiver after another, a little more slowly than they are
+/// read, would have to wake this thread for each of them, which costs it more than the
+/// writing. Receivers on machines of their own are woken by those.
+const AWAKE_NS: u64 = 20_000;
 /// How many readiness events are taken from the system at once.
 const EVENTS_AT_ONCE: usize = 1024;
 
@@ -68,6 +74,8 @@ pub struct Receivers<C> {
     buffer: Box<[u8]>,
     received_bytes: u64,
     reads: u64,
+    /// When something was read last.
+    read_ns: u64,
 }
 
 #[derive(Debug)]
@@ -119,6 +127,7 @@ impl<C: Consumer> Receivers<C> {
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             received_bytes: 0,
             reads: 0,
+            read_ns: 0,
         })
     }
 
@@ -202,7 +211,8 @@ impl<C: Consumer> Receivers<C> {
     /// connection, the witness is told.
     pub fn turn<W: Witness>(&mut self, patience: Duration, witness: &mut W) -> io::Result<()> {
         self.begin_connections(witness);
-        let patience = if self.unread.is_empty() {
+        let is_awake = now_ns() < self.read_ns + AWAKE_NS;
+        let patience = if self.unread.is_empty() && !is_awake {
             patience
         } else {
             Duration::ZERO
@@ -351,6 +361,7 @@ impl<C: Consumer> Receivers<C> {
             }
         };
         let now_ns = now_ns();
+        self.read_ns = now_ns;
         self.received_bytes += read as u64;
         self.reads += 1;
         self.buffer[..kept].copy_from_slice(&member.partial);

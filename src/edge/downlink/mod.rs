@@ -179,7 +179,10 @@ impl Downlink {
                 self.look_around(cx);
             }
             loop {
-                self.take_batches(cx);
+                let has_data = self.take_batches(cx);
+                if !has_data && self.outbox.is_empty() && self.http.output().is_empty() {
+                    break;
+                }
                 match self
                     .outbox
                     .poll_write(&mut self.socket, &mut self.http, cx)?
@@ -365,8 +368,10 @@ impl Downlink {
         }
     }
 
-    /// Has every stream that has nothing to write take what the ring has for it.
-    fn take_batches(&mut self, cx: &mut Context<'_>) {
+    /// Has every stream that has nothing to write take what the ring has for it. Says
+    /// whether any has something now.
+    fn take_batches(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_data = false;
         let mut ended: Vec<(u32, HeaderMap)> = Vec::new();
         for stream in self.http.streams() {
             let id = stream.id();
@@ -374,11 +379,13 @@ impl Downlink {
                 continue;
             };
             if serving.batch.is_some() {
+                has_data = true;
                 continue;
             }
             match serving.subscriber.poll_recv(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(batch)) => {
+                    has_data = true;
                     serving.load.give(batch.as_bytes().len() as u64);
                     serving.batch = Some(batch);
                     serving.framed = 0;
@@ -393,6 +400,7 @@ impl Downlink {
             self.http.finish(stream, &trailers);
             self.let_go();
         }
+        has_data
     }
 
     /// What is not written by now waits for the peer, and is watched. (So is a frame

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tokio::io::AsyncWrite;
 
 use super::{Serving, State};
@@ -94,25 +95,18 @@ struct Planned {
     bytes: u32,
 }
 
-/// What one system call is to write.
+/// What one system call is to write: frames, and their heads.
 #[derive(Debug)]
 struct Plan {
-    frames: [Planned; FRAMES],
-    heads: [[u8; HEAD_BYTES]; FRAMES],
-    count: usize,
+    frames: SmallVec<[Planned; FRAMES]>,
+    heads: SmallVec<[[u8; HEAD_BYTES]; FRAMES]>,
 }
 
 impl Plan {
     fn of(http: &mut http2::Connection<State>, turn: usize) -> Self {
-        const NONE: Planned = Planned {
-            at: 0,
-            start: 0,
-            bytes: 0,
-        };
         let mut plan = Plan {
-            frames: [NONE; FRAMES],
-            heads: [[0; HEAD_BYTES]; FRAMES],
-            count: 0,
+            frames: SmallVec::new(),
+            heads: SmallVec::new(),
         };
         let mut sendable = http.sendable();
         let streams = http.streams();
@@ -124,18 +118,17 @@ impl Plan {
             };
             let mut left = serving.unframed();
             let mut planned = 0;
-            while left > 0 && plan.count < FRAMES {
+            while left > 0 && plan.frames.len() < FRAMES {
                 let bytes = sendable.plan(stream, planned, left);
                 if bytes == 0 {
                     break;
                 }
-                plan.heads[plan.count] = Head::data(stream.id(), bytes).to_bytes();
-                plan.frames[plan.count] = Planned {
+                plan.heads.push(Head::data(stream.id(), bytes).to_bytes());
+                plan.frames.push(Planned {
                     at,
                     start: serving.framed + planned as usize,
                     bytes,
-                };
-                plan.count += 1;
+                });
                 planned += bytes;
                 left -= bytes as usize;
             }
@@ -145,6 +138,11 @@ impl Plan {
 }
 
 impl Outbox {
+    /// Whether no frame is half written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.frame.is_none()
+    }
+
     /// Writes what may be written, by one system call.
     pub(super) fn poll_write(
         &mut self,
@@ -153,19 +151,17 @@ impl Outbox {
         cx: &mut Context<'_>,
     ) -> io::Result<Written> {
         let plan = Plan::of(http, self.turn);
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let mut count = 0;
-        let mut bytes = 0;
-        let mut push = |slice| {
-            if <[u8]>::len(slice) > 0 {
-                slices[count] = IoSlice::new(slice);
-                count += 1;
-                bytes += slice.len();
-            }
-        };
         // Taken out, to be read beside the streams.
         let output = std::mem::take(http.output());
         let streams = &*http.streams();
+        let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
+        let mut bytes = 0;
+        let mut push = |slice| {
+            if <[u8]>::len(slice) > 0 {
+                slices.push(IoSlice::new(slice));
+                bytes += slice.len();
+            }
+        };
         if let Some(frame) = &self.frame {
             let orphan = frame.orphan.as_ref().map(|(batch, _)| batch);
             let batch = orphan.or_else(|| batch_of(streams, frame.stream));
@@ -175,25 +171,26 @@ impl Outbox {
             push(data);
         }
         push(&output[self.output_written..]);
-        for (planned, head) in plan.frames.iter().zip(&plan.heads).take(plan.count) {
+        for (planned, head) in plan.frames.iter().zip(&plan.heads) {
             let serving = streams[planned.at].state.as_ref();
             let batch = serving.and_then(|serving| serving.batch.as_ref());
             let batch = batch.map_or(&[][..], Batch::as_bytes);
             push(head);
             push(&batch[planned.start..planned.start + planned.bytes as usize]);
         }
-        let polled = match count {
+        let polled = match slices.len() {
             0 => Poll::Ready(Ok(0)),
             1 => Pin::new(socket).poll_write(cx, &slices[0]),
             _ if bytes <= COPIED_BYTES => COPY.with_borrow_mut(|copy| {
                 copy.clear();
-                for slice in &slices[..count] {
+                for slice in &slices {
                     copy.extend_from_slice(slice);
                 }
                 Pin::new(socket).poll_write(cx, copy)
             }),
-            _ => Pin::new(socket).poll_write_vectored(cx, &slices[..count]),
+            _ => Pin::new(socket).poll_write_vectored(cx, &slices),
         };
+        drop(slices);
         *http.output() = output;
         match polled {
             Poll::Pending => Ok(Written::Blocked),
@@ -201,7 +198,7 @@ impl Outbox {
             Poll::Ready(Ok(0)) if bytes > 0 => Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(Ok(written)) => {
                 self.note(http, &plan, written);
-                Ok(if written == bytes && plan.count < FRAMES {
+                Ok(if written == bytes && plan.frames.len() < FRAMES {
                     Written::All { bytes: written }
                 } else {
                     Written::Some { bytes: written }
@@ -240,7 +237,7 @@ impl Outbox {
         self.output_written = 0;
         // Its memory is given back: most connections never answer again.
         *output = Vec::new();
-        for (planned, head) in plan.frames.iter().zip(&plan.heads).take(plan.count) {
+        for (planned, head) in plan.frames.iter().zip(&plan.heads) {
             if written == 0 {
                 return;
             }
