@@ -486,6 +486,41 @@ async fn of_too_many_large_requests_at_once_on_a_connection_some_are_refused_and
 }
 
 #[tokio::test]
+async fn who_has_published_a_large_request_may_wait_with_the_next() {
+    let server = TestServer::with(|config| config.max_bytes = 64 << 20).await;
+    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
+    let event = large_event(60_000).encode_to_vec();
+    let large = framed(&request(&vec![&event[..]; 50]));
+    let (beginning, rest) = large.split_at(2_000_000);
+    requests
+        .send_data(beginning.to_vec().into(), false)
+        .expect("sent");
+    soon(response).await.map(drop).expect("a response");
+    // It has memory, and others have all that there is besides.
+    let mut hoarders = Vec::new();
+    for _ in 0..20 {
+        let mut client = raw::Client::connect(server.producer_addr()).await;
+        let (response, mut request) = client.open(raw::PUBLISH_STREAM).await;
+        let mut beginning = vec![0];
+        beginning.extend((4_u32 << 20).to_be_bytes());
+        beginning.extend([0; 10_000]);
+        request.send_data(beginning.into(), false).expect("sent");
+        soon(response).await.map(drop).expect("a response");
+        hoarders.push((client, request));
+    }
+    let rest_and_next = [rest, &large[..100_000]].concat();
+    requests
+        .send_data(rest_and_next.into(), false)
+        .expect("sent");
+    until(|| server.engine.head().seq().number() == 50).await;
+    hoarders.clear();
+    let end = large[100_000..].to_vec();
+    requests.send_data(end.into(), true).expect("sent");
+    until(|| server.engine.head().seq().number() == 100).await;
+}
+
+#[tokio::test]
 async fn a_stream_that_is_always_ahead_leaves_turns_to_other_calls() {
     let server = TestServer::start().await;
     let mut client = raw::Client::connect(server.producer_addr()).await;

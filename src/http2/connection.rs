@@ -147,7 +147,7 @@ pub struct Connection<S> {
     receive_window: u32,
     release: u32,
     /// What it may have sent of requests that we ended, before it knew.
-    late_bytes: u64,
+    late_bytes: u32,
 
     output: Vec<u8>,
     /// Whether the peer knows that we use no table.
@@ -438,7 +438,9 @@ impl<S: Default> Connection<S> {
     fn end(&mut self, id: u32) -> bool {
         let cut_short = self.remove(id).filter(|left| !left.ended);
         if let Some(left) = &cut_short {
-            self.late_bytes += u64::from(left.receive_window);
+            // All together, it may have used up the connection's window.
+            let late_bytes = self.late_bytes.saturating_add(left.receive_window);
+            self.late_bytes = late_bytes.min(self.limits.connection_window);
         }
         cut_short.is_some()
     }

@@ -153,10 +153,10 @@ impl Call {
             .map(|begun| begun + REQUEST_TIMEOUT)
     }
 
-    /// Lets the time go by in which nothing was read from the producer.
-    pub(super) fn wait(&mut self, now: Instant) {
+    /// Lets `time` go by, until `now`, in which nothing was read from the producer.
+    pub(super) fn wait(&mut self, time: Duration, now: Instant) {
         if let Some(begun) = &mut self.begun {
-            *begun = now;
+            *begun = now.min(*begun + time);
         }
     }
 
@@ -361,10 +361,11 @@ mod tests {
         desk.take(b"", false);
         desk.call.look_at_clock(desk.now + REQUEST_TIMEOUT / 2);
         assert_eq!(desk.end(), None);
-        desk.call.wait(desk.now + REQUEST_TIMEOUT / 2);
+        let unread = Duration::from_secs(7);
+        desk.call.wait(unread, desk.now + REQUEST_TIMEOUT / 2);
         desk.call.look_at_clock(desk.now + REQUEST_TIMEOUT);
         assert_eq!(desk.end(), None, "for a while it was not read from");
-        desk.call.look_at_clock(desk.now + 2 * REQUEST_TIMEOUT);
+        desk.call.look_at_clock(desk.now + REQUEST_TIMEOUT + unread);
         assert_eq!(desk.end(), Some(Code::DeadlineExceeded));
     }
 }

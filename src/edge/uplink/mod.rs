@@ -137,6 +137,8 @@ pub(super) struct Uplink {
     /// While a frame or a header block has arrived in part: since when, by
     /// [`midway`](http2::Connection::midway).
     midway: Option<(u64, Instant)>,
+    /// Since when the peer is not read, while it is not.
+    unread_since: Option<Instant>,
     /// When something may be late. It may come for nothing: what it was set for is not
     /// taken back.
     alarm: Option<Pin<Box<Sleep>>>,
@@ -178,6 +180,7 @@ impl Uplink {
             written: 0,
             turn: 0,
             midway: None,
+            unread_since: None,
             alarm: None,
             end: End::No,
         }
@@ -196,8 +199,13 @@ impl Uplink {
                 held = self.serve_calls(cx);
             }
             if self.poll_write(cx)?.is_pending() {
-                // Reading may go on for a while.
-                if !matches!(input, Input::Bytes(_)) {
+                // Reading may go on, or begin again.
+                let reads = match input {
+                    Input::Bytes(_) => true,
+                    Input::Nothing => false,
+                    Input::Unread => self.end == End::No && !self.is_full(),
+                };
+                if !reads {
                     return Poll::Pending;
                 }
             } else if self.end == End::LastWords || (self.end == End::No && self.http.has_left()) {
@@ -218,9 +226,12 @@ impl Uplink {
     /// Reads once, if it is time to.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Input> {
         if self.end != End::No || self.is_full() {
-            self.pass_over(cx);
+            // Before it looks at what it may be woken for.
+            self.link.register(cx.waker());
+            self.pass_over(true);
             return Ok(Input::Unread);
         }
+        self.pass_over(false);
         INPUT.with_borrow_mut(|memory| {
             let mut buf = ReadBuf::new(memory);
             if Pin::new(&mut self.socket)
@@ -251,19 +262,25 @@ impl Uplink {
         })
     }
 
-    /// Nothing is read now. That is not the peer's fault.
-    fn pass_over(&mut self, cx: &mut Context<'_>) {
-        // Before it looks at what it may be woken for.
-        self.link.register(cx.waker());
-        let now = Instant::now();
-        if let Some((_, since)) = &mut self.midway {
-            *since = now;
+    /// From here on nothing is read, or something is. What was not read meanwhile is not
+    /// late by the peer's fault.
+    fn pass_over(&mut self, goes_unread: bool) {
+        if !goes_unread && self.unread_since.is_none() {
+            return;
         }
-        for stream in self.http.streams() {
-            if let Some(serving) = &mut stream.state {
-                serving.call.wait(now);
+        let now = Instant::now();
+        if let Some(since) = self.unread_since.take() {
+            let time = now - since;
+            if let Some((_, begun)) = &mut self.midway {
+                *begun = now.min(*begun + time);
+            }
+            for stream in self.http.streams() {
+                if let Some(serving) = &mut stream.state {
+                    serving.call.wait(time, now);
+                }
             }
         }
+        self.unread_since = goes_unread.then_some(now);
     }
 
     /// Whether the socket has to take some of the output before there may be more.

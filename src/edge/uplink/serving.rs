@@ -48,6 +48,13 @@ pub(super) enum Memory {
     Held(#[allow(dead_code, reason = "it is dropped")] OwnedSemaphorePermit),
 }
 
+impl Serving {
+    /// Whether it waits for memory.
+    fn waits(&self) -> bool {
+        matches!(self.memory, Memory::Waiting { .. })
+    }
+}
+
 impl Uplink {
     /// Publishes what has arrived, and answers. Says whether there may be more to do when
     /// the output has been written.
@@ -66,6 +73,7 @@ impl Uplink {
             }
             held |= self.serve_call(stream, now, cx);
         }
+        self.refuse_what_waits();
         self.let_go();
         if self.alarm.is_none() {
             self.set_alarm();
@@ -117,26 +125,13 @@ impl Uplink {
             serving.memory = Memory::None;
         }
         let mut has_memory = false;
-        let mut must_wait = false;
         if call.end.is_none() && taken.missing_bytes > 0 && is_long {
             let bytes = taken.missing_bytes;
             has_memory = serving.memory.poll(&self.hub.arriving, bytes, cx);
-            must_wait = !has_memory;
         } else {
             serving.memory.wait_no_more();
         }
 
-        if must_wait && self.waiting_bytes() > MAX_WAITING_BYTES {
-            // What others have memory for could not arrive any more.
-            let status = Status::resource_exhausted(
-                "too many long requests are on their way on this connection; nothing of this \
-                 one was published",
-            );
-            if let Some(serving) = &mut self.http.streams()[at].state {
-                serving.call.end = Some(status);
-                serving.memory = Memory::None;
-            }
-        }
         if taken.bytes > 0 {
             self.http.take_body(at, taken.bytes);
             self.http.answered(taken.requests);
@@ -147,14 +142,33 @@ impl Uplink {
         taken.held
     }
 
-    /// How much of the window is taken by requests that wait for memory.
-    fn waiting_bytes(&mut self) -> usize {
-        let waits = |serving: &Serving| matches!(serving.memory, Memory::Waiting { .. });
+    /// Ends the newest of the calls that wait for memory while all of them take too much of
+    /// the connection's window: what others have memory for could not arrive any more.
+    fn refuse_what_waits(&mut self) {
         let streams = self.http.streams().iter();
-        streams
-            .filter(|stream| stream.state.as_ref().is_some_and(waits))
-            .map(|stream| stream.body().len())
-            .sum()
+        let mut waiting: SmallVec<[(u32, usize); 8]> = streams
+            .filter(|stream| stream.state.as_ref().is_some_and(Serving::waits))
+            .map(|stream| (stream.id(), stream.body().len()))
+            .collect();
+        let mut bytes: usize = waiting.iter().map(|(_, bytes)| bytes).sum();
+        while bytes > MAX_WAITING_BYTES
+            && let Some((stream, own_bytes)) = waiting.pop()
+        {
+            bytes -= own_bytes;
+            let Some(at) = self.http.place(stream) else {
+                continue;
+            };
+            if let Some(serving) = &mut self.http.streams()[at].state {
+                serving.memory = Memory::None;
+                serving.call.end = Some(Status::resource_exhausted(
+                    "too many long requests are on their way on this connection; nothing of \
+                     this one was published",
+                ));
+            }
+            // It asks in good faith, however often.
+            self.http.answered(1);
+            self.send_answers(at);
+        }
     }
 
     /// Sends what the peer's windows let go of the answers on the stream at place `at`,

@@ -38,7 +38,7 @@ impl<S: Default> Connection<S> {
         let Some(at) = self.place(head.stream) else {
             // One that we have ended, which the peer may not know yet.
             self.release(head.payload_bytes);
-            match self.late_bytes.checked_sub(u64::from(head.payload_bytes)) {
+            match self.late_bytes.checked_sub(head.payload_bytes) {
                 Some(left) if !data.is_empty() => self.late_bytes = left,
                 _ => self.spend_on_frame()?,
             }
