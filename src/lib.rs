@@ -27,7 +27,7 @@
 //! | [`edge`] | the gRPC services over an engine |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
-//! | [`server`] | the composition root: an engine, its edge, its end |
+//! | [`server`] | the composition root: an engine, its edge, its threads, its end |
 //! | `open_files` | the system's limit of open files |
 //! | [`load`] | a load generator: many gateways and producers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |

@@ -17,6 +17,7 @@ use galaxy_push::proto::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::proto::push::push_event::Kind;
 use galaxy_push::proto::push::{ClientEvent, PushEvent};
 use galaxy_push::server::{BoundAddress, ProducerThreads, Server};
+use h2::{RecvStream, SendStream};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -325,24 +326,33 @@ fn messages(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Sends these bytes again and again, for as long as the server takes any.
+async fn send_for_ever(mut to: SendStream<Bytes>, bytes: Bytes) {
+    loop {
+        to.reserve_capacity(bytes.len());
+        match std::future::poll_fn(|cx| to.poll_capacity(cx)).await {
+            Some(Ok(_)) => to.send_data(bytes.clone(), false).expect("sent"),
+            _ => return,
+        }
+    }
+}
+
+async fn read_to_the_end(mut body: RecvStream) {
+    while let Some(Ok(piece)) = body.data().await {
+        let taken = body.flow_control().release_capacity(piece.len());
+        taken.expect("released");
+    }
+}
+
 #[tokio::test]
 async fn a_producer_that_does_not_read_its_answers_is_stopped_by_flow_control() {
     let server = TestServer::start().await;
     // Room for some hundred answers.
     let mut client = raw::Client::with_window(server.producer_addr(), 16 << 10).await;
-    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
+    let (response, requests) = client.open(raw::PUBLISH_STREAM).await;
     let one = Bytes::from(framed(&request(&[&event(1).encode_to_vec()])));
 
-    // Sends for as long as the server takes any.
-    let sending = tokio::spawn(async move {
-        loop {
-            requests.reserve_capacity(one.len());
-            match std::future::poll_fn(|cx| requests.poll_capacity(cx)).await {
-                Some(Ok(_)) => requests.send_data(one.clone(), false).expect("sent"),
-                _ => return,
-            }
-        }
-    });
+    let sending = tokio::spawn(send_for_ever(requests, one));
     let response = soon(response).await.expect("a response");
     let head = || server.engine.head().seq().number();
     // It has stopped when, with more answers owed than fit into the window, nothing
@@ -359,14 +369,7 @@ async fn a_producer_that_does_not_read_its_answers_is_stopped_by_flow_control() 
     .await;
 
     // What stopped it was the window: once answers are read, it goes on.
-    let mut body = response.into_body();
-    let mut reading = pin!(async {
-        while let Some(Ok(piece)) = body.data().await {
-            body.flow_control()
-                .release_capacity(piece.len())
-                .expect("released");
-        }
-    });
+    let mut reading = pin!(read_to_the_end(response.into_body()));
     tokio::select! {
         () = &mut reading => panic!("the stream ended"),
         () = until(|| head() > 2 * stopped_at) => {}
@@ -431,10 +434,9 @@ async fn more_calls_at_once_on_a_connection_than_its_window_holds_are_all_taken(
     assert_eq!(server.engine.head().seq().number(), 200);
 }
 
-#[tokio::test]
-async fn requests_that_never_end_keep_large_ones_waiting_and_no_others() {
-    let server = TestServer::start().await;
-    // As many as there is memory for, of the longest there are.
+/// Begins more of the longest requests that there are than there is memory for. They never
+/// end, as long as what this returns is kept.
+async fn hoard(server: &TestServer) -> Vec<(raw::Client, SendStream<Bytes>)> {
     let mut hoarders = Vec::new();
     for _ in 0..20 {
         let mut client = raw::Client::connect(server.producer_addr()).await;
@@ -443,9 +445,16 @@ async fn requests_that_never_end_keep_large_ones_waiting_and_no_others() {
         beginning.extend((4_u32 << 20).to_be_bytes());
         beginning.extend([0; 10_000]);
         request.send_data(beginning.into(), false).expect("sent");
-        soon(response).await.expect("a response");
+        soon(response).await.map(drop).expect("a response");
         hoarders.push((client, request));
     }
+    hoarders
+}
+
+#[tokio::test]
+async fn requests_that_never_end_keep_large_ones_waiting_and_no_others() {
+    let server = TestServer::start().await;
+    let mut hoarders = hoard(&server).await;
     let mut producer = server.producer().await;
     let mut large = tokio::spawn({
         let mut producer = producer.clone();
@@ -498,17 +507,7 @@ async fn who_has_published_a_large_request_may_wait_with_the_next() {
         .expect("sent");
     soon(response).await.map(drop).expect("a response");
     // It has memory, and others have all that there is besides.
-    let mut hoarders = Vec::new();
-    for _ in 0..20 {
-        let mut client = raw::Client::connect(server.producer_addr()).await;
-        let (response, mut request) = client.open(raw::PUBLISH_STREAM).await;
-        let mut beginning = vec![0];
-        beginning.extend((4_u32 << 20).to_be_bytes());
-        beginning.extend([0; 10_000]);
-        request.send_data(beginning.into(), false).expect("sent");
-        soon(response).await.map(drop).expect("a response");
-        hoarders.push((client, request));
-    }
+    let mut hoarders = hoard(&server).await;
     let rest_and_next = [rest, &large[..100_000]].concat();
     requests
         .send_data(rest_and_next.into(), false)
@@ -524,25 +523,11 @@ async fn who_has_published_a_large_request_may_wait_with_the_next() {
 async fn a_stream_that_is_always_ahead_leaves_turns_to_other_calls() {
     let server = TestServer::start().await;
     let mut client = raw::Client::connect(server.producer_addr()).await;
-    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
+    let (response, requests) = client.open(raw::PUBLISH_STREAM).await;
     let many = Bytes::from(framed(&request_of(1)).repeat(100));
-    let flooding = tokio::spawn(async move {
-        loop {
-            requests.reserve_capacity(many.len());
-            match std::future::poll_fn(|cx| requests.poll_capacity(cx)).await {
-                Some(Ok(_)) => requests.send_data(many.clone(), false).expect("sent"),
-                _ => return,
-            }
-        }
-    });
+    let flooding = tokio::spawn(send_for_ever(requests, many));
     let response = soon(response).await.expect("a response");
-    let reading = tokio::spawn(async move {
-        let mut body = response.into_body();
-        while let Some(Ok(piece)) = body.data().await {
-            let taken = body.flow_control().release_capacity(piece.len());
-            taken.expect("released");
-        }
-    });
+    let reading = tokio::spawn(read_to_the_end(response.into_body()));
     // Streams with higher numbers, and one after another.
     for _ in 0..20 {
         let answer = client.call(raw::PUBLISH, framed(&request_of(1))).await;

@@ -36,6 +36,23 @@ impl fmt::Display for Peer {
     }
 }
 
+/// Calls at a time on one connection. A peer needs one or a few, a proxy that carries many
+/// peers opens as many connections as it needs.
+pub(super) const MAX_STREAMS: u32 = 256;
+/// All headers of one request together. Ours fit into a few hundred bytes; tokens and
+/// tracing headers take the rest.
+pub(super) const MAX_FIELD_BYTES: u32 = 16 << 10;
+
+/// How far the end of a connection has come, for the task that serves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    No,
+    /// Nothing more is read; what is left is written.
+    LastWords,
+    /// All was written; the peer has yet to close.
+    Closing,
+}
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

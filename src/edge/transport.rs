@@ -10,19 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 
+use super::connection::{MAX_FIELD_BYTES, MAX_STREAMS};
 use super::downlink::{self, Downlink};
 use super::listener::Listener;
 use super::stall::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Watch};
 use super::uplink::{self, Uplink};
 use crate::engine::Engine;
-
-/// All headers of one request together. Ours fit into a few hundred bytes;
-/// tokens and tracing headers take the rest.
-const MAX_HEADER_LIST_BYTES: u32 = 16 << 10;
-
-/// Calls at a time on one connection. A gateway needs one, a proxy that carries
-/// many gateways opens as many connections as it needs.
-const MAX_CONCURRENT_STREAMS: u32 = 256;
 
 /// Streams that the peer opened and reset before they were looked at
 /// (CVE-2023-44487), and streams that we reset for the peer's errors: more of
@@ -124,8 +117,8 @@ pub fn for_gateways<L>(server: Server<L>) -> Server<L> {
         .initial_connection_window_size(GATEWAY_CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .http2_max_header_list_size(MAX_FIELD_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_ACCEPT_RESETS))
         // hyper would set no limit at all if tonic passed none on.
         .http2_max_local_error_reset_streams(Some(MAX_LOCAL_ERROR_RESETS))

@@ -69,6 +69,15 @@ pub struct ConnectionError {
     pub what: &'static str,
 }
 
+impl ConnectionError {
+    /// What is [midway](Connection::midway) was waited for too long: nothing else can
+    /// arrive before the rest of it.
+    pub const LATE: Self = wrong(
+        Reason::EnhanceYourCalm,
+        "a frame or a header block did not arrive in time",
+    );
+}
+
 /// How the peer's own frame goes wrong.
 enum Wrong {
     Connection(ConnectionError),
@@ -81,7 +90,7 @@ impl From<ConnectionError> for Wrong {
     }
 }
 
-fn wrong(reason: Reason, what: &'static str) -> ConnectionError {
+const fn wrong(reason: Reason, what: &'static str) -> ConnectionError {
     ConnectionError { reason, what }
 }
 

@@ -27,24 +27,18 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
 use self::outbox::{Outbox, Written};
-use super::connection::{Connection, Link};
+use super::connection::{Connection, End, Link, MAX_FIELD_BYTES, MAX_STREAMS};
 use super::flow::{Account, Flow, Load};
 use super::stall::Watch;
 use super::{grpc, status, subscribe};
 use crate::engine::{Batch, Engine, Subscriber};
 use crate::http2::connection::{self as http2, ConnectionError, Limits};
-use crate::http2::frame::{INITIAL_WINDOW, Reason};
+use crate::http2::frame::INITIAL_WINDOW;
 use crate::http2::request::Request;
 use crate::http2::stream::Stream;
 
 /// How long a request may take to arrive in full.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls at a time on one connection. A gateway needs one, a proxy that carries many
-/// gateways opens as many connections as it needs.
-const MAX_STREAMS: usize = 256;
-/// All headers of one request together. Ours fit into a few hundred bytes; tokens and
-/// tracing headers take the rest.
-const MAX_FIELD_BYTES: usize = 16 << 10;
 /// How much may wait to be written that is not data, before the peer is read no more.
 const MAX_OUTPUT_BYTES: usize = 16 << 10;
 /// What is read at once. Gateways send little.
@@ -53,8 +47,8 @@ const READ_BYTES: usize = 4 << 10;
 const TURN_BYTES: usize = 1 << 20;
 
 const LIMITS: Limits = Limits {
-    max_streams: MAX_STREAMS,
-    max_field_bytes: MAX_FIELD_BYTES,
+    max_streams: MAX_STREAMS as usize,
+    max_field_bytes: MAX_FIELD_BYTES as usize,
     // Requests are short.
     stream_window: INITIAL_WINDOW,
     connection_window: INITIAL_WINDOW,
@@ -134,16 +128,6 @@ struct Unfinished {
     newest: u32,
     /// A frame or a header block, by [`midway`](http2::Connection::midway).
     frame: Option<u64>,
-}
-
-/// How far the end has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    No,
-    /// Nothing more is read; what is left is written.
-    LastWords,
-    /// All was written; the peer has yet to close.
-    Closing,
 }
 
 impl Downlink {
@@ -338,10 +322,7 @@ impl Downlink {
             self.deadline = None;
             if late.frame.is_some() && late.frame == frame {
                 // Nothing else can arrive before the rest of it.
-                let error = ConnectionError {
-                    reason: Reason::EnhanceYourCalm,
-                    what: "a frame or a header block did not arrive in time",
-                };
+                let error = ConnectionError::LATE;
                 tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
                 self.http.fail(error);
                 self.let_go();

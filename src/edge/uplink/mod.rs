@@ -27,20 +27,14 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use self::call::{Call, Method, REQUEST_TIMEOUT};
 use self::door::Door;
 use self::serving::{Memory, Serving};
-use super::connection::{Connection, Link};
+use super::connection::{Connection, End, Link, MAX_FIELD_BYTES, MAX_STREAMS};
 use super::flow::{Account, Flow, Load};
 use super::stall::Watch;
 use super::{grpc, status};
 use crate::engine::Engine;
 use crate::http2::connection::{self as http2, ConnectionError, Limits};
-use crate::http2::frame::Reason;
 use crate::http2::request::Request;
 
-/// Calls at a time on one connection.
-const MAX_STREAMS: usize = 256;
-/// All headers of one request together. Ours fit into a few hundred bytes; tokens and
-/// tracing headers take the rest.
-const MAX_FIELD_BYTES: usize = 16 << 10;
 /// What a producer may send ahead of us on one call: enough to keep a fast link busy.
 const STREAM_WINDOW: u32 = 256 << 10;
 /// All calls of a connection together: the most that may have to be held unread.
@@ -55,8 +49,8 @@ const READ_BYTES: usize = 64 << 10;
 const TURN_BYTES: usize = 1 << 20;
 
 const LIMITS: Limits = Limits {
-    max_streams: MAX_STREAMS,
-    max_field_bytes: MAX_FIELD_BYTES,
+    max_streams: MAX_STREAMS as usize,
+    max_field_bytes: MAX_FIELD_BYTES as usize,
     stream_window: STREAM_WINDOW,
     connection_window: CONNECTION_WINDOW,
 };
@@ -143,16 +137,6 @@ pub(super) struct Uplink {
     /// taken back.
     alarm: Option<Pin<Box<Sleep>>>,
     end: End,
-}
-
-/// How far the end has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    No,
-    /// Nothing more is read; what is left is written.
-    LastWords,
-    /// All was written; the peer has yet to close.
-    Closing,
 }
 
 /// What reading has come to.
@@ -359,10 +343,7 @@ impl Uplink {
                 .is_some_and(|(_, since)| now >= since + REQUEST_TIMEOUT)
             {
                 // Nothing else can arrive before the rest of it.
-                let error = ConnectionError {
-                    reason: Reason::EnhanceYourCalm,
-                    what: "a frame or a header block did not arrive in time",
-                };
+                let error = ConnectionError::LATE;
                 self.log_end(&error);
                 self.http.fail(error);
                 self.let_go();

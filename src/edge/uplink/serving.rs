@@ -12,14 +12,15 @@ use tokio_util::sync::PollSemaphore;
 use tonic::Status;
 
 use super::call::Call;
-use super::{CONNECTION_WINDOW, MAX_STREAMS, Uplink};
+use super::{CONNECTION_WINDOW, Uplink};
+use crate::edge::connection::MAX_STREAMS;
 use crate::edge::flow::Load;
 use crate::edge::{grpc, status};
 use crate::http2::stream::Stream;
 
 /// Requests up to this length may be arriving on all calls of a connection: parts of them
 /// fill a quarter of its window at most.
-const SHORT_REQUEST_BYTES: usize = CONNECTION_WINDOW as usize / (4 * MAX_STREAMS);
+const SHORT_REQUEST_BYTES: usize = (CONNECTION_WINDOW / (4 * MAX_STREAMS)) as usize;
 /// Longer ones that wait for memory may fill another quarter. The peer is told of less than
 /// a third only when it is as much; the last is for what does not wait.
 const MAX_WAITING_BYTES: usize = CONNECTION_WINDOW as usize / 4;
