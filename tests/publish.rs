@@ -10,6 +10,7 @@ use std::sync::mpsc as blocking;
 
 use bytes::Bytes;
 use common::raw::{self, Answer, framed};
+use common::wire::{self, Wire, frame};
 use common::{TestServer, connect, event, invalidation, large_event, publish, soon, until};
 use galaxy_push::config::{Address, Config};
 use galaxy_push::proto::publisher::publisher_client::PublisherClient;
@@ -519,43 +520,45 @@ async fn who_has_published_a_large_request_may_wait_with_the_next() {
     until(|| server.engine.head().seq().number() == 100).await;
 }
 
+/// The shortest request that there is, with its prefix.
+const SHORT: &[u8] = b"\0\0\0\0\x0a\x0a\x08\x0a\x06\x0a\x01u\x1a\x01k";
+
 #[tokio::test]
-async fn a_stream_that_is_always_ahead_leaves_turns_to_other_calls() {
+async fn a_stream_that_is_far_ahead_leaves_turns_to_other_calls() {
     let server = TestServer::start().await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
-    let (response, requests) = client.open(raw::PUBLISH_STREAM).await;
-    let many = Bytes::from(framed(&request_of(1)).repeat(100));
-    let flooding = tokio::spawn(send_for_ever(requests, many));
-    let response = soon(response).await.expect("a response");
-    let reading = tokio::spawn(read_to_the_end(response.into_body()));
-    // Streams with higher numbers, and one after another.
-    for _ in 0..20 {
-        let answer = client.call(raw::PUBLISH, framed(&request_of(1))).await;
-        assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+    let windows = [wire::setting(4, 1 << 20), wire::window_update(0, 1 << 20)];
+    let mut wire = Wire::connect(server.producer_addr(), &windows.concat()).await;
+    let all = 8000;
+    let mut words = wire::open_call(1, raw::PUBLISH_STREAM);
+    for piece in SHORT.repeat(all).chunks(16 << 10) {
+        words.extend(frame(wire::DATA, 0, 1, piece));
     }
-    assert!(!flooding.is_finished() && !reading.is_finished());
-    flooding.abort();
-    reading.abort();
+    words.extend(wire::call(3, raw::PUBLISH, SHORT));
+    wire.say(&words).await;
+    let mut answers_before = 0;
+    loop {
+        let next = wire.next().await.expect("an answer");
+        match (next.kind, next.stream) {
+            (wire::DATA, 1) => answers_before += next.payload.len() / 57,
+            (wire::DATA, 3) => break,
+            _ => {}
+        }
+    }
+    assert!(answers_before < all / 2, "{answers_before}");
+    until(|| server.engine.head().seq().number() == all as u64 + 1).await;
 }
 
 #[tokio::test]
 async fn what_is_under_way_when_a_stream_ends_costs_the_connection_nothing() {
     let server = TestServer::start().await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
-    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
-    let bad = framed(&request(&[b""]));
-    requests.send_data(bad.into(), false).expect("sent");
-    // As long as the server's word is on its way: more frames than a flood may have.
-    for _ in 0..8000 {
-        let one = framed(&request_of(1));
-        if requests.send_data(one.into(), false).is_err() {
-            break;
-        }
-    }
-    let answer = Answer::read(soon(response).await.expect("a response")).await;
-    assert_eq!(answer.grpc_status(), Some(Code::InvalidArgument));
-    let answer = client.call(raw::PUBLISH, framed(&request_of(1))).await;
-    assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+    let mut wire = Wire::connect(server.producer_addr(), wire::NO_SETTINGS).await;
+    let mut words = wire::open_call(1, raw::PUBLISH_STREAM);
+    words.extend(frame(wire::DATA, 0, 1, b"\0\0\0\0\0"));
+    // More frames than a flood may have.
+    words.extend(frame(wire::DATA, 0, 1, SHORT).repeat(10_000));
+    wire.say(&words).await;
+    wire.assert_alive().await;
+    assert_eq!(server.engine.head().seq().number(), 0);
 }
 
 #[tokio::test]
