@@ -88,6 +88,7 @@ async fn live_delivers_what_was_accepted() {
             plan: plan(Pace::PerSecond(5000.0)),
             warm_up: Duration::from_millis(100),
             duration: Duration::from_millis(300),
+            windows: 3,
         };
         live.run(&target, &Gauge::default())
     });
@@ -97,9 +98,11 @@ async fn live_delivers_what_was_accepted() {
     assert!(report.accepted > 0);
     assert_eq!(report.deliveries, 5 * report.accepted);
     // Whatever was due in the span was received in the end.
-    assert_eq!(report.latency.count() % (5 * 10), 0);
-    assert!(report.latency.count() > 0);
-    assert!(report.latency.percentile_ns(50.0) <= report.latency.max_ns());
+    let latency = report.latencies.all();
+    assert_eq!(latency.count() % (5 * 10), 0);
+    assert!(latency.count() > 0);
+    assert!(latency.percentile_ns(50.0) <= latency.max_ns());
+    assert_eq!(report.latencies.iter().count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,6 +119,7 @@ async fn whoever_wants_it_to_end_is_obeyed() {
             plan: plan(Pace::PerSecond(1000.0)),
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(3600),
+            windows: 1,
         };
         live.run(&target, &gauge)
     });

@@ -5,13 +5,13 @@ use std::time::Duration;
 use galaxy_push::load::http2::Offer;
 use galaxy_push::load::workload::{
     Idle, IdleReport, Live, LiveReport, LoadError, Publish, PublishReport, Replay, ReplayReport,
-    Storm, StormReport,
+    Span, Storm, StormReport,
 };
 use galaxy_push::load::{Gauge, Latency, Pace, Plan, Shape, Target};
 
 use crate::row::{Size, Work};
 use crate::server::Server;
-use crate::standstill::quietest;
+use crate::standstill::{Standstills, Watcher};
 use crate::system::System;
 use crate::target::{Job, run};
 
@@ -47,6 +47,10 @@ const STORM_PER_SECOND: f64 = 20.0;
 /// How many events may be unanswered in `publish`, in at least so many requests.
 const PIPELINED: (usize, usize) = (1024, 32);
 
+/// Latencies are told apart for parts of this length. Those count in which the machine did
+/// not stand still, nor in so much time before or after.
+const WINDOW: Duration = Duration::from_millis(100);
+
 /// How many events a request has where no row is about that, and how many such requests
 /// are under way while a server is filled.
 const FILL: (usize, usize) = (100, 32);
@@ -79,13 +83,23 @@ pub(crate) fn measure(
             per_second,
             gateways,
         } => {
-            let live = live(per_second, gateways, size);
-            let (report, stood_still) = quietest(size.tries, || {
+            let windows = size.live.as_nanos().div_ceil(WINDOW.as_nanos());
+            let live = Live {
+                windows: windows as usize,
+                ..live(per_second, gateways, size)
+            };
+            let mut lived = Lived::default();
+            for _ in 0..size.tries {
+                let watcher = Watcher::start();
                 let report = run(&live, system, server, offer)?;
+                let standstills = watcher.and_then(Watcher::finish);
                 all_came(report.lost)?;
-                Ok::<_, LoadError>(report)
-            })?;
-            Ok(lived(&report, stood_still))
+                lived.add(&report, standstills.as_ref());
+                if standstills.is_none() || lived.quiet >= size.live {
+                    break;
+                }
+            }
+            Ok(lived.figures())
         }
         Work::FanOut {
             per_second,
@@ -93,7 +107,7 @@ pub(crate) fn measure(
         } => {
             let report = run(&live(per_second, gateways, size), system, server, offer)?;
             all_came(report.lost)?;
-            Ok(cost(&report).into_iter().collect())
+            Ok(cost(&report.span).into_iter().collect())
         }
         Work::Stalled {
             per_second,
@@ -111,7 +125,7 @@ pub(crate) fn measure(
             };
             let with = run(&live, system, server, offer)?;
             all_came(with.lost)?;
-            Ok(beside(&without.latency, &with.latency))
+            Ok(beside(&without.latencies.all(), &with.latencies.all()))
         }
         Work::Idle { gateways } => {
             let idle = Idle {
@@ -166,6 +180,7 @@ fn live(per_second: u32, gateways: usize, size: &Size) -> Live {
         plan: plan(1, Pace::PerSecond(per_second.into()), IN_FLIGHT),
         warm_up: size.warm_up,
         duration: size.live,
+        windows: 1,
     }
 }
 
@@ -211,21 +226,51 @@ impl Job for Live {
     }
 }
 
-fn cost(report: &LiveReport) -> Option<Figure> {
-    let span = &report.span;
+fn cost(span: &Span) -> Option<Figure> {
     let cost = span.per_delivery(span.server_cpu_ns)?;
     Some(Figure::nanos("CPU/delivery", cost))
 }
 
-fn lived(report: &LiveReport, stood_still: Option<Duration>) -> Vec<Figure> {
-    let mut figures: Vec<_> = cost(report).into_iter().collect();
-    for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
-        let nanos = report.latency.percentile_ns(percent) as f64;
-        figures.push(Figure::nanos(measure, nanos));
+/// What came of one run or more.
+#[derive(Debug, Default)]
+struct Lived {
+    span: Span,
+    /// Of all that was measured.
+    all: Latency,
+    /// Of the time in which the machine did not stand still.
+    undisturbed: Latency,
+    /// How long that was.
+    quiet: Duration,
+}
+
+impl Lived {
+    fn add(&mut self, report: &LiveReport, standstills: Option<&Standstills>) {
+        self.span.add(&report.span);
+        self.all.add(&report.latencies.all());
+        for (window, latency) in report.latencies.iter() {
+            let margin = WINDOW.as_nanos() as u64;
+            let around = window.start.saturating_sub(margin)..window.end + margin;
+            if standstills.is_some_and(|some| !some.touch(&around)) {
+                self.undisturbed.add(latency);
+                self.quiet += Duration::from_nanos(window.end - window.start);
+            }
+        }
     }
-    let machine = stood_still.map(|still| still.as_nanos() as f64);
-    figures.extend(machine.map(|still| Figure::nanos("stood still", still)));
-    figures
+
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures: Vec<_> = cost(&self.span).into_iter().collect();
+        let latency = if self.quiet.is_zero() {
+            &self.all
+        } else {
+            &self.undisturbed
+        };
+        for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
+            let nanos = latency.percentile_ns(percent) as f64;
+            figures.push(Figure::nanos(measure, nanos));
+        }
+        figures.push(Figure::nanos("quiet for", self.quiet.as_nanos() as f64));
+        figures
+    }
 }
 
 /// The latency with the others, and how many times that without them.

@@ -45,7 +45,7 @@ pub(crate) struct Size {
     pub(crate) replay: Duration,
     pub(crate) warm_up: Duration,
     pub(crate) live: Duration,
-    /// How often latencies are measured at most until the machine is quiet.
+    /// How often `live` is run at most until the machine was quiet for as long as one run.
     pub(crate) tries: u32,
     pub(crate) idle: Duration,
     pub(crate) storm: Duration,

@@ -1,7 +1,7 @@
 //! What each receiver has got, and whether that is all.
 
 use super::event::Shape;
-use super::latency::Latency;
+use super::latency::Windows;
 use super::protocol::{End, Start};
 use super::receivers::{BrokenConnection, Witness};
 use crate::cursor::Cursor;
@@ -18,9 +18,7 @@ pub struct Tally {
     started: usize,
     delivered: u64,
     foreign: u64,
-    /// Latencies of events that were due in this span.
-    span_ns: (u64, u64),
-    latency: Latency,
+    latencies: Windows,
     complaints: Complaints,
 }
 
@@ -71,8 +69,7 @@ impl Tally {
             started: 0,
             delivered: 0,
             foreign: 0,
-            span_ns: (u64::MAX, u64::MAX),
-            latency: Latency::default(),
+            latencies: Windows::of(0..0, 1),
             complaints: Complaints::default(),
         }
     }
@@ -96,9 +93,9 @@ impl Tally {
         }
     }
 
-    /// Records latencies of events that are due from this time on, and before that one.
-    pub fn measure(&mut self, from_ns: u64, to_ns: u64) {
-        self.span_ns = (from_ns, to_ns);
+    /// Records latencies there; until this is called, none.
+    pub fn measure(&mut self, latencies: Windows) {
+        self.latencies = latencies;
     }
 
     /// How many receivers are subscribed.
@@ -152,8 +149,8 @@ impl Tally {
 
     /// The latencies that were recorded.
     #[must_use]
-    pub fn latency(&self) -> &Latency {
-        &self.latency
+    pub fn latencies(&self) -> &Windows {
+        &self.latencies
     }
 
     /// What went wrong.
@@ -218,10 +215,8 @@ impl Witness for Tally {
         *next = stamp.number + 1;
         receiver.received += 1;
         self.delivered += 1;
-        let (from_ns, to_ns) = self.span_ns;
-        if stamp.due_ns >= from_ns && stamp.due_ns < to_ns {
-            self.latency.record(now_ns.saturating_sub(stamp.due_ns));
-        }
+        self.latencies
+            .record(stamp.due_ns, now_ns.saturating_sub(stamp.due_ns));
     }
 
     fn ended(&mut self, who: usize, end: &End) {

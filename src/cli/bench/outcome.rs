@@ -339,7 +339,7 @@ impl Measured {
         measured.deliveries = report.deliveries;
         measured.lost = report.lost;
         measured.foreign = report.foreign;
-        measured.latency = Times::of(&report.latency);
+        measured.latency = Times::of(&report.latencies.all());
         measured.generator.late = Times::of(&report.lateness);
         measured
     }

@@ -99,6 +99,7 @@ fn measure(
                 plan,
                 warm_up,
                 duration,
+                windows: 1,
             };
             Ok(Measured::live(run, &live.run(target, gauge)?))
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
 use crate::load::clock::now_ns;
 use crate::load::gauge::Gauge;
-use crate::load::latency::Latency;
+use crate::load::latency::{Latency, Windows};
 use crate::load::producers::Plan;
 use crate::load::protocol::Begin;
 use crate::load::target::Target;
@@ -25,6 +25,8 @@ pub struct Live {
     pub warm_up: Duration,
     /// How long it is measured.
     pub duration: Duration,
+    /// Into how many parts that time is divided, of which latencies are told apart.
+    pub windows: usize,
 }
 
 /// What was measured.
@@ -34,7 +36,7 @@ pub struct LiveReport {
     /// The measured time.
     pub span: Span,
     /// Of the events that were due in it.
-    pub latency: Latency,
+    pub latencies: Windows,
     /// How late the generator itself sent requests.
     pub lateness: Latency,
     /// Events that were accepted, warm-up included.
@@ -66,7 +68,9 @@ impl Live {
         let (moments, published) = with_producers(&mut producers, &self.plan, gauge, || {
             let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
             let to_ns = from_ns + self.duration.as_nanos() as u64;
-            party.tally.measure(from_ns, to_ns);
+            party
+                .tally
+                .measure(Windows::of(from_ns..to_ns, self.windows));
             gauge.begin_until("warming up", from_ns);
             party.until(from_ns)?;
             let from = Moment::now(meter, &party);
@@ -80,7 +84,7 @@ impl Live {
         let (from, to) = moments;
         Ok(LiveReport {
             span: from.until(&to),
-            latency: party.tally.latency().clone(),
+            latencies: party.tally.latencies().clone(),
             lateness: published.lateness,
             accepted: published.accepted,
             deliveries: party.tally.delivered(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
 use crate::load::clock::now_ns;
 use crate::load::gauge::Gauge;
-use crate::load::latency::Latency;
+use crate::load::latency::{Latency, Windows};
 use crate::load::producers::Plan;
 use crate::load::protocol::{Begin, Consumer};
 use crate::load::target::Target;
@@ -81,7 +81,7 @@ impl Storm {
         let meter = target.meter();
         let mut rounds = Vec::new();
         let mut storms = Span::default();
-        party.tally.measure(0, u64::MAX);
+        party.tally.measure(Windows::of(0..u64::MAX, 1));
         let ((), mut published) = with_producers(&mut producers, &self.plan, gauge, || {
             let quiet_ns = self.quiet.as_nanos() as u64;
             let mut calm_until_ns = now_ns() + quiet_ns;
@@ -110,7 +110,7 @@ impl Storm {
             storms,
             stormy: published.round_trips.swap_remove(STORMY),
             quiet: published.round_trips.swap_remove(QUIET),
-            latency: party.tally.latency().clone(),
+            latency: party.tally.latencies().all(),
             accepted: published.accepted,
             deliveries: party.tally.delivered(),
             foreign: party.tally.foreign(),
