@@ -4,12 +4,14 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures_util::task::AtomicWaker;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -86,6 +88,8 @@ pub(super) struct Link {
     asks: AtomicBool,
     /// Whether it is to ask now.
     ask: AtomicBool,
+    /// The task was woken by the link and has not looked why.
+    news: AtomicBool,
     /// The task that serves the connection, while it waits for the socket.
     task: AtomicWaker,
 }
@@ -104,6 +108,7 @@ impl Link {
             heard: AtomicU64::new(0),
             asks: AtomicBool::new(false),
             ask: AtomicBool::new(false),
+            news: AtomicBool::new(true),
             task: AtomicWaker::new(),
         }
     }
@@ -164,7 +169,7 @@ impl Link {
         // registers after this wake-up sees the flag; one that registered
         // before is woken.
         self.cut.store(true, Ordering::Release);
-        self.task.wake();
+        self.wake();
     }
 
     /// Where silence is watched: a number that stays the same for as long as nothing
@@ -200,11 +205,42 @@ impl Link {
 
     /// Wakes the task that serves the connection, if it waits for the socket.
     pub(super) fn wake(&self) {
+        // Release: see `take_news`.
+        self.news.store(true, Ordering::Release);
         self.task.wake();
+    }
+
+    /// Whether whoever serves the connection was [woken](Self::wake) since the last call:
+    /// not for an event, but because of the connection. (Also the first time.) Has what
+    /// comes later find this waker.
+    ///
+    /// While there is nothing new, that costs one load: whoever has another waker than the
+    /// last time [registers](Self::register) it before.
+    pub(super) fn take_news(&self, waker: &Waker) -> bool {
+        // Acquire: what there is to see was done before.
+        if !self.news.load(Ordering::Acquire) {
+            // Then nobody has taken the waker that was registered here the last time,
+            // or there will be news.
+            return false;
+        }
+        // First, and AcqRel: who found no waker here has set the mark before, which is
+        // taken now; who sets it from now on finds the waker.
+        self.task.register(waker);
+        self.news.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Link {
+    fn wake(self: Arc<Self>) {
+        Link::wake(&self);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        Link::wake(self);
     }
 }
 
@@ -230,10 +266,20 @@ pub(super) struct Connection {
     socket: Socket,
     link: Arc<Link>,
     handshake: Handshake,
+    /// The socket took less than it was given, the last time.
+    full: bool,
+    /// It took nothing.
     jammed: bool,
     /// Counts this connection against its listener's limit.
     _slot: OwnedSemaphorePermit,
 }
+
+/// A peer that has gone is an error, and no signal. (Where there is no flag for it, the
+/// runtime has told the socket.)
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::empty();
 
 #[derive(Debug)]
 pub(super) enum Socket {
@@ -252,6 +298,7 @@ impl Connection {
             socket,
             link: Arc::new(Link::new(peer, slots)),
             handshake: Handshake::default(),
+            full: false,
             jammed: false,
             _slot: slot,
         }
@@ -278,6 +325,27 @@ impl Connection {
         ))
     }
 
+    /// Reads. When there is nothing to read, there will be [news](Link::take_news).
+    pub(super) fn poll_hear(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.broken()?;
+        let waker = Waker::from(Arc::clone(&self.link));
+        self.read(&mut Context::from_waker(&waker), buf)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = self.socket.poll_read(cx, buf);
+        if polled.is_ready() {
+            // Relaxed, and no read-modify-write: nobody else writes it.
+            let heard = self.link.heard.load(Ordering::Relaxed);
+            self.link.heard.store(heard + 1, Ordering::Relaxed);
+            if self.handshake.advance(&buf.filled()[before..]) {
+                self.link.enter(Phase::Serving);
+            }
+        }
+        polled
+    }
+
     /// Passes on what the socket said; where it would have the task wait, makes
     /// sure that a cut wakes it.
     fn unless_cut<T>(
@@ -289,6 +357,27 @@ impl Connection {
             self.link.task.register(cx.waker());
             self.broken()?;
         }
+        polled
+    }
+
+    /// Writes, past the runtime for as long as the socket takes everything: what the
+    /// runtime knows of it is in memory of its own, and with many connections the wait for
+    /// that is as long as all else that is done here.
+    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if !self.full {
+            let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+            match self.socket.write_now(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(written) => {
+                    self.full = written < bytes;
+                    return Poll::Ready(Ok(written));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        // Asks the system again, and has it wake us when that takes more.
+        let polled = self.socket.poll_write(cx, slices);
+        self.full = polled.is_pending();
         polled
     }
 
@@ -307,30 +396,18 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.broken()?;
-        let before = buf.filled().len();
-        let polled = self.socket.poll_read(cx, buf);
-        if polled.is_ready() {
-            // Relaxed, and no read-modify-write: nobody else writes it.
-            let heard = self.link.heard.load(Ordering::Relaxed);
-            self.link.heard.store(heard + 1, Ordering::Relaxed);
-            if self.handshake.advance(&buf.filled()[before..]) {
-                self.link.enter(Phase::Serving);
-            }
-        }
+        let polled = self.read(cx, buf);
         self.unless_cut(cx, polled)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.broken()?;
-        let polled = self.socket.poll_write(cx, bytes);
-        self.note_write(polled.is_pending());
-        self.unless_cut(cx, polled)
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -339,7 +416,7 @@ impl AsyncWrite for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.broken()?;
-        let polled = self.socket.poll_write_vectored(cx, slices);
+        let polled = self.write(cx, slices);
         self.note_write(polled.is_pending());
         self.unless_cut(cx, polled)
     }
@@ -392,14 +469,25 @@ impl Socket {
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
-            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+    /// Writes what the system takes at once.
+    fn write_now(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let socket = match self {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        };
+        loop {
+            let sent = match slices {
+                [bytes] => send(socket, bytes, SEND),
+                _ => sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), SEND),
+            };
+            match sent {
+                Err(rustix::io::Errno::INTR) => {}
+                sent => return Ok(sent?),
+            }
         }
     }
 
-    fn poll_write_vectored(
+    fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
@@ -460,8 +548,11 @@ impl Handshake {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
 
     const PREFACE: &[u8; PREFACE_BYTES] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -552,6 +643,62 @@ mod tests {
         assert!(!closing.is_finished());
         drop(theirs);
         closing.await.unwrap();
+    }
+
+    /// Waits for news, of a task of its own.
+    fn news(link: &Arc<Link>) -> JoinHandle<()> {
+        let link = Arc::clone(link);
+        tokio::spawn(poll_fn(move |cx| {
+            link.register(cx.waker());
+            if link.take_news(cx.waker()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        }))
+    }
+
+    #[tokio::test]
+    async fn news_are_told_once_and_whoever_waits_for_them_is_woken() {
+        let (connection, _theirs) = pair();
+        let link = connection.link();
+        news(link).await.unwrap(); // the first time
+        for tell in [Link::wake, Link::ask, Link::cut] {
+            let waiting = news(link);
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished(), "told twice");
+            tell(link);
+            waiting.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_peer_says_is_news() {
+        let (mut connection, mut theirs) = pair();
+        news(connection.link()).await.unwrap(); // the first time
+        for word in [&b"word"[..], b""] {
+            assert_eq!(hear(&mut connection), None);
+            let waiting = news(connection.link());
+            theirs.write_all(word).await.unwrap();
+            if word.is_empty() {
+                theirs.shutdown().await.unwrap();
+            }
+            waiting.await.unwrap();
+            assert_eq!(hear(&mut connection).as_deref(), Some(word));
+        }
+    }
+
+    /// What there is to hear.
+    fn hear(connection: &mut Connection) -> Option<Vec<u8>> {
+        let mut memory = [0; 8];
+        let mut buf = ReadBuf::new(&mut memory);
+        match connection.poll_hear(&mut buf) {
+            Poll::Pending => None,
+            Poll::Ready(heard) => {
+                heard.unwrap();
+                Some(buf.filled().to_vec())
+            }
+        }
     }
 
     fn noop() -> Context<'static> {

@@ -18,11 +18,11 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
@@ -108,17 +108,23 @@ impl Serving {
 type State = Option<Serving>;
 
 /// The task that serves a connection.
+// What is looked at first comes first: whoever wakes the task has touched that cache line.
+#[repr(C)]
 #[derive(Debug)]
 pub(super) struct Downlink {
-    hub: Arc<Hub>,
-    socket: Connection,
+    end: End,
+    /// There may be something to read.
+    unheard: bool,
+    newest: u32,
     link: Arc<Link>,
-    http: http2::Connection<State>,
-    outbox: Outbox,
+    /// What the link wakes.
+    waker: Waker,
     /// While something has arrived in part: when the rest must have, and of what.
     deadline: Option<(Pin<Box<Sleep>>, Unfinished)>,
-    newest: u32,
-    end: End,
+    http: http2::Connection<State>,
+    outbox: Outbox,
+    socket: Connection,
+    hub: Arc<Hub>,
 }
 
 /// What has arrived in part.
@@ -142,6 +148,8 @@ impl Downlink {
             outbox: Outbox::default(),
             deadline: None,
             newest: 0,
+            unheard: true,
+            waker: Waker::noop().clone(),
             end: End::No,
         }
     }
@@ -153,13 +161,13 @@ impl Downlink {
                 return Pin::new(&mut self.socket).poll_shutdown(cx);
             }
             let reads = self.end == End::No && self.http.output().len() < MAX_OUTPUT_BYTES;
-            if reads {
+            // Most often there is an event, and nothing else.
+            let news = self.take_news(cx.waker());
+            let listens = reads && self.unheard;
+            if listens {
                 self.listen(cx)?;
-            } else {
-                // Before it looks at what it may be woken for.
-                self.link.register(cx.waker());
             }
-            if self.end == End::No {
+            if self.end == End::No && (news || listens || self.deadline.is_some()) {
                 self.look_around(cx);
             }
             loop {
@@ -189,13 +197,27 @@ impl Downlink {
         }
     }
 
+    /// Whether there is something new of the connection.
+    fn take_news(&mut self, waker: &Waker) -> bool {
+        if !self.waker.will_wake(waker) {
+            self.waker.clone_from(waker);
+            self.link.register(waker);
+        }
+        let news = self.link.take_news(waker);
+        self.unheard |= news;
+        news
+    }
+
     /// Reads until there is nothing, and answers.
     fn listen(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut memory = [const { MaybeUninit::uninit() }; READ_BYTES];
         while self.end == End::No && self.http.output().len() < MAX_OUTPUT_BYTES {
             let mut buf = ReadBuf::uninit(&mut memory);
-            match Pin::new(&mut self.socket).poll_read(cx, &mut buf)? {
-                Poll::Pending => return Ok(()),
+            match self.socket.poll_hear(&mut buf)? {
+                Poll::Pending => {
+                    self.unheard = false;
+                    return Ok(());
+                }
                 Poll::Ready(()) if buf.filled().is_empty() => {
                     // It has gone. Nobody reads what we still have.
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -407,5 +429,48 @@ impl Future for Downlink {
             tracing::debug!(peer = %self.link.peer(), "connection ended: {error}");
         }
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::edge::connection::{Peer, Socket};
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_polled_it_last_is_woken() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let slots = Arc::new(Semaphore::new(1));
+        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
+        let socket = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
+        let hub = Hub::new(Engine::builder().build().unwrap(), Watch::default());
+        let mut downlink = Downlink::new(hub, socket);
+        let wakes = [(); 2].map(|()| Arc::new(Wakes::default()));
+        for one in &wakes {
+            let waker = Waker::from(Arc::clone(one));
+            let poll = Pin::new(&mut downlink).poll(&mut Context::from_waker(&waker));
+            assert!(poll.is_pending());
+        }
+        theirs.write_all(b"P").await.unwrap();
+        while wakes[1].0.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(wakes[0].0.load(Ordering::SeqCst), 0);
     }
 }
