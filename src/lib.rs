@@ -29,6 +29,7 @@
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its edge, its threads, its end |
 //! | `open_files` | the system's limit of open files |
+//! | `prefetch` | hints to the processor: what memory will be used soon |
 //! | [`load`] | a load generator: many gateways and producers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |
 //! | [`proto`] | generated code |
@@ -37,6 +38,7 @@ pub mod clock;
 pub mod cursor;
 pub mod engine;
 pub mod event;
+mod prefetch;
 
 #[cfg(feature = "client")]
 pub mod client;

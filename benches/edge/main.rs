@@ -109,14 +109,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn compare(options: &Options) -> std::io::Result<()> {
     raise_open_files();
     let size = options.size();
-    for row in row::all(&size) {
-        if !options.wants_row(&row) {
-            continue;
-        }
+    let mut rows = row::all(&size);
+    rows.retain(|row| options.wants_row(row));
+    // In a round, all rows of a group take turns too: some are compared with one another.
+    for group in rows.chunk_by(|a, b| a.group == b.group) {
         for round in 1..=size.rounds {
-            for &system in &row.systems {
-                if options.wants(system) {
-                    measure(&row, &size, system, round)?;
+            for row in group {
+                for &system in row.systems.iter().filter(|&&system| options.wants(system)) {
+                    measure(row, &size, system, round)?;
                 }
             }
         }

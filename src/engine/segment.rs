@@ -16,7 +16,8 @@ use std::fmt;
 use std::ptr::{self, NonNull};
 
 use super::pool::Account;
-use super::sync::{Arc, AtomicBool, AtomicU64, Ordering, Watch, fetch_for_writing};
+use super::sync::{Arc, AtomicBool, AtomicU64, Ordering, Watch};
+use crate::prefetch;
 
 /// How much of a segment was used when it was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +203,7 @@ impl Memory {
     fn fetch(&self, offset: usize) {
         const LINES: usize = 4;
         for line in 0..LINES {
-            fetch_for_writing(self.base.as_ptr().wrapping_add(offset + line * 64));
+            prefetch::line_to_write(self.base.as_ptr().wrapping_add(offset + line * 64));
         }
     }
 }

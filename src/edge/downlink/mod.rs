@@ -36,6 +36,7 @@ use crate::http2::connection::{self as http2, ConnectionError, Limits};
 use crate::http2::frame::INITIAL_WINDOW;
 use crate::http2::request::Request;
 use crate::http2::stream::Stream;
+use crate::prefetch;
 
 /// How long a request may take to arrive in full.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -421,6 +422,9 @@ impl Future for Downlink {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // With many connections, they have left the caches since the last event.
+        prefetch::value(&*self);
+        prefetch::value(&*self.link);
         let Poll::Ready(ended) = self.poll_serve(cx) else {
             self.wait();
             return Poll::Pending;

@@ -297,6 +297,3 @@ impl Watch {
 
 // SAFETY: there is nothing in the cells, and loom checks each access.
 unsafe impl Sync for Watch {}
-
-/// Means nothing to a model.
-pub(crate) fn fetch_for_writing(_address: *const u8) {}

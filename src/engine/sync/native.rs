@@ -1,7 +1,5 @@
 //! The real thing.
 
-#![allow(unsafe_code, reason = "hints to the processor")]
-
 use std::cell;
 use std::ops::{Deref, Range};
 
@@ -85,17 +83,4 @@ impl Watch {
 
     #[inline(always)]
     pub(crate) fn read(&self, _range: Range<usize>) {}
-}
-
-/// Has the processor fetch a cache line that will be written soon. Any address will do.
-#[inline(always)]
-pub(crate) fn fetch_for_writing(address: *const u8) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: it is a hint, which accesses nothing and fails never.
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = address;
 }

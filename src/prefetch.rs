@@ -1,0 +1,35 @@
+//! Hints to the processor: what memory will be used soon.
+
+#![allow(unsafe_code, reason = "hints to the processor")]
+
+/// Has the processor fetch a cache line that will be written soon. Any address will do.
+#[inline(always)]
+pub(crate) fn line_to_write(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: it is a hint, which accesses nothing and fails never.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = address;
+}
+
+/// Has it fetch all cache lines of a value at once. To wait for them one after the other,
+/// as code comes to them, takes many times as long when they are in no cache.
+#[cfg(feature = "server")]
+#[inline(always)]
+pub(crate) fn value<T>(value: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE_BYTES: usize = 64;
+        let begin: *const i8 = (&raw const *value).cast();
+        for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(begin.wrapping_add(offset)) };
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = value;
+}
