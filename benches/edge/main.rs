@@ -112,8 +112,9 @@ fn compare(options: &Options) -> std::io::Result<()> {
     let mut rows = row::all(&size);
     rows.retain(|row| options.wants_row(row));
     // In a round, all rows of a group take turns too: some are compared with one another.
+    // None of them is empty.
     for group in rows.chunk_by(|a, b| a.group == b.group) {
-        for round in 1..=size.rounds {
+        for round in 1..=size.rounds * group[0].work.runs() {
             for row in group {
                 for &system in row.systems.iter().filter(|&&system| options.wants(system)) {
                     measure(row, &size, system, round)?;

@@ -105,7 +105,11 @@ pub(crate) fn measure(
             per_second,
             gateways,
         } => {
-            let report = run(&live(per_second, gateways, size), system, server, offer)?;
+            let live = Live {
+                duration: size.fan_out,
+                ..live(per_second, gateways, size)
+            };
+            let report = run(&live, system, server, offer)?;
             all_came(report.lost)?;
             Ok(cost(&report.span).into_iter().collect())
         }

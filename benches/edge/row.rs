@@ -36,6 +36,17 @@ pub(crate) enum Work {
     Publish { batch: usize },
 }
 
+impl Work {
+    /// How often it is run for each round of all rows: more often where costs are to be the
+    /// same, since the most and the least of several differ by what noise there is.
+    pub(crate) fn runs(self) -> u32 {
+        match self {
+            Work::FanOut { .. } => 3,
+            _ => 1,
+        }
+    }
+}
+
 /// How long everything takes, and how large it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
@@ -45,6 +56,7 @@ pub(crate) struct Size {
     pub(crate) replay: Duration,
     pub(crate) warm_up: Duration,
     pub(crate) live: Duration,
+    pub(crate) fan_out: Duration,
     /// How often `live` is run at most until the machine was quiet for as long as one run.
     pub(crate) tries: u32,
     pub(crate) idle: Duration,
@@ -64,6 +76,7 @@ impl Size {
         replay: Duration::from_millis(1500),
         warm_up: Duration::from_millis(500),
         live: Duration::from_millis(2000),
+        fan_out: Duration::from_millis(700),
         tries: 6,
         idle: Duration::from_millis(500),
         storm: Duration::from_millis(3000),
@@ -78,6 +91,7 @@ impl Size {
         replay: Duration::from_millis(300),
         warm_up: Duration::from_millis(200),
         live: Duration::from_millis(400),
+        fan_out: Duration::from_millis(400),
         tries: 1,
         idle: Duration::from_millis(100),
         storm: Duration::ZERO,
