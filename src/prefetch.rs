@@ -25,9 +25,12 @@ pub(crate) fn value<T>(value: &T) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE_BYTES: usize = 64;
         let begin: *const i8 = (&raw const *value).cast();
-        for offset in (0..size_of::<T>()).step_by(LINE_BYTES) {
+        let end = begin.wrapping_add(size_of::<T>());
+        let mut line = begin.wrapping_sub(begin.addr() % LINE_BYTES);
+        while line < end {
             // SAFETY: as above.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(begin.wrapping_add(offset)) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
+            line = line.wrapping_add(LINE_BYTES);
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]

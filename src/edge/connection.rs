@@ -6,11 +6,10 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use futures_util::task::AtomicWaker;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -90,8 +89,9 @@ pub(super) struct Link {
     ask: AtomicBool,
     /// The task was woken by the link and has not looked why.
     news: AtomicBool,
-    /// The task that serves the connection, while it waits for the socket.
-    task: AtomicWaker,
+    /// The task that serves the connection. It stays here when it is woken (an
+    /// `AtomicWaker` would be empty then), so that who knows of no news need not come back.
+    task: Mutex<Option<Waker>>,
 }
 
 impl Link {
@@ -109,7 +109,7 @@ impl Link {
             asks: AtomicBool::new(false),
             ask: AtomicBool::new(false),
             news: AtomicBool::new(true),
-            task: AtomicWaker::new(),
+            task: Mutex::default(),
         }
     }
 
@@ -200,33 +200,44 @@ impl Link {
     /// Has whoever [wakes](Self::wake) the task that serves the connection find this
     /// waker, also while it waits for nothing from the socket.
     pub(super) fn register(&self, waker: &Waker) {
-        self.task.register(waker);
+        let mut task = self.task();
+        if task.as_ref().is_some_and(|old| old.will_wake(waker)) {
+            return;
+        }
+        let old = task.replace(waker.clone());
+        // Dropped without the lock: it is code of others.
+        drop(task);
+        drop(old);
     }
 
-    /// Wakes the task that serves the connection, if it waits for the socket.
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the task that serves the connection, once it is registered.
     pub(super) fn wake(&self) {
         // Release: see `take_news`.
         self.news.store(true, Ordering::Release);
-        self.task.wake();
+        self.wake_task();
+    }
+
+    fn wake_task(&self) {
+        let task = self.task().clone();
+        if let Some(task) = task {
+            task.wake();
+        }
     }
 
     /// Whether whoever serves the connection was [woken](Self::wake) since the last call:
-    /// not for an event, but because of the connection. (Also the first time.) Has what
-    /// comes later find this waker.
+    /// not for an event, but because of the connection. (Also the first time.)
     ///
-    /// While there is nothing new, that costs one load: whoever has another waker than the
-    /// last time [registers](Self::register) it before.
-    pub(super) fn take_news(&self, waker: &Waker) -> bool {
+    /// For who has [registered](Self::register) before: whoever wakes sets the mark first.
+    /// So who found no waker here, or an older one, has a mark that is seen now; and who
+    /// sets one from now on finds the waker. While there is nothing new, that costs one
+    /// load.
+    pub(super) fn take_news(&self) -> bool {
         // Acquire: what there is to see was done before.
-        if !self.news.load(Ordering::Acquire) {
-            // Then nobody has taken the waker that was registered here the last time,
-            // or there will be news.
-            return false;
-        }
-        // First, and AcqRel: who found no waker here has set the mark before, which is
-        // taken now; who sets it from now on finds the waker.
-        self.task.register(waker);
-        self.news.swap(false, Ordering::AcqRel)
+        self.news.load(Ordering::Acquire) && self.news.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -354,7 +365,7 @@ impl Connection {
         polled: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if polled.is_pending() {
-            self.link.task.register(cx.waker());
+            self.link.register(cx.waker());
             self.broken()?;
         }
         polled
@@ -458,6 +469,9 @@ impl AsyncWrite for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.link.enter(Phase::Closed);
+        // The link may be looked at for longer; the task's memory is not kept for it.
+        let task = self.link.task().take();
+        drop(task);
     }
 }
 
@@ -650,7 +664,7 @@ mod tests {
         let link = Arc::clone(link);
         tokio::spawn(poll_fn(move |cx| {
             link.register(cx.waker());
-            if link.take_news(cx.waker()) {
+            if link.take_news() {
                 Poll::Ready(())
             } else {
                 Poll::Pending
@@ -670,6 +684,30 @@ mod tests {
             tell(link);
             waiting.await.unwrap();
         }
+    }
+
+    #[test]
+    fn whoever_is_woken_for_news_that_it_has_taken_is_woken_for_the_next() {
+        #[derive(Default)]
+        struct Wakes(AtomicUsize);
+        impl Wake for Wakes {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let wakes = Arc::new(Wakes::default());
+        let link = Link::new(Peer::Unix, Arc::new(Semaphore::new(0)));
+        link.register(&Waker::from(Arc::clone(&wakes)));
+        assert!(link.take_news(), "the first time");
+        // Somebody wakes it, and is slow.
+        link.news.store(true, Ordering::Release);
+        assert!(link.take_news());
+        link.wake_task();
+        assert!(!link.take_news());
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        link.wake();
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 2);
+        assert!(link.take_news());
     }
 
     #[tokio::test]

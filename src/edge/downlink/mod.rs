@@ -204,7 +204,7 @@ impl Downlink {
             self.waker.clone_from(waker);
             self.link.register(waker);
         }
-        let news = self.link.take_news(waker);
+        let news = self.link.take_news();
         self.unheard |= news;
         news
     }
