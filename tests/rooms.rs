@@ -15,12 +15,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("event", &["cursor"]),
     ("history", &["cursor"]),
-    ("engine", &["clock", "cursor", "event"]),
+    ("prefetch", &[]),
+    ("engine", &["clock", "cursor", "event", "prefetch"]),
     ("client", &["config", "cursor", "proto"]),
     ("http2", &[]),
     (
         "edge",
-        &["config", "cursor", "engine", "event", "http2", "proto"],
+        &[
+            "config", "cursor", "engine", "event", "http2", "prefetch", "proto",
+        ],
     ),
     ("open_files", &[]),
     (
