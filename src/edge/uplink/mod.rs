@@ -420,3 +420,105 @@ impl Future for Uplink {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::net::UnixStream;
+
+    use super::door::ANSWER_BYTES;
+    use super::*;
+    use crate::edge::connection::{Peer, Socket};
+    use crate::http2::frame::{self, HEAD_BYTES, Head, PREFACE, flag, kind, setting};
+    use crate::http2::hpack::FieldsWriter;
+
+    /// What a producer says first, on stream 1: windows for all answers, and the head of a
+    /// `PublishStream`.
+    fn opening() -> Vec<u8> {
+        let mut words = PREFACE.to_vec();
+        frame::write_settings(&mut words, &[(setting::INITIAL_WINDOW_SIZE, 1 << 30)]);
+        frame::write_window_update(&mut words, 0, 1 << 30);
+        let mut block = Vec::new();
+        let mut fields = FieldsWriter::new(&mut block);
+        fields.indexed(3); // POST
+        fields.indexed(6); // http
+        fields.with_indexed_name(4, b"/galaxy.push.publisher.v1.Publisher/PublishStream");
+        fields.literal(b"content-type", b"application/grpc");
+        frame::write(&mut words, kind::HEADERS, flag::END_HEADERS, 1, &block);
+        words
+    }
+
+    /// A request of one event, on that stream.
+    fn request() -> Vec<u8> {
+        // PublishRequest { events: [{ client_event: { user_id: "u", kind: "k" } }] }
+        let message = b"\x00\x00\x00\x00\x0a\x0a\x08\x0a\x06\x0a\x01u\x1a\x01k";
+        let mut words = Vec::new();
+        frame::write(&mut words, kind::DATA, 0, 1, message);
+        words
+    }
+
+    /// How many answers are in these frames, which are taken out of the bytes.
+    fn take_answers(bytes: &mut Vec<u8>) -> usize {
+        let (mut answers, mut at) = (0, 0);
+        while let Some(head) = Head::read(&bytes[at..]) {
+            let payload = head.payload_bytes as usize;
+            if at + HEAD_BYTES + payload > bytes.len() {
+                break;
+            }
+            assert!(head.kind != kind::GOAWAY && head.kind != kind::RST_STREAM);
+            if head.kind == kind::DATA {
+                assert_eq!(payload % ANSWER_BYTES, 0);
+                answers += payload / ANSWER_BYTES;
+            }
+            at += HEAD_BYTES + payload;
+        }
+        bytes.drain(..at);
+        answers
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_is_always_behind_with_its_answers_has_few_kept_for_it() {
+        const REQUESTS: usize = 20_000;
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let slots = Arc::new(Semaphore::new(1));
+        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
+        let socket = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
+        let engine = Engine::builder().build().unwrap();
+        let mut uplink = Uplink::new(Hub::new(engine.clone(), Watch::default()), socket);
+        let mut cx = Context::from_waker(Waker::noop());
+
+        let (mut to_say, mut heard) = (opening(), Vec::new());
+        let (mut asked, mut answered, mut idle) = (0, 0, 0);
+        let (mut was_full, mut most_kept) = (false, 0);
+        while answered < REQUESTS {
+            if to_say.is_empty() && asked < REQUESTS {
+                to_say = request();
+                asked += 1;
+            }
+            match theirs.try_write(&to_say) {
+                Ok(bytes) if bytes > 0 => {
+                    to_say.drain(..bytes);
+                    idle = 0;
+                }
+                _ => idle += 1,
+            }
+            assert!(Pin::new(&mut uplink).poll(&mut cx).is_pending());
+            was_full |= uplink.is_full();
+            most_kept = most_kept.max(uplink.http.output().capacity());
+            // It takes a little, when nothing else moves any more.
+            if idle > 200 {
+                let mut piece = [0; 4 << 10];
+                if let Ok(bytes) = theirs.try_read(&mut piece) {
+                    heard.extend_from_slice(&piece[..bytes]);
+                }
+                answered += take_answers(&mut heard);
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(was_full);
+        assert!(most_kept <= 4 * MAX_OUTPUT_BYTES, "{most_kept}");
+        assert_eq!((asked, answered), (REQUESTS, REQUESTS));
+        assert_eq!(engine.head().seq().number(), REQUESTS as u64);
+    }
+}
