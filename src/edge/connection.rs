@@ -565,6 +565,7 @@ mod tests {
     use std::future::poll_fn;
 
     use super::*;
+    use crate::edge::rig::{Wakes, pair};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinHandle;
 
@@ -592,14 +593,6 @@ mod tests {
             let last = opening.len().div_ceil(size) - 1;
             assert_eq!(complete_at, Some(last), "in pieces of {size}");
         }
-    }
-
-    fn pair() -> (Connection, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let slots = Arc::new(Semaphore::new(1));
-        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
-        let connection = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
-        (connection, theirs)
     }
 
     #[tokio::test]
@@ -688,25 +681,18 @@ mod tests {
 
     #[test]
     fn whoever_is_woken_for_news_that_it_has_taken_is_woken_for_the_next() {
-        #[derive(Default)]
-        struct Wakes(AtomicUsize);
-        impl Wake for Wakes {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::SeqCst);
-            }
-        }
         let wakes = Arc::new(Wakes::default());
         let link = Link::new(Peer::Unix, Arc::new(Semaphore::new(0)));
-        link.register(&Waker::from(Arc::clone(&wakes)));
+        link.register(&wakes.waker());
         assert!(link.take_news(), "the first time");
         // Somebody wakes it, and is slow.
         link.news.store(true, Ordering::Release);
         assert!(link.take_news());
         link.wake_task();
         assert!(!link.take_news());
-        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        assert_eq!(wakes.count(), 1);
         link.wake();
-        assert_eq!(wakes.0.load(Ordering::SeqCst), 2);
+        assert_eq!(wakes.count(), 2);
         assert!(link.take_news());
     }
 

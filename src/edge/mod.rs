@@ -27,6 +27,7 @@
 //! | `transport` | serves each listener's connections; settings for somebody else's server |
 //! | `push`, `body` | for that server: `SubscribePush` as a tonic service, and its response's body |
 //! | `codec`, `intake` | a request's one message, as raw bytes, within bounds |
+//! | `rig` | what the tests share |
 //!
 //! The edge never decodes an event, never waits for a gateway on a publisher's
 //! behalf, and never keeps an event of its own: what it has is what the ring has.
@@ -41,6 +42,8 @@ mod grpc;
 mod intake;
 mod listener;
 mod push;
+#[cfg(test)]
+mod rig;
 mod rounds;
 mod stall;
 mod status;

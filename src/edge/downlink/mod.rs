@@ -438,43 +438,26 @@ impl Future for Downlink {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::task::Wake;
-
     use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixStream;
-    use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::edge::connection::{Peer, Socket};
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::edge::rig::{Wakes, pair};
 
     #[tokio::test]
     async fn whoever_polled_it_last_is_woken() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let slots = Arc::new(Semaphore::new(1));
-        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
-        let socket = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
+        let (socket, mut theirs) = pair();
         let hub = Hub::new(Engine::builder().build().unwrap(), Watch::default());
         let mut downlink = Downlink::new(hub, socket);
         let wakes = [(); 2].map(|()| Arc::new(Wakes::default()));
         for one in &wakes {
-            let waker = Waker::from(Arc::clone(one));
+            let waker = one.waker();
             let poll = Pin::new(&mut downlink).poll(&mut Context::from_waker(&waker));
             assert!(poll.is_pending());
         }
         theirs.write_all(b"P").await.unwrap();
-        while wakes[1].0.load(Ordering::SeqCst) == 0 {
+        while wakes[1].count() == 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(wakes[0].0.load(Ordering::SeqCst), 0);
+        assert_eq!(wakes[0].count(), 0);
     }
 }

@@ -425,11 +425,9 @@ impl Future for Uplink {
 mod tests {
     use std::task::Waker;
 
-    use tokio::net::UnixStream;
-
     use super::door::ANSWER_BYTES;
     use super::*;
-    use crate::edge::connection::{Peer, Socket};
+    use crate::edge::rig::pair;
     use crate::http2::frame::{self, HEAD_BYTES, Head, PREFACE, flag, kind, setting};
     use crate::http2::hpack::FieldsWriter;
 
@@ -480,10 +478,7 @@ mod tests {
     #[tokio::test]
     async fn a_producer_that_is_always_behind_with_its_answers_has_few_kept_for_it() {
         const REQUESTS: usize = 20_000;
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let slots = Arc::new(Semaphore::new(1));
-        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
-        let socket = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
+        let (socket, theirs) = pair();
         let engine = Engine::builder().build().unwrap();
         let mut uplink = Uplink::new(Hub::new(engine.clone(), Watch::default()), socket);
         let mut cx = Context::from_waker(Waker::noop());

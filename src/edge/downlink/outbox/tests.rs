@@ -1,7 +1,8 @@
 use super::*;
-use crate::edge::connection::{Connection, Peer, Socket};
+use crate::edge::connection::Connection;
 use crate::edge::downlink::LIMITS;
 use crate::edge::flow::{Account, Flow};
+use crate::edge::rig::pair;
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::http2::frame::{self, PREFACE, Reason, flag, kind, setting};
@@ -9,7 +10,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
 
 /// A connection with one stream, whose batch is more than a socket takes at once, as
 /// one frame.
@@ -25,11 +25,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let (ours, peer) = UnixStream::pair().unwrap();
-        let slots = Arc::new(Semaphore::new(1));
-        let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
-        let socket = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
-
+        let (socket, peer) = pair();
         let engine = Engine::builder().max_bytes(64 << 20).build().unwrap();
         let mut subscriber = engine.subscribe("gateway", "").unwrap();
         // A client event with a payload of zeros, which end in 2.
