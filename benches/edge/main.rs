@@ -16,10 +16,12 @@
 //! 250 with gRPC's prefix and the cursor. What else a protocol puts around it is its own.
 //! *CPU* is processor time of all threads of the server, as the kernel counts it; sending
 //! on the loopback interface includes the receiver's half of TCP. *Latency* is from when
-//! an event was due until a gateway's `recv` returned with it. Of `live`, what was
-//! due within a tenth of a second of the machine's own standing still is left out (see
-//! `standstill`), which would decide p99.9 of everybody on a machine that is shared; it is
-//! run up to six times, until two seconds are left (*quiet for*).
+//! an event was due until a gateway's `recv` returned with it. Of `live`, each
+//! tenth of a second is left out in which, or next to which, the machine itself stood still
+//! (see `standstill`), which would decide p99.9 of everybody on a machine that is shared; it
+//! is run up to six times, until two seconds are left (*quiet for*), and if less than half a
+//! second is, no latency is told. The rows of `fan-out` are run three times a round, for
+//! less long: they are compared with one another.
 //!
 //! # Who is compared, and how it is set up
 //!

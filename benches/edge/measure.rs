@@ -89,17 +89,18 @@ pub(crate) fn measure(
                 ..live(per_second, gateways, size)
             };
             let mut lived = Lived::default();
+            let enough = size.live;
             for _ in 0..size.tries {
                 let watcher = Watcher::start();
                 let report = run(&live, system, server, offer)?;
                 let standstills = watcher.and_then(Watcher::finish);
                 all_came(report.lost)?;
                 lived.add(&report, standstills.as_ref());
-                if standstills.is_none() || lived.quiet >= size.live {
+                if standstills.is_none() || lived.quiet >= enough {
                     break;
                 }
             }
-            Ok(lived.figures())
+            Ok(lived.figures(enough / 4))
         }
         Work::FanOut {
             per_second,
@@ -239,40 +240,39 @@ fn cost(span: &Span) -> Option<Figure> {
 #[derive(Debug, Default)]
 struct Lived {
     span: Span,
-    /// Of all that was measured.
-    all: Latency,
-    /// Of the time in which the machine did not stand still.
-    undisturbed: Latency,
+    /// Of the time in which the machine did not stand still, if that is known.
+    latency: Latency,
     /// How long that was.
     quiet: Duration,
+    is_watched: bool,
 }
 
 impl Lived {
     fn add(&mut self, report: &LiveReport, standstills: Option<&Standstills>) {
         self.span.add(&report.span);
-        self.all.add(&report.latencies.all());
+        self.is_watched |= standstills.is_some();
         for (window, latency) in report.latencies.iter() {
             let margin = WINDOW.as_nanos() as u64;
-            let around = window.start.saturating_sub(margin)..window.end + margin;
-            if standstills.is_some_and(|some| !some.touch(&around)) {
-                self.undisturbed.add(latency);
+            let around = window.start.saturating_sub(margin)..window.end.saturating_add(margin);
+            if standstills.is_none_or(|some| !some.touch(&around)) {
+                self.latency.add(latency);
                 self.quiet += Duration::from_nanos(window.end - window.start);
             }
         }
     }
 
-    fn figures(&self) -> Vec<Figure> {
+    /// Latencies only if it was quiet for as long as this.
+    fn figures(&self, at_least: Duration) -> Vec<Figure> {
         let mut figures: Vec<_> = cost(&self.span).into_iter().collect();
-        let latency = if self.quiet.is_zero() {
-            &self.all
-        } else {
-            &self.undisturbed
-        };
-        for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
-            let nanos = latency.percentile_ns(percent) as f64;
-            figures.push(Figure::nanos(measure, nanos));
+        if self.quiet >= at_least {
+            for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
+                let nanos = self.latency.percentile_ns(percent) as f64;
+                figures.push(Figure::nanos(measure, nanos));
+            }
         }
-        figures.push(Figure::nanos("quiet for", self.quiet.as_nanos() as f64));
+        if self.is_watched {
+            figures.push(Figure::nanos("quiet for", self.quiet.as_nanos() as f64));
+        }
         figures
     }
 }

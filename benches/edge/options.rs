@@ -12,7 +12,7 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// How often each row is run.
+    /// How many rounds of all rows there are.
     #[arg(long)]
     pub(crate) rounds: Option<u32>,
 

@@ -92,7 +92,7 @@ impl Size {
         warm_up: Duration::from_millis(200),
         live: Duration::from_millis(400),
         fan_out: Duration::from_millis(400),
-        tries: 1,
+        tries: 3,
         idle: Duration::from_millis(100),
         storm: Duration::ZERO,
         fill: Duration::from_millis(1000),

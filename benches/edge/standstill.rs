@@ -5,8 +5,9 @@
 //! all that p99.9 says, of any server. So while latencies are measured, a thread on each
 //! processor, before which no other comes, sleeps for half a millisecond again and again
 //! and notes when it wakes too late; and what was measured about then is left out. That is
-//! decided by the machine alone, not by what was measured. (jHiccup by Gil Tene shows
-//! such moments beside a program's own.)
+//! decided without regard to what was measured. (It is nearly always the machine: a server
+//! could have a part in it only by a system call that takes a millisecond by itself. jHiccup
+//! by Gil Tene shows such moments beside a program's own.)
 //!
 //! It takes `chrt` and the permission to use it. Without, nothing is left out.
 
@@ -41,8 +42,11 @@ pub(crate) fn watch() -> io::Result<()> {
         let standstills = Arc::clone(&standstills);
         let mut only = CpuSet::new();
         only.set(cpu);
-        thread::spawn(move || -> io::Result<()> {
-            sched_setaffinity(None, &only)?;
+        thread::spawn(move || {
+            if sched_setaffinity(None, &only).is_err() {
+                // Better nobody watches than one who does not see all.
+                std::process::exit(1);
+            }
             loop {
                 let due_ns = now_ns() + SLEEP.as_nanos() as u64;
                 thread::sleep(SLEEP);

@@ -216,8 +216,9 @@ impl Link {
 
     /// Wakes the task that serves the connection, once it is registered.
     pub(super) fn wake(&self) {
-        // Release: see `take_news`.
-        self.news.store(true, Ordering::Release);
+        // A swap, for the Release of everybody who has set it to reach `take_news`, and not
+        // only the last one's.
+        self.news.swap(true, Ordering::Release);
         self.wake_task();
     }
 

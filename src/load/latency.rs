@@ -94,10 +94,12 @@ impl Windows {
 
     /// Each window, by [`now_ns`](super::now_ns), and what was due in it.
     pub fn iter(&self) -> impl Iterator<Item = (Range<u64>, &Latency)> {
-        (0..).zip(&self.latencies).map(|(n, latency)| {
-            let from_ns = self.from_ns + n * self.each_ns;
-            (from_ns..from_ns + self.each_ns, latency)
-        })
+        let begin = |n: u64| {
+            let begin_ns = self.from_ns.saturating_add(n.saturating_mul(self.each_ns));
+            begin_ns.min(self.to_ns)
+        };
+        let spans = (0..).map(move |n| begin(n)..begin(n + 1));
+        spans.zip(&self.latencies)
     }
 
     /// All of the span.
@@ -142,6 +144,14 @@ mod tests {
             }
             let counted = inside.iter().filter(|&due| span.contains(due)).count();
             assert_eq!(windows.all().count(), counted as u64, "{span:?}");
+            let mut next = span.start;
+            for (window, latency) in windows.iter() {
+                assert_eq!(window.start, next);
+                let counted = inside.iter().filter(|&due| window.contains(due)).count();
+                assert_eq!(latency.count(), counted as u64, "{window:?} of {span:?}");
+                next = window.end;
+            }
+            assert_eq!(next, span.end);
         }
         assert_eq!(Windows::of(0..10, 0).iter().count(), 1);
     }

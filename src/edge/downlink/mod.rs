@@ -46,6 +46,8 @@ const MAX_OUTPUT_BYTES: usize = 16 << 10;
 const READ_BYTES: usize = 4 << 10;
 /// What one gateway that is far behind is written before others have a turn.
 const TURN_BYTES: usize = 1 << 20;
+/// How often one gateway is written to before others have a turn, however little it was.
+const TURN_WRITES: usize = 128;
 
 const LIMITS: Limits = Limits {
     max_streams: MAX_STREAMS as usize,
@@ -156,7 +158,7 @@ impl Downlink {
     }
 
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut turn_bytes = 0;
+        let (mut turn_bytes, mut turn_writes) = (0, 0);
         loop {
             if self.end == End::Closing {
                 return Pin::new(&mut self.socket).poll_shutdown(cx);
@@ -184,7 +186,8 @@ impl Downlink {
                     Written::Some { bytes } | Written::All { bytes } => turn_bytes += bytes,
                     Written::Blocked => return Poll::Pending,
                 }
-                if turn_bytes >= TURN_BYTES {
+                turn_writes += 1;
+                if turn_bytes >= TURN_BYTES || turn_writes >= TURN_WRITES {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }

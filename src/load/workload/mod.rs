@@ -324,9 +324,11 @@ pub struct Span {
 }
 
 impl Span {
-    /// Takes in another one. Memory is that of the last.
+    /// Takes in another one. Memory is that of the last. What one of them does not know,
+    /// both together do not.
     pub fn add(&mut self, other: &Span) {
-        let sum = |a: Option<u64>, b: Option<u64>| Some(a.unwrap_or(0) + b?);
+        let is_first = self.seconds == 0.0;
+        let sum = |a: Option<u64>, b: Option<u64>| if is_first { b } else { Some(a? + b?) };
         self.seconds += other.seconds;
         self.accepted += other.accepted;
         self.deliveries += other.deliveries;
