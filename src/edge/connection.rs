@@ -237,7 +237,7 @@ impl Link {
     /// sets one from now on finds the waker. While there is nothing new, that costs one
     /// load.
     pub(super) fn take_news(&self) -> bool {
-        // Acquire: what there is to see was done before.
+        // Acquire: pairs with the swap in `wake`. What there is to see was done before.
         self.news.load(Ordering::Acquire) && self.news.swap(false, Ordering::AcqRel)
     }
 
@@ -373,8 +373,8 @@ impl Connection {
     }
 
     /// Writes, past the runtime for as long as the socket takes everything: what the
-    /// runtime knows of it is in memory of its own, and with many connections the wait for
-    /// that is as long as all else that is done here.
+    /// runtime knows of it is in memory of its own, which with many connections has left
+    /// the caches, and is waited for.
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if !self.full {
             let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -695,6 +695,17 @@ mod tests {
         link.wake();
         assert_eq!(wakes.count(), 2);
         assert!(link.take_news());
+    }
+
+    #[tokio::test]
+    async fn a_link_keeps_no_task_whose_connection_has_ended() {
+        let (connection, _theirs) = pair();
+        let link = Arc::clone(connection.link());
+        let wakes = Arc::new(Wakes::default());
+        link.register(&wakes.waker());
+        assert_eq!(Arc::strong_count(&wakes), 2);
+        drop(connection);
+        assert_eq!(Arc::strong_count(&wakes), 1);
     }
 
     #[tokio::test]

@@ -58,8 +58,8 @@ impl Latency {
     }
 }
 
-/// Latencies of what was due in a span of time, apart for each of so many windows of it,
-/// all of one length.
+/// Latencies of what was due in a span of time, apart for each of so many windows of it:
+/// all of one length, except where that does not divide the span.
 #[derive(Clone, Debug)]
 pub struct Windows {
     from_ns: u64,
