@@ -4,12 +4,12 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    #[cfg(feature = "client")]
+    #[cfg(feature = "messages")]
     generate()?;
     Ok(())
 }
 
-#[cfg(feature = "client")]
+#[cfg(feature = "messages")]
 fn generate() -> Result<(), Box<dyn std::error::Error>> {
     let files = protox::compile(
         [
@@ -19,6 +19,9 @@ fn generate() -> Result<(), Box<dyn std::error::Error>> {
         ["proto"],
     )?;
     tonic_prost_build::configure()
+        // Stubs need tonic; messages do not.
+        .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
+        .server_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .bytes(".galaxy.backend.push.v1.ClientEvent.payload")
         .compile_fds(files)?;
     Ok(())

@@ -9,12 +9,12 @@
 use std::error::Error;
 use std::time::Duration;
 
+use galaxy_push::contract::publisher::{PublishRequest, PublishResponse, publisher_server};
+use galaxy_push::contract::push::push_event::Kind;
+use galaxy_push::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
 use galaxy_push::edge::{PushService, for_gateways};
 use galaxy_push::engine::{Engine, PublishError, Published, Publisher};
 use galaxy_push::event::Event;
-use galaxy_push::proto::publisher::{PublishRequest, PublishResponse, publisher_server};
-use galaxy_push::proto::push::push_event::Kind;
-use galaxy_push::proto::push::{ClientEvent, PushEvent, SessionInvalidation};
 use prost::Message;
 use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};

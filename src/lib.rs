@@ -20,6 +20,7 @@
 //! |---|---|
 //! | [`cursor`] | epoch, sequence, cursor and its text |
 //! | [`event`] | what a publishable event is, checked without decoding |
+//! | [`contract`] | what both ends of a stream agree on: messages, paths, metadata, ids |
 //! | [`engine`] | the ring, its publishers and subscribers; no I/O |
 //! | [`clock`] | where the engine's milliseconds come from |
 //! | [`history`] | a record of who published and received what, and whether all promises were kept |
@@ -32,9 +33,9 @@
 //! | `prefetch` | hints to the processor: what memory will be used soon |
 //! | [`load`] | a load generator: many gateways and producers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |
-//! | [`proto`] | generated code |
 
 pub mod clock;
+pub mod contract;
 pub mod cursor;
 pub mod engine;
 pub mod event;
@@ -42,12 +43,10 @@ mod prefetch;
 
 #[cfg(feature = "client")]
 pub mod client;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "server"))]
 pub mod config;
 #[cfg(feature = "history")]
 pub mod history;
-#[cfg(feature = "client")]
-pub mod proto;
 
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -55,7 +54,7 @@ pub mod cli;
 pub mod edge;
 #[cfg(feature = "server")]
 pub mod http2;
-#[cfg(feature = "cli")]
+#[cfg(feature = "bench")]
 pub mod load;
 #[cfg(feature = "server")]
 mod open_files;
@@ -63,6 +62,6 @@ mod open_files;
 pub mod server;
 
 // The README's Rust is compiled and run as a documentation test.
-#[cfg(all(doctest, feature = "client"))]
+#[cfg(all(doctest, feature = "messages"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::raw::{self, PREFACE};
 use common::wire::{self, NO_SETTINGS, Wire, frame};
 use common::{TestServer, event, soon, until};
-use galaxy_push::proto::push::PushEvent;
+use galaxy_push::contract::push::PushEvent;
 use http::{HeaderValue, Method, Request};
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::{
     TestServer, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
 };
+use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::cursor::Cursor;
-use galaxy_push::proto::push::push_client::PushClient;
 use tonic::{Code, Status};
 
 fn seq(cursor: &str) -> u64 {

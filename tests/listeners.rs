@@ -10,9 +10,9 @@ use std::path::Path;
 
 use common::{event, soon, subscribe};
 use galaxy_push::config::{Address, Config};
-use galaxy_push::proto::publisher::PublishRequest;
-use galaxy_push::proto::publisher::publisher_client::PublisherClient;
-use galaxy_push::proto::push::push_client::PushClient;
+use galaxy_push::contract::publisher::PublishRequest;
+use galaxy_push::contract::publisher::publisher_client::PublisherClient;
+use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::server::{ServeError, Server};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;

@@ -13,8 +13,8 @@ use common::wire::{self, Wire, frame};
 use common::{
     TestServer, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
 };
+use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::cursor::{Cursor, Seq};
-use galaxy_push::proto::push::push_client::PushClient;
 use prost::Message;
 use tokio::sync::watch;
 
@@ -149,7 +149,7 @@ async fn a_stream_that_has_ended_is_cut_too_if_its_last_events_are_not_taken() {
 #[tokio::test]
 async fn a_producer_that_never_takes_its_answers_is_cut() {
     let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
-    let request = galaxy_push::proto::publisher::PublishRequest {
+    let request = galaxy_push::contract::publisher::PublishRequest {
         events: vec![event(1)],
     };
     let request = Bytes::from(framed(&request.encode_to_vec()));

@@ -8,8 +8,8 @@ mod common;
 use std::time::Duration;
 
 use common::{TestServer, event, publish, soon, subscribe};
+use galaxy_push::contract::push::GatewaySubscribeRequest;
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
-use galaxy_push::proto::push::GatewaySubscribeRequest;
 use tokio_stream::{self as stream};
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -230,7 +230,7 @@ async fn subscribe_with(
     messages: Vec<GatewaySubscribeRequest>,
 ) -> tonic::Status {
     type Codec =
-        tonic_prost::ProstCodec<GatewaySubscribeRequest, galaxy_push::proto::push::PushEvent>;
+        tonic_prost::ProstCodec<GatewaySubscribeRequest, galaxy_push::contract::push::PushEvent>;
     let channel = common::connect(server.gateway_addr()).await;
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();

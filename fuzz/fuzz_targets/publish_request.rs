@@ -5,9 +5,9 @@
 #![no_main]
 
 use galaxy_push::event::{Event, EventError, RequestError, parse_publish_request};
-use galaxy_push::proto::publisher::PublishRequest;
-use galaxy_push::proto::push::PushEvent;
-use galaxy_push::proto::push::push_event::Kind;
+use galaxy_push::contract::publisher::PublishRequest;
+use galaxy_push::contract::push::PushEvent;
+use galaxy_push::contract::push::push_event::Kind;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 

@@ -29,8 +29,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::proto::push::push_event::Kind;
-use crate::proto::push::{ClientEvent, PushEvent, SessionInvalidation};
+use crate::contract::push::push_event::Kind;
+use crate::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
 
 /// Nested deeper, a payload is not embedded: many JSON parsers stop near here,
 /// and a line that they refuse would be an event lost.

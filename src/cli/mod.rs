@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bench")]
 mod bench;
 mod json;
 mod publish;
@@ -81,6 +82,7 @@ enum Command {
     Serve(serve::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    #[cfg(feature = "bench")]
     Bench(bench::Args),
 }
 
@@ -148,6 +150,7 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args),
     }
 }

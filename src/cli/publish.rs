@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use super::{Failure, json, value};
 use crate::client;
 use crate::config::Address;
+use crate::contract::publisher::PublishRequest;
+use crate::contract::publisher::publisher_client::PublisherClient;
+use crate::contract::push::push_event::Kind;
+use crate::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
 use crate::cursor::Cursor;
-use crate::proto::publisher::PublishRequest;
-use crate::proto::publisher::publisher_client::PublisherClient;
-use crate::proto::push::push_event::Kind;
-use crate::proto::push::{ClientEvent, PushEvent, SessionInvalidation};
 use lines::{Batching, End};
 use pipeline::Report;
 

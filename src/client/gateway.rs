@@ -13,14 +13,13 @@ use tonic::{Code, Status, Streaming};
 use super::backoff::Backoff;
 use super::channel::{ConnectError, MAX_MESSAGE_BYTES, connect};
 use super::item::{Disconnect, Gap, Item, Stopped, Violation};
-use super::start::{self, Resume, Start};
+use super::start::{self, Start};
 use crate::config::Address;
+use crate::contract::gateway_id::{self, GatewayIdError};
+use crate::contract::push::push_client::PushClient;
+use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
+use crate::contract::start::Resume;
 use crate::cursor::{Cursor, Seq};
-use crate::proto::push::push_client::PushClient;
-use crate::proto::push::{GatewaySubscribeRequest, PushEvent};
-
-/// The longest `gateway_client_id`, in bytes.
-const MAX_ID_BYTES: usize = 256;
 
 /// A subscription under one gateway id, kept up across connections.
 ///
@@ -154,7 +153,7 @@ impl Builder {
     ///
     /// An id that no server accepts, or an address that is none.
     pub fn build(self) -> Result<Gateway, BuildError> {
-        check_id(&self.id)?;
+        gateway_id::check(&self.id)?;
         self.address.check().map_err(ConnectError::from)?;
         Ok(Gateway {
             processed: self.cursor,
@@ -168,35 +167,13 @@ impl Builder {
     }
 }
 
-fn check_id(id: &str) -> Result<(), BuildError> {
-    if id.is_empty() {
-        return Err(BuildError::EmptyId);
-    }
-    if id.len() > MAX_ID_BYTES {
-        return Err(BuildError::LongId { bytes: id.len() });
-    }
-    if id.chars().any(char::is_control) {
-        return Err(BuildError::ControlInId);
-    }
-    Ok(())
-}
-
 /// Why there is no gateway with these settings.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The id is empty.
-    #[error("the gateway id is empty")]
-    EmptyId,
-    /// The id is too long.
-    #[error("the gateway id has {bytes} bytes, at most {MAX_ID_BYTES} are possible")]
-    LongId {
-        /// Its length.
-        bytes: usize,
-    },
-    /// The id has control characters in it.
-    #[error("the gateway id has control characters in it")]
-    ControlInId,
+    /// No server accepts the id.
+    #[error(transparent)]
+    Id(#[from] GatewayIdError),
     /// The address has not the form of one.
     #[error(transparent)]
     Address(#[from] ConnectError),

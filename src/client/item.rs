@@ -6,10 +6,11 @@ use std::time::Duration;
 use tonic::Status;
 
 use super::channel::ConnectError;
-use super::start::{Reason, Start};
+use super::start::Start;
 use super::status::status_line;
+use crate::contract::push::PushEvent;
+use crate::contract::start::Reason;
 use crate::cursor::Cursor;
-use crate::proto::push::PushEvent;
 
 /// One thing that happened to a subscription.
 #[derive(Clone, Debug)]

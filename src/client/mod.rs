@@ -57,5 +57,7 @@ pub use backoff::Backoff;
 pub use channel::{ConnectError, MAX_MESSAGE_BYTES, connect};
 pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
 pub use item::{Disconnect, Gap, Item, Stopped, Violation};
-pub use start::{Reason, Resume, Start};
+pub use start::Start;
 pub use status::status_line;
+
+pub use crate::contract::start::{Reason, Resume};

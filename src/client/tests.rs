@@ -15,10 +15,11 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::config::Address;
+use crate::contract::gateway_id::GatewayIdError;
+use crate::contract::push::push_event::Kind;
+use crate::contract::push::push_server::{Push, PushServer};
+use crate::contract::push::{ClientEvent, GatewaySubscribeRequest, PushEvent};
 use crate::cursor::{Cursor, Epoch, Seq};
-use crate::proto::push::push_event::Kind;
-use crate::proto::push::push_server::{Push, PushServer};
-use crate::proto::push::{ClientEvent, GatewaySubscribeRequest, PushEvent};
 
 /// What the server does with one subscription.
 enum Act {
@@ -567,11 +568,14 @@ fn an_id_that_no_server_accepts_is_refused() {
             .build()
             .map(drop)
     };
-    assert_eq!(build(""), Err(BuildError::EmptyId));
+    assert_eq!(build(""), Err(GatewayIdError::Empty.into()));
     assert_eq!(
         build(&"é".repeat(129)),
-        Err(BuildError::LongId { bytes: 258 })
+        Err(GatewayIdError::TooLong { bytes: 258 }.into())
     );
-    assert_eq!(build("a\nb"), Err(BuildError::ControlInId));
+    assert_eq!(
+        build("a\nb"),
+        Err(GatewayIdError::ControlCharacter { at: 1 }.into())
+    );
     assert_eq!(build(&"x".repeat(256)), Ok(()));
 }

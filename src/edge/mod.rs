@@ -16,7 +16,6 @@
 //! | `downlink` | a gateway's connection: events from the ring into its socket |
 //! | `rounds` | when gateways are woken |
 //! | `subscribe` | what a gateway's request means, and how its response begins |
-//! | [`gateway_id`] | what a `gateway_client_id` may be |
 //! | `uplink` | a producer's connection: requests from its socket into the ring |
 //! | `grpc` | calls, messages and their ends, in gRPC's words |
 //! | `status` | every error's gRPC status, in one table |
@@ -37,7 +36,6 @@ mod codec;
 mod connection;
 mod downlink;
 mod flow;
-pub mod gateway_id;
 mod grpc;
 mod intake;
 mod listener;

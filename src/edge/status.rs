@@ -3,13 +3,10 @@
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use super::gateway_id::GatewayIdError;
+use crate::contract::gateway_id::GatewayIdError;
+use crate::contract::metadata::PUSH_MISSED;
 use crate::engine::{PublishError, RecvError, SubscribeError};
 use crate::event::RequestError;
-
-/// The trailer (and initial metadata) key that says how many events a gateway
-/// missed.
-pub(super) const PUSH_MISSED: &str = "push-missed";
 
 /// What every call is told that comes, or is still waiting, while the server
 /// stops.
@@ -71,7 +68,7 @@ pub(super) fn not_published(error: &PublishError) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge::gateway_id;
+    use crate::contract::gateway_id;
     use tonic::Code::{Aborted, InvalidArgument, OutOfRange, ResourceExhausted, Unavailable};
 
     #[test]

@@ -5,11 +5,15 @@ use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use tonic::Status;
 
-use super::{gateway_id, status};
+use super::status;
+use crate::contract::gateway_id;
+use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
+use crate::contract::push::GatewaySubscribeRequest;
+use crate::contract::start::Reason;
+use crate::contract::{self, start};
 use crate::engine::{Engine, Resume, Start, Subscriber};
-use crate::proto::push::GatewaySubscribeRequest;
 
-pub(super) const PATH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
+pub(super) use contract::path::SUBSCRIBE_PUSH as PATH;
 
 /// Room for the longest id and far more than a cursor.
 pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
@@ -49,31 +53,35 @@ pub(super) fn refuse_compression(headers: &HeaderMap) -> Result<(), Status> {
 
 /// What a response begins with.
 pub(super) fn response_fields(start: &Start) -> HeaderMap {
-    let (word, reason, missed) = describe(start.resume);
+    let (resume, reason, missed) = describe(start.resume);
     let mut fields = HeaderMap::with_capacity(5);
     fields.insert(
         http::header::CONTENT_TYPE,
         HeaderValue::from_static("application/grpc"),
     );
-    fields.insert("push-resume", HeaderValue::from_static(word));
-    fields.insert("push-resume-reason", HeaderValue::from_static(reason));
-    if let Ok(cursor) = HeaderValue::from_str(start.cursor.to_text().as_str()) {
-        fields.insert("push-start-cursor", cursor);
-    }
+    let mut insert = |key, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            fields.insert(key, value);
+        }
+    };
+    insert(PUSH_RESUME, resume.as_str());
+    insert(PUSH_RESUME_REASON, reason.as_str());
+    insert(PUSH_START_CURSOR, start.cursor.to_text().as_str());
     if let Some(missed) = missed {
-        fields.insert(status::PUSH_MISSED, missed.into());
+        fields.insert(PUSH_MISSED, missed.into());
     }
     fields
 }
 
 /// `push-resume`, `push-resume-reason` and `push-missed`.
-fn describe(resume: Resume) -> (&'static str, &'static str, Option<u64>) {
+fn describe(resume: Resume) -> (start::Resume, Reason, Option<u64>) {
+    use start::Resume::{Fresh, Resumed};
     match resume {
-        Resume::Resumed => ("resumed", "requested", None),
-        Resume::NoCursor => ("fresh", "no-cursor", None),
-        Resume::Expired { missed } => ("fresh", "expired", Some(missed)),
-        Resume::Ahead => ("fresh", "ahead", None),
-        Resume::OtherEpoch => ("fresh", "other-epoch", None),
-        Resume::Malformed => ("fresh", "malformed", None),
+        Resume::Resumed => (Resumed, Reason::Requested, None),
+        Resume::NoCursor => (Fresh, Reason::NoCursor, None),
+        Resume::Expired { missed } => (Fresh, Reason::Expired, Some(missed)),
+        Resume::Ahead => (Fresh, Reason::Ahead, None),
+        Resume::OtherEpoch => (Fresh, Reason::OtherEpoch, None),
+        Resume::Malformed => (Fresh, Reason::Malformed, None),
     }
 }

@@ -563,9 +563,9 @@ mod request {
 #[cfg(feature = "client")]
 mod against_prost {
     use super::*;
-    use crate::proto::publisher::PublishRequest;
-    use crate::proto::push::push_event::Kind;
-    use crate::proto::push::{ClientEvent, PushEvent, SessionInvalidation};
+    use crate::contract::publisher::PublishRequest;
+    use crate::contract::push::push_event::Kind;
+    use crate::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::Index;

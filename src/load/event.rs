@@ -6,8 +6,8 @@
 
 use prost::Message as _;
 
-use crate::proto::push::push_event::Kind;
-use crate::proto::push::{ClientEvent, PushEvent};
+use crate::contract::push::push_event::Kind;
+use crate::contract::push::{ClientEvent, PushEvent};
 
 /// What tells an event from all others of its run, and when it was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,12 +7,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use galaxy_push::contract::publisher::PublishRequest;
+use galaxy_push::contract::publisher::publisher_client::PublisherClient;
+use galaxy_push::contract::push::push_client::PushClient;
+use galaxy_push::contract::push::push_event::Kind;
+use galaxy_push::contract::push::{ClientEvent, GatewaySubscribeRequest, PushEvent};
 use galaxy_push::cursor::Cursor;
-use galaxy_push::proto::publisher::PublishRequest;
-use galaxy_push::proto::publisher::publisher_client::PublisherClient;
-use galaxy_push::proto::push::push_client::PushClient;
-use galaxy_push::proto::push::push_event::Kind;
-use galaxy_push::proto::push::{ClientEvent, GatewaySubscribeRequest, PushEvent};
 use prost::Message;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;

@@ -14,14 +14,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use galaxy_push::config::{Address, Config};
-use galaxy_push::engine::Engine;
-use galaxy_push::proto::publisher::publisher_client::PublisherClient;
-use galaxy_push::proto::publisher::{PublishRequest, PublishResponse};
-use galaxy_push::proto::push::push_client::PushClient;
-use galaxy_push::proto::push::push_event::Kind;
-use galaxy_push::proto::push::{
+use galaxy_push::contract::publisher::publisher_client::PublisherClient;
+use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
+use galaxy_push::contract::push::push_client::PushClient;
+use galaxy_push::contract::push::push_event::Kind;
+use galaxy_push::contract::push::{
     ClientEvent, GatewaySubscribeRequest, PushEvent, SessionInvalidation,
 };
+use galaxy_push::engine::Engine;
 use galaxy_push::server::{BoundAddress, ServeError, Server};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;

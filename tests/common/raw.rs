@@ -17,7 +17,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Code;
 
-use galaxy_push::proto::push::GatewaySubscribeRequest;
+use galaxy_push::contract::push::GatewaySubscribeRequest;
 
 use super::soon;
 

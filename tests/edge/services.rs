@@ -1,9 +1,9 @@
 //! The tonic services that galaxy-push is compared with keep its contract.
 
-use galaxy_push::proto::publisher::PublishRequest;
-use galaxy_push::proto::publisher::publisher_client::PublisherClient;
-use galaxy_push::proto::push::push_client::PushClient;
-use galaxy_push::proto::push::{GatewaySubscribeRequest, PushEvent};
+use galaxy_push::contract::publisher::PublishRequest;
+use galaxy_push::contract::publisher::publisher_client::PublisherClient;
+use galaxy_push::contract::push::push_client::PushClient;
+use galaxy_push::contract::push::{GatewaySubscribeRequest, PushEvent};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::{Stream, unfold};
+use galaxy_push::contract::publisher::PublishResponse;
+use galaxy_push::contract::push::PushEvent;
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
-use galaxy_push::proto::publisher::PublishResponse;
-use galaxy_push::proto::push::PushEvent;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tonic::Status;
 

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
-use galaxy_push::proto::publisher::publisher_server::Publisher;
-use galaxy_push::proto::publisher::{PublishRequest, PublishResponse};
+use galaxy_push::contract::publisher::publisher_server::Publisher;
+use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fanout::{Fanout, Kept};

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use galaxy_push::proto::publisher::publisher_server::PublisherServer;
-use galaxy_push::proto::push::push_server::{Push, PushServer};
-use galaxy_push::proto::push::{GatewaySubscribeRequest, PushEvent};
+use galaxy_push::contract::publisher::publisher_server::PublisherServer;
+use galaxy_push::contract::push::push_server::{Push, PushServer};
+use galaxy_push::contract::push::{GatewaySubscribeRequest, PushEvent};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};

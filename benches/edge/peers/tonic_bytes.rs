@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes};
 use futures_util::Stream;
-use galaxy_push::proto::publisher::publisher_server::PublisherServer;
-use galaxy_push::proto::push::{GatewaySubscribeRequest, PushEvent};
+use galaxy_push::contract::publisher::publisher_server::PublisherServer;
+use galaxy_push::contract::push::{GatewaySubscribeRequest, PushEvent};
 use prost::Message as _;
 use tonic::body::Body;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};

@@ -7,7 +7,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use super::json;
-use crate::proto::push::PushEvent;
+use crate::contract::push::PushEvent;
 
 /// Longer than any event that a server takes, in base64 and with its texts.
 const MAX_LINE_BYTES: u64 = 32 << 20;

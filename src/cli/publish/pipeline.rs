@@ -10,9 +10,9 @@ use tonic::{Code, Status, Streaming};
 
 use super::lines::Batch;
 use crate::client::status_line;
+use crate::contract::publisher::publisher_client::PublisherClient;
+use crate::contract::publisher::{PublishRequest, PublishResponse};
 use crate::cursor::Cursor;
-use crate::proto::publisher::publisher_client::PublisherClient;
-use crate::proto::publisher::{PublishRequest, PublishResponse};
 
 /// What became of the events.
 #[derive(Debug, Default)]
@@ -249,9 +249,9 @@ mod tests {
 
     use super::*;
     use crate::config::Address;
+    use crate::contract::publisher::publisher_server::{Publisher, PublisherServer};
+    use crate::contract::push::PushEvent;
     use crate::cursor::{Epoch, Seq};
-    use crate::proto::publisher::publisher_server::{Publisher, PublisherServer};
-    use crate::proto::push::PushEvent;
 
     type Reply = Result<PublishResponse, Status>;
 

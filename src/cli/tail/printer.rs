@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::cursor_file::{CursorFile, CursorFileError};
 use super::{Failure, json, stderr};
 use crate::client::{Disconnect, Gap, Resume, Start};
+use crate::contract::push::PushEvent;
 use crate::cursor::Cursor;
-use crate::proto::push::PushEvent;
 
 /// How many jobs may wait.
 const JOBS_AHEAD: usize = 256;

@@ -93,9 +93,9 @@ pub(super) fn answer(published: Published) -> [u8; ANSWER_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::publisher::PublishResponse;
     use crate::cursor::{Epoch, Seq};
     use crate::edge::grpc;
-    use crate::proto::publisher::PublishResponse;
     use prost::Message;
 
     #[test]

@@ -5,10 +5,10 @@ use prost::Message as _;
 use super::Offer;
 use super::connection::{Call, Connection};
 use super::grpc::{self, Fields, Messages};
+use crate::contract::publisher::PublishResponse;
 use crate::cursor::Cursor;
 use crate::load::event::Batch;
 use crate::load::protocol::{Answers, End, Producer, ProtocolError};
-use crate::proto::publisher::PublishResponse;
 
 const PATH: &str = "/galaxy.push.publisher.v1.Publisher/PublishStream";
 /// `events`, the one field of a request.

@@ -5,9 +5,9 @@ use prost::Message as _;
 use super::Offer;
 use super::connection::{Call, Connection};
 use super::grpc::{self, Fields, Messages, PREFIX_BYTES};
+use crate::contract::push::GatewaySubscribeRequest;
 use crate::cursor::{Cursor, Seq};
 use crate::load::protocol::{Begin, Consumer, ProtocolError, Sink, Start};
-use crate::proto::push::GatewaySubscribeRequest;
 
 const PATH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
 /// The cursor is a message's last field: its key, its length, its text.

@@ -413,7 +413,7 @@ fn a_producer_sends_no_more_than_the_windows_let_out() {
     sent.extend_from_slice(&body(&out).0);
     assert!(producer.has_room());
 
-    let request: crate::proto::publisher::PublishRequest =
+    let request: crate::contract::publisher::PublishRequest =
         prost::Message::decode(&sent[5..]).unwrap();
     assert_eq!(request.events.len(), 100);
     assert_eq!(

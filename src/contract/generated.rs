@@ -1,5 +1,5 @@
-//! The generated messages and services, under short names: [`push`] is the
-//! contract with the gateways, [`publisher`] the producers' side.
+//! The generated messages and, with the feature `client`, tonic's stubs, under short
+//! names: `push` is the contract with the gateways, `publisher` the producers' side.
 
 pub use galaxy::backend::push::v1 as push;
 pub use galaxy::push::publisher::v1 as publisher;
@@ -17,14 +17,14 @@ mod galaxy {
     pub mod backend {
         pub mod push {
             pub mod v1 {
-                tonic::include_proto!("galaxy.backend.push.v1");
+                include!(concat!(env!("OUT_DIR"), "/galaxy.backend.push.v1.rs"));
             }
         }
     }
     pub mod push {
         pub mod publisher {
             pub mod v1 {
-                tonic::include_proto!("galaxy.push.publisher.v1");
+                include!(concat!(env!("OUT_DIR"), "/galaxy.push.publisher.v1.rs"));
             }
         }
     }

@@ -1,0 +1,54 @@
+//! The contract between backend and gateways: what both ends of a stream have to agree on.
+//!
+//! The messages come from the `.proto` files; the words that no `.proto` file can hold
+//! stand here once: method paths, metadata keys, why a stream starts where it does, and
+//! what a gateway's id may be.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`push`], [`publisher`] | generated messages and services |
+//! | [`path`] | the methods' paths |
+//! | [`metadata`] | the keys that a response carries |
+//! | [`start`] | where a stream starts, and why: `push-resume`, `push-resume-reason` |
+//! | [`gateway_id`] | what a `gateway_client_id` may be |
+//!
+//! Nothing here knows of sockets, of the engine, or of one side only.
+
+#![forbid(unsafe_code)]
+
+pub mod gateway_id;
+#[cfg(feature = "messages")]
+mod generated;
+pub mod start;
+
+#[cfg(feature = "messages")]
+pub use generated::{publisher, push};
+
+/// gRPC's prefix of a message: one byte that says whether it is compressed, and the
+/// message's length in four, big-endian (gRPC over HTTP/2, *Length-Prefixed-Message*).
+pub const MESSAGE_PREFIX_BYTES: usize = 5;
+
+/// The largest message that gRPC clients accept unless they are told otherwise.
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// The methods' paths, as HTTP/2's `:path` has them.
+pub mod path {
+    /// Gateways subscribe.
+    pub const SUBSCRIBE_PUSH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
+    /// One request, one response.
+    pub const PUBLISH: &str = "/galaxy.push.publisher.v1.Publisher/Publish";
+    /// A response for each request, in their order.
+    pub const PUBLISH_STREAM: &str = "/galaxy.push.publisher.v1.Publisher/PublishStream";
+}
+
+/// Keys of a response's metadata.
+pub mod metadata {
+    /// `resumed` or `fresh`: [`Resume`](super::start::Resume).
+    pub const PUSH_RESUME: &str = "push-resume";
+    /// Why: [`Reason`](super::start::Reason).
+    pub const PUSH_RESUME_REASON: &str = "push-resume-reason";
+    /// The position just before the first event to come.
+    pub const PUSH_START_CURSOR: &str = "push-start-cursor";
+    /// How many events were missed, decimal; also a trailer.
+    pub const PUSH_MISSED: &str = "push-missed";
+}
