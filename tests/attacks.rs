@@ -471,7 +471,11 @@ async fn what_never_arrives_in_full_is_not_waited_for() {
         let headers = frame(wire::HEADERS, 0, 1, &wire::call_block(method));
         for half in [
             headers.clone(),
-            frame(wire::DATA, 0, 1, &[0; 10_000])[..9000].to_vec(),
+            [
+                wire::open_call(1, method),
+                frame(wire::DATA, 0, 1, &[0; 10_000])[..9000].to_vec(),
+            ]
+            .concat(),
             frame(wire::PING, 0, 0, &[0; 8])[..4].to_vec(),
             [&headers[..], &continuation[..50]].concat(),
         ] {

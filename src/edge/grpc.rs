@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use tonic::Status;
 
 use super::subscribe;
-use crate::http2::request::Request;
+use crate::http2::request::RequestHead;
 
 /// The flag and the length that precede every message.
 pub(super) const PREFIX_BYTES: usize = 5;
@@ -51,7 +51,7 @@ pub(super) fn trailers(status: &Status) -> HeaderMap {
 /// Whether it is a call of one of these methods. If it is of another, the refusal says
 /// `otherwise`.
 pub(super) fn check(
-    request: &Request,
+    request: &RequestHead,
     methods: &[&str],
     otherwise: &'static str,
 ) -> Result<(), Refusal> {
@@ -133,11 +133,11 @@ mod tests {
 
     #[test]
     fn whoever_does_not_call_the_method_is_told_so() {
-        let call = |change: &dyn Fn(&mut Request)| {
+        let call = |change: &dyn Fn(&mut RequestHead)| {
             let mut fields = HeaderMap::new();
             let grpc = HeaderValue::from_static("application/grpc+proto");
             fields.insert(http::header::CONTENT_TYPE, grpc);
-            let mut request = Request {
+            let mut request = RequestHead {
                 method: "POST".into(),
                 path: "/a.B/D".into(),
                 fields,

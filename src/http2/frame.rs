@@ -3,17 +3,18 @@
 /// What a client says first (section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The length of a frame's head.
-pub const HEAD_BYTES: usize = 9;
+/// The length of a frame's header.
+pub const HEADER_BYTES: usize = 9;
 
-/// The longest payload that everybody takes, and the longest that there is.
-pub const MIN_MAX_PAYLOAD: u32 = 1 << 14;
-/// The longest payload that there can be.
-pub const MAX_MAX_PAYLOAD: u32 = (1 << 24) - 1;
+/// SETTINGS_MAX_FRAME_SIZE before it is announced, and its least value: the longest
+/// payload that every peer takes.
+pub const DEFAULT_FRAME_BYTES: u32 = 1 << 14;
+/// The largest SETTINGS_MAX_FRAME_SIZE.
+pub const MAX_FRAME_BYTES: u32 = (1 << 24) - 1;
 
-/// How far a window can be open.
+/// The largest flow-control window.
 pub const MAX_WINDOW: u32 = (1 << 31) - 1;
-/// How far windows are open before anybody says otherwise.
+/// A flow-control window before SETTINGS or WINDOW_UPDATE change it.
 pub const INITIAL_WINDOW: u32 = 65_535;
 
 /// Frame types.
@@ -69,9 +70,9 @@ pub enum Reason {
     EnhanceYourCalm = 11,
 }
 
-/// A frame's head.
+/// A frame's header (section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct FrameHeader {
     /// How many bytes follow.
     pub payload_bytes: u32,
     /// One of [`kind`], or one that is not known.
@@ -82,11 +83,11 @@ pub struct Head {
     pub stream: u32,
 }
 
-impl Head {
-    /// The head of a DATA frame in the middle of a stream.
+impl FrameHeader {
+    /// The header of a DATA frame in the middle of a stream.
     #[must_use]
     pub fn data(stream: u32, payload_bytes: u32) -> Self {
-        Head {
+        FrameHeader {
             payload_bytes,
             kind: kind::DATA,
             flags: 0,
@@ -94,22 +95,26 @@ impl Head {
         }
     }
 
-    /// Reads the head at the start of `bytes`, if all of it is there. A reserved bit
+    /// Reads the header at the start of `bytes`, if all of it is there. A reserved bit
     /// is ignored, as it must be.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        let &[a, b, c, kind, flags, s, t, u, v] = bytes.first_chunk::<HEAD_BYTES>()?;
-        Some(Head {
+        bytes.first_chunk().copied().map(Self::from_bytes)
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; HEADER_BYTES]) -> Self {
+        let [a, b, c, kind, flags, s, t, u, v] = bytes;
+        FrameHeader {
             payload_bytes: u32::from_be_bytes([0, a, b, c]),
             kind,
             flags,
             stream: u32::from_be_bytes([s & 0x7f, t, u, v]),
-        })
+        }
     }
 
     /// As it goes over the wire.
     #[must_use]
-    pub fn to_bytes(self) -> [u8; HEAD_BYTES] {
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let [_, a, b, c] = self.payload_bytes.to_be_bytes();
         let [s, t, u, v] = self.stream.to_be_bytes();
         [a, b, c, self.kind, self.flags, s, t, u, v]
@@ -124,14 +129,14 @@ impl Head {
 
 /// Appends a frame.
 pub fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    let head = Head {
+    let header = FrameHeader {
         // Whoever writes a frame has cut it to what the peer takes.
         payload_bytes: payload.len() as u32,
         kind,
         flags,
         stream,
     };
-    out.extend(head.to_bytes());
+    out.extend(header.to_bytes());
     out.extend(payload);
 }
 
@@ -167,58 +172,32 @@ pub fn read_settings(payload: &[u8]) -> Option<impl Iterator<Item = (u16, u32)>>
     )
 }
 
-/// What a frame of that kind carries, without its padding (sections 6.1 and 6.2);
-/// `None` if the padding is longer than the payload.
-#[must_use]
-pub fn without_padding(head: Head, payload: &[u8]) -> Option<&[u8]> {
-    if !head.has(flag::PADDED) {
-        return Some(payload);
-    }
-    let (&padding, rest) = payload.split_first()?;
-    let data = rest.len().checked_sub(usize::from(padding))?;
-    Some(&rest[..data])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_head_is_read_as_it_was_written() {
-        let head = Head {
+    fn a_header_is_read_as_it_was_written() {
+        let header = FrameHeader {
             payload_bytes: 0x01_02_03,
             kind: kind::HEADERS,
             flags: flag::END_HEADERS,
             stream: 0x7f_00_00_05,
         };
-        let bytes = head.to_bytes();
+        let bytes = header.to_bytes();
         assert_eq!(bytes, [1, 2, 3, 1, 4, 0x7f, 0, 0, 5]);
-        assert_eq!(Head::read(&bytes), Some(head));
-        assert_eq!(Head::read(&bytes[..8]), None);
+        assert_eq!(FrameHeader::read(&bytes), Some(header));
+        assert_eq!(FrameHeader::read(&bytes[..8]), None);
         let mut reserved = bytes;
         reserved[5] |= 0x80;
-        assert_eq!(Head::read(&reserved), Some(head));
-    }
-
-    #[test]
-    fn padding_is_taken_off_if_there_is_as_much() {
-        let head = |flags| Head {
-            flags,
-            ..Head::data(1, 0)
-        };
-        let padded = head(flag::PADDED);
-        assert_eq!(without_padding(head(0), b"\x05abc"), Some(&b"\x05abc"[..]));
-        assert_eq!(without_padding(padded, b"\x01abc"), Some(&b"ab"[..]));
-        assert_eq!(without_padding(padded, b"\x03abc"), Some(&b""[..]));
-        assert_eq!(without_padding(padded, b"\x04abc"), None);
-        assert_eq!(without_padding(padded, b""), None);
+        assert_eq!(FrameHeader::read(&reserved), Some(header));
     }
 
     #[test]
     fn settings_are_whole() {
         let mut out = Vec::new();
         write_settings(&mut out, &[(3, 256), (6, 1 << 14)]);
-        let payload = &out[HEAD_BYTES..];
+        let payload = &out[HEADER_BYTES..];
         let read: Vec<_> = read_settings(payload).unwrap().collect();
         assert_eq!(read, [(3, 256), (6, 1 << 14)]);
         assert!(read_settings(&payload[1..]).is_none());

@@ -11,20 +11,25 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | [`frame`] | heads of frames, settings, reasons |
+//! | [`frame`] | headers of frames, settings, error codes |
+//! | `reader` | finds frames in what arrives, and checks their form |
+//! | `header_block` | header blocks, put together and decoded |
 //! | [`hpack`] | header fields, read and written |
 //! | `huffman` | the code of HPACK's strings |
 //! | [`request`] | a request's head, checked |
-//! | [`connection`] | the server's end of a connection; in its `frames`, what each kind of frame does |
-//! | [`stream`] | one of its streams, and how much may be sent on it |
-//! | `patience` | how much a peer may ask for without taking anything |
+//! | `flow_control` | windows |
+//! | [`server`] | the server's end of a connection |
 //!
 //! Nothing here knows of sockets, tasks or time (which is told), of gRPC, or of events.
 
-pub mod connection;
+mod error;
+mod flow_control;
 pub mod frame;
+mod header_block;
 pub mod hpack;
 mod huffman;
-mod patience;
+mod reader;
 pub mod request;
-pub mod stream;
+pub mod server;
+
+pub use error::Error;

@@ -7,7 +7,7 @@ const FIELD_OVERHEAD: usize = 32;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct RequestHead {
     /// The method, such as `POST`.
     pub method: String,
     /// The path, such as `/package.Service/Method`; empty for `CONNECT`.
@@ -104,7 +104,7 @@ impl Fields {
         first.then_some(())
     }
 
-    pub(super) fn finish(self) -> Result<Request, Malformed> {
+    pub(super) fn finish(self) -> Result<RequestHead, Malformed> {
         if let Some(failed) = self.failed {
             return Err(failed);
         }
@@ -115,7 +115,7 @@ impl Fields {
             None if connect && !self.scheme && self.authority => String::new(),
             _ => return Err(Malformed::Request),
         };
-        Ok(Request {
+        Ok(RequestHead {
             method,
             path,
             fields: self.fields,
@@ -127,7 +127,7 @@ impl Fields {
 mod tests {
     use super::*;
 
-    fn finish(fields: &[(&str, &str)]) -> Result<Request, Malformed> {
+    fn finish(fields: &[(&str, &str)]) -> Result<RequestHead, Malformed> {
         let mut collected = Fields::new(1000);
         for (name, value) in fields {
             collected.add(name.as_bytes(), value.as_bytes());

@@ -32,10 +32,10 @@ use super::flow::{Account, Flow, Load};
 use super::stall::Watch;
 use super::{grpc, status, subscribe};
 use crate::engine::{Batch, Engine, Subscriber};
-use crate::http2::connection::{self as http2, ConnectionError, Limits};
-use crate::http2::frame::INITIAL_WINDOW;
-use crate::http2::request::Request;
-use crate::http2::stream::Stream;
+use crate::http2::Error;
+use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
+use crate::http2::request::RequestHead;
+use crate::http2::server::{self as http2, Event, Limits};
 use crate::prefetch;
 
 /// How long a request may take to arrive in full.
@@ -55,6 +55,7 @@ const LIMITS: Limits = Limits {
     // Requests are short.
     stream_window: INITIAL_WINDOW,
     connection_window: INITIAL_WINDOW,
+    max_frame_bytes: DEFAULT_FRAME_BYTES,
 };
 
 /// What all gateways' connections share.
@@ -135,7 +136,7 @@ pub(super) struct Downlink {
 struct Unfinished {
     /// Requests on streams up to this one.
     newest: u32,
-    /// A frame or a header block, by [`midway`](http2::Connection::midway).
+    /// A frame or a header block, by [`incomplete_frame`](http2::Connection::incomplete_frame).
     frame: Option<u64>,
 }
 
@@ -192,7 +193,7 @@ impl Downlink {
                     return Poll::Pending;
                 }
             }
-            if self.end == End::LastWords || (self.end == End::No && self.http.has_left()) {
+            if self.end == End::LastWords || (self.end == End::No && self.http.is_drained()) {
                 self.end = End::Closing;
             } else if reads {
                 return Poll::Pending;
@@ -228,12 +229,18 @@ impl Downlink {
                 }
                 Poll::Ready(()) => {}
             }
-            if let Err(error) = self.http.receive(buf.filled(), Instant::now()) {
-                tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
-                self.end = End::LastWords;
-            }
-            while let Some((stream, request)) = self.http.next_request() {
-                self.open(stream, &request);
+            let (mut input, now) = (buf.filled(), Instant::now());
+            loop {
+                match self.http.receive(&mut input, now) {
+                    Ok(Some(Event::Request { stream, head, .. })) => self.open(stream, &head),
+                    Ok(Some(Event::Data { at, data, .. })) => self.http.buffer(at, data),
+                    Ok(None) => break,
+                    Err(error) => {
+                        tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
+                        self.end = End::LastWords;
+                        break;
+                    }
+                }
             }
             self.take_requests();
             self.let_go();
@@ -243,14 +250,11 @@ impl Downlink {
         Ok(())
     }
 
-    fn open(&mut self, stream: u32, request: &Request) {
+    fn open(&mut self, stream: u32, request: &RequestHead) {
         self.newest = stream;
         let otherwise = "there is SubscribePush, and nothing else";
-        if self.http.stream_mut(stream).is_none() {
-            // It was reset since.
-        } else if let Err(refusal) = grpc::check(request, &[subscribe::PATH], otherwise) {
-            self.http
-                .respond(stream, refusal.code, &refusal.fields, true);
+        if let Err(refusal) = grpc::check(request, &[subscribe::PATH], otherwise) {
+            self.respond_whole(stream, &refusal);
         } else if self.hub.is_stopping() {
             self.refuse(stream, &status::stopping());
         }
@@ -259,9 +263,9 @@ impl Downlink {
     /// Answers the requests that have arrived in full.
     fn take_requests(&mut self) {
         let mut answers = Vec::new();
-        for (at, stream) in self.http.streams().iter().enumerate() {
+        for (at, stream) in self.http.streams() {
             if stream.state.is_none() {
-                match request::message(stream.body(), stream.is_received()) {
+                match request::message(stream.body(), stream.is_complete()) {
                     Ok(None) => {}
                     Ok(Some(message)) => {
                         let subscribed = subscribe::subscribe(&self.hub.engine, message);
@@ -288,29 +292,38 @@ impl Downlink {
         let (flow, source) = Flow::new(name, self.link.begin_call());
         self.hub.watch.add_flow(flow);
         let fields = subscribe::response_fields(subscriber.start());
-        if let Some(stream) = self.http.stream_mut(stream) {
-            stream.state = Some(Serving {
+        if let Some(mut parts) = self.parts(stream) {
+            *parts.state = Some(Serving {
                 subscriber,
                 batch: None,
                 framed: 0,
                 load: Load::new(Account::Own(source)),
             });
+            parts.response.head(200, &fields);
         }
-        self.http.respond(stream, 200, &fields, false);
+    }
+
+    fn parts(&mut self, stream: u32) -> Option<http2::Parts<'_, State>> {
+        let at = self.http.index(stream)?;
+        self.http.parts(at)
+    }
+
+    fn respond_whole(&mut self, stream: u32, refusal: &grpc::Refusal) {
+        if let Some(mut parts) = self.parts(stream) {
+            parts.response.whole(refusal.code, &refusal.fields);
+        }
     }
 
     fn refuse(&mut self, stream: u32, status: &Status) {
-        let refusal = grpc::Refusal::of(status);
-        self.http
-            .respond(stream, refusal.code, &refusal.fields, true);
+        self.respond_whole(stream, &grpc::Refusal::of(status));
         self.let_go();
     }
 
     /// Lets go of the streams that have ended.
     fn let_go(&mut self) {
-        for (stream, state) in self.http.take_ended() {
-            if let Some(serving) = state {
-                self.outbox.stream_ended(stream, serving);
+        for ended in self.http.take_ended() {
+            if let Some(serving) = ended.state {
+                self.outbox.stream_ended(ended.id, serving);
             }
         }
     }
@@ -318,20 +331,16 @@ impl Downlink {
     /// Looks at what others want: a stop, a sign of life; and at the clock.
     fn look_around(&mut self, cx: &mut Context<'_>) {
         if self.link.is_asked() {
-            self.http.ask_alive();
+            self.http.send_ping();
         }
         if self.hub.is_stopping() {
-            self.http.leave();
+            self.http.shut_down();
             self.refuse_unreceived(u32::MAX, &status::stopping());
         }
         loop {
-            let frame = self.http.midway();
-            let waits = frame.is_some()
-                || self
-                    .http
-                    .streams()
-                    .iter()
-                    .any(|stream| !stream.is_received());
+            let frame = self.http.incomplete_frame();
+            let waits =
+                frame.is_some() || self.http.streams().any(|(_, stream)| !stream.is_complete());
             if !waits {
                 self.deadline = None;
                 return;
@@ -348,7 +357,7 @@ impl Downlink {
             self.deadline = None;
             if late.frame.is_some() && late.frame == frame {
                 // Nothing else can arrive before the rest of it.
-                let error = ConnectionError::LATE;
+                let error = Error::FRAME_TIMEOUT;
                 tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
                 self.http.fail(error);
                 self.let_go();
@@ -366,9 +375,9 @@ impl Downlink {
         let late: Vec<u32> = self
             .http
             .streams()
-            .iter()
-            .filter(|stream| stream.id() <= up_to && !stream.is_received())
-            .map(Stream::id)
+            .map(|(_, stream)| stream)
+            .filter(|stream| stream.id() <= up_to && !stream.is_complete())
+            .map(http2::Stream::id)
             .collect();
         for stream in late {
             self.refuse(stream, status);
@@ -379,9 +388,8 @@ impl Downlink {
     /// whether any has something now.
     fn take_batches(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_data = false;
-        let mut ended: Vec<(u32, HeaderMap)> = Vec::new();
-        for stream in self.http.streams() {
-            let id = stream.id();
+        let mut ended: Vec<(usize, HeaderMap)> = Vec::new();
+        for (at, stream) in self.http.streams_mut() {
             let Some(serving) = &mut stream.state else {
                 continue;
             };
@@ -399,21 +407,26 @@ impl Downlink {
                 }
                 Poll::Ready(Err(error)) => {
                     let status = status::end_of_stream(error, serving.subscriber.lag());
-                    ended.push((id, grpc::trailers(&status)));
+                    ended.push((at, grpc::trailers(&status)));
                 }
             }
         }
-        for (stream, trailers) in ended {
-            self.http.finish(stream, &trailers);
-            self.let_go();
+        if ended.is_empty() {
+            return has_data;
         }
+        for (at, trailers) in ended {
+            if let Some(mut parts) = self.http.parts(at) {
+                parts.response.trailers(&trailers);
+            }
+        }
+        self.let_go();
         has_data
     }
 
     /// What is not written by now waits for the peer, and is watched. (So is a frame
     /// whose stream has ended since: it was half written when we last came here.)
     fn wait(&mut self) {
-        for stream in self.http.streams() {
+        for (_, stream) in self.http.streams_mut() {
             if let Some(serving) = &mut stream.state {
                 serving.load.wait();
             }

@@ -12,9 +12,8 @@ use super::{Serving, State};
 use crate::edge::connection::Connection;
 use crate::edge::flow::Load;
 use crate::engine::Batch;
-use crate::http2::connection as http2;
-use crate::http2::frame::{HEAD_BYTES, Head};
-use crate::http2::stream::Stream;
+use crate::http2::frame::{FrameHeader, HEADER_BYTES};
+use crate::http2::server as http2;
 
 /// Frames of data in one system call: a batch of the usual size in frames of the size
 /// that everybody takes.
@@ -53,7 +52,7 @@ pub(super) struct Outbox {
 #[derive(Debug)]
 struct HalfFrame {
     stream: u32,
-    head: [u8; HEAD_BYTES],
+    head: [u8; HEADER_BYTES],
     /// Where its data is in the stream's batch.
     start: usize,
     end: usize,
@@ -67,20 +66,20 @@ struct HalfFrame {
 impl HalfFrame {
     /// So many more bytes are written; says how many of them were data.
     fn advance(&mut self, bytes: usize) -> u64 {
-        let data = |written: usize| written.saturating_sub(HEAD_BYTES);
+        let data = |written: usize| written.saturating_sub(HEADER_BYTES);
         let before = data(self.written);
         self.written += bytes;
         (data(self.written) - before) as u64
     }
 
     fn left(&self) -> usize {
-        HEAD_BYTES + (self.end - self.start) - self.written
+        HEADER_BYTES + (self.end - self.start) - self.written
     }
 
     /// What is left of its head and its data, out of its batch.
     fn rest<'a>(&'a self, batch: &'a [u8]) -> (&'a [u8], &'a [u8]) {
-        let data_written = self.written.saturating_sub(HEAD_BYTES);
-        let head = &self.head[self.written.min(HEAD_BYTES)..];
+        let data_written = self.written.saturating_sub(HEADER_BYTES);
+        let head = &self.head[self.written.min(HEADER_BYTES)..];
         (head, &batch[self.start + data_written..self.end])
     }
 }
@@ -99,20 +98,17 @@ struct Planned {
 #[derive(Debug)]
 struct Plan {
     frames: SmallVec<[Planned; FRAMES]>,
-    heads: SmallVec<[[u8; HEAD_BYTES]; FRAMES]>,
+    heads: SmallVec<[[u8; HEADER_BYTES]; FRAMES]>,
 }
 
 impl Plan {
-    fn of(http: &mut http2::Connection<State>, turn: usize) -> Self {
+    fn of(http: &http2::Connection<State>, turn: usize) -> Self {
         let mut plan = Plan {
             frames: SmallVec::new(),
             heads: SmallVec::new(),
         };
         let mut sendable = http.sendable();
-        let streams = http.streams();
-        let first = if turn < streams.len() { turn } else { 0 };
-        for at in (first..streams.len()).chain(0..first) {
-            let stream = &streams[at];
+        for (at, stream) in http.streams_from(turn) {
             let Some(serving) = &stream.state else {
                 continue;
             };
@@ -123,7 +119,8 @@ impl Plan {
                 if bytes == 0 {
                     break;
                 }
-                plan.heads.push(Head::data(stream.id(), bytes).to_bytes());
+                plan.heads
+                    .push(FrameHeader::data(stream.id(), bytes).to_bytes());
                 plan.frames.push(Planned {
                     at,
                     start: serving.framed + planned as usize,
@@ -153,7 +150,7 @@ impl Outbox {
         let plan = Plan::of(http, self.turn);
         // Taken out, to be read beside the streams.
         let output = std::mem::take(http.output());
-        let streams = &*http.streams();
+        let streams = &*http;
         let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
         let mut bytes = 0;
         let mut push = |slice| {
@@ -172,7 +169,8 @@ impl Outbox {
         }
         push(&output[self.output_written..]);
         for (planned, head) in plan.frames.iter().zip(&plan.heads) {
-            let serving = streams[planned.at].state.as_ref();
+            let stream = streams.stream(planned.at);
+            let serving = stream.and_then(|stream| stream.state.as_ref());
             let batch = serving.and_then(|serving| serving.batch.as_ref());
             let batch = batch.map_or(&[][..], Batch::as_bytes);
             push(head);
@@ -217,8 +215,7 @@ impl Outbox {
             if let Some((_, load)) = &mut frame.orphan {
                 load.go(data);
             } else {
-                let at = http.streams().iter().position(|of| of.id() == frame.stream);
-                if let Some(at) = at {
+                if let Some(at) = http.index(frame.stream) {
                     data_written(http, at, data, whole);
                 }
             }
@@ -243,7 +240,9 @@ impl Outbox {
             }
             let Planned { at, start, bytes } = *planned;
             http.sent(at, bytes);
-            let stream = &mut http.streams()[at];
+            let Some(stream) = http.stream_mut(at) else {
+                continue;
+            };
             let id = stream.id();
             if let Some(serving) = &mut stream.state {
                 serving.framed = start + bytes as usize;
@@ -251,7 +250,7 @@ impl Outbox {
             // Also if its frame is written in part only: else one that always fills the
             // socket by itself would always come first.
             self.turn = at + 1;
-            let all = HEAD_BYTES + bytes as usize;
+            let all = HEADER_BYTES + bytes as usize;
             if written < all {
                 let mut frame = HalfFrame {
                     stream: id,
@@ -281,15 +280,15 @@ impl Outbox {
     }
 }
 
-fn batch_of(streams: &[Stream<State>], id: u32) -> Option<&Batch> {
-    let stream = streams.iter().find(|stream| stream.id() == id)?;
+fn batch_of(http: &http2::Connection<State>, id: u32) -> Option<&Batch> {
+    let stream = http.stream(http.index(id)?)?;
     stream.state.as_ref()?.batch.as_ref()
 }
 
 /// So many bytes of the batch of the stream at place `at` are written, and with them,
 /// maybe, the whole of its frame. With its last frame the batch is let go of.
 fn data_written(http: &mut http2::Connection<State>, at: usize, bytes: u64, whole_frame: bool) {
-    let Some(serving) = http.streams().get_mut(at).and_then(|s| s.state.as_mut()) else {
+    let Some(serving) = http.stream_mut(at).and_then(|s| s.state.as_mut()) else {
         return;
     };
     serving.load.go(bytes);

@@ -32,8 +32,10 @@ use super::flow::{Account, Flow, Load};
 use super::stall::Watch;
 use super::{grpc, status};
 use crate::engine::Engine;
-use crate::http2::connection::{self as http2, ConnectionError, Limits};
-use crate::http2::request::Request;
+use crate::http2::Error;
+use crate::http2::frame::DEFAULT_FRAME_BYTES;
+use crate::http2::request::RequestHead;
+use crate::http2::server::{self as http2, Event, Limits};
 
 /// What a producer may send ahead of us on one call: enough to keep a fast link busy.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -53,6 +55,7 @@ const LIMITS: Limits = Limits {
     max_field_bytes: MAX_FIELD_BYTES as usize,
     stream_window: STREAM_WINDOW,
     connection_window: CONNECTION_WINDOW,
+    max_frame_bytes: DEFAULT_FRAME_BYTES,
 };
 
 thread_local! {
@@ -129,7 +132,7 @@ pub(super) struct Uplink {
     /// Which of the streams comes first next time, if it is still there.
     turn: u32,
     /// While a frame or a header block has arrived in part: since when, by
-    /// [`midway`](http2::Connection::midway).
+    /// [`incomplete_frame`](http2::Connection::incomplete_frame).
     midway: Option<(u64, Instant)>,
     /// Since when the peer is not read, while it is not.
     unread_since: Option<Instant>,
@@ -192,7 +195,8 @@ impl Uplink {
                 if !reads {
                     return Poll::Pending;
                 }
-            } else if self.end == End::LastWords || (self.end == End::No && self.http.has_left()) {
+            } else if self.end == End::LastWords || (self.end == End::No && self.http.is_drained())
+            {
                 self.end = End::Closing;
             } else if input == Input::Nothing && !held {
                 return Poll::Pending;
@@ -230,17 +234,23 @@ impl Uplink {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let now = Instant::now();
-            if let Err(error) = self.http.receive(bytes, now.into_std()) {
-                self.log_end(&error);
-                self.end = End::LastWords;
+            let mut input = bytes;
+            loop {
+                match self.http.receive(&mut input, now.into_std()) {
+                    Ok(Some(Event::Request { stream, head, .. })) => self.open(stream, &head, now),
+                    Ok(Some(Event::Data { at, data, .. })) => self.http.buffer(at, data),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.log_end(&error);
+                        self.end = End::LastWords;
+                        break;
+                    }
+                }
             }
-            self.midway = self.http.midway().map(|frame| match self.midway {
+            self.midway = self.http.incomplete_frame().map(|frame| match self.midway {
                 Some((since, at)) if since == frame => (since, at),
                 _ => (frame, now),
             });
-            while let Some((stream, request)) = self.http.next_request() {
-                self.open(stream, &request, now);
-            }
             self.let_go();
             Ok(Input::Bytes(bytes.len()))
         })
@@ -258,7 +268,7 @@ impl Uplink {
             if let Some((_, begun)) = &mut self.midway {
                 *begun = now.min(*begun + time);
             }
-            for stream in self.http.streams() {
+            for (_, stream) in self.http.streams_mut() {
                 if let Some(serving) = &mut stream.state {
                     serving.call.wait(time, now);
                 }
@@ -272,11 +282,7 @@ impl Uplink {
         self.http.output().len() - self.written >= MAX_OUTPUT_BYTES
     }
 
-    fn open(&mut self, stream: u32, request: &Request, now: Instant) {
-        if self.http.stream_mut(stream).is_none() {
-            // It was reset since.
-            return;
-        }
+    fn open(&mut self, stream: u32, request: &RequestHead, now: Instant) {
         let otherwise = "there are Publish and PublishStream, and nothing else";
         let refused = match grpc::check(request, &Method::PATHS, otherwise) {
             Ok(()) if self.hub.is_stopping() => {
@@ -287,9 +293,13 @@ impl Uplink {
             Ok(()) => None,
             Err(refusal) => Some(refusal),
         };
+        let Some(at) = self.http.index(stream) else {
+            return;
+        };
         if let Some(refusal) = refused {
-            self.http
-                .respond(stream, refusal.code, &refusal.fields, true);
+            if let Some(mut parts) = self.http.parts(at) {
+                parts.response.whole(refusal.code, &refusal.fields);
+            }
             return;
         }
         let method = Method::at(&request.path);
@@ -302,17 +312,15 @@ impl Uplink {
                 Account::Own(source)
             }
         };
-        if let Some(stream) = self.http.stream_mut(stream) {
-            stream.state = Some(Serving {
+        if let Some(mut parts) = self.http.parts(at) {
+            *parts.state = Some(Serving {
                 call: Call::new(method, now),
-                has_head: method == Method::PublishStream,
                 load: Load::new(account),
                 memory: Memory::None,
             });
-        }
-        if method == Method::PublishStream {
-            self.http
-                .respond(stream, 200, &grpc::response_fields(), false);
+            if method == Method::PublishStream {
+                parts.response.head(200, &grpc::response_fields());
+            }
         }
     }
 
@@ -321,17 +329,17 @@ impl Uplink {
         self.http.take_ended().for_each(drop);
     }
 
-    fn log_end(&self, error: &ConnectionError) {
+    fn log_end(&self, error: &Error) {
         tracing::info!(peer = %self.link.peer(), "connection ended: {error}");
     }
 
     /// Looks at what others want: a stop, a sign of life; and at the clock.
     fn look_around(&mut self, cx: &mut Context<'_>) {
         if self.link.is_asked() {
-            self.http.ask_alive();
+            self.http.send_ping();
         }
         if self.hub.is_leaving() {
-            self.http.leave();
+            self.http.shut_down();
         }
         while let Some(alarm) = &mut self.alarm
             && alarm.as_mut().poll(cx).is_ready()
@@ -343,14 +351,14 @@ impl Uplink {
                 .is_some_and(|(_, since)| now >= since + REQUEST_TIMEOUT)
             {
                 // Nothing else can arrive before the rest of it.
-                let error = ConnectionError::LATE;
+                let error = Error::FRAME_TIMEOUT;
                 self.log_end(&error);
                 self.http.fail(error);
                 self.let_go();
                 self.end = End::LastWords;
                 return;
             }
-            for stream in self.http.streams() {
+            for (_, stream) in self.http.streams_mut() {
                 if let Some(serving) = &mut stream.state {
                     serving.call.look_at_clock(now);
                 }
@@ -363,7 +371,7 @@ impl Uplink {
     fn set_alarm(&mut self) {
         if self.alarm.is_none() {
             let frame = self.midway.map(|(_, since)| since + REQUEST_TIMEOUT);
-            let states = self.http.streams().iter().map(|stream| &stream.state);
+            let states = self.http.streams().map(|(_, stream)| &stream.state);
             let calls = states.flatten().filter_map(|of| of.call.deadline());
             let first = calls.chain(frame).min();
             self.alarm = first.map(|at| Box::pin(sleep_until(at)));
@@ -398,7 +406,7 @@ impl Uplink {
 
     /// Answers that are not written by now wait for the peer, and are watched.
     fn wait(&mut self) {
-        for stream in self.http.streams() {
+        for (_, stream) in self.http.streams_mut() {
             if let Some(serving) = &mut stream.state {
                 serving.load.wait();
             }
@@ -428,7 +436,7 @@ mod tests {
     use super::door::ANSWER_BYTES;
     use super::*;
     use crate::edge::rig::pair;
-    use crate::http2::frame::{self, HEAD_BYTES, Head, PREFACE, flag, kind, setting};
+    use crate::http2::frame::{self, FrameHeader, HEADER_BYTES, PREFACE, flag, kind, setting};
     use crate::http2::hpack::FieldsWriter;
 
     /// What a producer says first, on stream 1: windows for all answers, and the head of a
@@ -459,9 +467,9 @@ mod tests {
     /// How many answers are in these frames, which are taken out of the bytes.
     fn take_answers(bytes: &mut Vec<u8>) -> usize {
         let (mut answers, mut at) = (0, 0);
-        while let Some(head) = Head::read(&bytes[at..]) {
+        while let Some(head) = FrameHeader::read(&bytes[at..]) {
             let payload = head.payload_bytes as usize;
-            if at + HEAD_BYTES + payload > bytes.len() {
+            if at + HEADER_BYTES + payload > bytes.len() {
                 break;
             }
             assert!(head.kind != kind::GOAWAY && head.kind != kind::RST_STREAM);
@@ -469,7 +477,7 @@ mod tests {
                 assert_eq!(payload % ANSWER_BYTES, 0);
                 answers += payload / ANSWER_BYTES;
             }
-            at += HEAD_BYTES + payload;
+            at += HEADER_BYTES + payload;
         }
         bytes.drain(..at);
         answers

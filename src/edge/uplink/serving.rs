@@ -16,7 +16,7 @@ use super::{CONNECTION_WINDOW, Uplink};
 use crate::edge::connection::MAX_STREAMS;
 use crate::edge::flow::Load;
 use crate::edge::{grpc, status};
-use crate::http2::stream::Stream;
+use crate::http2::server as http2;
 
 /// Requests up to this length may be arriving on all calls of a connection: parts of them
 /// fill a quarter of its window at most.
@@ -29,8 +29,6 @@ const MAX_WAITING_BYTES: usize = CONNECTION_WINDOW as usize / 4;
 #[derive(Debug)]
 pub(super) struct Serving {
     pub(super) call: Call,
-    /// Whether its response has begun.
-    pub(super) has_head: bool,
     pub(super) load: Load,
     /// The memory for the rest of a request, or the wait for it.
     pub(super) memory: Memory,
@@ -61,8 +59,7 @@ impl Uplink {
     /// the output has been written.
     pub(super) fn serve_calls(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
-        let streams = self.http.streams();
-        let mut turns: SmallVec<[u32; 8]> = streams.iter().map(Stream::id).collect();
+        let mut turns: SmallVec<[u32; 8]> = self.http.streams().map(|(_, of)| of.id()).collect();
         let first = turns.partition_point(|&stream| stream < self.turn);
         turns.rotate_left(first);
         let mut held = false;
@@ -89,7 +86,7 @@ impl Uplink {
     }
 
     fn serve_call(&mut self, stream: u32, now: Instant, cx: &mut Context<'_>) -> bool {
-        while let Some(at) = self.http.place(stream) {
+        while let Some(at) = self.http.index(stream) {
             let held = self.take_requests(at, now, cx);
             let sent_bytes = self.send_answers(at);
             // What holds them up may be the peer's window.
@@ -106,10 +103,12 @@ impl Uplink {
     /// Publishes what has arrived of the stream at place `at`. Says whether there are
     /// requests that have to wait until answers are sent.
     fn take_requests(&mut self, at: usize, now: Instant, cx: &mut Context<'_>) -> bool {
-        let stream = &mut self.http.streams()[at];
-        let is_received = stream.is_received();
-        let (body, state) = stream.body_and_state();
-        let Some(serving) = state else {
+        let Some(parts) = self.http.parts(at) else {
+            return false;
+        };
+        let is_received = parts.body.is_complete();
+        let body = parts.body.bytes();
+        let Some(serving) = parts.state else {
             return false;
         };
         let call = &mut serving.call;
@@ -146,7 +145,7 @@ impl Uplink {
     /// Ends the newest of the calls that wait for memory while all of them take too much of
     /// the connection's window: what others have memory for could not arrive any more.
     fn refuse_what_waits(&mut self) {
-        let streams = self.http.streams().iter();
+        let streams = self.http.streams().map(|(_, stream)| stream);
         let mut waiting: SmallVec<[(u32, usize); 8]> = streams
             .filter(|stream| stream.state.as_ref().is_some_and(Serving::waits))
             .map(|stream| (stream.id(), stream.body().len()))
@@ -156,10 +155,12 @@ impl Uplink {
             && let Some((stream, own_bytes)) = waiting.pop()
         {
             bytes -= own_bytes;
-            let Some(at) = self.http.place(stream) else {
+            let Some(at) = self.http.index(stream) else {
                 continue;
             };
-            if let Some(serving) = &mut self.http.streams()[at].state {
+            if let Some(parts) = self.http.parts(at)
+                && let Some(serving) = parts.state
+            {
                 serving.memory = Memory::None;
                 serving.call.end = Some(Status::resource_exhausted(
                     "too many long requests are on their way on this connection; nothing of \
@@ -175,30 +176,29 @@ impl Uplink {
     /// Sends what the peer's windows let go of the answers on the stream at place `at`,
     /// and the end after the last one. Says how many bytes of answers were sent.
     fn send_answers(&mut self, at: usize) -> usize {
-        let stream = &mut self.http.streams()[at];
-        let id = stream.id();
-        let Some(serving) = &mut stream.state else {
+        let Some(http2::Parts {
+            state: Some(serving),
+            mut response,
+            ..
+        }) = self.http.parts(at)
+        else {
             return 0;
         };
-        let mut answers = std::mem::take(&mut serving.call.answers);
-        if !answers.is_empty() && !std::mem::replace(&mut serving.has_head, true) {
-            self.http.respond(id, 200, &grpc::response_fields(), false);
+        let answers = &mut serving.call.answers;
+        if !answers.is_empty() {
+            response.head(200, &grpc::response_fields());
         }
-        let sent_bytes = self.http.send(at, &answers);
+        let sent_bytes = response.send(answers);
         answers.drain(..sent_bytes);
-        let all_sent = answers.is_empty();
-
-        let Some(serving) = &mut self.http.streams()[at].state else {
-            return sent_bytes;
-        };
         serving.load.go(sent_bytes as u64);
-        serving.call.answers = answers;
-        if all_sent && let Some(status) = serving.call.end.take() {
-            if serving.has_head {
-                self.http.finish(id, &grpc::trailers(&status));
+        if answers.is_empty()
+            && let Some(status) = serving.call.end.take()
+        {
+            if response.is_begun() {
+                response.trailers(&grpc::trailers(&status));
             } else {
                 let refusal = grpc::Refusal::of(&status);
-                self.http.respond(id, refusal.code, &refusal.fields, true);
+                response.whole(refusal.code, &refusal.fields);
             }
         }
         sent_bytes

@@ -1,7 +1,7 @@
 //! One connection with one call on it.
 
 use super::Offer;
-use crate::http2::frame::{self, Head, flag, kind, setting};
+use crate::http2::frame::{self, FrameHeader, flag, kind, setting};
 use crate::http2::hpack::{FieldsWriter, index};
 use crate::load::protocol::ProtocolError;
 
@@ -148,17 +148,17 @@ impl Connection {
                 }
                 self.end_data(call)?;
             }
-            let Some(header) = Head::read(&bytes[at..]) else {
+            let Some(header) = FrameHeader::read(&bytes[at..]) else {
                 return Ok(at);
             };
-            let content = &bytes[at + frame::HEAD_BYTES..];
+            let content = &bytes[at + frame::HEADER_BYTES..];
             let taken = if header.kind == kind::DATA {
                 self.begin_data(header, content, out, call)?
             } else {
                 self.other(header, content, out, call)?
             };
             match taken {
-                Some(taken) => at += frame::HEAD_BYTES + taken,
+                Some(taken) => at += frame::HEADER_BYTES + taken,
                 None => return Ok(at),
             }
         }
@@ -167,7 +167,7 @@ impl Connection {
     /// The header of a DATA frame. `None`: too little of it is there.
     fn begin_data(
         &mut self,
-        header: Head,
+        header: FrameHeader,
         content: &[u8],
         out: &mut Vec<u8>,
         call: &mut impl Call,
@@ -225,7 +225,7 @@ impl Connection {
     /// Any frame but DATA. `None`: it is not there as a whole.
     fn other(
         &mut self,
-        header: Head,
+        header: FrameHeader,
         content: &[u8],
         out: &mut Vec<u8>,
         call: &mut impl Call,
@@ -275,7 +275,7 @@ impl Connection {
     }
 
     /// Nothing may come between the parts of a header block.
-    fn check_order(&self, header: Head) -> Result<(), ProtocolError> {
+    fn check_order(&self, header: FrameHeader) -> Result<(), ProtocolError> {
         match (&self.block, header.kind) {
             (None, kind::CONTINUATION) => Err(ProtocolError::new(
                 "a CONTINUATION frame without a header block before it",
@@ -289,7 +289,7 @@ impl Connection {
 
     fn begin_block(
         &mut self,
-        header: Head,
+        header: FrameHeader,
         block: &[u8],
         call: &mut impl Call,
     ) -> Result<(), ProtocolError> {
@@ -303,7 +303,7 @@ impl Connection {
 
     fn continue_block(
         &mut self,
-        header: Head,
+        header: FrameHeader,
         content: &[u8],
         call: &mut impl Call,
     ) -> Result<(), ProtocolError> {
@@ -325,7 +325,7 @@ impl Connection {
 
     fn settings(
         &mut self,
-        header: Head,
+        header: FrameHeader,
         content: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), ProtocolError> {
@@ -363,7 +363,7 @@ impl Connection {
         Ok(())
     }
 
-    fn window_update(&mut self, header: Head, content: &[u8]) -> Result<(), ProtocolError> {
+    fn window_update(&mut self, header: FrameHeader, content: &[u8]) -> Result<(), ProtocolError> {
         let more = i64::from(number(content, "WINDOW_UPDATE")? & (u32::MAX >> 1));
         let window = match header.stream {
             0 => &mut self.connection_window,
@@ -380,7 +380,7 @@ impl Connection {
     }
 }
 
-fn check_stream(header: Head) -> Result<(), ProtocolError> {
+fn check_stream(header: FrameHeader) -> Result<(), ProtocolError> {
     if header.stream == STREAM {
         return Ok(());
     }
@@ -391,7 +391,7 @@ fn check_stream(header: Head) -> Result<(), ProtocolError> {
 }
 
 /// A HEADERS frame's block: what is left without padding and priority.
-fn without_padding(header: Head, content: &[u8]) -> Result<&[u8], ProtocolError> {
+fn without_padding(header: FrameHeader, content: &[u8]) -> Result<&[u8], ProtocolError> {
     let too_short = || ProtocolError::new("a HEADERS frame is shorter than its padding");
     let mut block = content;
     if header.has(flag::PADDED) {

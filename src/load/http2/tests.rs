@@ -207,10 +207,10 @@ fn a_connection_begins_with_what_the_contract_asks_for() {
         &((1_u32 << 21) - 65_535).to_be_bytes(),
     ];
     let rest = rest.strip_prefix(&update.concat()[..]).unwrap();
-    let headers = frame::Head::read(rest).unwrap();
+    let headers = frame::FrameHeader::read(rest).unwrap();
     assert_eq!((headers.kind, headers.flags, headers.stream), (1, 4, 1));
     let rest = &rest[9 + headers.payload_bytes as usize..];
-    let data = frame::Head::read(rest).unwrap();
+    let data = frame::FrameHeader::read(rest).unwrap();
     assert_eq!((data.kind, data.flags, data.stream), (0, 1, 1));
     let request = format!("\x0a\x09gateway-1\x12\x18{}", cursor(3));
     assert_eq!(&rest[9 + 5..], request.as_bytes());
@@ -359,7 +359,7 @@ impl Answers for Answered {
 /// The contents of all DATA frames, one after the other, and their lengths.
 fn body(mut out: &[u8]) -> (Vec<u8>, Vec<usize>) {
     let (mut body, mut lengths) = (Vec::new(), Vec::new());
-    while let Some(header) = frame::Head::read(out) {
+    while let Some(header) = frame::FrameHeader::read(out) {
         let content = &out[9..9 + header.payload_bytes as usize];
         if header.kind == kind::DATA {
             body.extend_from_slice(content);

@@ -56,14 +56,17 @@ impl Rig {
         let both = flag::END_HEADERS | flag::END_STREAM;
         frame::write(&mut words, kind::HEADERS, both, 1, b"\x83\x86\x84");
         let mut http = http2::Connection::<State>::new(LIMITS);
-        http.receive(&words, Instant::now()).unwrap();
+        let mut input = &words[..];
+        while let Some(event) = http.receive(&mut input, Instant::now()).unwrap() {
+            assert!(matches!(event, http2::Event::Request { at: 0, .. }));
+        }
         http.output().clear();
 
         let (flow, source) = Flow::new("flow".into(), socket.link().begin_call());
         let mut load = Load::new(Account::Own(source));
         load.give(batch_bytes as u64);
         load.wait();
-        http.stream_mut(1).unwrap().state = Some(Serving {
+        http.stream_mut(0).unwrap().state = Some(Serving {
             subscriber,
             batch: Some(batch),
             framed: 0,
@@ -110,15 +113,15 @@ impl Rig {
 async fn what_is_written_of_a_frame_has_gone() {
     let mut rig = Rig::new();
     let written = rig.write();
-    assert!(written > HEAD_BYTES && written < rig.batch_bytes);
-    let gone = (written - HEAD_BYTES) as u64;
+    assert!(written > HEADER_BYTES && written < rig.batch_bytes);
+    let gone = (written - HEADER_BYTES) as u64;
     assert_eq!(rig.flow.meter().under_way(), Some(gone));
     let mut said = Vec::new();
-    let all = HEAD_BYTES + rig.batch_bytes;
+    let all = HEADER_BYTES + rig.batch_bytes;
     rig.write_all(&mut said, all).await;
     assert_eq!(said.len(), all);
     assert_eq!(rig.flow.meter().under_way(), None);
-    let serving = rig.http.stream_mut(1).unwrap().state.as_ref().unwrap();
+    let serving = rig.http.stream_mut(0).unwrap().state.as_ref().unwrap();
     assert!(serving.batch.is_none());
 }
 
@@ -127,16 +130,16 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_is_watched_until_that_is_wr
     let mut rig = Rig::new();
     rig.write();
     rig.http.reset(1, Reason::Cancel);
-    for (stream, state) in rig.http.take_ended().collect::<Vec<_>>() {
-        rig.outbox.stream_ended(stream, state.unwrap());
+    for ended in rig.http.take_ended() {
+        rig.outbox.stream_ended(ended.id, ended.state.unwrap());
     }
     assert_eq!(rig.engine.stats().subscribers, 0);
     assert!(rig.flow.meter().under_way().is_some() && !rig.flow.is_finished());
 
     let mut said = Vec::new();
-    let all = HEAD_BYTES + rig.batch_bytes;
-    rig.write_all(&mut said, all + HEAD_BYTES + 4).await;
-    let reset = Head::read(&said[all..]).unwrap();
+    let all = HEADER_BYTES + rig.batch_bytes;
+    rig.write_all(&mut said, all + HEADER_BYTES + 4).await;
+    let reset = FrameHeader::read(&said[all..]).unwrap();
     assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
     assert!(rig.flow.is_finished());
 }

@@ -1,18 +1,24 @@
 use super::*;
+use crate::http2::frame::{FrameHeader, HEADER_BYTES, flag};
+use crate::http2::hpack;
+use crate::http2::request::RequestHead;
+use http::HeaderMap;
 use proptest::prelude::*;
-use std::time::Duration;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
 
 const LIMITS: Limits = Limits {
     max_streams: 3,
     max_field_bytes: 1000,
     stream_window: INITIAL_WINDOW,
     connection_window: INITIAL_WINDOW,
+    max_frame_bytes: DEFAULT_FRAME_BYTES,
 };
 
 /// `:method: POST`, `:scheme: http`, `:path: /`.
 const POST: &[u8] = b"\x83\x86\x84";
 
-type Frames = Vec<(Head, Vec<u8>)>;
+type Frames = Vec<(FrameHeader, Vec<u8>)>;
 
 fn bytes(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -46,21 +52,88 @@ fn opening() -> Vec<u8> {
     [&PREFACE[..], &settings(&[])].concat()
 }
 
+/// A connection that keeps all bodies, and the heads of the requests that it was told of.
+struct Server {
+    connection: Connection<()>,
+    requests: Vec<(u32, Box<RequestHead>)>,
+}
+
+impl Server {
+    fn new(limits: Limits) -> Self {
+        Server {
+            connection: Connection::new(limits),
+            requests: Vec::new(),
+        }
+    }
+
+    fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<(), Error> {
+        let mut input = bytes;
+        while let Some(event) = self.connection.receive(&mut input, now)? {
+            match event {
+                Event::Request { stream, head, .. } => self.requests.push((stream, head)),
+                Event::Data { at, data, .. } => self.connection.buffer(at, data),
+            }
+        }
+        assert!(input.is_empty());
+        Ok(())
+    }
+
+    fn response(&mut self, stream: u32) -> Response<'_> {
+        let at = self.index(stream).unwrap();
+        self.connection.parts(at).unwrap().response
+    }
+
+    fn respond(&mut self, stream: u32, code: u16, fields: &HeaderMap) {
+        self.response(stream).head(code, fields);
+    }
+
+    /// Ends a response that consists of nothing else, if the stream is open.
+    fn finish(&mut self, stream: u32) {
+        if self.index(stream).is_some() {
+            self.response(stream).whole(200, &HeaderMap::new());
+        }
+        self.take_ended().for_each(drop);
+    }
+
+    fn send(&mut self, stream: u32, data: &[u8]) -> usize {
+        self.response(stream).send(data)
+    }
+
+    fn open_streams(&self) -> usize {
+        self.streams().count()
+    }
+}
+
+impl Deref for Server {
+    type Target = Connection<()>;
+
+    fn deref(&self) -> &Connection<()> {
+        &self.connection
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Connection<()> {
+        &mut self.connection
+    }
+}
+
 /// A connection after its opening, whose output so far has been taken.
-fn open() -> Connection<()> {
-    let mut connection = Connection::new(LIMITS);
+fn open() -> Server {
+    let mut connection = Server::new(LIMITS);
     connection.receive(&opening(), Instant::now()).unwrap();
     assert!(connection.is_open());
     output(&mut connection);
     connection
 }
 
-fn output(connection: &mut Connection<()>) -> Frames {
+fn output(connection: &mut Server) -> Frames {
     let out = std::mem::take(connection.output());
     let mut rest = &out[..];
     let mut frames = Vec::new();
     while !rest.is_empty() {
-        let (head, after) = split_head(rest).expect("whole frames");
+        let head = FrameHeader::read(rest).expect("whole frames");
+        let after = &rest[HEADER_BYTES..];
         let (payload, after) = after.split_at(head.payload_bytes as usize);
         frames.push((head, payload.to_vec()));
         rest = after;
@@ -68,26 +141,26 @@ fn output(connection: &mut Connection<()>) -> Frames {
     frames
 }
 
-fn requests(connection: &mut Connection<()>) -> Vec<(u32, Box<Request>)> {
-    std::iter::from_fn(|| connection.next_request()).collect()
+fn requests(connection: &mut Server) -> Vec<(u32, Box<RequestHead>)> {
+    std::mem::take(&mut connection.requests)
 }
 
 /// All open streams, with what has arrived of their bodies, and whether that is all.
-fn bodies(connection: &mut Connection<()>) -> Vec<(u32, Vec<u8>, bool)> {
-    let streams = connection.streams().iter();
+fn bodies(connection: &mut Server) -> Vec<(u32, Vec<u8>, bool)> {
+    let streams = connection.streams();
     streams
-        .map(|stream| (stream.id(), stream.body().to_vec(), stream.is_received()))
+        .map(|(_, stream)| (stream.id(), stream.body().to_vec(), stream.is_complete()))
         .collect()
 }
 
-fn receive(connection: &mut Connection<()>, bytes: &[u8]) -> Result<(), Reason> {
+fn receive(connection: &mut Server, bytes: &[u8]) -> Result<(), Reason> {
     let received = connection.receive(bytes, Instant::now());
     received.map_err(|error| error.reason)
 }
 
 /// The kinds of frames, their streams and, where they have one, their reasons.
 fn summary(frames: &Frames) -> Vec<(u8, u32, Option<u32>)> {
-    let reason = |head: &Head, payload: &[u8]| {
+    let reason = |head: &FrameHeader, payload: &[u8]| {
         let at = match head.kind {
             kind::RST_STREAM => 0,
             kind::GOAWAY => 4,
@@ -107,7 +180,7 @@ fn reset(stream: u32, reason: Reason) -> (u8, u32, Option<u32>) {
 
 #[test]
 fn it_says_its_settings_first_and_acknowledges_the_peers() {
-    let mut connection = Connection::new(LIMITS);
+    let mut connection = Server::new(LIMITS);
     let frames = output(&mut connection);
     assert_eq!(summary(&frames), [(kind::SETTINGS, 0, None)]);
     let said: Vec<_> = frame::read_settings(&frames[0].1).unwrap().collect();
@@ -144,7 +217,7 @@ fn a_request_is_told_at_its_head_and_its_body_grows() {
 #[test]
 fn windows_can_be_wider_than_everybodys() {
     let (stream_window, connection_window) = (100_000, 300_000);
-    let mut connection = Connection::<()>::new(Limits {
+    let mut connection = Server::new(Limits {
         stream_window,
         connection_window,
         ..LIMITS
@@ -175,7 +248,7 @@ fn what_is_taken_or_released_of_a_body_may_be_sent_again() {
     let mut connection = open();
     receive(&mut connection, &headers(1, 0, POST)).unwrap();
     let piece = |size| bytes(kind::DATA, 0, 1, &vec![0; size]);
-    let released = |connection: &mut Connection<()>| {
+    let released = |connection: &mut Server| {
         let frames = output(connection);
         let updates = frames.iter().map(|(head, payload)| {
             assert_eq!(head.kind, kind::WINDOW_UPDATE);
@@ -196,21 +269,22 @@ fn what_is_taken_or_released_of_a_body_may_be_sent_again() {
     assert_eq!(released(&mut connection), [(0, 17_000), (1, 17_000)]);
     connection.release_body(0);
     assert_eq!(released(&mut connection), [(0, 31_000), (1, 31_000)]);
-    assert_eq!(connection.streams()[0].body().len(), 31_000, "still there");
+    assert_eq!(
+        connection.stream(0).unwrap().body().len(),
+        31_000,
+        "still there"
+    );
     connection.take_body(0, 31_000);
     assert!(output(&mut connection).is_empty(), "not twice");
 
     // More than its window on one stream.
     let mut connection = open();
     receive(&mut connection, &headers(1, 0, POST)).unwrap();
-    connection.streams()[0].receive_window = 99;
+    connection.streams[0].receive.set_left(99);
     receive(&mut connection, &piece(100)).unwrap();
     let refused = [reset(1, Reason::FlowControlError)];
     assert_eq!(summary(&output(&mut connection)), refused);
-    assert_eq!(
-        connection.receive_window + connection.release,
-        INITIAL_WINDOW
-    );
+    assert_eq!(connection.flow.receive.in_all(), INITIAL_WINDOW);
 }
 
 #[test]
@@ -218,18 +292,21 @@ fn data_is_sent_as_far_as_windows_and_frames_allow() {
     let mut connection = open();
     receive(&mut connection, &request(1, b"")).unwrap();
     let data = vec![7; 100_000];
-    assert_eq!(connection.send(0, &data), INITIAL_WINDOW as usize);
+    assert_eq!(connection.send(1, &data), 0, "not before the head");
+    connection.respond(1, 200, &HeaderMap::new());
+    output(&mut connection);
+    assert_eq!(connection.send(1, &data), INITIAL_WINDOW as usize);
     let frames = output(&mut connection);
     let sizes: Vec<_> = frames.iter().map(|(head, _)| head.payload_bytes).collect();
     assert_eq!(sizes, [16_384, 16_384, 16_384, 16_383]);
-    assert_eq!(connection.send(0, &data), 0);
+    assert_eq!(connection.send(1, &data), 0);
     receive(
         &mut connection,
         &[window_update(0, 5), window_update(1, 9)].concat(),
     )
     .unwrap();
-    assert_eq!(connection.send(0, &data), 5);
-    assert_eq!(connection.send(7, &data), 0, "there is no such place");
+    assert_eq!(connection.send(1, &data), 5);
+    assert!(connection.parts(7).is_none(), "there is no such stream");
 }
 
 #[test]
@@ -242,7 +319,7 @@ fn requests_that_are_answered_may_come_for_ever() {
             if answers {
                 connection.answered(1);
             }
-            connection.finish(stream, &HeaderMap::new());
+            connection.finish(stream);
             output(&mut connection);
             failed
         })
@@ -287,11 +364,11 @@ fn a_response_is_a_head_and_trailers_around_its_data() {
     let mut fields = HeaderMap::new();
     fields.insert("content-type", "application/grpc".parse().unwrap());
     fields.insert("a", "b".parse().unwrap());
-    connection.respond(1, 200, &fields, false);
+    connection.respond(1, 200, &fields);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", 0.into());
-    connection.finish(1, &trailers);
-    assert!(connection.streams().is_empty());
+    connection.response(1).trailers(&trailers);
+    assert!(connection.open_streams() == 0);
     assert_eq!(connection.take_ended().count(), 1);
 
     let frames = output(&mut connection);
@@ -321,7 +398,7 @@ fn a_long_head_goes_on_in_continuations() {
     receive(&mut connection, &request(1, b"")).unwrap();
     let mut fields = HeaderMap::new();
     fields.insert("long", "x".repeat(40_000).parse().unwrap());
-    connection.respond(1, 200, &fields, true);
+    connection.response(1).whole(200, &fields);
     let frames = output(&mut connection);
     let flags: Vec<_> = frames
         .iter()
@@ -339,7 +416,7 @@ fn a_long_head_goes_on_in_continuations() {
 fn what_is_answered_early_need_not_be_sent_to_its_end() {
     let mut connection = open();
     receive(&mut connection, &headers(1, 0, POST)).unwrap();
-    connection.respond(1, 200, &HeaderMap::new(), true);
+    connection.response(1).whole(200, &HeaderMap::new());
     let frames = summary(&output(&mut connection));
     assert_eq!(
         frames,
@@ -378,7 +455,7 @@ fn requests_that_are_not_taken() {
     assert_eq!(summary(&frames), [(kind::HEADERS, 7, None)]);
     assert!(frames[0].1.ends_with(b"\x03431"), "{frames:?}");
     assert!(requests(&mut connection).is_empty());
-    assert!(connection.streams().is_empty());
+    assert!(connection.open_streams() == 0);
 
     // More streams than allowed.
     for stream in [9, 11, 13, 15] {
@@ -476,21 +553,21 @@ fn what_breaks_the_rules_ends_the_connection() {
         assert_eq!(receive(&mut connection, &attack), Err(reason), "{attack:?}");
         let said = summary(&output(&mut connection));
         assert_eq!(said.last(), Some(&(kind::GOAWAY, 0, Some(reason as u32))));
-        assert!(connection.streams().is_empty());
+        assert!(connection.open_streams() == 0);
         assert_eq!(receive(&mut connection, b""), Err(reason), "for good");
     }
     for first in [
         &b"GET / HTTP/1.1\r\n"[..],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\r",
     ] {
-        let mut connection = Connection::<()>::new(LIMITS);
+        let mut connection = Server::new(LIMITS);
         assert_eq!(receive(&mut connection, first), Err(Reason::ProtocolError));
     }
     for first in [
         bytes(kind::PING, 0, 0, &[0; 8]),
         bytes(kind::SETTINGS, flag::ACK, 0, b""),
     ] {
-        let mut connection = Connection::<()>::new(LIMITS);
+        let mut connection = Server::new(LIMITS);
         let words = [&PREFACE[..], &first].concat();
         assert_eq!(receive(&mut connection, &words), Err(Reason::ProtocolError));
     }
@@ -509,7 +586,7 @@ fn what_breaks_the_rules_of_a_stream_ends_the_stream() {
         let words = [request(1, b""), request(3, b""), attack].concat();
         receive(&mut connection, &words).unwrap();
         assert_eq!(summary(&output(&mut connection)), [reset(1, reason)]);
-        assert_eq!(connection.streams().len(), 1);
+        assert_eq!(connection.open_streams(), 1);
     }
 }
 
@@ -536,9 +613,9 @@ fn no_more_is_sent_than_windows_and_frames_allow() {
         &[request(1, b""), request(3, b"")].concat(),
     )
     .unwrap();
-    let plan = |connection: &mut Connection<()>, at: usize| {
+    let plan = |connection: &mut Server, at: usize| {
         let mut sendable = connection.sendable();
-        let stream = &connection.streams()[at];
+        let stream = connection.stream(at).unwrap();
         let mut planned = Vec::new();
         loop {
             match sendable.plan(stream, planned.iter().sum(), 1 << 20) {
@@ -594,11 +671,8 @@ fn a_peer_may_not_send_more_than_its_window() {
     for stream in [1, 3] {
         receive(&mut connection, &bytes(kind::DATA, 0, stream, &[0; 100])).unwrap();
     }
-    assert_eq!(
-        connection.receive_window + connection.release,
-        INITIAL_WINDOW - 200
-    );
-    connection.receive_window = 99;
+    assert_eq!(connection.flow.receive.in_all(), INITIAL_WINDOW - 200);
+    connection.flow.receive.set_left(99);
     let more = bytes(kind::DATA, 0, 3, &[0; 100]);
     assert_eq!(
         receive(&mut connection, &more),
@@ -624,11 +698,7 @@ fn whatever_becomes_of_a_request_its_window_is_given_back() {
         receive(&mut connection, &bytes(kind::DATA, 0, stream, &[0; 90])).unwrap();
         receive(&mut connection, &end).unwrap();
         connection.reset(stream, Reason::Cancel);
-        assert_eq!(
-            connection.receive_window + connection.release,
-            INITIAL_WINDOW,
-            "{stream}"
-        );
+        assert_eq!(connection.flow.receive.in_all(), INITIAL_WINDOW, "{stream}");
     }
 }
 
@@ -642,9 +712,13 @@ fn pings_are_answered() {
         (kind::PING, flag::ACK)
     );
     assert_eq!(frames[0].1, b"anything");
-    connection.ask_alive();
+    connection.send_ping();
     assert_eq!(output(&mut connection)[0].0.flags, 0);
-    receive(&mut connection, &bytes(kind::PING, flag::ACK, 0, &ALIVE)).unwrap();
+    receive(
+        &mut connection,
+        &bytes(kind::PING, flag::ACK, 0, &KEEPALIVE),
+    )
+    .unwrap();
     assert!(output(&mut connection).is_empty());
 }
 
@@ -652,15 +726,15 @@ fn pings_are_answered() {
 fn a_graceful_end_serves_what_crosses_with_it() {
     let mut connection = open();
     receive(&mut connection, &request(1, b"")).unwrap();
-    connection.leave();
-    connection.leave();
+    connection.shut_down();
+    connection.shut_down();
     let frames = output(&mut connection);
     let expected = [(kind::GOAWAY, 0, Some(0)), (kind::PING, 0, None)];
     assert_eq!(summary(&frames), expected, "once");
     assert_eq!(frames[0].1[..4], MAX_WINDOW.to_be_bytes());
     // Opened before the peer has read that.
     receive(&mut connection, &request(3, b"")).unwrap();
-    assert_eq!(connection.streams().len(), 2);
+    assert_eq!(connection.open_streams(), 2);
     let answer = bytes(kind::PING, flag::ACK, 0, &frames[1].1);
     receive(&mut connection, &answer).unwrap();
     let frames = output(&mut connection);
@@ -668,10 +742,10 @@ fn a_graceful_end_serves_what_crosses_with_it() {
     assert_eq!(frames[0].1[..4], 3_u32.to_be_bytes());
     // It was told.
     receive(&mut connection, &request(5, b"")).unwrap();
-    assert!(!connection.has_left());
-    connection.finish(1, &HeaderMap::new());
-    connection.finish(3, &HeaderMap::new());
-    assert!(connection.has_left());
+    assert!(!connection.is_drained());
+    connection.finish(1);
+    connection.finish(3);
+    assert!(connection.is_drained());
 }
 
 #[test]
@@ -758,7 +832,7 @@ fn a_small_header_block_that_stands_for_much_ends_the_connection() {
 
 #[test]
 fn a_frame_that_is_too_long_is_refused_by_its_head_however_that_arrives() {
-    let head = Head::data(1, MIN_MAX_PAYLOAD + 1).to_bytes();
+    let head = FrameHeader::data(1, DEFAULT_FRAME_BYTES + 1).to_bytes();
     for cut in 0..head.len() {
         let mut connection = open();
         assert_eq!(receive(&mut connection, &head[..cut]), Ok(()));
@@ -770,26 +844,26 @@ fn a_frame_that_is_too_long_is_refused_by_its_head_however_that_arrives() {
 #[test]
 fn it_says_whether_something_is_on_its_way() {
     let mut connection = open();
-    assert_eq!(connection.midway(), None);
+    assert_eq!(connection.incomplete_frame(), None);
     let ping = bytes(kind::PING, 0, 0, &[0; 8]);
     receive(&mut connection, &ping[..5]).unwrap();
-    let first = connection.midway();
+    let first = connection.incomplete_frame();
     assert!(first.is_some());
     receive(&mut connection, &ping[5..10]).unwrap();
-    assert_eq!(connection.midway(), first, "still the same frame");
+    assert_eq!(connection.incomplete_frame(), first, "still the same frame");
     receive(&mut connection, &[&ping[10..], &ping[..5]].concat()).unwrap();
-    assert_ne!(connection.midway(), first, "another one");
+    assert_ne!(connection.incomplete_frame(), first, "another one");
     receive(&mut connection, &ping[5..]).unwrap();
-    assert_eq!(connection.midway(), None);
+    assert_eq!(connection.incomplete_frame(), None);
     // A header block, frame by frame.
     receive(&mut connection, &bytes(kind::HEADERS, 0, 1, POST)).unwrap();
-    let block = connection.midway();
+    let block = connection.incomplete_frame();
     assert!(block.is_some());
     receive(&mut connection, &bytes(kind::CONTINUATION, 0, 1, b"")).unwrap();
-    assert_eq!(connection.midway(), block);
+    assert_eq!(connection.incomplete_frame(), block);
     let end = bytes(kind::CONTINUATION, flag::END_HEADERS, 1, b"");
     receive(&mut connection, &end).unwrap();
-    assert_eq!(connection.midway(), None);
+    assert_eq!(connection.incomplete_frame(), None);
 }
 
 #[test]
@@ -797,9 +871,9 @@ fn a_stream_ends_even_without_fields() {
     let mut connection = open();
     for stream in [1, 3] {
         receive(&mut connection, &request(stream, b"")).unwrap();
-        connection.respond(stream, 200, &HeaderMap::new(), false);
+        connection.respond(stream, 200, &HeaderMap::new());
         output(&mut connection);
-        connection.finish(stream, &HeaderMap::new());
+        connection.response(stream).trailers(&HeaderMap::new());
         let said = output(&mut connection);
         assert_eq!(said.len(), 1);
         let ends = flag::END_HEADERS | flag::END_STREAM;
@@ -853,9 +927,9 @@ proptest! {
     ) {
         let words = [opening(), frames.concat()].concat();
         let now = Instant::now();
-        let mut whole = Connection::<()>::new(LIMITS);
+        let mut whole = Server::new(LIMITS);
         let result = whole.receive(&words, now);
-        let mut cut = Connection::<()>::new(LIMITS);
+        let mut cut = Server::new(LIMITS);
         let mut rest = &words[..];
         let mut result_cut = Ok(());
         for size in cuts.iter().cycle() {
@@ -882,7 +956,7 @@ proptest! {
         let heard = words.len();
         let _ = receive(&mut connection, &words);
         // The longest answer for its question is a response with 431 or GOAWAY.
-        prop_assert!(connection.output.len() <= 2 * heard + 100);
+        prop_assert!(connection.output().len() <= 2 * heard + 100);
         output(&mut connection);
     }
 }

@@ -30,21 +30,21 @@ pub(super) const SETTING: u32 = 1;
 pub(super) const REQUEST: u32 = 8;
 
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Budget {
     left: u32,
     filled: Option<Instant>,
 }
 
-impl Patience {
+impl Budget {
     pub(super) fn new() -> Self {
-        Patience {
+        Budget {
             left: FULL,
             filled: None,
         }
     }
 
     /// Time has come to `now`.
-    pub(super) fn wait(&mut self, now: Instant) {
+    pub(super) fn tick(&mut self, now: Instant) {
         let since = now.saturating_duration_since(*self.filled.get_or_insert(now));
         if since >= Duration::from_secs(1) {
             let seconds = u32::try_from(since.as_secs()).unwrap_or(u32::MAX);
@@ -82,18 +82,18 @@ mod tests {
 
     #[test]
     fn it_ends_and_comes_back_with_time_and_data() {
-        let mut patience = Patience::new();
+        let mut budget = Budget::new();
         let start = Instant::now();
-        patience.wait(start);
-        assert!(patience.spend(FULL));
-        assert!(!patience.spend(1));
-        patience.data_frame();
-        assert!(patience.spend(EACH_DATA_FRAME));
-        assert!(!patience.spend(1));
-        patience.wait(start + Duration::from_millis(999));
-        assert!(!patience.spend(1));
-        patience.wait(start + Duration::from_secs(3600));
-        assert!(patience.spend(FULL), "full again");
-        assert!(!patience.spend(1), "and no more than full");
+        budget.tick(start);
+        assert!(budget.spend(FULL));
+        assert!(!budget.spend(1));
+        budget.data_frame();
+        assert!(budget.spend(EACH_DATA_FRAME));
+        assert!(!budget.spend(1));
+        budget.tick(start + Duration::from_millis(999));
+        assert!(!budget.spend(1));
+        budget.tick(start + Duration::from_secs(3600));
+        assert!(budget.spend(FULL), "full again");
+        assert!(!budget.spend(1), "and no more than full");
     }
 }

@@ -1,0 +1,408 @@
+//! What each frame does (RFC 9113, section 6), and what comes of it.
+
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use super::response::Phase;
+use super::stream::{EndCause, Stream};
+use super::{Connection, budget};
+use crate::http2::error::Error;
+use crate::http2::flow_control::{Overflow, ReceiveWindow, SendWindow};
+use crate::http2::frame::{
+    self, DEFAULT_FRAME_BYTES, MAX_FRAME_BYTES, MAX_WINDOW, PREFACE, Reason, flag, kind, setting,
+};
+use crate::http2::reader::Frame;
+use crate::http2::request::{Fields, Malformed, RequestHead};
+
+/// What has arrived.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A request's head. Its stream is open, at the index `at`.
+    Request {
+        /// The stream's index.
+        at: usize,
+        /// The stream's identifier.
+        stream: u32,
+        /// What is asked for.
+        head: Box<RequestHead>,
+        /// Whether nothing follows: the request has no body.
+        ends: bool,
+    },
+    /// Data of a request's body, not kept anywhere: the caller says what it has
+    /// [consumed](Connection::consumed) and what it wants to be
+    /// [buffered](Connection::buffer).
+    Data {
+        /// The stream's index.
+        at: usize,
+        /// A piece of the body as it arrived: frames and reads cut it anywhere. Empty only
+        /// where it `ends`.
+        data: &'a [u8],
+        /// Whether the request has arrived in full.
+        ends: bool,
+    },
+}
+
+/// The DATA frame whose pieces arrive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DataFrame {
+    /// `None`: its data is ignored, and has been given back to the windows.
+    stream: Option<u32>,
+    ends_stream: bool,
+}
+
+/// How a peer breaks a rule.
+enum Violation {
+    /// It ends the connection.
+    Connection(Error),
+    /// It ends the stream.
+    Stream(u32, Reason),
+}
+
+impl From<Error> for Violation {
+    fn from(error: Error) -> Self {
+        Violation::Connection(error)
+    }
+}
+
+type Handled<'a> = Result<Option<Event<'a>>, Violation>;
+
+impl<S: Default> Connection<S> {
+    /// Takes bytes from the front of `input` until there is an event. `None` when all of
+    /// them are used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] ends the connection: write the rest of [`output`](Self::output), and close
+    /// it.
+    pub fn receive<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        now: Instant,
+    ) -> Result<Option<Event<'a>>, Error> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.budget.tick(now);
+        let received = self.next_event(input);
+        if let Err(error) = received {
+            self.fail(error);
+        }
+        received
+    }
+
+    fn next_event<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, Error> {
+        if self.preface_bytes < PREFACE.len() {
+            self.preface(input)?;
+        }
+        while let Some(frame) = self.reader.next(input)? {
+            match self.frame(frame) {
+                Ok(None) => {}
+                Ok(event) => return Ok(event),
+                Err(Violation::Connection(error)) => return Err(error),
+                Err(Violation::Stream(stream, reason)) => {
+                    self.output.reset(stream, reason);
+                    self.end(stream, EndCause::Reset(reason));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn preface(&mut self, input: &mut &[u8]) -> Result<(), Error> {
+        let expected = &PREFACE[self.preface_bytes..];
+        let (preface, rest) = input.split_at(input.len().min(expected.len()));
+        if !expected.starts_with(preface) {
+            return Err(Error::protocol("invalid connection preface"));
+        }
+        self.preface_bytes += preface.len();
+        *input = rest;
+        Ok(())
+    }
+
+    fn frame<'a>(&mut self, frame: Frame<'a>) -> Handled<'a> {
+        let is_part = matches!(
+            frame,
+            Frame::DataPiece { .. }
+                | Frame::BlockPiece { .. }
+                | Frame::Setting { .. }
+                | Frame::SettingsEnd
+        );
+        // What brings data is bounded by the windows.
+        if !is_part && !matches!(frame, Frame::Data { .. }) {
+            self.spend_on_frame()?;
+        }
+        match frame {
+            Frame::Data {
+                stream,
+                payload_bytes,
+                data_bytes,
+                ends_stream,
+            } => {
+                let is_wanted = self.data(stream, payload_bytes, data_bytes);
+                self.data = DataFrame {
+                    stream: matches!(is_wanted, Ok(true)).then_some(stream),
+                    ends_stream,
+                };
+                is_wanted.map(|_| None)
+            }
+            Frame::DataPiece { bytes, is_last } => Ok(self.data_piece(bytes, is_last)),
+            Frame::Headers {
+                stream,
+                ends_stream,
+                ..
+            } => {
+                if stream.is_multiple_of(2) {
+                    return Err(Error::protocol("HEADERS on an even stream identifier").into());
+                }
+                self.block.begin(stream, ends_stream);
+                Ok(None)
+            }
+            Frame::Continuation => Ok(self.block.continuation().map(|()| None)?),
+            Frame::BlockPiece { bytes, ends_block } => self.block_piece(bytes, ends_block),
+            Frame::RstStream { stream, code } => {
+                self.known(stream)?;
+                self.end(stream, EndCause::ResetByPeer(code));
+                Ok(None)
+            }
+            Frame::Settings { count } => {
+                // A window's size is added to that of every stream.
+                let cost = budget::SETTING.saturating_mul(count);
+                if !self.budget.spend(cost) {
+                    return Err(Error::calm("too many settings").into());
+                }
+                Ok(None)
+            }
+            Frame::Setting { name, value } => Ok(self.setting(name, value).map(|()| None)?),
+            Frame::SettingsEnd => {
+                self.is_open = true;
+                frame::write(&mut self.output.bytes, kind::SETTINGS, flag::ACK, 0, &[]);
+                Ok(None)
+            }
+            Frame::Ping { is_ack, payload } => {
+                self.ping(is_ack, payload);
+                Ok(None)
+            }
+            Frame::WindowUpdate { stream, increment } => self.window_update(stream, increment),
+            Frame::PushPromise => Err(Error::protocol("PUSH_PROMISE from a client").into()),
+            Frame::BadSize { stream } => Err(Violation::Stream(stream, Reason::FrameSizeError)),
+            // The peer opens no more streams, or says what we need not know.
+            Frame::Priority { .. } | Frame::SettingsAck | Frame::GoAway { .. } | Frame::Unknown => {
+                Ok(None)
+            }
+        }
+    }
+
+    fn spend_on_frame(&mut self) -> Result<(), Error> {
+        if self.budget.spend(budget::FRAME) {
+            Ok(())
+        } else {
+            Err(Error::calm("too many frames"))
+        }
+    }
+
+    /// A DATA frame begins. Says whether somebody wants what is in it. Else it is given back
+    /// to the windows already.
+    fn data(
+        &mut self,
+        stream: u32,
+        payload_bytes: u32,
+        data_bytes: u32,
+    ) -> Result<bool, Violation> {
+        self.known(stream)?;
+        if !self.flow.receive.receive(payload_bytes) {
+            let text = "DATA exceeds the connection's flow-control window";
+            return Err(Error::flow_control(text).into());
+        }
+        let Some(at) = self.index(stream) else {
+            // One that we have ended, which the peer may not know yet.
+            self.flow.release(payload_bytes, &mut self.output.bytes);
+            if data_bytes == 0 || !self.flow.is_late(payload_bytes) {
+                self.spend_on_frame()?;
+            }
+            return Ok(false);
+        };
+        if data_bytes == 0 {
+            self.spend_on_frame()?;
+        }
+        let of = &mut self.streams[at];
+        let violation = if of.is_complete {
+            Some(Reason::StreamClosed)
+        } else if !of.receive.receive(payload_bytes) {
+            Some(Reason::FlowControlError)
+        } else {
+            None
+        };
+        if let Some(reason) = violation {
+            self.flow.release(payload_bytes, &mut self.output.bytes);
+            return Err(Violation::Stream(stream, reason));
+        }
+        // Padding counts.
+        self.release_on(at, payload_bytes - data_bytes);
+        Ok(true)
+    }
+
+    fn data_piece<'a>(&mut self, data: &'a [u8], is_last: bool) -> Option<Event<'a>> {
+        // No more than a window.
+        let bytes = data.len() as u32;
+        let Some(at) = self.index(self.data.stream?) else {
+            // It has ended in the middle of the frame.
+            self.flow.release(bytes, &mut self.output.bytes);
+            return None;
+        };
+        let stream = &mut self.streams[at];
+        stream.uncredited += bytes;
+        let ends = is_last && self.data.ends_stream;
+        stream.is_complete = ends;
+        (ends || !data.is_empty()).then_some(Event::Data { at, data, ends })
+    }
+
+    fn block_piece<'a>(&mut self, bytes: &[u8], ends_block: bool) -> Handled<'a> {
+        let mut fields = Fields::new(self.limits.max_field_bytes);
+        self.block
+            .piece(bytes, ends_block, |name, value| fields.add(name, value))?;
+        if !ends_block {
+            return Ok(None);
+        }
+        let id = self.block.stream();
+        let ends = self.block.ends_stream();
+        if id <= self.newest {
+            return self.trailers(id, ends);
+        }
+        self.newest = id;
+        if !self.budget.spend(budget::REQUEST) {
+            return Err(Error::calm("too many requests").into());
+        }
+        if self.shutdown.is_acknowledged() {
+            // The peer knows that this is not processed.
+            return Ok(None);
+        }
+        if self.streams.len() - self.ended >= self.limits.max_streams {
+            return Err(Violation::Stream(id, Reason::RefusedStream));
+        }
+        let head = match fields.finish() {
+            Ok(head) => Box::new(head),
+            Err(Malformed::Request) => return Err(Violation::Stream(id, Reason::ProtocolError)),
+            Err(Malformed::TooLarge) => {
+                self.refuse(id, 431, ends);
+                return Ok(None);
+            }
+        };
+        let at = self.streams.len();
+        self.streams.push(Stream {
+            id,
+            phase: Phase::None,
+            send: SendWindow::new(self.flow.initial_window),
+            receive: ReceiveWindow::new(self.limits.stream_window),
+            body: Vec::new(),
+            uncredited: 0,
+            is_complete: ends,
+            state: S::default(),
+        });
+        Ok(Some(Event::Request {
+            at,
+            stream: id,
+            head,
+            ends,
+        }))
+    }
+
+    /// Answers a request that nobody is told of.
+    fn refuse(&mut self, id: u32, code: u16, ends: bool) {
+        self.output.head(id, code, &HeaderMap::new(), true);
+        if !ends {
+            self.output.reset(id, Reason::NoError);
+            self.flow.expect_late(self.limits.stream_window);
+        }
+    }
+
+    /// Fields after the body, of which none mean anything here.
+    fn trailers<'a>(&mut self, id: u32, ends: bool) -> Handled<'a> {
+        let Some(at) = self.index(id) else {
+            // One that we have ended, which the peer may not know yet.
+            return Ok(None);
+        };
+        let stream = &mut self.streams[at];
+        if stream.is_complete {
+            return Err(Violation::Stream(id, Reason::StreamClosed));
+        }
+        if !ends {
+            return Err(Violation::Stream(id, Reason::ProtocolError));
+        }
+        stream.is_complete = true;
+        let data = &[];
+        Ok(Some(Event::Data { at, data, ends }))
+    }
+
+    fn setting(&mut self, name: u16, value: u32) -> Result<(), Error> {
+        match name {
+            setting::ENABLE_PUSH if value > 1 => {
+                return Err(Error::protocol("SETTINGS_ENABLE_PUSH is neither 0 nor 1"));
+            }
+            setting::INITIAL_WINDOW_SIZE => self.initial_window_size(value)?,
+            setting::MAX_FRAME_SIZE => {
+                if !(DEFAULT_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&value) {
+                    return Err(Error::protocol("SETTINGS_MAX_FRAME_SIZE out of range"));
+                }
+                self.flow.max_frame_bytes = value;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn initial_window_size(&mut self, bytes: u32) -> Result<(), Error> {
+        if bytes > MAX_WINDOW {
+            let text = "SETTINGS_INITIAL_WINDOW_SIZE over 2^31-1";
+            return Err(Error::flow_control(text));
+        }
+        let change = i64::from(bytes) - i64::from(self.flow.initial_window);
+        self.flow.initial_window = bytes;
+        for stream in &mut self.streams {
+            stream.send.shift(change).map_err(|Overflow| {
+                Error::flow_control("SETTINGS lift a stream's flow-control window over 2^31-1")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, is_ack: bool, payload: [u8; 8]) {
+        if !is_ack {
+            let output = &mut self.output.bytes;
+            frame::write(output, kind::PING, flag::ACK, 0, &payload);
+        } else if self.shutdown.ping_acknowledged(payload) {
+            self.output.go_away(self.newest, Reason::NoError, "");
+        }
+    }
+
+    fn window_update<'a>(&mut self, stream: u32, increment: u32) -> Handled<'a> {
+        if stream == 0 {
+            if increment == 0 {
+                return Err(Error::protocol("WINDOW_UPDATE increment of 0").into());
+            }
+            self.flow.send.widen(increment).map_err(|Overflow| {
+                Error::flow_control("WINDOW_UPDATE lifts the connection's window over 2^31-1")
+            })?;
+            return Ok(None);
+        }
+        self.known(stream)?;
+        let Some(at) = self.index(stream) else {
+            return Ok(None);
+        };
+        if increment == 0 {
+            return Err(Violation::Stream(stream, Reason::ProtocolError));
+        }
+        match self.streams[at].send.widen(increment) {
+            Ok(()) => Ok(None),
+            Err(Overflow) => Err(Violation::Stream(stream, Reason::FlowControlError)),
+        }
+    }
+
+    /// Fails for a stream that the peer has not opened.
+    fn known(&self, id: u32) -> Result<(), Error> {
+        if id.is_multiple_of(2) || id > self.newest {
+            return Err(Error::protocol("frame on an idle stream"));
+        }
+        Ok(())
+    }
+}
