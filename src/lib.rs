@@ -25,13 +25,15 @@
 //! | [`clock`] | where the engine's milliseconds come from |
 //! | [`history`] | a record of who published and received what, and whether all promises were kept |
 //! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
-//! | [`edge`] | the gRPC services over an engine |
+//! | `transport` | bytes and time for it: sockets, tasks, limits |
+//! | [`grpc`] | the thin edge: what a call means |
+//! | [`backbone`] | the log that publishers' batches go to: the ring of this process |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
-//! | [`server`] | the composition root: an engine, its edge, its threads, its end |
+//! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
-//! | [`load`] | a load generator: many gateways and producers, and what they cost a server |
+//! | [`load`] | a load generator: many gateways and publishers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |
 
 pub mod clock;
@@ -51,7 +53,9 @@ pub mod history;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "server")]
-pub mod edge;
+pub mod backbone;
+#[cfg(feature = "server")]
+pub mod grpc;
 #[cfg(feature = "server")]
 pub mod http2;
 #[cfg(feature = "bench")]
@@ -60,6 +64,8 @@ pub mod load;
 mod open_files;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+mod transport;
 
 // The README's Rust is compiled and run as a documentation test.
 #[cfg(all(doctest, feature = "messages"))]

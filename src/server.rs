@@ -13,33 +13,40 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-pub use self::threads::ProducerThreads;
-pub use crate::edge::BoundAddress;
+pub use self::threads::{PublisherThreads, Threads};
+pub use crate::transport::BoundAddress;
 
+use crate::backbone::Local;
 use crate::config::{Address, Config, ConfigError};
 use crate::cursor::Epoch;
-use crate::edge::{
-    Behind, Listener, Patience, Watch, serve_gateways, serve_producers, wake_gateways,
-};
 use crate::engine::{BuildError, Engine};
+use crate::grpc::{Gateways, Publishers, Stopping};
 use crate::open_files;
+use crate::transport::{
+    Backlog, ConnectionLimit, Listener, Serving, Timeouts, Watchdog, wake_in_rounds,
+};
 
-/// Every gateway may be connected twice, while its new connection takes over
-/// from one that it has lost; and some more, to be told that there are too many.
+/// Every gateway may be connected twice, while its new connection takes over from one that
+/// it has lost; and some more, to be told that there are too many subscribers.
 const GATEWAY_CONNECTIONS: (u32, u32) = (2, 64);
-/// Producers are few.
-const PRODUCER_CONNECTIONS: u32 = 512;
 /// File descriptors for everything that is not a connection.
 const OTHER_FILES: u32 = 64;
-/// Stalled streams may hold this share of the ring's memory limit in addition
-/// to the ring, before the longest stalled ones are cut.
+/// Stalled streams may hold this share of the ring's memory limit in addition to the ring,
+/// before the longest stalled ones end.
 const PINNED_SHARE: u64 = 4;
-/// In the grace period: how long peers have that have only just connected, to be
-/// told in HTTP/2 that the server is stopping. Whoever is silent does not hold it up
-/// for longer.
+/// So many of the largest requests may be arriving at once, all connections together.
+const REQUESTS_ARRIVING: usize = 16;
+/// Gateways' requests are short: they need no memory of their own.
+const NO_LONG_REQUESTS: usize = 0;
+/// How long publishers are answered that the server is stopping, before their connections
+/// end: a client that loses its connection under a call cannot tell whether that was
+/// published.
+const LAME_DUCK: Duration = Duration::from_millis(250);
+/// In the grace period: how long peers have that have only just connected, to be told in
+/// HTTP/2 that the server is stopping. A silent peer does not hold it up for longer.
 const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
-/// After the grace period: how long the streams' last statuses may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// After the grace period: how long the streams' statuses may take.
+const LAST_STATUSES: Duration = Duration::from_millis(500);
 
 /// A push server: bound to its addresses, and ready to run.
 ///
@@ -60,10 +67,10 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 pub struct Server {
     engine: Engine,
     gateways: Listener,
-    producers: Listener,
-    of_producers: Handle,
-    behind: Behind,
-    patience: Patience,
+    publishers: Listener,
+    publisher_threads: Handle,
+    backlog: Backlog,
+    timeouts: Timeouts,
     grace: Duration,
 }
 
@@ -76,36 +83,36 @@ impl Server {
     /// [`ServeError`] says which setting cannot work, or which address cannot be
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
-        Self::bind_on(config, Handle::current(), Behind::default()).await
+        Self::bind_on(config, Handle::current(), Backlog::default()).await
     }
 
-    /// The same, but producers are served by threads of their own, which live until
-    /// [`run`](Self::run) has ended: producers are answered whatever gateways do, and
-    /// take no turns between gateways' writes.
+    /// The same, but publishers are served by threads of their own, which live until
+    /// [`run`](Self::run) has ended: publishers are answered whatever gateways do, and take
+    /// no turns between gateways' writes.
     ///
     /// # Errors
     ///
     /// As [`bind`](Self::bind).
     pub async fn bind_apart(
         config: Config,
-        producers: &ProducerThreads,
+        publishers: &PublisherThreads,
     ) -> Result<Self, ServeError> {
-        Self::bind_on(config, producers.handle(), producers.behind()).await
+        Self::bind_on(config, publishers.handle(), publishers.backlog()).await
     }
 
     async fn bind_on(
         config: Config,
-        of_producers: Handle,
-        behind: Behind,
+        publisher_threads: Handle,
+        backlog: Backlog,
     ) -> Result<Self, ServeError> {
         config.check()?;
         let engine = build_engine(&config)?;
-        let [gateways, producers] = connection_limits(&config, open_files::raise());
+        let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let gateways = listen(config.listen, gateways).await?;
         let publish_listen = config.publish_listen.clone();
         // There, because a socket's readiness is told by the runtime that it was made on.
-        let producers = of_producers
-            .spawn(listen(config.publish_listen, producers))
+        let publishers = publisher_threads
+            .spawn(listen(config.publish_listen, publishers))
             .await
             .map_err(|ended| ServeError::Listen {
                 address: publish_listen,
@@ -114,11 +121,11 @@ impl Server {
         Ok(Server {
             engine,
             gateways,
-            producers,
-            of_producers,
-            behind,
-            patience: Patience {
-                stall_timeout: config.stall_timeout,
+            publishers,
+            publisher_threads,
+            backlog,
+            timeouts: Timeouts {
+                stall: config.stall_timeout,
                 linger: config.shutdown_grace.max(Duration::from_secs(1)),
                 max_pinned_bytes: config.max_bytes / PINNED_SHARE,
             },
@@ -138,10 +145,10 @@ impl Server {
         self.gateways.address()
     }
 
-    /// Where producers publish.
+    /// Where publishers publish.
     #[must_use]
     pub fn publish_addr(&self) -> &BoundAddress {
-        self.producers.address()
+        self.publishers.address()
     }
 
     /// Serves until `shutdown` is ready, and then stops gracefully: what was
@@ -177,7 +184,7 @@ impl Server {
 /// A server at work. Dropping it stops everything at once.
 struct Running {
     engine: Engine,
-    watch: Watch,
+    watchdog: Watchdog,
     grace: Duration,
     stopping: CancellationToken,
     /// One task for each listener and the connections that it accepted.
@@ -191,35 +198,64 @@ impl Running {
         let Server {
             engine,
             gateways,
-            producers,
-            of_producers,
-            behind,
-            patience,
+            publishers,
+            publisher_threads,
+            backlog,
+            timeouts,
             grace,
         } = server;
-        let watch = Watch::default();
+        let watchdog = Watchdog::default();
         let stopping = CancellationToken::new();
 
         let mut helpers = JoinSet::new();
-        helpers.spawn(wake_gateways(engine.clone(), behind));
-        helpers.spawn(watch.clone().run(engine.clone(), patience));
+        let (mut notifier, newest) = (engine.notifier(), engine.clone());
+        helpers.spawn(wake_in_rounds(
+            move |cx| notifier.poll_round(cx),
+            move || newest.head().seq().number(),
+            backlog,
+        ));
+        let pinning = engine.clone();
+        let pinned_bytes = move || pinning.stats().pinned_bytes;
+        helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
 
         tracing::info!("listening for gateways on {}", gateways.address());
-        tracing::info!("listening for producers on {}", producers.address());
+        tracing::info!("listening for publishers on {}", publishers.address());
         let mut listeners = JoinSet::new();
-        listeners.spawn(serve_gateways(
+        let serving = Serving {
+            watchdog: watchdog.clone(),
+            stopping: stopping.clone(),
+            lame_duck: Duration::ZERO,
+            arriving_bytes: NO_LONG_REQUESTS,
+        };
+        let (gateway_engine, refusing) = (engine.clone(), Stopping::default());
+        let stop = refusing.clone();
+        listeners.spawn(serving.run(
             gateways,
-            engine.clone(),
-            watch.clone(),
-            stopping.clone(),
+            move || Gateways::router(gateway_engine.clone(), refusing.clone()),
+            move || stop.set(),
         ));
+
+        let limits = engine.limits();
+        let max_request_bytes = Publishers::<Local>::max_request_bytes(&limits);
+        let serving = Serving {
+            watchdog: watchdog.clone(),
+            stopping: stopping.clone(),
+            lame_duck: LAME_DUCK,
+            arriving_bytes: REQUESTS_ARRIVING * max_request_bytes,
+        };
+        let (log, refusing) = (Local::new(&engine), Stopping::default());
+        let stop = refusing.clone();
         listeners.spawn_on(
-            serve_producers(producers, engine.clone(), watch.clone(), stopping.clone()),
-            &of_producers,
+            serving.run(
+                publishers,
+                move || Publishers::router(log.clone(), &limits, refusing.clone()),
+                move || stop.set(),
+            ),
+            &publisher_threads,
         );
         Running {
             engine,
-            watch,
+            watchdog,
             grace,
             stopping,
             listeners,
@@ -238,12 +274,12 @@ impl Running {
         let grace_ends = Instant::now() + self.grace;
         let handshakes_end = grace_ends.min(Instant::now() + LAST_HANDSHAKES);
         if timeout_at(handshakes_end, self.all_ended()).await.is_err() {
-            self.watch.cut_unready();
+            self.watchdog.cut_handshakes();
         }
         if timeout_at(grace_ends, self.all_ended()).await.is_err() {
             self.engine.abort();
-            if timeout(LAST_WORDS, self.all_ended()).await.is_err() {
-                let left = self.watch.cut_all();
+            if timeout(LAST_STATUSES, self.all_ended()).await.is_err() {
+                let left = self.watchdog.cut_all();
                 tracing::warn!(
                     "{left} connections were cut: they did not end within {:?}",
                     self.grace
@@ -268,7 +304,7 @@ impl Drop for Running {
         // After `drain` nothing of this finds anything to do.
         self.engine.abort();
         self.stopping.cancel();
-        self.watch.cut_all();
+        self.watchdog.cut_all();
         self.helpers.abort_all();
     }
 }
@@ -285,21 +321,22 @@ fn build_engine(config: &Config) -> Result<Engine, ServeError> {
         .build()?)
 }
 
-async fn listen(address: Address, max_connections: u32) -> Result<Listener, ServeError> {
-    Listener::bind(&address, max_connections)
+async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {
+    Listener::bind(&address, limit)
         .await
         .map_err(|source| ServeError::Listen { address, source })
 }
 
-/// How many connections each listener takes: gateways, producers.
-fn connection_limits(config: &Config, open_files: u32) -> [u32; 2] {
+/// How many connections each listener takes: gateways, publishers.
+fn connection_limits(config: &Config, open_files: u32) -> [ConnectionLimit; 2] {
     let (times, more) = GATEWAY_CONNECTIONS;
     let subscribers = u32::try_from(config.max_subscribers).unwrap_or(u32::MAX);
     let gateways = subscribers.saturating_mul(times).saturating_add(more);
     let files = open_files.saturating_sub(OTHER_FILES);
-    // When files are short, gateways and producers are short of them alike.
-    let producers = PRODUCER_CONNECTIONS.min(files / 4).max(1);
-    let room = files.saturating_sub(producers).max(1);
+    // When files are short, gateways and publishers are short of them alike.
+    let wanted = u32::try_from(512_usize /*max_producers*/).unwrap_or(u32::MAX);
+    let publishers = wanted.min(files / 4).max(1);
+    let room = files.saturating_sub(publishers).max(1);
     if room < subscribers {
         tracing::warn!(
             "only {room} gateways can be connected at a time, fewer than the {} subscribers \
@@ -307,7 +344,14 @@ fn connection_limits(config: &Config, open_files: u32) -> [u32; 2] {
             config.max_subscribers
         );
     }
-    [gateways.min(room), producers]
+    let limit = |wanted: u32, room: u32, set_by| ConnectionLimit {
+        connections: wanted.min(room),
+        set_by: if wanted <= room { set_by } else { "open files" },
+    };
+    [
+        limit(gateways, room, "two for each of --max-subscribers, and 64"),
+        limit(wanted, publishers, "--max-producers"),
+    ]
 }
 
 /// What made a listener end that should not have.
@@ -359,11 +403,22 @@ mod tests {
                 max_subscribers,
                 ..Config::default()
             };
-            connection_limits(&config, open_files)
+            connection_limits(&config, open_files).map(|limit| limit.connections)
         };
         assert_eq!(limits(10_000, 1 << 20), [20_064, 512]);
         assert_eq!(limits(10_000, 1024), [720, 240]);
         assert_eq!(limits(10_000, 0), [1, 1], "never none");
         assert_eq!(limits(usize::MAX, u32::MAX)[1], 512);
+    }
+
+    #[test]
+    fn a_limit_names_the_setting_that_it_comes_from() {
+        let set_by = |open_files| {
+            connection_limits(&Config::default(), open_files).map(|limit| limit.set_by)
+        };
+        let [gateways, publishers] = set_by(1 << 20);
+        assert!(gateways.contains("--max-subscribers"), "{gateways}");
+        assert_eq!(publishers, "--max-producers");
+        assert_eq!(set_by(1024), ["open files"; 2]);
     }
 }

@@ -1,12 +1,10 @@
 //! `galaxy-push serve`: the server.
 
-use std::num::NonZero;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{Failure, stop, value};
 use crate::config::{Address, Config};
-use crate::server::{ProducerThreads, ServeError, Server};
+use crate::server::{PublisherThreads, ServeError, Server, Threads};
 
 /// Run the server: gateways subscribe at one address, producers publish at
 /// another.
@@ -188,42 +186,22 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .check()
         .map_err(|error| Failure::usage(as_flag(&error.to_string())))?;
 
-    let threads = Threads::of(config.worker_threads);
+    let threads = Threads::share_out(config.worker_threads);
     let no_threads = |error| Failure::failed(format!("cannot start threads: {error}"));
-    let of_producers = ProducerThreads::start(threads.producers).map_err(no_threads)?;
-    let of_gateways = tokio::runtime::Builder::new_multi_thread()
+    let publishers = PublisherThreads::start(threads.publishers).map_err(no_threads)?;
+    let gateways = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.gateways)
         .thread_name("gateways")
         .enable_all()
         .build()
         .map_err(no_threads)?;
 
-    of_gateways.block_on(async {
+    gateways.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
         let asked = stop::asked()?;
-        let server = Server::bind_apart(config, &of_producers).await;
+        let server = Server::bind_apart(config, &publishers).await;
         server.map_err(failure)?.run(asked).await.map_err(failure)
     })
-}
-
-/// Who gets how many threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Threads {
-    gateways: usize,
-    producers: usize,
-}
-
-impl Threads {
-    /// `all`, or one for each core: a quarter for producers, of whom there are few, and
-    /// whose events are read once and not once for each gateway.
-    fn of(all: Option<usize>) -> Self {
-        let all = all.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get));
-        let producers = (all / 4).max(1);
-        Threads {
-            gateways: all.saturating_sub(producers).max(1),
-            producers,
-        }
-    }
 }
 
 /// A setting that cannot work is the caller's to correct; anything else just did
@@ -265,20 +243,6 @@ mod tests {
     fn no_flags_are_the_default_config() {
         let serve = Serve::try_parse_from(["serve"]).unwrap();
         assert_eq!(serve.args.into_config(), Config::default());
-    }
-
-    #[test]
-    fn gateways_get_most_of_the_threads_and_both_get_one() {
-        let of = |all| {
-            let threads = Threads::of(Some(all));
-            (threads.gateways, threads.producers)
-        };
-        assert_eq!(of(1), (1, 1));
-        assert_eq!(of(2), (1, 1));
-        assert_eq!(of(4), (3, 1));
-        assert_eq!(of(16), (12, 4));
-        let [all, default] = [Some(available_parallelism().unwrap().get()), None].map(Threads::of);
-        assert_eq!(default, all);
     }
 
     #[test]

@@ -149,6 +149,16 @@ pub fn write_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
     write(out, kind::SETTINGS, 0, 0, &payload);
 }
 
+/// Appends a GOAWAY frame: streams up to `last` may have been processed.
+pub fn write_go_away(out: &mut Vec<u8>, last: u32, reason: Reason, text: &str) {
+    let payload = [
+        &last.to_be_bytes()[..],
+        &(reason as u32).to_be_bytes(),
+        text.as_bytes(),
+    ];
+    write(out, kind::GOAWAY, 0, 0, &payload.concat());
+}
+
 /// Appends a WINDOW_UPDATE frame.
 pub fn write_window_update(out: &mut Vec<u8>, stream: u32, more_bytes: u32) {
     write(

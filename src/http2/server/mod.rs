@@ -173,6 +173,12 @@ impl<S> Connection<S> {
         &mut self.output.bytes
     }
 
+    /// One more than the largest index of a stream.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
     /// The open streams with their indices, in the order of their identifiers.
     pub fn streams(&self) -> impl DoubleEndedIterator<Item = (usize, &Stream<S>)> {
         let streams = self.streams.iter().enumerate();

@@ -229,12 +229,7 @@ impl Output {
 
     /// Appends GOAWAY: streams up to `last` may have been processed.
     pub(super) fn go_away(&mut self, last: u32, reason: Reason, text: &str) {
-        let payload = [
-            &last.to_be_bytes()[..],
-            &(reason as u32).to_be_bytes(),
-            text.as_bytes(),
-        ];
-        frame::write(&mut self.bytes, kind::GOAWAY, 0, 0, &payload.concat());
+        frame::write_go_away(&mut self.bytes, last, reason, text);
     }
 
     fn block_writer<'a>(&mut self, block: &'a mut Vec<u8>) -> FieldsWriter<'a> {

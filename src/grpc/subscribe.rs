@@ -1,22 +1,74 @@
-//! `SubscribePush`, whoever serves it: what a request must be, and how a response
-//! begins.
+//! `SubscribePush`: what a request must be, and how a response begins, goes on and ends.
+
+use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use tonic::Status;
 
+use super::method::Stream;
 use super::status;
-use crate::contract::gateway_id;
 use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
 use crate::contract::push::GatewaySubscribeRequest;
 use crate::contract::start::Reason;
-use crate::contract::{self, start};
-use crate::engine::{Engine, Resume, Start, Subscriber};
-
-pub(super) use contract::path::SUBSCRIBE_PUSH as PATH;
+use crate::contract::{self, gateway_id};
+use crate::engine::{Batch, Engine, Resume, Start, Subscriber};
 
 /// Room for the longest id and far more than a cursor.
 pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
+/// The method's name, for statuses.
+pub(super) const NAME: &str = "SubscribePush";
+
+/// Subscribes gateways to an engine.
+#[derive(Debug)]
+pub(super) struct Subscribe {
+    engine: Engine,
+}
+
+impl Subscribe {
+    pub(super) fn new(engine: Engine) -> Self {
+        Subscribe { engine }
+    }
+}
+
+/// A gateway's subscription.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    subscriber: Subscriber,
+    gateway_id: Box<str>,
+}
+
+impl Subscription {
+    pub(super) fn gateway_id(&self) -> &str {
+        &self.gateway_id
+    }
+}
+
+impl Stream for Subscribe {
+    type Source = Subscription;
+    type Data = Batch;
+
+    const NAME: &str = NAME;
+    const MAX_REQUEST_BYTES: usize = MAX_REQUEST_BYTES;
+
+    fn start(&mut self, request: &[u8]) -> Result<(HeaderMap, Subscription), Status> {
+        let (subscriber, gateway_id) = subscribe(&self.engine, request)?;
+        let fields = response_fields(subscriber.start());
+        let subscription = Subscription {
+            subscriber,
+            gateway_id: gateway_id.into_boxed_str(),
+        };
+        Ok((fields, subscription))
+    }
+
+    #[inline]
+    fn poll_next(source: &mut Subscription, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
+        let subscriber = &mut source.subscriber;
+        subscriber
+            .poll_recv(cx)
+            .map(|received| received.map_err(|error| status::end_of_stream(error, subscriber.lag())))
+    }
+}
 
 /// A subscription for what the request's message asks for, and its gateway's id.
 pub(super) fn subscribe(engine: &Engine, message: &[u8]) -> Result<(Subscriber, String), Status> {
@@ -28,37 +80,14 @@ pub(super) fn subscribe(engine: &Engine, message: &[u8]) -> Result<(Subscriber, 
     let subscriber = engine
         .subscribe(&id, &request.cursor)
         .map_err(status::not_subscribed)?;
+    tracing::debug!(gateway = id, start = ?subscriber.start(), "subscribed");
     Ok((subscriber, id))
-}
-
-/// The method's cardinality was violated, for which gRPC has its status.
-pub(super) fn not_one_message(found: &str) -> Status {
-    Status::unimplemented(format!("SubscribePush takes one request message, {found}"))
-}
-
-/// No compression was offered, and without it there is nothing to decode.
-pub(super) fn refuse_compression(headers: &HeaderMap) -> Result<(), Status> {
-    match headers.get("grpc-encoding") {
-        Some(encoding) if encoding != "identity" => {
-            let mut status = Status::unimplemented("requests must not be compressed");
-            status.metadata_mut().insert(
-                "grpc-accept-encoding",
-                tonic::metadata::MetadataValue::from_static("identity"),
-            );
-            Err(status)
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What a response begins with.
 pub(super) fn response_fields(start: &Start) -> HeaderMap {
     let (resume, reason, missed) = describe(start.resume);
-    let mut fields = HeaderMap::with_capacity(5);
-    fields.insert(
-        http::header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    let mut fields = status::response_fields();
     let mut insert = |key, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             fields.insert(key, value);
@@ -74,8 +103,8 @@ pub(super) fn response_fields(start: &Start) -> HeaderMap {
 }
 
 /// `push-resume`, `push-resume-reason` and `push-missed`.
-fn describe(resume: Resume) -> (start::Resume, Reason, Option<u64>) {
-    use start::Resume::{Fresh, Resumed};
+fn describe(resume: Resume) -> (contract::start::Resume, Reason, Option<u64>) {
+    use contract::start::Resume::{Fresh, Resumed};
     match resume {
         Resume::Resumed => (Resumed, Reason::Requested, None),
         Resume::NoCursor => (Fresh, Reason::NoCursor, None),

@@ -1,4 +1,4 @@
-//! What the tests of the edge share.
+//! What the tests of this room share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,15 +7,14 @@ use std::task::{Wake, Waker};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use super::connection::{Connection, Peer, Socket};
+use super::handle::Peer;
+use super::socket::{Socket, Stream};
 
-/// A connection in the only slot of its listener, and its peer.
-pub(super) fn pair() -> (Connection, UnixStream) {
+/// A socket in the only slot of its listener, and its peer.
+pub(super) fn pair() -> (Socket, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let slots = Arc::new(Semaphore::new(1));
-    let slot = Arc::clone(&slots).try_acquire_owned().unwrap();
-    let connection = Connection::new(Socket::Unix(ours), Peer::Unix, slots, slot);
-    (connection, theirs)
+    let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    (Socket::new(Stream::Unix(ours), Peer::Unix, slot), theirs)
 }
 
 /// Counts how often its waker is woken.

@@ -1,71 +1,94 @@
-//! When gateways are woken: at once, and while they are behind, a moment later.
+//! Coalescing under load: delayed wake-ups of subscribers, and delayed reads of publishers.
+//!
+//! A write costs much, and each further event in it little. While a *round* (wake all
+//! parked subscribers, and have each write what there is) is shorter than the time between
+//! two events, no event waits. When rounds run into one another, starting the next one at
+//! once only divides the same events into more writes: so a round that found a *backlog*
+//! is followed by a pause ([`PAUSE`]). Threads of publishers see the backlog, and delay
+//! their next look at their sockets ([`READ_DELAY`]): what is published meanwhile waits
+//! for a round anyway.
+//!
+//! `docs/design/transport.md` has the measurements.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::engine::Engine;
-
-/// So many events for each gateway in one round mean that rounds take longer than events
-/// take to come.
-const MANY: u64 = 4;
-/// As long as this a round takes, at the least, that is followed by a rest: nobody's
-/// latency is made many times what it was.
+/// A round that delivers at least this many events to each subscriber means that events
+/// arrive faster than rounds complete.
+const MANY_EVENTS: u64 = 4;
+/// Minimum duration of a round before the next one is delayed. Shorter rounds are never
+/// delayed, so latency grows by a small factor at most.
 const LONG_ROUND: Duration = Duration::from_micros(500);
-/// The shortest that the runtime's timer can tell; it may take up to twice as long.
-const REST: Duration = Duration::from_millis(1);
+/// The delay: the shortest that the runtime's timer can tell; it may take up to twice as
+/// long.
+const PAUSE: Duration = Duration::from_millis(1);
 
-/// Whether gateways are behind. What is published meanwhile waits for the end of a rest:
-/// for those who can do with fewer turns then.
+/// How long a publisher thread delays its next wait for its sockets while subscribers have
+/// a backlog.
+///
+/// Most of what a publish by itself costs is waking a thread, and its going to sleep again.
+/// With a backlog the machine has no time for that, and an event waits for its turn for
+/// milliseconds anyway. A response comes later by this at most (and by what the system adds
+/// to a sleep, some 50 µs), and by half of it on average.
+const READ_DELAY: Duration = Duration::from_micros(300);
+
+/// Whether subscribers have a backlog: what is published meanwhile waits for a pause's end.
+/// Shared by the threads of subscribers, which set it, and those of publishers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Behind(Arc<AtomicBool>);
+pub(crate) struct Backlog(Arc<AtomicBool>);
 
-impl Behind {
+impl Backlog {
     // Relaxed, here and below: it is a hint.
-    pub(crate) fn is_so(&self) -> bool {
+    fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn set(&self, is_so: bool) {
+    fn set(&self, backlog: bool) {
         // Most often it is so already, and others look at it.
-        if self.is_so() != is_so {
-            self.0.store(is_so, Ordering::Relaxed);
+        if self.is_set() != backlog {
+            self.0.store(backlog, Ordering::Relaxed);
+        }
+    }
+
+    /// What a publisher thread calls before it waits for its sockets.
+    pub(crate) fn delay_read(&self) {
+        if self.is_set() {
+            std::thread::sleep(READ_DELAY);
         }
     }
 }
 
-/// Nobody is behind once nobody says so.
-struct NoLonger(Behind);
+/// Clears the backlog when nobody sets it any more.
+struct ClearOnDrop(Backlog);
 
-impl Drop for NoLonger {
+impl Drop for ClearOnDrop {
     fn drop(&mut self) {
         self.0.set(false);
     }
 }
 
-/// Wakes parked gateways when something is published, and tells when they are `behind`.
-/// Runs until it is dropped.
+/// Wakes parked subscribers, and says when they have a `backlog`. Runs until it is dropped,
+/// or until `poll_round` returns `false`.
 ///
-/// In the round after a wake-up each gateway writes what there is for it, by one system
-/// call. The call costs much, and each further event in it little. As long as rounds keep
-/// up with the events there are few of them in one, and no event waits. When rounds are
-/// back to back and long, all that would come of starting the next one at once is more
-/// calls for the same events, on a machine that has no time for them: so one that found
-/// gateways behind is followed by a rest.
-pub(crate) async fn wake_gateways(engine: Engine, behind: Behind) {
-    let behind = NoLonger(behind);
-    let behind = &behind.0;
-    let newest = || engine.head().seq().number();
-    let mut notifier = engine.notifier();
+/// `poll_round` wakes those that are parked when something was published since; `newest` is
+/// the number of the newest event.
+pub(crate) async fn wake_in_rounds(
+    mut poll_round: impl FnMut(&mut Context<'_>) -> Poll<bool>,
+    newest: impl Fn() -> u64,
+    backlog: Backlog,
+) {
+    let backlog = ClearOnDrop(backlog);
+    let backlog = &backlog.0;
     let mut served = newest();
     while poll_fn(|cx| {
-        let round = notifier.poll_round(cx);
+        let round = poll_round(cx);
         if round.is_pending() {
-            behind.set(false);
+            backlog.set(false);
         }
         round
     })
@@ -75,10 +98,10 @@ pub(crate) async fn wake_gateways(engine: Engine, behind: Behind) {
         let events = head - served;
         served = head;
         back_of_the_queue().await;
-        let were_behind = events >= MANY && began.elapsed() >= LONG_ROUND;
-        behind.set(were_behind);
-        if were_behind {
-            sleep(REST).await;
+        let found_backlog = events >= MANY_EVENTS && began.elapsed() >= LONG_ROUND;
+        backlog.set(found_backlog);
+        if found_backlog {
+            sleep(PAUSE).await;
         }
     }
 }
@@ -108,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::cursor::Cursor;
+    use crate::engine::Engine;
     use crate::event::Event;
 
     /// `PushEvent { client_event: { user_id: "u", kind: "k" } }`
@@ -129,7 +153,7 @@ mod tests {
     /// An engine whose only gateway takes `write` to write a batch.
     struct Fleet {
         engine: Engine,
-        behind: Behind,
+        backlog: Backlog,
         received: UnboundedReceiver<(Cursor, Instant)>,
     }
 
@@ -138,8 +162,14 @@ mod tests {
             let engine = Engine::builder().build().unwrap();
             let mut subscriber = engine.subscribe("g", "").unwrap();
             let (tell, received) = unbounded_channel();
-            let behind = Behind::default();
-            tokio::spawn(wake_gateways(engine.clone(), behind.clone()));
+            let backlog = Backlog::default();
+            let mut notifier = engine.notifier();
+            let head = engine.clone();
+            tokio::spawn(wake_in_rounds(
+                move |cx| notifier.poll_round(cx),
+                move || head.head().seq().number(),
+                backlog.clone(),
+            ));
             tokio::spawn(async move {
                 while let Ok(batch) = poll_fn(|cx| subscriber.poll_recv(cx)).await {
                     tell.send((batch.last(), Instant::now())).unwrap();
@@ -150,7 +180,7 @@ mod tests {
             back_of_the_queue().await;
             Fleet {
                 engine,
-                behind,
+                backlog,
                 received,
             }
         }
@@ -182,49 +212,49 @@ mod tests {
     }
 
     #[test]
-    fn a_round_in_which_gateways_were_behind_is_followed_by_a_rest() {
+    fn a_round_that_found_a_backlog_is_followed_by_a_pause() {
         on_a_still_clock(async {
             let mut fleet = Fleet::new(LONG_ROUND).await;
             for _ in 0..3 {
-                assert!(!fleet.behind.is_so());
-                let waited = fleet.publish_again(MANY as usize).await;
-                assert!(waited >= REST && waited <= 2 * REST, "{waited:?}");
-                // That was one event, which nobody was behind for.
+                assert!(!fleet.backlog.is_set());
+                let waited = fleet.publish_again(MANY_EVENTS as usize).await;
+                assert!(waited >= PAUSE && waited <= 2 * PAUSE, "{waited:?}");
+                // That was one event, which is no backlog.
                 back_of_the_queue().await;
                 back_of_the_queue().await;
-                assert!(!fleet.behind.is_so());
-                // Its rest, if there is one, is over.
-                sleep(10 * REST).await;
+                assert!(!fleet.backlog.is_set());
+                // Its pause, if there is one, is over.
+                sleep(10 * PAUSE).await;
             }
         });
     }
 
     #[test]
-    fn they_are_behind_until_a_round_finds_nothing_or_little() {
+    fn the_backlog_lasts_until_a_round_finds_nothing_or_little() {
         on_a_still_clock(async {
             let mut fleet = Fleet::new(LONG_ROUND).await;
-            assert_eq!(fleet.publish(MANY as usize).await, NO_TIME);
+            assert_eq!(fleet.publish(MANY_EVENTS as usize).await, NO_TIME);
             for _ in 0..3 {
                 back_of_the_queue().await;
             }
-            assert!(fleet.behind.is_so(), "while they rest");
-            sleep(10 * REST).await;
-            assert!(!fleet.behind.is_so(), "nothing was published since");
+            assert!(fleet.backlog.is_set(), "during the pause");
+            sleep(10 * PAUSE).await;
+            assert!(!fleet.backlog.is_set(), "nothing was published since");
         });
     }
 
     #[test]
-    fn events_that_come_one_by_one_wait_for_nothing() {
+    fn events_that_arrive_one_by_one_are_not_delayed() {
         on_a_still_clock(async {
             let mut fleet = Fleet::new(10 * LONG_ROUND).await;
             for _ in 0..3 {
-                assert_eq!(fleet.publish_again(MANY as usize - 1).await, NO_TIME);
+                assert_eq!(fleet.publish_again(MANY_EVENTS as usize - 1).await, NO_TIME);
             }
         });
     }
 
     #[test]
-    fn gateways_that_are_served_soon_wait_for_nothing() {
+    fn short_rounds_are_not_delayed() {
         on_a_still_clock(async {
             let mut fleet = Fleet::new(LONG_ROUND / 2).await;
             for _ in 0..3 {

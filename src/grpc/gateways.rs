@@ -1,0 +1,80 @@
+//! The gateways' listener: its methods and its limits.
+
+use std::task::Context;
+use std::time::Duration;
+
+use super::method::Stream;
+use super::router::{Methods, Router, Stopping};
+use super::streaming::StreamCall;
+use super::subscribe::{Subscribe, Subscription};
+use crate::contract::path;
+use crate::engine::{Batch, Engine};
+use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
+use crate::http2::server::Limits;
+use crate::transport::{Progress, Turn};
+
+/// What gateways may do. Requests are short.
+pub(super) const LIMITS: Limits = Limits {
+    max_streams: super::MAX_STREAMS as usize,
+    max_field_bytes: super::MAX_FIELD_BYTES as usize,
+    stream_window: INITIAL_WINDOW,
+    connection_window: INITIAL_WINDOW,
+    max_frame_bytes: DEFAULT_FRAME_BYTES,
+};
+
+/// What a gateway may call.
+#[derive(Debug)]
+pub(crate) struct Gateways {
+    subscribe: Subscribe,
+}
+
+impl Gateways {
+    /// A service for each connection of gateways to `engine`.
+    pub(crate) fn router(engine: Engine, stopping: Stopping) -> Router<Self> {
+        let subscribe = Subscribe::new(engine);
+        Router::new(Gateways { subscribe }, stopping)
+    }
+}
+
+/// A call of one of the methods.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Subscribe(StreamCall<Subscription>),
+}
+
+impl Methods for Gateways {
+    type Call = Call;
+    type Data = Batch;
+
+    const LIMITS: Limits = LIMITS;
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+    // Most connections answer once.
+    const KEPT_OUTPUT_BYTES: usize = 0;
+    const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH];
+
+    fn open(&mut self, path: &str) -> Option<Call> {
+        (path == path::SUBSCRIBE_PUSH).then_some(Call::Subscribe(StreamCall::Request))
+    }
+
+    #[inline]
+    fn poll(
+        &mut self,
+        call: &mut Call,
+        turn: Turn<'_>,
+        is_stopping: bool,
+        cx: &mut Context<'_>,
+    ) -> Progress<Batch> {
+        match call {
+            Call::Subscribe(call) => call.poll(&mut self.subscribe, turn, is_stopping, cx),
+        }
+    }
+
+    fn describe(&self, call: &Call) -> String {
+        match call {
+            Call::Subscribe(StreamCall::Response(subscription)) => {
+                format!("gateway {:?}", subscription.gateway_id())
+            }
+            Call::Subscribe(_) => Subscribe::NAME.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The shapes of methods: what a method's file implements, to be called by a listener.
+
+use std::future::Future;
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+use tonic::Status;
+
+/// One response for each request: of one request ([unary](super::exchange::Cardinality)),
+/// or of a stream of them, in their order.
+pub(super) trait Respond {
+    /// A response message, with its prefix.
+    type Response: AsRef<[u8]>;
+    /// A response that has not come yet.
+    type Pending: Future<Output = Result<Self::Response, Status>> + Unpin;
+
+    /// The longest request message.
+    fn max_request_bytes(&self) -> usize;
+
+    /// Takes a request message.
+    ///
+    /// # Errors
+    ///
+    /// The status that ends the call, after the responses to earlier requests.
+    fn respond(
+        &mut self,
+        request: &[u8],
+    ) -> Result<Responded<Self::Response, Self::Pending>, Status>;
+}
+
+/// What has come of a request.
+#[derive(Debug)]
+pub(super) enum Responded<R, P> {
+    Now(R),
+    Later(P),
+}
+
+/// One request message, and a response that is a stream.
+pub(super) trait Stream {
+    /// Where the stream comes from, once the request was accepted.
+    type Source;
+    /// One or more response messages, each with its prefix.
+    type Data: AsRef<[u8]>;
+
+    /// The method's name, for statuses.
+    const NAME: &str;
+    /// The longest request message.
+    const MAX_REQUEST_BYTES: usize;
+
+    /// Takes the request message; the response begins with these fields.
+    ///
+    /// # Errors
+    ///
+    /// The status that refuses the call.
+    fn start(&mut self, request: &[u8]) -> Result<(HeaderMap, Self::Source), Status>;
+
+    /// What the stream goes on with.
+    fn poll_next(source: &mut Self::Source, cx: &mut Context<'_>)
+    -> Poll<Result<Self::Data, Status>>;
+}
+
+/// Data of a listener whose methods have none.
+#[derive(Debug)]
+pub(super) enum Never {}
+
+impl AsRef<[u8]> for Never {
+    fn as_ref(&self) -> &[u8] {
+        match *self {}
+    }
+}

@@ -1,0 +1,164 @@
+//! `Publish` and `PublishStream`: a request's events go into the log, and their cursors
+//! into the response.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tonic::Status;
+
+use super::method::{Respond, Responded};
+use super::status;
+use crate::backbone::{AppendError, Appended, Log};
+use crate::contract::MESSAGE_PREFIX_BYTES as PREFIX_BYTES;
+use crate::cursor::Cursor;
+use crate::engine::{Limits, Published};
+use crate::event::{Event, parse_publish_request};
+
+/// A request may be as large as gRPC allows by default, or hold one event of the largest
+/// size. More would let one request take as much memory as the ring, for nothing:
+/// `PublishStream` pipelines.
+const MIN_REQUEST_BYTES: usize = crate::contract::DEFAULT_MAX_MESSAGE_BYTES;
+/// What precedes an event in a request: a tag of one byte, a length of up to ten.
+const EVENT_PREFIX_BYTES: usize = 11;
+/// Memory for so many events of a request is kept for the next.
+const KEPT_EVENTS: usize = 4096;
+
+/// A `PublishResponse` on the wire: its prefix, and two string fields of a known length.
+const RESPONSE_BYTES: usize = PREFIX_BYTES + 2 * FIELD_BYTES;
+const FIELD_BYTES: usize = 2 + Cursor::TEXT_BYTES;
+/// Field 1 and field 2, both length-delimited.
+const FIRST_CURSOR: u8 = 1 << 3 | 2;
+const LAST_CURSOR: u8 = 2 << 3 | 2;
+
+/// Publishes into a log, for one connection.
+#[derive(Debug)]
+pub(super) struct Publish<L> {
+    log: L,
+    max_event_bytes: usize,
+    max_request_bytes: usize,
+    /// Kept for its allocation; empty between requests.
+    events: Vec<Event<'static>>,
+}
+
+impl<L: Log> Publish<L> {
+    /// Publishes into `log` what an engine with these limits takes.
+    pub(super) fn new(log: L, limits: &Limits) -> Self {
+        Publish {
+            log,
+            max_event_bytes: limits.max_event_bytes,
+            max_request_bytes: max_request_bytes(limits),
+            events: Vec::new(),
+        }
+    }
+}
+
+/// The longest request, in bytes.
+pub(super) fn max_request_bytes(limits: &Limits) -> usize {
+    let largest_event = limits.max_event_bytes + EVENT_PREFIX_BYTES;
+    largest_event.max(MIN_REQUEST_BYTES)
+}
+
+impl<L: Log> Respond for Publish<L> {
+    type Response = [u8; RESPONSE_BYTES];
+    type Pending = Pending<L::Pending>;
+
+    fn max_request_bytes(&self) -> usize {
+        self.max_request_bytes
+    }
+
+    /// Publishes a `PublishRequest`: all of its events, or none. The bytes are checked in
+    /// place, and copied once, into the ring.
+    fn respond(
+        &mut self,
+        request: &[u8],
+    ) -> Result<Responded<Self::Response, Self::Pending>, Status> {
+        let mut events = recycle(std::mem::take(&mut self.events));
+        let parsed = parse_publish_request(request, self.max_event_bytes, &mut events);
+        let responded = match parsed {
+            Ok(()) => match self.log.append(&events) {
+                Appended::Done(published) => respond(published).map(Responded::Now),
+                Appended::Pending(pending) => Ok(Responded::Later(Pending(pending))),
+            },
+            Err(error) => Err(status::bad_request(&error)),
+        };
+        if events.capacity() <= KEPT_EVENTS {
+            self.events = recycle(events);
+        }
+        responded
+    }
+}
+
+/// A response that the log has yet to decide.
+#[derive(Debug)]
+pub(super) struct Pending<P>(P);
+
+impl<P> Future for Pending<P>
+where
+    P: Future<Output = Result<Published, AppendError>> + Unpin,
+{
+    type Output = Result<[u8; RESPONSE_BYTES], Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(respond)
+    }
+}
+
+fn respond(published: Result<Published, AppendError>) -> Result<[u8; RESPONSE_BYTES], Status> {
+    match published {
+        Ok(published) => Ok(encode_response(published)),
+        Err(error) => Err(status::not_appended(&error)),
+    }
+}
+
+/// The same allocation, for events of another request.
+fn recycle<'a>(mut events: Vec<Event<'_>>) -> Vec<Event<'a>> {
+    events.clear();
+    events
+        .into_iter()
+        .map(|_| unreachable!("it was cleared"))
+        .collect()
+}
+
+/// A `galaxy.push.publisher.v1.PublishResponse`, with what precedes it as a message.
+fn encode_response(published: Published) -> [u8; RESPONSE_BYTES] {
+    let mut bytes = [0; RESPONSE_BYTES];
+    let (prefix, response) = bytes.split_at_mut(PREFIX_BYTES);
+    prefix[PREFIX_BYTES - 1] = (2 * FIELD_BYTES) as u8;
+    let (first, last) = response.split_at_mut(FIELD_BYTES);
+    for (field, tag, cursor) in [
+        (first, FIRST_CURSOR, published.first),
+        (last, LAST_CURSOR, published.last),
+    ] {
+        field[0] = tag;
+        field[1] = Cursor::TEXT_BYTES as u8;
+        field[2..].copy_from_slice(cursor.to_text().as_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::publisher::PublishResponse;
+    use crate::cursor::{Epoch, Seq};
+    use prost::Message;
+
+    #[test]
+    fn a_response_is_what_prost_would_write_after_its_prefix() {
+        let epoch = Epoch::from_millis(1_700_000_000_000).unwrap();
+        let published = Published {
+            first: Cursor::new(epoch, Seq::new(7)),
+            last: Cursor::new(epoch, Seq::new(9)),
+        };
+        let by_prost = PublishResponse {
+            first_cursor: published.first.to_string(),
+            last_cursor: published.last.to_string(),
+        }
+        .encode_to_vec();
+        let response = encode_response(published);
+        let length = (by_prost.len() as u32).to_be_bytes();
+        assert_eq!(response[..PREFIX_BYTES], [&[0], &length[..]].concat());
+        assert_eq!(response[PREFIX_BYTES..], by_prost);
+    }
+}

@@ -1,0 +1,78 @@
+//! The publishers' listener: its methods and its limits.
+
+use std::task::Context;
+use std::time::Duration;
+
+use super::exchange::{Cardinality, Exchange};
+use super::method::Never;
+use super::publish::{self, Publish};
+use super::router::{Methods, Router, Stopping};
+use crate::backbone::Log;
+use crate::contract::path;
+use crate::engine;
+use crate::http2::server::Limits;
+use crate::transport::{Progress, Turn};
+
+/// What publishers may do.
+const LIMITS: Limits = Limits {
+    max_streams: super::MAX_STREAMS as usize,
+    max_field_bytes: super::MAX_FIELD_BYTES as usize,
+    // What one may send ahead of us on one call: enough to keep a fast link busy.
+    stream_window: 256 << 10,
+    // All calls of a connection together: the most that may have to be held unread.
+    connection_window: 4 << 20,
+    // A request that lies in one frame can be published from where it was read.
+    max_frame_bytes: 256 << 10,
+};
+
+/// What a publisher may call.
+#[derive(Debug)]
+pub(crate) struct Publishers<L> {
+    publish: Publish<L>,
+}
+
+impl<L: Log> Publishers<L> {
+    /// A service for each connection of publishers to `log`, which takes what an engine
+    /// with these limits takes.
+    pub(crate) fn router(log: L, limits: &engine::Limits, stopping: Stopping) -> Router<Self> {
+        let publish = Publish::new(log, limits);
+        Router::new(Publishers { publish }, stopping)
+    }
+
+    /// The longest request, in bytes.
+    pub(crate) fn max_request_bytes(limits: &engine::Limits) -> usize {
+        publish::max_request_bytes(limits)
+    }
+}
+
+impl<L: Log> Methods for Publishers<L> {
+    type Call = Exchange<Publish<L>>;
+    type Data = Never;
+
+    const LIMITS: Limits = LIMITS;
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+    const KEPT_OUTPUT_BYTES: usize = 16 << 10;
+    const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM];
+
+    fn open(&mut self, path: &str) -> Option<Self::Call> {
+        match path {
+            path::PUBLISH => Some(Exchange::new(Cardinality::One("Publish"))),
+            path::PUBLISH_STREAM => Some(Exchange::new(Cardinality::Many("PublishStream"))),
+            _ => None,
+        }
+    }
+
+    fn poll(
+        &mut self,
+        call: &mut Self::Call,
+        turn: Turn<'_>,
+        is_stopping: bool,
+        cx: &mut Context<'_>,
+    ) -> Progress<Never> {
+        call.poll(&mut self.publish, turn, is_stopping, cx)
+    }
+
+    fn describe(&self, call: &Self::Call) -> String {
+        call.describe().to_owned()
+    }
+}

@@ -1,0 +1,221 @@
+//! From a request to its method: one place for what holds for all calls of a listener.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Context;
+use std::time::Duration;
+
+use http::{HeaderValue, header};
+use tonic::Status;
+
+use super::status;
+use crate::http2::request::RequestHead;
+use crate::http2::server::{Limits, Response};
+use crate::transport::{EndCause, Peer, Progress, Refusal, Service, Turn};
+
+/// The methods of one listener.
+pub(super) trait Methods {
+    /// A call of any of them.
+    type Call: std::fmt::Debug;
+    /// Response data that is written from where it lies.
+    type Data: AsRef<[u8]> + std::fmt::Debug;
+
+    /// What peers may do.
+    const LIMITS: Limits;
+    /// How long a request may take to arrive in full.
+    const REQUEST_TIMEOUT: Duration;
+    /// How much memory of its output a connection keeps for the next.
+    const KEPT_OUTPUT_BYTES: usize;
+    /// The paths of all methods.
+    const PATHS: &[&str];
+
+    /// Begins a call of the method at `path`; `None` if there is none.
+    fn open(&mut self, path: &str) -> Option<Self::Call>;
+
+    /// See [`Service::poll`].
+    fn poll(
+        &mut self,
+        call: &mut Self::Call,
+        turn: Turn<'_>,
+        is_stopping: bool,
+        cx: &mut Context<'_>,
+    ) -> Progress<Self::Data>;
+
+    /// How the log calls a call.
+    fn describe(&self, call: &Self::Call) -> String;
+}
+
+/// Whether the server is stopping. Cheap to clone: all clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stopping(Arc<AtomicBool>);
+
+impl Stopping {
+    /// Refuses requests from here on. Drivers have to be woken to see it.
+    pub(crate) fn set(&self) {
+        // Release: pairs with the Acquire in `is_set`; a driver that registers its waker
+        // after the wake-up sees it.
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A listener's methods as a [`Service`].
+#[derive(Debug)]
+pub(crate) struct Router<M> {
+    methods: M,
+    stopping: Stopping,
+}
+
+impl<M: Methods> Router<M> {
+    pub(super) fn new(methods: M, stopping: Stopping) -> Self {
+        Router { methods, stopping }
+    }
+
+    /// What holds for every request, whatever its method. Authentication belongs here:
+    /// before a call has any state.
+    fn check(&self, request: &RequestHead) -> Result<(), Refusal> {
+        if request.method != "POST" {
+            let mut refusal = http_refusal(405);
+            let allowed = HeaderValue::from_static("POST");
+            refusal.fields.insert(header::ALLOW, allowed);
+            return Err(refusal);
+        }
+        let content_type = request.fields.get(header::CONTENT_TYPE);
+        if !content_type.is_some_and(|of| of.as_bytes().starts_with(b"application/grpc")) {
+            return Err(http_refusal(415));
+        }
+        if !M::PATHS.contains(&&*request.path) {
+            return Err(status::refusal(&unimplemented(M::PATHS)));
+        }
+        status::refuse_compression(&request.fields).map_err(|status| status::refusal(&status))?;
+        if self.stopping.is_set() {
+            return Err(status::refusal(&status::stopping()));
+        }
+        Ok(())
+    }
+}
+
+/// A response for peers that do not speak gRPC.
+fn http_refusal(code: u16) -> Refusal {
+    Refusal {
+        code,
+        fields: http::HeaderMap::new(),
+    }
+}
+
+fn unimplemented(paths: &[&str]) -> Status {
+    Status::unimplemented(format!("this listener has {}", paths.join(" and ")))
+}
+
+impl<M: Methods> Service for Router<M> {
+    type Call = M::Call;
+    type Data = M::Data;
+
+    const LIMITS: Limits = M::LIMITS;
+    const REQUEST_TIMEOUT: Duration = M::REQUEST_TIMEOUT;
+    const KEPT_OUTPUT_BYTES: usize = M::KEPT_OUTPUT_BYTES;
+
+    fn open(&mut self, request: &RequestHead, _peer: Peer) -> Result<M::Call, Refusal> {
+        self.check(request)?;
+        let call = self.methods.open(&request.path);
+        call.ok_or_else(|| status::refusal(&unimplemented(M::PATHS)))
+    }
+
+    #[inline]
+    fn poll(
+        &mut self,
+        call: &mut M::Call,
+        turn: Turn<'_>,
+        cx: &mut Context<'_>,
+    ) -> Progress<M::Data> {
+        let is_stopping = self.stopping.is_set();
+        self.methods.poll(call, turn, is_stopping, cx)
+    }
+
+    fn end(&mut self, _call: &mut M::Call, cause: EndCause, mut response: Response<'_>) {
+        let status = match cause {
+            EndCause::RequestTimeout => status::request_timeout(M::REQUEST_TIMEOUT),
+            EndCause::Stalled(stall) => status::stalled(&stall),
+            EndCause::TooManyLongRequests => status::too_many_long_requests(),
+        };
+        status::end(&mut response, &status);
+    }
+
+    fn describe(&self, call: &M::Call) -> String {
+        self.methods.describe(call)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::grpc::method::Never;
+
+    /// Two methods of which nothing is polled here.
+    #[derive(Debug)]
+    struct TwoMethods;
+
+    impl Methods for TwoMethods {
+        type Call = String;
+        type Data = Never;
+
+        const LIMITS: Limits = super::super::gateways::LIMITS;
+        const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+        const KEPT_OUTPUT_BYTES: usize = 0;
+        const PATHS: &[&str] = &["/a.B/C", "/a.B/D"];
+
+        fn open(&mut self, path: &str) -> Option<String> {
+            Some(path.to_owned())
+        }
+
+        fn poll(
+            &mut self,
+            _call: &mut String,
+            _turn: Turn<'_>,
+            _is_stopping: bool,
+            _cx: &mut Context<'_>,
+        ) -> Progress<Never> {
+            Progress::default()
+        }
+
+        fn describe(&self, call: &String) -> String {
+            call.clone()
+        }
+    }
+
+    #[test]
+    fn a_request_finds_its_method_or_is_refused() {
+        let stopping = Stopping::default();
+        let mut router = Router::new(TwoMethods, stopping.clone());
+        let mut open = |change: &dyn Fn(&mut RequestHead)| {
+            let mut fields = HeaderMap::new();
+            let grpc = HeaderValue::from_static("application/grpc+proto");
+            fields.insert(header::CONTENT_TYPE, grpc);
+            let mut request = RequestHead {
+                method: "POST".into(),
+                path: "/a.B/D".into(),
+                fields,
+            };
+            change(&mut request);
+            router.open(&request, Peer::Unix).map_err(|refusal| {
+                let status = refusal.fields.get("grpc-status").cloned();
+                (refusal.code, status.map(|s| s.to_str().unwrap().to_owned()))
+            })
+        };
+        let status = |code: &str| Err((200, Some(code.to_owned())));
+        assert_eq!(open(&|_| {}), Ok("/a.B/D".to_owned()));
+        assert_eq!(open(&|r| r.method = "GET".into()), Err((405, None)));
+        assert_eq!(open(&|r| r.fields.clear()), Err((415, None)));
+        assert_eq!(open(&|r| r.path = "/other".into()), status("12"));
+        let gzip = HeaderValue::from_static("gzip");
+        let compressed = open(&|r| drop(r.fields.insert("grpc-encoding", gzip.clone())));
+        assert_eq!(compressed, status("12"));
+        stopping.set();
+        assert_eq!(open(&|_| {}), status("14"));
+    }
+}

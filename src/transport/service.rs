@@ -1,0 +1,116 @@
+//! What a [driver](super::driver) serves: the meaning of requests, without their transport.
+
+use std::fmt;
+use std::task::Context;
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use super::handle::Peer;
+use super::in_flight::Stall;
+use crate::http2::request::RequestHead;
+use crate::http2::server::{Limits, Response};
+
+/// What a connection's streams are for. Each connection has a service of its own.
+pub(crate) trait Service {
+    /// One request with its response.
+    type Call: fmt::Debug;
+    /// Response data that is written from where it lies.
+    type Data: AsRef<[u8]> + fmt::Debug;
+
+    /// What peers may do.
+    const LIMITS: Limits;
+    /// How long a request may take to arrive in full.
+    const REQUEST_TIMEOUT: Duration;
+    /// How much memory of its output a connection keeps for the next.
+    const KEPT_OUTPUT_BYTES: usize;
+
+    /// Begins a call, whose request's head has arrived.
+    ///
+    /// # Errors
+    ///
+    /// The whole response to a request that is refused.
+    fn open(&mut self, request: &RequestHead, peer: Peer) -> Result<Self::Call, Refusal>;
+
+    /// Lets a call go on: it takes what it can of the body, and sends what the windows
+    /// allow. It is polled when more of the body has arrived, when some of its response was
+    /// written, and when it has woken the task of `cx`; never while its last
+    /// [data](Progress::data) is still being written.
+    fn poll(
+        &mut self,
+        call: &mut Self::Call,
+        turn: Turn<'_>,
+        cx: &mut Context<'_>,
+    ) -> Progress<Self::Data>;
+
+    /// Ends a call's response.
+    fn end(&mut self, call: &mut Self::Call, cause: EndCause, response: Response<'_>);
+
+    /// How the log calls a call.
+    fn describe(&self, call: &Self::Call) -> String;
+}
+
+/// A response that is all head.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// HTTP's status code.
+    pub(crate) code: u16,
+    pub(crate) fields: HeaderMap,
+}
+
+/// What a call is given when it is polled.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    /// What has arrived of the request's body and was not consumed.
+    pub(crate) body: &'a [u8],
+    /// Whether nothing will follow it.
+    pub(crate) is_complete: bool,
+    pub(crate) response: Response<'a>,
+}
+
+/// What a call has come to.
+#[derive(Debug)]
+pub(crate) struct Progress<D> {
+    /// How many bytes of the body are done with.
+    pub(crate) consumed_bytes: usize,
+    /// How many requests were answered: their sender is no flood.
+    pub(crate) requests: u32,
+    /// Whether a request has begun, or is due, and has not arrived in full.
+    pub(crate) awaits_request: bool,
+    /// How much of it is to come, as far as that is known.
+    pub(crate) missing_bytes: usize,
+    /// Whether there are further requests, which wait until responses have been sent.
+    pub(crate) is_held: bool,
+    /// How many bytes of responses were made.
+    pub(crate) queued_bytes: usize,
+    /// How many bytes of responses were sent.
+    pub(crate) sent_bytes: usize,
+    /// Data that is to be written before the call goes on.
+    pub(crate) data: Option<D>,
+}
+
+impl<D> Default for Progress<D> {
+    fn default() -> Self {
+        Progress {
+            consumed_bytes: 0,
+            requests: 0,
+            awaits_request: false,
+            missing_bytes: 0,
+            is_held: false,
+            queued_bytes: 0,
+            sent_bytes: 0,
+            data: None,
+        }
+    }
+}
+
+/// Why the transport ends a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndCause {
+    /// Its request did not arrive in time.
+    RequestTimeout,
+    /// The peer takes nothing of its response.
+    Stalled(Stall),
+    /// Too many long requests are arriving on its connection.
+    TooManyLongRequests,
+}

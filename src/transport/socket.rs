@@ -1,0 +1,354 @@
+//! One accepted socket: TCP or unix, read and written without a copy of its own.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::handle::{Handle, Peer, Phase};
+
+/// A peer that has gone is an error, and no signal. (Where there is no flag for it, the
+/// runtime has told the socket.)
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::empty();
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A socket that notes on its [`Handle`] how it is doing, and breaks when that is cut.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Stream,
+    handle: Arc<Handle>,
+    /// The last write took less than it was given.
+    full: bool,
+    /// The last write took nothing.
+    blocked: bool,
+    /// Counts this connection against its listener's limit.
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Socket {
+    /// A socket that holds one of its listener's `slots`.
+    pub(super) fn new(stream: Stream, peer: Peer, slot: OwnedSemaphorePermit) -> Self {
+        let slots: Arc<Semaphore> = Arc::clone(slot.semaphore());
+        Socket {
+            stream,
+            handle: Arc::new(Handle::new(peer, slots)),
+            full: false,
+            blocked: false,
+            _slot: slot,
+        }
+    }
+
+    pub(super) fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// The error that ends a connection that was cut.
+    fn check_cut(&self) -> io::Result<()> {
+        if !self.handle.is_cut() {
+            return Ok(());
+        }
+        if let Stream::Tcp(stream) = &self.stream {
+            // Otherwise the kernel would keep offering a dead or stopped peer what is in
+            // its send buffer, long after the process let go of it. Should this fail, the
+            // socket is closed all the same.
+            let _ = stream.set_zero_linger();
+        }
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "the connection was cut",
+        ))
+    }
+
+    /// Reads. When it is pending, readable bytes will set the handle's wake flag.
+    pub(super) fn poll_read(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_cut()?;
+        let waker = Waker::from(Arc::clone(&self.handle));
+        let polled = self.stream.poll_read(&mut Context::from_waker(&waker), buf);
+        if polled.is_ready() {
+            self.handle.has_read();
+        }
+        polled
+    }
+
+    /// Writes, past the runtime for as long as the socket takes everything: what the
+    /// runtime knows of it lies in memory of its own, which with many connections has left
+    /// the caches.
+    ///
+    /// When it is pending, the task of `cx` is woken when the socket takes more, and by a
+    /// cut.
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check_cut()?;
+        let polled = self.write(cx, slices);
+        if self.blocked != polled.is_pending() {
+            self.blocked = polled.is_pending();
+            self.handle.toggle_write_block();
+        }
+        self.unless_cut(cx, polled)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if !self.full {
+            let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+            match self.stream.try_write(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(written) => {
+                    self.full = written < bytes;
+                    return Poll::Ready(Ok(written));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        // Asks the system again, and has it wake us when that takes more.
+        let polled = self.stream.poll_write(cx, slices);
+        self.full = polled.is_pending();
+        polled
+    }
+
+    /// Passes on what the socket said; where it would have the task wait, makes sure that
+    /// a cut wakes it.
+    fn unless_cut<T>(
+        &self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_pending() {
+            self.handle.register(cx.waker());
+            self.check_cut()?;
+        }
+        polled
+    }
+
+    /// Shuts our side down, then reads and drops whatever still arrives until the peer
+    /// closes too.
+    ///
+    /// A socket that is closed while the peer still sends (its window updates, at the
+    /// least) answers with a reset, and a reset throws away what the peer has not received
+    /// yet: the very events that a graceful stop waited for.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_cut()?;
+        if self.handle.phase() != Phase::Closing {
+            let polled = self.stream.poll_shutdown(cx);
+            ready!(self.unless_cut(cx, polled))?;
+            self.handle.enter(Phase::Closing);
+        }
+        let mut scrap = [0; 4096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scrap);
+            let polled = self.stream.poll_read(cx, &mut buf);
+            match ready!(self.unless_cut(cx, polled)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                // The end, or an error: there is nothing left to wait for.
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.handle.enter(Phase::Closed);
+        self.handle.forget_task();
+    }
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    /// Writes what the system takes at once.
+    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let socket = match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        };
+        loop {
+            let sent = match slices {
+                [bytes] => send(socket, bytes, SEND),
+                _ => sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), SEND),
+            };
+            match sent {
+                Err(rustix::io::Errno::INTR) => {}
+                sent => return Ok(sent?),
+            }
+        }
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::transport::test_support::{Wakes, pair};
+
+    fn noop() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    /// Writes one slice as far as the socket takes it at once.
+    fn write(socket: &mut Socket, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        socket.poll_write(&mut noop(), &[IoSlice::new(bytes)])
+    }
+
+    /// What there is to read.
+    fn read(socket: &mut Socket) -> Option<Vec<u8>> {
+        let mut memory = [0; 8];
+        let mut buf = ReadBuf::new(&mut memory);
+        match socket.poll_read(&mut buf) {
+            Poll::Pending => None,
+            Poll::Ready(read) => {
+                read.unwrap();
+                Some(buf.filled().to_vec())
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cut_breaks_reads_and_writes_and_wakes_a_task_that_waits() {
+        let (mut socket, _peer) = pair();
+        let handle = Arc::clone(socket.handle());
+        while write(&mut socket, &[0; 1 << 16]).is_ready() {}
+        let writing = tokio::spawn(async move {
+            let chunk = [0; 1 << 16];
+            poll_fn(|cx| socket.poll_write(cx, &[IoSlice::new(&chunk)])).await
+        });
+        tokio::task::yield_now().await;
+        handle.cut();
+        let error = writing.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(handle.phase(), Phase::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_is_a_write_block_until_it_takes_bytes_again() {
+        let (mut socket, mut peer) = pair();
+        let handle = Arc::clone(socket.handle());
+        let chunk = vec![0; 1 << 20];
+        while handle.write_block().is_none() {
+            let written = write(&mut socket, &chunk);
+            assert!(written.is_pending() || matches!(written, Poll::Ready(Ok(1..))));
+        }
+        let block = handle.write_block();
+        assert!(write(&mut socket, &chunk).is_pending());
+        assert_eq!(handle.write_block(), block, "the same block as before");
+
+        let drained = tokio::spawn(async move {
+            let mut sink = vec![0; 4 << 20];
+            while peer.read(&mut sink).await.unwrap() > 0 {}
+        });
+        poll_fn(|cx| socket.poll_write(cx, &[IoSlice::new(b"more")]))
+            .await
+            .unwrap();
+        assert_eq!(handle.write_block(), None);
+        drop(socket);
+        drained.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_waits_for_the_peer_and_drops_what_it_still_sends() {
+        let (mut socket, mut peer) = pair();
+        let handle = Arc::clone(socket.handle());
+        let closing = tokio::spawn(async move {
+            poll_fn(|cx| socket.poll_write(cx, &[IoSlice::new(b"last bytes")]))
+                .await
+                .unwrap();
+            poll_fn(|cx| socket.poll_shutdown(cx)).await.unwrap();
+        });
+        let mut received = String::new();
+        peer.read_to_string(&mut received).await.unwrap();
+        assert_eq!(received, "last bytes");
+        assert_eq!(handle.phase(), Phase::Closing);
+        peer.write_all(&[0; 10_000]).await.unwrap();
+        assert!(!closing.is_finished());
+        drop(peer);
+        closing.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_a_shutdown_that_waits_for_the_peer() {
+        let (mut socket, _peer) = pair();
+        let handle = Arc::clone(socket.handle());
+        let closing = tokio::spawn(async move { poll_fn(|cx| socket.poll_shutdown(cx)).await });
+        while handle.phase() != Phase::Closing {
+            tokio::task::yield_now().await;
+        }
+        handle.cut();
+        closing.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn readable_bytes_and_the_end_set_the_wake_flag() {
+        let (mut socket, mut peer) = pair();
+        let handle = Arc::clone(socket.handle());
+        let wakes = Arc::new(Wakes::default());
+        handle.register(&wakes.waker());
+        assert!(handle.take_wakeup(), "the first time");
+        for word in [&b"word"[..], b""] {
+            assert_eq!(read(&mut socket), None);
+            let before = wakes.count();
+            peer.write_all(word).await.unwrap();
+            if word.is_empty() {
+                peer.shutdown().await.unwrap();
+            }
+            while wakes.count() == before {
+                tokio::task::yield_now().await;
+            }
+            assert!(handle.take_wakeup());
+            assert_eq!(read(&mut socket).as_deref(), Some(word));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handle_keeps_no_task_whose_socket_has_gone() {
+        let (socket, _peer) = pair();
+        let handle = Arc::clone(socket.handle());
+        let wakes = Arc::new(Wakes::default());
+        handle.register(&wakes.waker());
+        assert_eq!(Arc::strong_count(&wakes), 2);
+        drop(socket);
+        assert_eq!(Arc::strong_count(&wakes), 1);
+    }
+}
