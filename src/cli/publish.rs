@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::mpsc;
 
-use super::{Failure, json, value};
+use super::{Failure, json, stderr, value};
 use crate::client;
 use crate::config::Address;
 use crate::contract::publisher::PublishRequest;
@@ -28,15 +28,20 @@ use pipeline::Report;
 /// means that the event is in the ring.
 ///
 /// With FILE, or - for standard input, every line is one event in the JSON that
-/// `tail` prints; empty lines are skipped. `payload` is any JSON value, sent as
-/// the very bytes that stand there; for other payloads there is `payload_base64`.
-/// Fields left out are empty. A `cursor` is ignored, so that what `tail` printed
-/// can be published again. An unknown field is refused, since it would be lost.
+/// `tail` prints (JSON Lines, in UTF-8); blank lines are skipped. `payload` is any JSON
+/// value, sent as the very bytes that stand there; for other payloads there is
+/// `payload_base64`. Fields that are absent or null are empty. A `cursor` is ignored, so
+/// that what `tail` printed can be published again. An unknown field is refused, since it
+/// would be lost.
+///
+/// Protobuf's JSON names (`clientEvent`, `userId`) are read as well. Only `payload` differs
+/// from protobuf's JSON, where it is base64: that is `payload_base64` here. Both alphabets
+/// of base64 are read, with and without padding.
 ///
 /// Events are sent in batches of what is at hand, up to --batch, each atomic, and
 /// --in-flight of them may be unanswered; no event waits for a batch to fill. A
 /// bad line ends it: what stands before is published, the bad line and what
-/// follows are not. If the connection breaks, standard error says up to which
+/// follows are not. Standard error names the line, the column and the field. If the connection breaks, standard error says up to which
 /// line events were accepted, and which are in doubt: they may have arrived, with
 /// the answer lost. Publishing those again can repeat them; devices drop repeats
 /// by their `event_id`.
@@ -288,9 +293,14 @@ async fn publish_lines(address: &Address, input: Input, batching: Batching) -> R
         .join()
         .map_err(|_| Failure::failed(format!("{name}: reading it failed")))?;
     match end {
-        End::Complete => cursors.end(),
-        End::Bad { line, reason } => Err(Failure::failed(format!(
-            "{name}, line {line}: {reason}; {}",
+        End::Complete => {
+            if report.accepted == 0 {
+                stderr::say(&format!("{name}: it has no event"));
+            }
+            cursors.end()
+        }
+        End::Bad { line, error } => Err(Failure::failed(format!(
+            "{name}, line {line}{error}; {}",
             accepted_before(&report)
         ))),
         End::Unreadable { line, error } => Err(Failure::failed(format!(

@@ -22,9 +22,8 @@ use printer::{End, Job, Jobs, Printer};
 /// on standard error, with the number of events where it is known.
 ///
 /// A line is the event's cursor and the event. `payload` is the payload itself if
-/// it is JSON, without the space between its tokens; other payloads, and JSON
-/// nested deeper than 100 levels, are `payload_base64`. `publish` reads the same
-/// lines.
+/// it is JSON, without the space between its tokens; other payloads, JSON nested deeper
+/// than 100 levels, and JSON's null are `payload_base64`. `publish` reads the same lines.
 ///
 /// With --cursor-file the place is kept in a file, and the next run goes on
 /// there. After kill -9 at any moment no event is skipped, and at most the last

@@ -138,18 +138,20 @@ fn what_tail_printed_can_be_published_again() {
         "\n",
         r#"{"client_event":{"user_id":"u","kind":"k"}}"#,
         "\n",
+        r#"{"client_event":{"user_id":"u","kind":"k","payload_base64":"bnVsbA=="}}"#,
+        "\n",
         r#"{"session_invalidation":{"user_id":"u","device_session_id":"s","reason":"ban"}}"#,
         "\n",
     );
     assert!(server.publish(given).status.success());
-    let first = tail.out.take(4);
+    let first = tail.out.take(5);
     assert!(
         first[0].contains(r#""payload":{"a":[1.50,1e999],"a":null}"#),
         "{}",
         first[0]
     );
     assert!(server.publish(&(first.join("\n") + "\n")).status.success());
-    let second = tail.out.take(4);
+    let second = tail.out.take(5);
     for (first, second) in first.iter().zip(&second) {
         assert!(cursor(first) < cursor(second));
         assert_eq!(
@@ -172,7 +174,7 @@ fn a_bad_line_ends_it_and_says_what_was_accepted() {
     assert_eq!(stdout(&output).lines().count(), 299);
     let line = only_line(&output);
     for part in [
-        &format!("{}, line 300: ", file.path().display()),
+        &format!("{}, line 300, column 36: ", file.path().display()),
         "client_event.knd: unknown field `knd`",
         "the 299 events before it were accepted",
     ] {
@@ -277,10 +279,75 @@ fn publishing_goes_on_when_nobody_reads_the_cursors() {
 #[test]
 fn no_lines_are_no_events() {
     let server = Server::start(&[]);
-    let output = server.publish("\n  \n\r\n");
-    assert_eq!(output.status.code(), Some(0));
-    assert!(
-        output.stdout.is_empty() && output.stderr.is_empty(),
-        "{output:?}"
+    for input in ["", "\n  \n\r\n", "\u{feff}\r\n"] {
+        let output = server.publish(input);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(stdout(&output), "");
+        assert_eq!(
+            only_line(&output),
+            "galaxy-push: standard input: it has no event"
+        );
+    }
+}
+
+#[test]
+fn what_other_tools_write_is_published() {
+    let server = Server::start(&[]);
+    let tail = server.tail(&[]);
+    let ours = concat!(
+        r#"{"client_event":{"user_id":"u","kind":"k","payload_base64":"+/8=","trace_id":"t"}}"#,
+        "\n",
+        r#"{"session_invalidation":{"user_id":"u","device_session_id":"s"}}"#,
+        "\n",
     );
+    let others = concat!(
+        "\u{feff}",
+        r#"{"clientEvent":{"userId":"u","kind":"k","payloadBase64":"-_8","traceId":"t"},"sessionInvalidation":null}"#,
+        "\r\n\r\n",
+        r#"{"sessionInvalidation":{"userId":"u","deviceSessionId":"s","reason":null}}"#,
+        "\r\n",
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), others).unwrap();
+    assert!(server.publish(ours).status.success());
+    assert!(server.publish(others).status.success());
+    let output = run(&["publish", "--connect", &server.producers, text(file.path())]);
+    assert!(output.status.success(), "{output:?}");
+    let events: Vec<_> = tail.out.take(6).iter().map(|line| event(line)).collect();
+    assert_eq!(events[..2], events[2..4], "from standard input");
+    assert_eq!(events[..2], events[4..], "from a file");
+}
+
+#[test]
+fn what_is_not_json_lines_is_named_and_not_published() {
+    let server = Server::start(&[]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let utf16: Vec<u8> = ("\u{feff}".to_owned() + &small(1))
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let array = format!("[{}]\n", small(1).trim_end());
+    let twice = small(1).trim_end().repeat(2);
+    for (input, parts) in [
+        (utf16.as_slice(), [", line 1: ", "UTF-16 and must be UTF-8"]),
+        (array.as_bytes(), [", line 1: ", "an array"]),
+        (b"{\n}\n", [", line 1: ", "does not end on this line"]),
+        (
+            twice.as_bytes(),
+            [", line 1, column 57: ", "on a line of its own"],
+        ),
+    ] {
+        fs::write(file.path(), input).unwrap();
+        let output = run(&["publish", "--connect", &server.producers, text(file.path())]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(stdout(&output), "");
+        let line = only_line(&output);
+        for part in parts {
+            assert!(line.contains(part), "{part:?} is not in {line:?}");
+        }
+        assert!(
+            line.ends_with("; no event was accepted before it"),
+            "{line}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::json;
+use super::json::{self, LineError};
 use crate::contract::push::PushEvent;
 
 /// Longer than any event that a server takes, in base64 and with its texts.
@@ -38,7 +38,7 @@ pub(super) enum End {
     /// Every line was read, or nobody takes batches any more.
     Complete,
     /// A line is no event. All before it were handed on.
-    Bad { line: u64, reason: String },
+    Bad { line: u64, error: LineError },
     /// Reading failed after this line. It was handed on, like all before it.
     Unreadable { line: u64, error: io::Error },
 }
@@ -66,17 +66,17 @@ pub(super) fn read<R: Read>(
         }
         if text.len() as u64 > MAX_LINE_BYTES {
             let reason = format!("longer than {MAX_LINE_BYTES} bytes, which no server takes");
-            break End::Bad { line, reason };
+            let error = LineError::new(reason);
+            break End::Bad { line, error };
         }
-        if !text.trim_ascii().is_empty() {
-            match json::parse_line(&text) {
-                Ok(event) => {
-                    bytes += event.encoded_len();
-                    batch.events.push(event);
-                    batch.lines.push(line);
-                }
-                Err(reason) => break End::Bad { line, reason },
+        match json::parse_line(&text) {
+            Ok(Some(event)) => {
+                bytes += event.encoded_len();
+                batch.events.push(event);
+                batch.lines.push(line);
             }
+            Ok(None) => {}
+            Err(error) => break End::Bad { line, error },
         }
         let full = batch.events.len() >= batching.max_events || bytes >= BATCH_BYTES;
         if (full || !input.buffer().contains(&b'\n')) && !batch.events.is_empty() {
