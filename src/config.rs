@@ -12,6 +12,9 @@ use std::time::Duration;
 
 pub use address::{Address, ParseAddressError};
 
+use crate::contract::DEFAULT_MAX_MESSAGE_BYTES;
+use crate::cursor::Cursor;
+
 /// How a server behaves. [`Config::default`] is a server on the loopback
 /// interface that keeps five minutes of events in at most 256 MiB.
 ///
@@ -54,11 +57,19 @@ pub struct Config {
     /// How large one event may be, in bytes of its encoded `PushEvent` without
     /// the cursor. Default 64 KiB.
     ///
-    /// Higher: single events may take longer to send, delaying all that stand
-    /// behind them, and a gateway's client must accept messages that large
-    /// (many refuse more than 4 MiB by default). Lower: producers see more
-    /// refusals.
+    /// Higher: a large event takes longer to send and delays those behind it. Above
+    /// [`MAX_PORTABLE_EVENT_BYTES`](Self::MAX_PORTABLE_EVENT_BYTES) the server starts
+    /// only with [`allow_large_events`](Self::allow_large_events). Lower: producers see
+    /// more refusals.
     pub max_event_bytes: usize,
+
+    /// Whether [`max_event_bytes`](Self::max_event_bytes) may be larger than what gRPC
+    /// clients accept by default. Default `false`.
+    ///
+    /// A gateway whose client refuses an event reconnects, resumes before that event, and
+    /// is sent it again, without end. Set this only once every gateway's client is
+    /// configured for messages that large.
+    pub allow_large_events: bool,
 
     /// How old the next event may be for a cursor to resume. Default 5 minutes.
     ///
@@ -73,6 +84,12 @@ pub struct Config {
     /// Higher: more file descriptors and memory under a reconnect storm.
     /// Lower: gateways beyond it are refused with `RESOURCE_EXHAUSTED`.
     pub max_subscribers: usize,
+
+    /// How many producers may be connected at once. Default 512.
+    ///
+    /// Higher: more file descriptors, and more memory for requests that are arriving.
+    /// Lower: a producer beyond it has to wait until another disconnects.
+    pub max_producers: usize,
 
     /// How long a gateway may take nothing from a full connection before it is
     /// cut. Default 30 seconds.
@@ -109,7 +126,9 @@ impl Default for Config {
             max_bytes: 256 << 20,
             max_event_bytes: 64 << 10,
             window: Duration::from_secs(5 * 60),
+            allow_large_events: false,
             max_subscribers: 10_000,
+            max_producers: 512,
             stall_timeout: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(10),
             worker_threads: None,
@@ -122,6 +141,10 @@ impl Config {
     pub const MAX_BYTES: u64 = 1 << 44;
     /// The largest [`max_event_bytes`](Self::max_event_bytes) (16 MiB).
     pub const MAX_EVENT_BYTES: usize = 16 << 20;
+    /// The largest [`max_event_bytes`](Self::max_event_bytes) that every gRPC client
+    /// accepts: 4 MiB, which is their default limit for a message, less the event's
+    /// cursor.
+    pub const MAX_PORTABLE_EVENT_BYTES: usize = DEFAULT_MAX_MESSAGE_BYTES - Cursor::FIELD_BYTES;
     /// The longest duration that any setting takes (365 days).
     pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     /// The most [`worker_threads`](Self::worker_threads).
@@ -162,6 +185,7 @@ impl Config {
         at_least_one(S::MaxBytes, self.max_bytes)?;
         at_least_one(S::MaxEventBytes, self.max_event_bytes as u64)?;
         at_least_one(S::MaxSubscribers, self.max_subscribers as u64)?;
+        at_least_one(S::MaxProducers, self.max_producers as u64)?;
         if self.max_bytes > Self::MAX_BYTES {
             return fail(S::MaxBytes, "more than 16TiB cannot be meant".to_owned());
         }
@@ -169,6 +193,19 @@ impl Config {
             return fail(
                 S::MaxEventBytes,
                 "more than 16MiB an event is not supported".to_owned(),
+            );
+        }
+        if self.max_event_bytes > Self::MAX_PORTABLE_EVENT_BYTES && !self.allow_large_events {
+            return fail(
+                S::MaxEventBytes,
+                format!(
+                    "with {} bytes, events could be larger than gateways accept: gRPC clients \
+                     take messages of up to {DEFAULT_MAX_MESSAGE_BYTES} bytes by default, which \
+                     is an event of {} bytes and its cursor; allow_large_events permits it, for \
+                     gateways whose clients are set to take more",
+                    self.max_event_bytes,
+                    Self::MAX_PORTABLE_EVENT_BYTES,
+                ),
             );
         }
         if self.max_event_bytes as u64 > self.max_bytes {
@@ -250,14 +287,32 @@ pub enum Setting {
     MaxEvents,
     MaxBytes,
     MaxEventBytes,
+    AllowLargeEvents,
     Window,
     MaxSubscribers,
+    MaxProducers,
     StallTimeout,
     ShutdownGrace,
     WorkerThreads,
 }
 
 impl Setting {
+    /// All of them, in the order of [`Config`]'s fields.
+    pub const ALL: [Setting; 12] = [
+        Setting::Listen,
+        Setting::PublishListen,
+        Setting::MaxEvents,
+        Setting::MaxBytes,
+        Setting::MaxEventBytes,
+        Setting::AllowLargeEvents,
+        Setting::Window,
+        Setting::MaxSubscribers,
+        Setting::MaxProducers,
+        Setting::StallTimeout,
+        Setting::ShutdownGrace,
+        Setting::WorkerThreads,
+    ];
+
     /// The field's name, such as `max_events`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -267,8 +322,10 @@ impl Setting {
             Setting::MaxEvents => "max_events",
             Setting::MaxBytes => "max_bytes",
             Setting::MaxEventBytes => "max_event_bytes",
+            Setting::AllowLargeEvents => "allow_large_events",
             Setting::Window => "window",
             Setting::MaxSubscribers => "max_subscribers",
+            Setting::MaxProducers => "max_producers",
             Setting::StallTimeout => "stall_timeout",
             Setting::ShutdownGrace => "shutdown_grace",
             Setting::WorkerThreads => "worker_threads",
@@ -303,6 +360,10 @@ mod tests {
         assert_eq!(
             refused(|c| c.max_subscribers = 0),
             format!("max_subscribers: {zero}")
+        );
+        assert_eq!(
+            refused(|c| c.max_producers = 0),
+            format!("max_producers: {zero}")
         );
         assert_eq!(
             refused(|c| c.worker_threads = Some(0)),
@@ -340,6 +401,31 @@ mod tests {
             error,
             "max_event_bytes: one event of 1001 bytes would not fit into a ring of 1000 bytes"
         );
+    }
+
+    #[test]
+    fn events_that_gateways_may_refuse_need_to_be_allowed() {
+        let with = |max_event_bytes, allow_large_events| {
+            let config = Config {
+                max_event_bytes,
+                allow_large_events,
+                ..Config::default()
+            };
+            config.check().map_err(|error| error.to_string())
+        };
+        // 4 MiB less a tag, a length and 24 characters.
+        assert_eq!(Config::MAX_PORTABLE_EVENT_BYTES, 4_194_278);
+        assert_eq!(with(4_194_278, false), Ok(()));
+        assert_eq!(
+            with(4_194_279, false).unwrap_err(),
+            "max_event_bytes: with 4194279 bytes, events could be larger than gateways accept: \
+             gRPC clients take messages of up to 4194304 bytes by default, which is an event of \
+             4194278 bytes and its cursor; allow_large_events permits it, for gateways whose \
+             clients are set to take more"
+        );
+        assert_eq!(with(Config::MAX_EVENT_BYTES, true), Ok(()));
+        let too_large = with(Config::MAX_EVENT_BYTES + 1, true).unwrap_err();
+        assert!(too_large.contains("more than 16MiB"), "{too_large}");
     }
 
     #[test]

@@ -151,6 +151,9 @@ pub struct Cursor {
 impl Cursor {
     /// The length of every cursor's text, in bytes.
     pub const TEXT_BYTES: usize = EPOCH_CHARS + 1 + SEQ_CHARS;
+    /// What a cursor adds to an encoded event, in bytes: a protobuf field's tag, the
+    /// text's length, and the text.
+    pub const FIELD_BYTES: usize = 2 + Self::TEXT_BYTES;
 
     /// The place `seq` of the engine born at `epoch`.
     #[must_use]

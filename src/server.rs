@@ -334,7 +334,7 @@ fn connection_limits(config: &Config, open_files: u32) -> [ConnectionLimit; 2] {
     let gateways = subscribers.saturating_mul(times).saturating_add(more);
     let files = open_files.saturating_sub(OTHER_FILES);
     // When files are short, gateways and publishers are short of them alike.
-    let wanted = u32::try_from(512_usize /*max_producers*/).unwrap_or(u32::MAX);
+    let wanted = u32::try_from(config.max_producers).unwrap_or(u32::MAX);
     let publishers = wanted.min(files / 4).max(1);
     let room = files.saturating_sub(publishers).max(1);
     if room < subscribers {
@@ -398,17 +398,21 @@ mod tests {
 
     #[test]
     fn connections_follow_the_subscribers_and_the_open_files() {
-        let limits = |max_subscribers, open_files| {
+        let limits_with = |max_subscribers, max_producers, open_files| {
             let config = Config {
                 max_subscribers,
+                max_producers,
                 ..Config::default()
             };
             connection_limits(&config, open_files).map(|limit| limit.connections)
         };
+        let limits = |max_subscribers, open_files| limits_with(max_subscribers, 512, open_files);
         assert_eq!(limits(10_000, 1 << 20), [20_064, 512]);
         assert_eq!(limits(10_000, 1024), [720, 240]);
         assert_eq!(limits(10_000, 0), [1, 1], "never none");
         assert_eq!(limits(usize::MAX, u32::MAX)[1], 512);
+        assert_eq!(limits_with(100, 7, 1 << 20), [264, 7]);
+        assert_eq!(limits_with(100, usize::MAX, 1064), [264, 250]);
     }
 
     #[test]

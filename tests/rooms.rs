@@ -12,7 +12,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cursor", &[]),
     ("clock", &[]),
     ("contract", &[]),
-    ("config", &[]),
+    ("config", &["contract", "cursor"]),
     ("event", &["cursor"]),
     ("history", &["cursor"]),
     ("prefetch", &[]),

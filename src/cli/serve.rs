@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Failure, stop, value};
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, Setting};
 use crate::server::{PublisherThreads, ServeError, Server, Threads};
 
 /// Run the server: gateways subscribe at one address, producers publish at
@@ -100,6 +100,17 @@ pub(super) struct Args {
     )]
     max_event_bytes: usize,
 
+    /// Let --max-event-bytes be larger than the 4 MiB that gRPC clients accept by default,
+    /// the event's cursor included. A gateway whose client refuses an event reconnects,
+    /// and is sent it again, without end: configure every gateway's client first.
+    #[arg(
+        long,
+        value_parser = clap::builder::BoolishValueParser::new(),
+        env = "GALAXY_PUSH_ALLOW_LARGE_EVENTS",
+        hide_env_values = true
+    )]
+    allow_large_events: bool,
+
     /// How old events may be for a cursor to resume before them. 0: only a
     /// gateway that missed nothing resumes.
     #[arg(
@@ -124,6 +135,18 @@ pub(super) struct Args {
         allow_hyphen_values = true
     )]
     max_subscribers: usize,
+
+    /// How many producers may be connected at once.
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = Config::default().max_producers,
+        value_parser = value::count,
+        env = "GALAXY_PUSH_MAX_PRODUCERS",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    max_producers: usize,
 
     /// How long a gateway may take nothing from a full connection before it is
     /// cut.
@@ -171,8 +194,10 @@ impl Args {
             max_events: self.max_events,
             max_bytes: self.max_bytes,
             max_event_bytes: self.max_event_bytes,
+            allow_large_events: self.allow_large_events,
             window: self.window,
             max_subscribers: self.max_subscribers,
+            max_producers: self.max_producers,
             stall_timeout: self.stall_timeout,
             shutdown_grace: self.shutdown_grace,
             worker_threads: self.worker_threads,
@@ -184,7 +209,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let config = args.into_config();
     config
         .check()
-        .map_err(|error| Failure::usage(as_flag(&error.to_string())))?;
+        .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
 
     let threads = Threads::share_out(config.worker_threads);
     let no_threads = |error| Failure::failed(format!("cannot start threads: {error}"));
@@ -209,23 +234,29 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 fn failure(error: ServeError) -> Failure {
     match error {
         ServeError::Config(_) | ServeError::Engine(_) => {
-            Failure::usage(as_flag(&error.to_string()))
+            Failure::usage(with_flags(&error.to_string()))
         }
         other => Failure::failed(other.to_string()),
     }
 }
 
-/// A message that begins with a setting's name, such as `max_bytes`, with the
-/// flag's name instead.
-fn as_flag(message: &str) -> String {
-    let end = message
-        .find(|c: char| !(c.is_ascii_lowercase() || c == '_'))
-        .unwrap_or(message.len());
-    let (name, rest) = message.split_at(end);
-    if !name.contains('_') && !["listen", "window"].contains(&name) {
-        return message.to_owned();
+/// A message about settings, with the flags' names for theirs. A setting whose name is
+/// an everyday word, such as `window`, counts only at the message's start.
+fn with_flags(message: &str) -> String {
+    let mut text = String::with_capacity(message.len());
+    let of_names = |c: char| c.is_ascii_lowercase() || c == '_';
+    for part in message.split_inclusive(|c| !of_names(c)) {
+        let name = part.trim_end_matches(|c| !of_names(c));
+        let is_setting = Setting::ALL.iter().any(|setting| setting.name() == name);
+        if is_setting && (name.contains('_') || text.is_empty()) {
+            text.push_str("--");
+            text.push_str(&name.replace('_', "-"));
+            text.push_str(&part[name.len()..]);
+        } else {
+            text.push_str(part);
+        }
     }
-    format!("--{}{rest}", name.replace('_', "-"))
+    text
 }
 
 #[cfg(test)]
@@ -254,8 +285,10 @@ mod tests {
             "--max-events=2",
             "--max-bytes=3KiB",
             "--max-event-bytes=4B",
+            "--allow-large-events",
             "--window=5s",
             "--max-subscribers=6",
+            "--max-producers=10",
             "--stall-timeout=7m",
             "--shutdown-grace=8ms",
             "--worker-threads=9",
@@ -267,8 +300,10 @@ mod tests {
             max_events: 2,
             max_bytes: 3072,
             max_event_bytes: 4,
+            allow_large_events: true,
             window: Duration::from_secs(5),
             max_subscribers: 6,
+            max_producers: 10,
             stall_timeout: Duration::from_secs(420),
             shutdown_grace: Duration::from_millis(8),
             worker_threads: Some(9),
@@ -278,8 +313,17 @@ mod tests {
 
     #[test]
     fn settings_are_named_as_flags() {
-        assert_eq!(as_flag("max_bytes is 1"), "--max-bytes is 1");
-        assert_eq!(as_flag("window: longer"), "--window: longer");
-        assert_eq!(as_flag("the clock is wrong"), "the clock is wrong");
+        for (message, wanted) in [
+            ("max_bytes is 1", "--max-bytes is 1"),
+            ("window: longer", "--window: longer"),
+            (
+                "max_event_bytes: large; allow_large_events permits it",
+                "--max-event-bytes: large; --allow-large-events permits it",
+            ),
+            ("max_bytes: the window", "--max-bytes: the window"),
+            ("the clock is wrong", "the clock is wrong"),
+        ] {
+            assert_eq!(with_flags(message), wanted);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Failure, json, stderr, stop, value};
 use crate::client::{Gateway, Item, Stopped};
-use crate::config::Address;
+use crate::config::{Address, Config};
 use crate::cursor::Cursor;
 use cursor_file::{CursorFile, CursorFileError};
 use printer::{End, Job, Jobs, Printer};
@@ -41,6 +41,8 @@ What ends it:
   ABORTED                  exit code 3: another gateway has taken over the id
   INVALID_ARGUMENT,
   UNIMPLEMENTED            exit code 1: the server will never accept it
+  an event that is larger than --max-event-bytes
+                           exit code 1, the place before it saved
 What is tried again:
   UNAVAILABLE              the server is stopping, or cannot be reached
   RESOURCE_EXHAUSTED       it has as many gateways as it may
@@ -107,6 +109,29 @@ pub(super) struct Args {
         allow_hyphen_values = true
     )]
     count: Option<u64>,
+
+    /// How large one encoded event may be: at least the server's --max-event-bytes. A
+    /// larger event ends the tail.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value_t = Config::MAX_PORTABLE_EVENT_BYTES,
+        value_parser = max_event_bytes,
+        env = "GALAXY_PUSH_TAIL_MAX_EVENT_BYTES",
+        hide_env_values = true,
+        allow_hyphen_values = true
+    )]
+    max_event_bytes: usize,
+}
+
+fn max_event_bytes(text: &str) -> Result<usize, String> {
+    match value::size_in_memory(text)? {
+        0 => Err("it must be at least 1".to_owned()),
+        bytes if bytes > Config::MAX_EVENT_BYTES => {
+            Err("more than 16MiB, which no server sends".to_owned())
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 /// After a signal: how long the line that is being written may take. Whoever
@@ -117,7 +142,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let id = args
         .id
         .unwrap_or_else(|| format!("tail-{:016x}", rand::random::<u64>()));
-    let builder = Gateway::builder(&id, args.connect.clone());
+    let builder = Gateway::builder(&id, args.connect.clone()).max_event_bytes(args.max_event_bytes);
     // What is wrong with the flags is said before any file is made.
     builder
         .clone()
@@ -198,6 +223,9 @@ async fn tail(
         Some(stopped @ Stopped::TakenOver(_)) => {
             Err(Failure::taken_over(format!("{id:?}: {stopped}")))
         }
+        Some(stopped @ Stopped::EventTooLarge { .. }) => Err(Failure::failed(format!(
+            "{address}: {stopped}: raise --max-event-bytes"
+        ))),
         Some(stopped) => Err(Failure::failed(format!("{address}: {stopped}"))),
     }
 }

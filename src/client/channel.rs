@@ -11,11 +11,6 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::status::chain;
 use crate::config::{Address, ParseAddressError};
 
-/// The largest message that a client takes (64 MiB): far above what a server
-/// can be configured for, so that the limit is the server's to set. An event
-/// that its gateways could not receive would stop each of them.
-pub const MAX_MESSAGE_BYTES: usize = 64 << 20;
-
 /// The server writes one DATA frame per system call: with the 16 KiB that
 /// HTTP/2 starts with, a burst costs it sixty times as many.
 const FRAME_BYTES: u32 = 1 << 20;

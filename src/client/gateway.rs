@@ -11,10 +11,11 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
-use super::channel::{ConnectError, MAX_MESSAGE_BYTES, connect};
+use super::channel::{ConnectError, connect};
 use super::item::{Disconnect, Gap, Item, Stopped, Violation};
 use super::start::{self, Start};
-use crate::config::Address;
+use super::status::is_too_large;
+use crate::config::{Address, Config};
 use crate::contract::gateway_id::{self, GatewayIdError};
 use crate::contract::push::push_client::PushClient;
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
@@ -85,6 +86,7 @@ struct Stream {
     _connection: PushClient<Channel>,
     since: Instant,
     last: Cursor,
+    max_event_bytes: usize,
 }
 
 enum Failure {
@@ -112,6 +114,7 @@ pub struct Builder {
     backoff: Backoff,
     on_takeover: OnTakeover,
     answer_timeout: Duration,
+    max_event_bytes: usize,
 }
 
 impl Builder {
@@ -144,6 +147,16 @@ impl Builder {
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;
+        self
+    }
+
+    /// How large one event may be, in bytes without its cursor: at least what the server
+    /// is configured for (`--max-event-bytes`). Default
+    /// [`Config::MAX_PORTABLE_EVENT_BYTES`], which is what a server takes unless it is
+    /// told to allow large events. A larger event stops the gateway.
+    #[must_use]
+    pub fn max_event_bytes(mut self, bytes: usize) -> Self {
+        self.max_event_bytes = bytes;
         self
     }
 
@@ -192,6 +205,7 @@ impl Gateway {
             backoff: Backoff::default(),
             on_takeover: OnTakeover::default(),
             answer_timeout: Duration::from_secs(10),
+            max_event_bytes: Config::MAX_PORTABLE_EVENT_BYTES,
         }
     }
 
@@ -316,6 +330,12 @@ impl Stream {
         let event = match self.events.message().await {
             Ok(Some(event)) => event,
             Ok(None) => return Err(Failure::Retry(Disconnect::Ended)),
+            Err(status) if is_too_large(&status) => {
+                return Err(Failure::Stop(Stopped::EventTooLarge {
+                    after: self.last,
+                    limit: self.max_event_bytes,
+                }));
+            }
             Err(status) => return Err(status.into()),
         };
         let after = self.last;
@@ -355,7 +375,8 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Answe
             // The address itself was checked when the gateway was built.
             Failure::Retry(Disconnect::Unreachable(error))
         })?;
-        let mut client = PushClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let max_message_bytes = settings.max_event_bytes.saturating_add(Cursor::FIELD_BYTES);
+        let mut client = PushClient::new(channel).max_decoding_message_size(max_message_bytes);
         let request = GatewaySubscribeRequest {
             gateway_client_id: settings.id.clone(),
             cursor: requested.map_or_else(String::new, |cursor| cursor.to_string()),
@@ -371,6 +392,7 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Answe
                 _connection: client,
                 since: Instant::now(),
                 last: start.cursor,
+                max_event_bytes: settings.max_event_bytes,
             },
             start,
         })

@@ -136,6 +136,15 @@ pub enum Stopped {
     /// subscription.
     #[error("the server refuses the subscription: {}", status_line(.0))]
     Refused(Box<Status>),
+    /// An event is larger than this gateway accepts. Each new subscription would bring it
+    /// again.
+    #[error("the event after {after} is larger than the {limit} bytes that this gateway accepts")]
+    EventTooLarge {
+        /// The event before it.
+        after: Cursor,
+        /// [`Builder::max_event_bytes`](super::Builder::max_event_bytes).
+        limit: usize,
+    },
     /// What answered is no server of this contract.
     #[error(transparent)]
     Violation(#[from] Violation),

@@ -54,7 +54,7 @@ mod status;
 mod tests;
 
 pub use backoff::Backoff;
-pub use channel::{ConnectError, MAX_MESSAGE_BYTES, connect};
+pub use channel::{ConnectError, connect};
 pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
 pub use item::{Disconnect, Gap, Item, Stopped, Violation};
 pub use start::Start;

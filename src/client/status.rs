@@ -4,6 +4,8 @@ use std::error::Error;
 
 use tonic::{Code, Status};
 
+use crate::contract::metadata::PUSH_MISSED;
+
 /// A status in one line: its code as the gRPC specification spells it, its
 /// message, and for what broke on this side the causes beneath.
 ///
@@ -27,6 +29,17 @@ pub fn status_line(status: &Status) -> String {
         add(&chain(source));
     }
     line
+}
+
+/// Whether this side ended the stream because of a message above its limit. tonic has no
+/// code of its own for it: it is the server's `OUT_OF_RANGE` with another message, and of
+/// course without the server's count of missed events.
+pub(super) fn is_too_large(status: &Status) -> bool {
+    status.code() == Code::OutOfRange
+        && status
+            .message()
+            .contains("decoded message length too large")
+        && !status.metadata().contains_key(PUSH_MISSED)
 }
 
 /// An error and its causes, each once.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use prost::Message as _;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -484,16 +485,46 @@ async fn resuming_somewhere_else_stops_it() {
     );
 }
 
-#[tokio::test]
-async fn large_events_fit() {
-    let large = Act::Stream(
+/// A stream of an event with this size, the cursor included, and of a small one.
+fn of_message_bytes(bytes: usize) -> Act {
+    let around = event_of(at(1).to_string(), bytes).encoded_len() - bytes;
+    let large = event_of(at(1).to_string(), bytes - around);
+    assert_eq!(large.encoded_len(), bytes);
+    Act::Stream(
         metadata("fresh", "no-cursor", at(0)),
-        vec![event_of(at(1).to_string(), 9 << 20)],
+        vec![large, event(at(2))],
         End::Ok,
-    );
-    let (mut gateway, _theatre) = play(None, [large]).await;
+    )
+}
+
+#[tokio::test]
+async fn what_every_server_may_send_fits() {
+    let (mut gateway, _theatre) = play(None, [of_message_bytes(4 << 20)]).await;
     let (told, _) = told(&mut gateway).await;
-    assert_eq!(told[..2], ["Fresh 0", "1"]);
+    assert_eq!(told[..3], ["Fresh 0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn an_event_above_the_limit_stops_it() {
+    let too_large = of_message_bytes((4 << 20) + 1);
+    let (mut gateway, theatre) = play(None, [too_large]).await;
+    let (told, stopped) = told(&mut gateway).await;
+    assert_eq!(told, ["Fresh 0"]);
+    assert!(
+        matches!(stopped, Stopped::EventTooLarge { after, limit: 4_194_278 } if after == at(0)),
+        "{stopped:?}"
+    );
+    assert_eq!(theatre.requests.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_limit_is_a_setting() {
+    let limit = 5 << 20;
+    let script = [of_message_bytes(limit + Cursor::FIELD_BYTES)];
+    let address = Theatre::new(script).open().await;
+    let mut gateway = builder(address).max_event_bytes(limit).build().unwrap();
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(told[..3], ["Fresh 0", "1", "2"]);
 }
 
 #[tokio::test]

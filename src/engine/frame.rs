@@ -14,7 +14,7 @@ use crate::cursor::{Cursor, Epoch, Seq, SeqHigh, SeqLow};
 /// gRPC's length-prefixed message header: compression flag and length.
 pub(crate) const HEADER_BYTES: usize = 5;
 /// The appended cursor field: tag, length, text.
-pub(crate) const CURSOR_FIELD_BYTES: usize = 2 + Cursor::TEXT_BYTES;
+pub(crate) const CURSOR_FIELD_BYTES: usize = Cursor::FIELD_BYTES;
 /// What a frame adds to the producer's bytes.
 pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + CURSOR_FIELD_BYTES;
 

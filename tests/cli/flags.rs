@@ -36,11 +36,19 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
         ("--max-bytes", "99999TiB", "more than 16TiB"),
         ("--max-event-bytes", "1.2.3MiB", "not a size"),
         ("--max-event-bytes", "1GiB", "more than 16MiB"),
+        (
+            "--max-event-bytes",
+            "4MiB",
+            "gRPC clients take messages of up to 4194304 bytes by default, which is an event of \
+             4194278 bytes and its cursor; --allow-large-events permits it",
+        ),
         ("--window", "5", "time unit needed"),
         ("--window", "-5m", "not a duration"),
         ("--window", "900000d", "longer than 365 days"),
         ("--max-subscribers", "0", "at least 1"),
         ("--max-subscribers", "999999999", "max-subscribers"),
+        ("--max-producers", "0", "at least 1"),
+        ("--max-producers", "-1", "not a whole number"),
         ("--stall-timeout", "0s", "would cut every connection"),
         ("--shutdown-grace", "soon", "not a duration"),
         ("--worker-threads", "0", "at least 1"),
@@ -57,10 +65,18 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
     }
     for (args, reason) in [
         (&["tail", "--id", ""][..], "--id"),
-        (&["tail", "--id", "a\nb"], "control characters"),
+        (&["tail", "--id", "a\nb"], "control character"),
         (&["tail", "--cursor", "01HF7YAT00"], "24 characters"),
         (&["tail", "--count", "0"], "at least 1"),
         (&["tail", "--connect", "a b:1"], "--connect"),
+        (
+            &["tail", "--max-event-bytes", "0"],
+            "--max-event-bytes: \"0\": it must be at least 1",
+        ),
+        (
+            &["tail", "--max-event-bytes", "17MiB"],
+            "more than 16MiB, which no server sends",
+        ),
         (&["publish", "--batch", "4097", "-"], "from 1 to 4096"),
         (&["publish", "--in-flight", "0", "-"], "from 1 to 1024"),
         (&["publish", "--user-id", "", "--kind", "k"], "--user-id"),
@@ -159,6 +175,16 @@ fn a_bad_variable_is_named() {
         &[("GALAXY_PUSH_BENCH_RATE", "fast")],
         &["GALAXY_PUSH_BENCH_RATE", "--rate", "fast", "not a number"],
     );
+    refused(
+        &["serve"],
+        &[("GALAXY_PUSH_ALLOW_LARGE_EVENTS", "perhaps")],
+        &["GALAXY_PUSH_ALLOW_LARGE_EVENTS", "--allow-large-events"],
+    );
+    refused(
+        &["serve"],
+        &[("GALAXY_PUSH_MAX_PRODUCERS", "few")],
+        &["GALAXY_PUSH_MAX_PRODUCERS", "--max-producers", "few"],
+    );
     refused(&["tail"], &[("RUST_LOG", "a=b=c")], &["RUST_LOG"]);
     refused(&["tail"], &[("GALAXY_PUSH_LOG", "a=b=c")], &["--log"]);
 }
@@ -204,6 +230,7 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
         ("--max-event-bytes", "64KiB"),
         ("--window", "5m"),
         ("--max-subscribers", "10000"),
+        ("--max-producers", "512"),
         ("--stall-timeout", "30s"),
         ("--shutdown-grace", "10s"),
         ("--worker-threads", "one for each core"),

@@ -55,3 +55,13 @@ fn variables_set_what_flags_do_not() {
     assert_eq!(output.status.code(), Some(1));
     assert!(only_line(&output).contains("INVALID_ARGUMENT"));
 }
+
+#[test]
+fn large_events_are_allowed_by_a_variable_too() {
+    let mut command = crate::process::galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
+    command.env("GALAXY_PUSH_PUBLISH_LISTEN", "127.0.0.1:0");
+    command.env("GALAXY_PUSH_MAX_EVENT_BYTES", "8MiB");
+    command.env("GALAXY_PUSH_ALLOW_LARGE_EVENTS", "true");
+    let process = crate::process::Process::spawn(command);
+    process.err.find("listening for producers on ");
+}

@@ -317,3 +317,45 @@ fn a_refused_subscription_is_told() {
         "{said}"
     );
 }
+
+#[test]
+fn a_large_event_comes_through_where_both_ends_allow_it() {
+    let server = Server::start(&["--max-event-bytes", "8MiB", "--allow-large-events"]);
+    let tail = server.tail(&["--max-event-bytes", "8MiB"]);
+    let large = "x".repeat(5 << 20);
+    let line = format!(
+        "{{\"client_event\":{{\"user_id\":\"u\",\"kind\":\"k\",\"payload\":\"{large}\"}}}}\n"
+    );
+    let output = server.publish(&line);
+    assert!(output.status.success(), "{output:?}");
+    let printed = tail.out.next().unwrap();
+    assert!(printed.contains(&large), "{} bytes", printed.len());
+
+    // An event later: the limit was no accident of the first.
+    let cursors = server.publish_small(1..2);
+    assert_eq!(cursor(&tail.out.next().unwrap()), cursors[0]);
+}
+
+#[test]
+fn an_event_above_the_limit_ends_it_with_the_place_before_saved() {
+    let server = Server::start(&["--max-event-bytes", "8MiB", "--allow-large-events"]);
+    let (_directory, path) = cursor_file();
+    let mut tail = server.tail(&["--cursor-file", &path]);
+    server.publish_small(0..1);
+    tail.out.next().unwrap();
+    let large = small(1).replace(
+        "\"payload\":1",
+        &format!("\"payload\":\"{}\"", "x".repeat(5 << 20)),
+    );
+    assert!(server.publish(&large).status.success());
+    assert_eq!(tail.end().code(), Some(1));
+    let said = tail.err.rest().pop().unwrap();
+    assert!(
+        said.contains("is larger than the 4194278 bytes that this gateway accepts")
+            && said.ends_with(": raise --max-event-bytes"),
+        "{said}"
+    );
+
+    let tail = server.tail_at_once(&["--cursor-file", &path, "--max-event-bytes", "8MiB"]);
+    assert_eq!(seq(&tail.out.next().unwrap()), 2);
+}

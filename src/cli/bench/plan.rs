@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::Failure;
 use super::args::{EventArgs, GatewayArgs, Output, ProducerArgs, ServerArgs, Soak, Workload};
+use crate::config::Config;
 use crate::load::http2::Offer;
 use crate::load::workload::Mix;
 use crate::load::{Pace, Plan, Shape, Stamp};
@@ -261,7 +262,10 @@ impl Soak {
 pub(super) const MAX_GATEWAYS: usize = 1_000_000;
 const MAX_BATCH: usize = 4096;
 const DEFAULT_IN_FLIGHT: usize = 64;
-const MAX_PAYLOAD_BYTES: usize = crate::config::Config::MAX_EVENT_BYTES;
+/// What an event takes in the ring besides its frame, and the frame besides the
+/// payload, generously.
+pub(super) const AROUND_PAYLOAD_BYTES: u64 = 128;
+const MAX_PAYLOAD_BYTES: usize = Config::MAX_EVENT_BYTES - AROUND_PAYLOAD_BYTES as usize;
 
 impl GatewayArgs {
     /// The run once for each number of gateways.

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::Failure;
 use super::args::ServerArgs;
-use super::plan::{Bench, Run};
-use crate::config::Address;
+use super::plan::{AROUND_PAYLOAD_BYTES, Bench, Run};
+use crate::config::{Address, Config};
 use crate::load::{Endpoint, GalaxyPush, Pace};
 
 /// How long a server may take to listen.
@@ -22,9 +22,6 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// Its last words are short.
 const SHUTDOWN_GRACE: &str = "1s";
-/// What an event takes in the ring besides its frame, and the frame besides the
-/// payload, generously.
-const AROUND_PAYLOAD_BYTES: u64 = 128;
 /// Segments that are begun and not full, and those that are kept ready.
 const SPARE_RING_BYTES: u64 = 8 << 20;
 
@@ -142,7 +139,7 @@ fn settings(bench: &Bench, run: &Run) -> Vec<String> {
     if let Some(events) = args.max_events.or(bench.kept) {
         set("--max-events", events.to_string());
     }
-    let default_bytes = crate::config::Config::default().max_bytes;
+    let default_bytes = Config::default().max_bytes;
     // Room for what is to be kept, if that is more than there is anyway.
     let kept_bytes = bench.kept.map(|events| {
         let bytes = events.saturating_mul(event_bytes);
@@ -151,12 +148,10 @@ fn settings(bench: &Bench, run: &Run) -> Vec<String> {
     if let Some(bytes) = args.max_bytes.or(kept_bytes) {
         set("--max-bytes", bytes.to_string());
     }
-    let default_event_bytes = crate::config::Config::default().max_event_bytes as u64;
-    set(
-        "--max-event-bytes",
-        event_bytes.max(default_event_bytes).to_string(),
-    );
-    let default_subscribers = crate::config::Config::default().max_subscribers;
+    let default_event_bytes = Config::default().max_event_bytes as u64;
+    let max_event_bytes = event_bytes.max(default_event_bytes);
+    set("--max-event-bytes", max_event_bytes.to_string());
+    let default_subscribers = Config::default().max_subscribers;
     set(
         "--max-subscribers",
         run.connections().max(default_subscribers).to_string(),
@@ -167,13 +162,17 @@ fn settings(bench: &Bench, run: &Run) -> Vec<String> {
     if let Some(threads) = args.worker_threads {
         set("--worker-threads", threads.to_string());
     }
+    // The load generator accepts whatever the server may be configured for.
+    if max_event_bytes > Config::MAX_PORTABLE_EVENT_BYTES as u64 {
+        settings.push("--allow-large-events".to_owned());
+    }
     settings
 }
 
 /// How many events a started server surely keeps, whatever a segment's end wastes and
 /// however many come while somebody subscribes.
 fn retained_events(bench: &Bench, run: &Run) -> u64 {
-    let default = crate::config::Config::default();
+    let default = Config::default();
     let ring_bytes = bench.server.max_bytes.unwrap_or(default.max_bytes);
     let event_bytes = run.payload_bytes as u64 + AROUND_PAYLOAD_BYTES;
     let by_bytes = ring_bytes / event_bytes;

@@ -11,7 +11,7 @@ use crate::load::protocol::{Begin, Consumer, ProtocolError, Sink, Start};
 
 const PATH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
 /// The cursor is a message's last field: its key, its length, its text.
-const CURSOR_FIELD_BYTES: usize = 2 + Cursor::TEXT_BYTES;
+const CURSOR_FIELD_BYTES: usize = Cursor::FIELD_BYTES;
 const CURSOR_KEY: [u8; 2] = [3 << 3 | 2, Cursor::TEXT_BYTES as u8];
 
 /// One gateway: it subscribes under its own id.
