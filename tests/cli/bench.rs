@@ -128,6 +128,22 @@ fn replay_delivers_all_of_the_ring_in_each_round() {
 }
 
 #[test]
+fn events_that_clients_do_not_take_by_default_are_measured_too() {
+    let args = [
+        "live",
+        "--payload",
+        "5MiB",
+        "--gateways",
+        "1",
+        "--rate",
+        "10",
+    ];
+    let outcome = bench(&[&args[..], &["--duration", "500ms", "--warm-up", "100ms"]].concat());
+    assert_eq!(outcome["lost"], 0);
+    assert!(whole(&outcome["runs"][0]["deliveries"]) > 0);
+}
+
+#[test]
 fn replay_says_that_the_ring_is_too_small() {
     let output = run(&["bench", "replay", "--events", "1000", "--max-events", "100"]);
     assert_eq!(output.status.code(), Some(1));
