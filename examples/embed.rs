@@ -12,7 +12,7 @@ use std::time::Duration;
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse, publisher_server};
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
-use galaxy_push::edge::{PushService, for_gateways};
+use galaxy_push::grpc::{PushService, for_gateways};
 use galaxy_push::engine::{Engine, PublishError, Published, Publisher};
 use galaxy_push::event::Event;
 use prost::Message;

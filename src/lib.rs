@@ -50,10 +50,10 @@ pub mod config;
 #[cfg(feature = "history")]
 pub mod history;
 
-#[cfg(feature = "cli")]
-pub mod cli;
 #[cfg(feature = "server")]
 pub mod backbone;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod grpc;
 #[cfg(feature = "server")]

@@ -26,7 +26,7 @@ use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{PushEvent, SessionInvalidation};
-use galaxy_push::edge::{PushService, for_gateways};
+use galaxy_push::grpc::{PushService, for_gateways};
 use galaxy_push::engine::{Builder, DEFAULT_MAX_BATCH_BYTES, Engine};
 use galaxy_push::event::Event;
 use process::Process;

@@ -17,7 +17,7 @@ use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent};
-use galaxy_push::server::{BoundAddress, ProducerThreads, Server};
+use galaxy_push::server::{BoundAddress, PublisherThreads, Server};
 use h2::{RecvStream, SendStream};
 use prost::Message;
 use tokio::sync::mpsc;
@@ -644,7 +644,7 @@ fn on_threads_of_their_own_producers_are_answered_whatever_gateways_do() {
             .unwrap()
     };
     let (gateways, test) = (one_thread(), one_thread());
-    let producers = ProducerThreads::start(1).expect("threads");
+    let producers = PublisherThreads::start(1).expect("threads");
     let any_port = Address::Tcp("127.0.0.1:0".to_owned());
     let config = Config {
         listen: any_port.clone(),

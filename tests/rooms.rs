@@ -163,11 +163,11 @@ fn no_room_knows_one_that_it_must_not_know() {
 #[test]
 fn a_wrong_line_is_found_in_every_form_it_can_have() {
     for line in [
-        "use crate::edge::Push;",
+        "use crate::grpc::Push;",
         "use crate::{cursor::Cursor, edge::Push};",
         "use crate::{\n    cursor::{Cursor, Seq},\n    edge,\n};",
         "use super::super::edge::Push;",
-        "fn f() -> crate::edge::Push { todo!() }",
+        "fn f() -> crate::grpc::Push { todo!() }",
     ] {
         assert_eq!(
             trespasses("engine", line, &BTreeSet::new()),
@@ -182,11 +182,11 @@ fn right_lines_and_comments_are_let_through() {
     for line in [
         "use crate::{cursor::Cursor, event::Event};",
         "use crate::engine::ring::Ring;",
-        "//! An [`edge`](crate::edge) serves it.",
+        "//! An [`edge`](crate::grpc) serves it.",
         "use std::{fmt, server::Nothing};",
         "use super::ring::Ring;",
         "pub(crate) fn edge() {}",
-        "#[cfg(test)]\nmod tests {\n    use crate::edge::Push;\n}",
+        "#[cfg(test)]\nmod tests {\n    use crate::grpc::Push;\n}",
     ] {
         assert!(
             trespasses("engine", line, &BTreeSet::new()).is_empty(),

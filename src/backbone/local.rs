@@ -29,7 +29,11 @@ impl Log for Local {
 
     #[inline]
     fn append(&mut self, events: &[Event<'_>]) -> Appended<Never> {
-        Appended::Done(self.publisher.publish_batch(events).map_err(AppendError::from))
+        Appended::Done(
+            self.publisher
+                .publish_batch(events)
+                .map_err(AppendError::from),
+        )
     }
 }
 
@@ -59,7 +63,10 @@ mod tests {
         let Appended::Done(Ok(published)) = log.append(&[event, event]) else {
             panic!("not appended");
         };
-        assert_eq!((published.first.seq().number(), published.last), (1, engine.head()));
+        assert_eq!(
+            (published.first.seq().number(), published.last),
+            (1, engine.head())
+        );
         engine.close();
         let Appended::Done(Err(error)) = log.append(&[event]) else {
             panic!("appended to an engine that is closed");

@@ -24,7 +24,7 @@ const MAX_PENDING: usize = 256;
 
 /// How many requests a call has; and its method's name, for statuses and the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cardinality {
+pub(crate) enum Cardinality {
     /// One, which counts when it is complete.
     One(&'static str),
     /// A stream of them.
@@ -33,7 +33,7 @@ pub(super) enum Cardinality {
 
 /// A call, with the responses that have not come yet.
 #[derive(Debug)]
-pub(super) struct Exchange<M: Respond> {
+pub(crate) struct Exchange<M: Respond> {
     cardinality: Cardinality,
     /// Responses that are to be sent.
     unsent: Vec<u8>,
@@ -190,8 +190,7 @@ impl<M: Respond> Exchange<M> {
                 }
                 Ok(Next::Nothing) => {
                     // Between the requests of a stream there is no hurry.
-                    progress.awaits_request =
-                        !rest.is_empty() || !self.is_stream();
+                    progress.awaits_request = !rest.is_empty() || !self.is_stream();
                     return;
                 }
                 Ok(Next::End) => self.end = Some(Status::new(Code::Ok, "")),
@@ -227,5 +226,283 @@ impl<M: Respond> Exchange<M> {
             status::end(response, &status);
         }
         sent_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::http2::frame::{self, FrameHeader, HEADER_BYTES, PREFACE, flag, kind, setting};
+    use crate::http2::server::Connection;
+
+    const REQUEST: &[u8] = b"\0\0\0\0\x03one";
+    const MAX_BYTES: usize = 1000;
+
+    /// Answers a request with itself: at once, or when it is told to.
+    #[derive(Debug, Default)]
+    struct Echo {
+        taken: usize,
+        answers_later: bool,
+        undecided: VecDeque<oneshot::Sender<Result<Vec<u8>, Status>>>,
+    }
+
+    #[derive(Debug)]
+    struct Later(oneshot::Receiver<Result<Vec<u8>, Status>>);
+
+    impl Future for Later {
+        type Output = Result<Vec<u8>, Status>;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            Pin::new(&mut self.0).poll(cx).map(Result::unwrap)
+        }
+    }
+
+    impl Respond for Echo {
+        type Response = Vec<u8>;
+        type Pending = Later;
+
+        fn max_request_bytes(&self) -> usize {
+            MAX_BYTES
+        }
+
+        fn respond(&mut self, request: &[u8]) -> Result<Responded<Vec<u8>, Later>, Status> {
+            if request == b"bad" {
+                return Err(Status::invalid_argument("bad"));
+            }
+            self.taken += 1;
+            if self.answers_later {
+                let (decide, later) = oneshot::channel();
+                self.undecided.push_back(decide);
+                return Ok(Responded::Later(Later(later)));
+            }
+            Ok(Responded::Now(REQUEST.to_vec()))
+        }
+    }
+
+    /// An exchange on a stream whose peer takes `window` bytes.
+    struct Harness {
+        exchange: Exchange<Echo>,
+        echo: Echo,
+        http: Connection<()>,
+        is_stopping: bool,
+    }
+
+    impl Harness {
+        fn new(cardinality: Cardinality, window: u32) -> Self {
+            let mut opening = PREFACE.to_vec();
+            frame::write_settings(&mut opening, &[(setting::INITIAL_WINDOW_SIZE, window)]);
+            frame::write_window_update(&mut opening, 0, 1 << 20);
+            let headers = b"\x83\x86\x84";
+            frame::write(&mut opening, kind::HEADERS, flag::END_HEADERS, 1, headers);
+            let mut http = Connection::new(crate::grpc::gateways::LIMITS);
+            let mut input = &opening[..];
+            while http.receive(&mut input, Instant::now()).unwrap().is_some() {}
+            http.output().clear();
+            Harness {
+                exchange: Exchange::new(cardinality),
+                echo: Echo::default(),
+                http,
+                is_stopping: false,
+            }
+        }
+
+        fn stream() -> Self {
+            Self::new(Cardinality::Many("Stream"), 1 << 20)
+        }
+
+        fn poll(&mut self, body: &[u8], is_complete: bool) -> Progress<Never> {
+            let turn = Turn {
+                body,
+                is_complete,
+                response: self.http.parts(0).expect("an open stream").response,
+            };
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            self.exchange
+                .poll(&mut self.echo, turn, self.is_stopping, &mut cx)
+        }
+
+        /// The bytes of responses that were sent since the last call, and the status.
+        fn sent(&mut self) -> (usize, Option<String>) {
+            let output = std::mem::take(self.http.output());
+            let (mut bytes, mut status, mut rest) = (0, None, &output[..]);
+            while let Some(header) = FrameHeader::read(rest) {
+                let (frame, after) = rest.split_at(HEADER_BYTES + header.payload_bytes as usize);
+                match header.kind {
+                    kind::DATA => bytes += header.payload_bytes as usize,
+                    kind::HEADERS => {
+                        let text = String::from_utf8_lossy(frame).into_owned();
+                        let at = text.find("grpc-status");
+                        status = status.or(at.map(|at| text[at + 12..].chars().next()));
+                    }
+                    _ => {}
+                }
+                rest = after;
+            }
+            (bytes, status.flatten().map(String::from))
+        }
+    }
+
+    fn some(status: &str) -> Option<String> {
+        Some(status.to_owned())
+    }
+
+    #[test]
+    fn a_stream_answers_each_request_and_leaves_what_is_not_whole() {
+        let mut harness = Harness::stream();
+        let body = [REQUEST, REQUEST, &REQUEST[..7]].concat();
+        let progress = harness.poll(&body, false);
+        assert_eq!(progress.consumed_bytes, 2 * REQUEST.len());
+        assert_eq!((progress.requests, progress.missing_bytes), (2, 1));
+        assert!(progress.awaits_request && !progress.is_held);
+        assert_eq!(harness.sent(), (2 * REQUEST.len(), None));
+        let progress = harness.poll(REQUEST, true);
+        assert!((progress.requests, progress.awaits_request) == (1, false));
+        assert_eq!(harness.sent(), (REQUEST.len(), some("0")));
+    }
+
+    #[test]
+    fn a_bad_request_ends_a_stream_after_the_responses_before_it() {
+        for (bad, status) in [
+            (&b"\0\0\0\0\x03bad"[..], "3"),
+            (b"\0\0\0\x10\0", "3"),
+            (b"\x01\0\0\0\0", "1"),
+        ] {
+            let mut harness = Harness::stream();
+            harness.poll(&[REQUEST, bad, REQUEST].concat(), false);
+            assert_eq!(harness.sent(), (REQUEST.len(), some(status)), "{bad:?}");
+            assert_eq!(harness.echo.taken, 1, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_its_responses_has_no_more_requests_taken() {
+        let mut harness = Harness::new(Cardinality::Many("Stream"), 0);
+        let all = 2 * MAX_UNSENT_BYTES / REQUEST.len();
+        let body = REQUEST.repeat(all);
+        let progress = harness.poll(&body, true);
+        assert!(progress.is_held && !progress.awaits_request);
+        assert_eq!(harness.echo.taken, MAX_UNSENT_BYTES.div_ceil(REQUEST.len()));
+        assert_eq!(
+            harness.sent(),
+            (0, None),
+            "there is more, though all has arrived"
+        );
+        let mut more = Vec::new();
+        frame::write_window_update(&mut more, 1, 1 << 20);
+        let mut input = &more[..];
+        assert!(
+            harness
+                .http
+                .receive(&mut input, Instant::now())
+                .unwrap()
+                .is_none()
+        );
+        let rest = &body[progress.consumed_bytes..];
+        let held = harness.poll(rest, true);
+        assert!(held.is_held && held.consumed_bytes == 0 && held.sent_bytes > 0);
+        assert!(!harness.poll(rest, true).is_held);
+        assert_eq!(harness.echo.taken, all);
+        assert_eq!(harness.sent(), (body.len(), some("0")));
+    }
+
+    #[test]
+    fn a_unary_call_takes_one_request_when_it_is_complete() {
+        let unary = || Harness::new(Cardinality::One("Method"), 1 << 20);
+        let mut harness = unary();
+        for body in [&b""[..], REQUEST] {
+            let progress = harness.poll(body, false);
+            assert!(progress.awaits_request && progress.consumed_bytes == 0);
+        }
+        assert_eq!((harness.echo.taken, harness.sent()), (0, (0, None)));
+        let progress = harness.poll(REQUEST, true);
+        assert_eq!(
+            (progress.consumed_bytes, progress.requests),
+            (REQUEST.len(), 1)
+        );
+        assert_eq!(harness.sent(), (REQUEST.len(), some("0")));
+        for (body, status) in [
+            (&b""[..], "1"),
+            (&REQUEST.repeat(2), "1"),
+            (&REQUEST[..4], "1"),
+            (&REQUEST[..7], "1"),
+        ] {
+            let mut harness = unary();
+            harness.poll(body, true);
+            // UNIMPLEMENTED (12) and INTERNAL (13) begin alike.
+            assert_eq!(harness.sent(), (0, some(status)), "{body:?}");
+            assert_eq!(harness.echo.taken, 0);
+        }
+    }
+
+    #[test]
+    fn pending_responses_are_sent_in_the_order_of_their_requests() {
+        let mut harness = Harness::stream();
+        harness.echo.answers_later = true;
+        harness.poll(&REQUEST.repeat(3), false);
+        harness.echo.answers_later = false;
+        harness.poll(REQUEST, true);
+        assert_eq!((harness.echo.taken, harness.sent()), (4, (0, None)));
+        let decide = |n: usize, harness: &mut Harness| {
+            let decide = harness.echo.undecided.remove(n).unwrap();
+            decide.send(Ok(vec![n as u8; 10])).unwrap();
+            harness.poll(b"", true);
+            harness.sent()
+        };
+        assert_eq!(decide(1, &mut harness), (0, None), "the first is missing");
+        assert_eq!(decide(0, &mut harness), (20, None));
+        // The third, and the fourth, which was decided at once.
+        assert_eq!(decide(0, &mut harness), (10 + REQUEST.len(), some("0")));
+    }
+
+    #[test]
+    fn a_pending_request_that_fails_ends_the_stream_in_its_turn() {
+        let mut harness = Harness::stream();
+        harness.echo.answers_later = true;
+        harness.poll(&REQUEST.repeat(3), false);
+        let undecided = &mut harness.echo.undecided;
+        let (first, second) = (
+            undecided.pop_front().unwrap(),
+            undecided.pop_front().unwrap(),
+        );
+        second.send(Err(Status::unavailable("gone"))).unwrap();
+        harness.poll(b"", false);
+        assert_eq!(harness.sent(), (0, None));
+        first.send(Ok(vec![0; 10])).unwrap();
+        harness.poll(b"", false);
+        assert_eq!(harness.sent(), (10, some("1"))); // 14
+    }
+
+    #[test]
+    fn with_many_responses_pending_no_more_requests_are_taken() {
+        let mut harness = Harness::stream();
+        harness.echo.answers_later = true;
+        let progress = harness.poll(&REQUEST.repeat(2 * MAX_PENDING), false);
+        assert!(progress.is_held);
+        assert_eq!(harness.echo.taken, MAX_PENDING);
+    }
+
+    #[test]
+    fn a_unary_call_waits_for_its_pending_response() {
+        let mut harness = Harness::new(Cardinality::One("Method"), 1 << 20);
+        harness.echo.answers_later = true;
+        assert_eq!(harness.poll(REQUEST, true).consumed_bytes, REQUEST.len());
+        harness.poll(b"", true);
+        assert_eq!(harness.sent(), (0, None), "its request is not missing");
+        let decide = harness.echo.undecided.pop_front().unwrap();
+        decide.send(Ok(vec![0; 10])).unwrap();
+        harness.poll(b"", true);
+        assert_eq!(harness.sent(), (10, some("0")));
+    }
+
+    #[test]
+    fn a_stop_ends_a_stream_between_requests() {
+        let mut harness = Harness::stream();
+        harness.is_stopping = true;
+        harness.poll(&[REQUEST, &REQUEST[..7]].concat(), false);
+        assert_eq!(harness.sent(), (REQUEST.len(), some("1"))); // 14
     }
 }

@@ -7,7 +7,7 @@ use crate::contract::MESSAGE_PREFIX_BYTES as PREFIX_BYTES;
 
 /// What a body begins with.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// A message of so many bytes, behind its prefix.
     Message(usize),
     /// A part of one, of which so much is to come.
@@ -58,9 +58,7 @@ pub(super) fn only(
         Err(Status::unimplemented(text))
     };
     match next(body, is_complete, max_bytes)? {
-        Next::Message(bytes) if body.len() > PREFIX_BYTES + bytes => {
-            not_one("several were sent")
-        }
+        Next::Message(bytes) if body.len() > PREFIX_BYTES + bytes => not_one("several were sent"),
         Next::Message(_) if !is_complete => Ok(Next::Nothing),
         Next::End => not_one("none was sent"),
         next => Ok(next),
@@ -156,7 +154,10 @@ mod tests {
         assert!(long.message().contains("5000 bytes"), "{long:?}");
         let several = refusal(only(&framed(b"short").repeat(10)));
         assert_eq!(several.code(), Code::Unimplemented);
-        assert!(several.message().starts_with("Method takes one"), "{several:?}");
+        assert!(
+            several.message().starts_with("Method takes one"),
+            "{several:?}"
+        );
     }
 
     #[test]

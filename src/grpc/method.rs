@@ -8,7 +8,7 @@ use tonic::Status;
 
 /// One response for each request: of one request ([unary](super::exchange::Cardinality)),
 /// or of a stream of them, in their order.
-pub(super) trait Respond {
+pub(crate) trait Respond {
     /// A response message, with its prefix.
     type Response: AsRef<[u8]>;
     /// A response that has not come yet.
@@ -30,13 +30,13 @@ pub(super) trait Respond {
 
 /// What has come of a request.
 #[derive(Debug)]
-pub(super) enum Responded<R, P> {
+pub(crate) enum Responded<R, P> {
     Now(R),
     Later(P),
 }
 
 /// One request message, and a response that is a stream.
-pub(super) trait Stream {
+pub(crate) trait Stream {
     /// Where the stream comes from, once the request was accepted.
     type Source;
     /// One or more response messages, each with its prefix.
@@ -55,13 +55,15 @@ pub(super) trait Stream {
     fn start(&mut self, request: &[u8]) -> Result<(HeaderMap, Self::Source), Status>;
 
     /// What the stream goes on with.
-    fn poll_next(source: &mut Self::Source, cx: &mut Context<'_>)
-    -> Poll<Result<Self::Data, Status>>;
+    fn poll_next(
+        source: &mut Self::Source,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Self::Data, Status>>;
 }
 
 /// Data of a listener whose methods have none.
 #[derive(Debug)]
-pub(super) enum Never {}
+pub(crate) enum Never {}
 
 impl AsRef<[u8]> for Never {
     fn as_ref(&self) -> &[u8] {

@@ -33,7 +33,7 @@ const LAST_CURSOR: u8 = 2 << 3 | 2;
 
 /// Publishes into a log, for one connection.
 #[derive(Debug)]
-pub(super) struct Publish<L> {
+pub(crate) struct Publish<L> {
     log: L,
     max_event_bytes: usize,
     max_request_bytes: usize,
@@ -91,7 +91,7 @@ impl<L: Log> Respond for Publish<L> {
 
 /// A response that the log has yet to decide.
 #[derive(Debug)]
-pub(super) struct Pending<P>(P);
+pub(crate) struct Pending<P>(P);
 
 impl<P> Future for Pending<P>
 where

@@ -14,7 +14,7 @@ use crate::http2::server::{Limits, Response};
 use crate::transport::{EndCause, Peer, Progress, Refusal, Service, Turn};
 
 /// The methods of one listener.
-pub(super) trait Methods {
+pub(crate) trait Methods {
     /// A call of any of them.
     type Call: std::fmt::Debug;
     /// Response data that is written from where it lies.

@@ -10,7 +10,7 @@ use crate::transport::{Progress, Turn};
 
 /// How far a call has come.
 #[derive(Debug)]
-pub(super) enum StreamCall<S> {
+pub(crate) enum StreamCall<S> {
     /// Its request has not arrived in full.
     Request,
     /// Its response goes on.

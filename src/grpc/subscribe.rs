@@ -21,7 +21,7 @@ pub(super) const NAME: &str = "SubscribePush";
 
 /// Subscribes gateways to an engine.
 #[derive(Debug)]
-pub(super) struct Subscribe {
+pub(crate) struct Subscribe {
     engine: Engine,
 }
 
@@ -33,7 +33,7 @@ impl Subscribe {
 
 /// A gateway's subscription.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     subscriber: Subscriber,
     gateway_id: Box<str>,
 }
@@ -64,9 +64,9 @@ impl Stream for Subscribe {
     #[inline]
     fn poll_next(source: &mut Subscription, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
         let subscriber = &mut source.subscriber;
-        subscriber
-            .poll_recv(cx)
-            .map(|received| received.map_err(|error| status::end_of_stream(error, subscriber.lag())))
+        subscriber.poll_recv(cx).map(|received| {
+            received.map_err(|error| status::end_of_stream(error, subscriber.lag()))
+        })
     }
 }
 

@@ -295,7 +295,10 @@ impl<S: Service> Driver<S> {
     /// Lets a call take data from where it was read; what it leaves is kept for it.
     fn take_data(&mut self, at: usize, data: &[u8], cx: &mut Context<'_>) {
         let is_kept = |body: &[u8]| !body.is_empty();
-        let keeps = self.http.stream(at).is_none_or(|stream| is_kept(stream.body()));
+        let keeps = self
+            .http
+            .stream(at)
+            .is_none_or(|stream| is_kept(stream.body()));
         if keeps || self.is_full() {
             self.http.buffer(at, data);
         } else {
@@ -490,7 +493,8 @@ impl<S: Service> Driver<S> {
             let streams = self.http.streams();
             let held = streams.filter(|(_, stream)| stream.state.is_some());
             // Of several, the oldest.
-            let most = held.max_by_key(|(at, stream)| (stream.unacknowledged_bytes(), Reverse(*at)));
+            let most =
+                held.max_by_key(|(at, stream)| (stream.unacknowledged_bytes(), Reverse(*at)));
             stalled.extend(most.map(|(at, _)| (at, stall)));
         }
         for (at, stall) in stalled {
@@ -541,9 +545,7 @@ impl<S: Service> Driver<S> {
         if self.alarm.is_some() {
             return;
         }
-        let frame = self
-            .incomplete
-            .map(|(_, since)| since + S::REQUEST_TIMEOUT);
+        let frame = self.incomplete.map(|(_, since)| since + S::REQUEST_TIMEOUT);
         let streams = self.http.streams();
         let calls = streams.filter_map(|(_, stream)| stream.state.as_ref()?.deadline());
         let Some(first) = calls.chain(frame).min() else {
@@ -636,3 +638,6 @@ where
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests;

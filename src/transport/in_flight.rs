@@ -115,7 +115,9 @@ impl InFlight {
             let tracked = self.tracked.get_or_insert_with(track);
             // Relaxed: `progress` needs no more than that it comes before `written`,
             // which the same task calls.
-            tracked.queued_bytes.fetch_add(unreported, Ordering::Relaxed);
+            tracked
+                .queued_bytes
+                .fetch_add(unreported, Ordering::Relaxed);
         }
     }
 

@@ -57,6 +57,7 @@ impl<D: AsRef<[u8]>> Outgoing<D> {
         self.in_flight.written(bytes);
         if is_whole_frame && self.unframed_bytes() == 0 {
             self.data = None;
+            self.framed_bytes = 0;
         }
     }
 

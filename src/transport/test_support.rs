@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Wake, Waker};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
 use super::handle::Peer;
+use super::service::{EndCause, Progress, Refusal, Service, Turn};
 use super::socket::{Socket, Stream};
+use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
+use crate::http2::request::RequestHead;
+use crate::http2::server::{Limits, Response};
 
 /// A socket in the only slot of its listener, and its peer.
 pub(super) fn pair() -> (Socket, UnixStream) {
@@ -34,5 +39,43 @@ impl Wakes {
 impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A service whose calls do nothing by themselves: tests give them their data.
+#[derive(Debug)]
+pub(super) struct Feed;
+
+impl Service for Feed {
+    type Call = ();
+    type Data = Arc<[u8]>;
+
+    const LIMITS: Limits = Limits {
+        max_streams: 10,
+        max_field_bytes: 1000,
+        stream_window: INITIAL_WINDOW,
+        connection_window: INITIAL_WINDOW,
+        max_frame_bytes: DEFAULT_FRAME_BYTES,
+    };
+    const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+    const KEPT_OUTPUT_BYTES: usize = 0;
+
+    fn open(&mut self, _request: &RequestHead, _peer: Peer) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        _call: &mut (),
+        _turn: Turn<'_>,
+        _cx: &mut Context<'_>,
+    ) -> Progress<Arc<[u8]>> {
+        Progress::default()
+    }
+
+    fn end(&mut self, _call: &mut (), _cause: EndCause, _response: Response<'_>) {}
+
+    fn describe(&self, _call: &()) -> String {
+        "a feed".to_owned()
     }
 }

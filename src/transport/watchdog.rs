@@ -204,6 +204,14 @@ impl Watchdog {
         }
     }
 
+    /// Reports every tracked stream, whether or not it stalls.
+    #[cfg(test)]
+    pub(super) fn report_all(&self, stall: Stall) {
+        for watched in &self.lock().streams {
+            watched.stream.report(stall);
+        }
+    }
+
     fn is_idle(&self) -> bool {
         let watched = self.lock();
         watched.connections.is_empty() && watched.streams.is_empty()
@@ -365,7 +373,9 @@ mod tests {
             let watchdog = Watchdog::default();
             let pinned_bytes = Arc::new(AtomicU64::new(0));
             let pinned = Arc::clone(&pinned_bytes);
-            let run = watchdog.clone().run(TIMEOUTS, move || pinned.load(Ordering::Relaxed));
+            let run = watchdog
+                .clone()
+                .run(TIMEOUTS, move || pinned.load(Ordering::Relaxed));
             tokio::spawn(run);
             Harness {
                 watchdog,
@@ -407,10 +417,20 @@ mod tests {
 
         /// A stream that has bytes queued.
         fn queue(&self, handle: &Arc<Handle>) -> InFlight {
+            handle.stream_opened();
             let mut in_flight = InFlight::default();
             in_flight.queue(5);
             in_flight.blocked(|| self.watchdog.track(handle));
             in_flight
+        }
+    }
+
+    /// Sends something, and waits until it is read.
+    async fn speak(theirs: &mut UnixStream, handle: &Handle) {
+        let before = handle.reads();
+        theirs.write_all(b"alive").await.unwrap();
+        while handle.reads() == before {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -429,8 +449,11 @@ mod tests {
         let harness = Harness::start(10);
         let (handle, serving, mut theirs) = harness.serve();
         sleep(A_LOOK + KEEPALIVE_INTERVAL + A_LOOK).await;
-        assert!(handle.take_ping_request() && !handle.take_ping_request(), "once");
-        theirs.write_all(b"a pong").await.unwrap();
+        assert!(
+            handle.take_ping_request() && !handle.take_ping_request(),
+            "once"
+        );
+        speak(&mut theirs, &handle).await;
         sleep(KEEPALIVE_TIMEOUT).await;
         assert!(!handle.is_cut(), "it has answered");
         sleep(KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT).await;
@@ -458,12 +481,12 @@ mod tests {
             handle.toggle_write_block(); // it is full
             sleep(TIMEOUTS.stall / 2).await;
             handle.toggle_write_block(); // and takes some
-            theirs.write_all(b"alive").await.unwrap();
+            speak(&mut theirs, &handle).await;
         }
         assert!(!handle.is_cut());
         handle.toggle_write_block();
         sleep(TIMEOUTS.stall / 2).await;
-        theirs.write_all(b"alive").await.unwrap();
+        speak(&mut theirs, &handle).await;
         sleep(TIMEOUTS.stall / 2 + 2 * A_LOOK).await;
         assert!(handle.is_cut());
     }
@@ -476,8 +499,8 @@ mod tests {
         busy.stream_opened();
         for _ in 0..100 {
             sleep(KEEPALIVE_INTERVAL).await;
-            theirs.write_all(b"alive").await.unwrap();
-            theirs_too.write_all(b"alive").await.unwrap();
+            speak(&mut theirs, &idle).await;
+            speak(&mut theirs_too, &busy).await;
         }
         assert!(!idle.is_cut(), "there is room for one more");
 
@@ -510,17 +533,18 @@ mod tests {
         // As long as some of it goes now and then, it is not stalled.
         for _ in 0..10 {
             sleep(TIMEOUTS.stall * 2 / 3).await;
-            theirs.write_all(b"alive").await.unwrap();
+            speak(&mut theirs, &handle).await;
             in_flight.queue(5);
             in_flight.written(5);
             in_flight.blocked(|| panic!("it is tracked"));
         }
         assert_eq!(in_flight.take_stall(), None);
-        handle.take_wakeup();
         sleep(TIMEOUTS.stall + A_LOOK).await;
-        assert!(handle.take_wakeup());
         let stall = in_flight.take_stall().unwrap();
-        assert!(stall.lasted >= TIMEOUTS.stall && stall.pinned_bytes.is_none(), "{stall:?}");
+        assert!(
+            stall.lasted >= TIMEOUTS.stall && stall.pinned_bytes.is_none(),
+            "{stall:?}"
+        );
         assert!(!handle.is_cut());
     }
 
@@ -531,13 +555,17 @@ mod tests {
         let (full, _reading_too, _theirs_too) = harness.serve();
         let long = harness.queue(&handle);
         // Above half of the limit, it is looked at often.
-        harness.pinned_bytes.store(TIMEOUTS.max_pinned_bytes, Ordering::Relaxed);
+        harness
+            .pinned_bytes
+            .store(TIMEOUTS.max_pinned_bytes, Ordering::Relaxed);
         sleep(2 * STALLED).await;
         let short = harness.queue(&handle);
         sleep(2 * STALLED).await;
         assert_eq!((long.take_stall(), short.take_stall()), (None, None));
         // Half of it is too much: so half of the streams.
-        harness.pinned_bytes.store(2 * TIMEOUTS.max_pinned_bytes, Ordering::Relaxed);
+        harness
+            .pinned_bytes
+            .store(2 * TIMEOUTS.max_pinned_bytes, Ordering::Relaxed);
         sleep(2 * TICK).await;
         let stall = long.take_stall().unwrap();
         assert_eq!(stall.pinned_bytes, Some(2 * TIMEOUTS.max_pinned_bytes));

@@ -1,96 +1,68 @@
-use super::*;
-use crate::edge::connection::Connection;
-use crate::edge::downlink::LIMITS;
-use crate::edge::flow::{Account, Flow};
-use crate::edge::rig::pair;
-use crate::engine::Engine;
-use crate::event::Event;
-use crate::http2::frame::{self, PREFACE, Reason, flag, kind, setting};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
+
 use tokio::net::UnixStream;
 
-/// A connection with one stream, whose batch is more than a socket takes at once, as
-/// one frame.
-struct Rig {
-    engine: Engine,
-    socket: Connection,
+use super::*;
+use crate::http2::frame::{self, PREFACE, Reason, flag, kind, setting};
+use crate::transport::in_flight::Tracked;
+use crate::transport::test_support::{Feed, pair};
+
+/// More than a socket takes at once.
+const DATA_BYTES: usize = 240_000;
+
+/// A connection with one stream, whose data goes into one frame.
+struct Harness {
+    socket: Socket,
     peer: UnixStream,
-    http: http2::Connection<State>,
-    outbox: Outbox,
-    flow: Arc<Flow>,
-    batch_bytes: usize,
+    http: Connection<Option<Served<Feed>>>,
+    writer: Writer<Arc<[u8]>>,
+    data: Arc<[u8]>,
+    tracked: Arc<Tracked>,
 }
 
-impl Rig {
+impl Harness {
     fn new() -> Self {
         let (socket, peer) = pair();
-        let engine = Engine::builder().max_bytes(64 << 20).build().unwrap();
-        let mut subscriber = engine.subscribe("gateway", "").unwrap();
-        // A client event with a payload of zeros, which end in 2.
-        let fields = [&b"\x0a\x01u\x1a\x01k\x22\xb0\xea\x01"[..], &[2; 30_000]].concat();
-        let event = [&b"\x0a\xba\xea\x01"[..], &fields].concat();
-        let events = [Event::parse(&event).unwrap(); 8];
-        engine.publisher().publish_batch(&events).unwrap();
-        let batch = subscriber.try_recv().unwrap();
-        let batch_bytes = batch.as_bytes().len();
-        assert!(
-            batch_bytes > 230_000,
-            "more than a socket takes: {batch_bytes}"
-        );
-
-        let mut words = PREFACE.to_vec();
+        let mut opening = PREFACE.to_vec();
         let large = [
             (setting::INITIAL_WINDOW_SIZE, 1 << 30),
             (setting::MAX_FRAME_SIZE, 1 << 20),
         ];
-        frame::write_settings(&mut words, &large);
-        frame::write(
-            &mut words,
-            kind::WINDOW_UPDATE,
-            0,
-            0,
-            &(1_u32 << 30).to_be_bytes(),
-        );
+        frame::write_settings(&mut opening, &large);
+        frame::write_window_update(&mut opening, 0, 1 << 30);
         let both = flag::END_HEADERS | flag::END_STREAM;
-        frame::write(&mut words, kind::HEADERS, both, 1, b"\x83\x86\x84");
-        let mut http = http2::Connection::<State>::new(LIMITS);
-        let mut input = &words[..];
-        while let Some(event) = http.receive(&mut input, Instant::now()).unwrap() {
-            assert!(matches!(event, http2::Event::Request { at: 0, .. }));
-        }
+        frame::write(&mut opening, kind::HEADERS, both, 1, b"\x83\x86\x84");
+        let mut http = Connection::new(Feed::LIMITS);
+        let mut input = &opening[..];
+        while http.receive(&mut input, Instant::now()).unwrap().is_some() {}
         http.output().clear();
 
-        let (flow, source) = Flow::new("flow".into(), socket.link().begin_call());
-        let mut load = Load::new(Account::Own(source));
-        load.give(batch_bytes as u64);
-        load.wait();
-        http.stream_mut(0).unwrap().state = Some(Serving {
-            subscriber,
-            batch: Some(batch),
-            framed: 0,
-            load,
-        });
-        Rig {
-            engine,
+        let data: Arc<[u8]> = (0..DATA_BYTES).map(|n| n as u8).collect();
+        let tracked = Arc::new(Tracked::new(Arc::clone(socket.handle())));
+        let mut served = Served::new(());
+        served.outgoing.set(Arc::clone(&data));
+        served.outgoing.in_flight.blocked(|| Arc::clone(&tracked));
+        *http.parts(0).unwrap().state = Some(served);
+        Harness {
             socket,
             peer,
             http,
-            outbox: Outbox::default(),
-            flow,
-            batch_bytes,
+            writer: Writer::default(),
+            data,
+            tracked,
         }
     }
 
-    /// Writes what the socket takes; says how much that was.
+    /// Writes what the socket takes; returns how much that was.
     fn write(&mut self) -> usize {
         let mut bytes = 0;
         let mut cx = Context::from_waker(Waker::noop());
         loop {
             let written = self
-                .outbox
-                .poll_write(&mut self.socket, &mut self.http, &mut cx);
+                .writer
+                .poll_write(&mut self.socket, &mut self.http, true, &mut cx);
             match written.unwrap() {
                 Written::Blocked | Written::All { bytes: 0 } => return bytes,
                 Written::Some { bytes: n } | Written::All { bytes: n } => bytes += n,
@@ -99,73 +71,51 @@ impl Rig {
     }
 
     /// Writes and reads to the end.
-    async fn write_all(&mut self, said: &mut Vec<u8>, all: usize) {
-        while said.len() < all {
+    async fn write_all(&mut self, received: &mut Vec<u8>, all: usize) {
+        while received.len() < all {
             self.write();
             // Either socket may have nothing yet, and says so when the runtime has looked.
-            let _ = self.peer.try_read_buf(said);
+            let _ = self.peer.try_read_buf(received);
             tokio::task::yield_now().await;
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_written_of_a_frame_has_gone() {
-    let mut rig = Rig::new();
-    let written = rig.write();
-    assert!(written > HEADER_BYTES && written < rig.batch_bytes);
-    let gone = (written - HEADER_BYTES) as u64;
-    assert_eq!(rig.flow.meter().under_way(), Some(gone));
-    let mut said = Vec::new();
-    let all = HEADER_BYTES + rig.batch_bytes;
-    rig.write_all(&mut said, all).await;
-    assert_eq!(said.len(), all);
-    assert_eq!(rig.flow.meter().under_way(), None);
-    let serving = rig.http.stream_mut(0).unwrap().state.as_ref().unwrap();
-    assert!(serving.batch.is_none());
+async fn a_half_written_frame_counts_as_far_as_it_is_written() {
+    let mut harness = Harness::new();
+    let written = harness.write();
+    assert!(written > HEADER_BYTES && written < DATA_BYTES, "{written}");
+    let payload = (written - HEADER_BYTES) as u64;
+    assert_eq!(harness.tracked.progress(), Some(payload));
+    let mut received = Vec::new();
+    let all = HEADER_BYTES + DATA_BYTES;
+    harness.write_all(&mut received, all).await;
+    assert_eq!(received[HEADER_BYTES..], *harness.data);
+    assert_eq!(harness.tracked.progress(), None);
+    let served = harness.http.stream(0).unwrap().state.as_ref().unwrap();
+    assert!(served.outgoing.is_empty());
+    assert_eq!(Arc::strong_count(&harness.data), 1, "it is let go of");
 }
 
 #[tokio::test]
 async fn a_stream_that_ends_in_the_middle_of_a_frame_is_watched_until_that_is_written() {
-    let mut rig = Rig::new();
-    rig.write();
-    rig.http.reset(1, Reason::Cancel);
-    for ended in rig.http.take_ended() {
-        rig.outbox.stream_ended(ended.id, ended.state.unwrap());
+    let mut harness = Harness::new();
+    harness.write();
+    harness.http.reset(1, Reason::Cancel);
+    for ended in harness.http.take_ended() {
+        harness.writer.stream_ended(ended.id, ended.state.unwrap());
     }
-    assert_eq!(rig.engine.stats().subscribers, 0);
-    assert!(rig.flow.meter().under_way().is_some() && !rig.flow.is_finished());
+    assert!(harness.tracked.progress().is_some() && !harness.tracked.has_ended());
 
-    let mut said = Vec::new();
-    let all = HEADER_BYTES + rig.batch_bytes;
-    rig.write_all(&mut said, all + HEADER_BYTES + 4).await;
-    let reset = FrameHeader::read(&said[all..]).unwrap();
+    let mut received = Vec::new();
+    let all = HEADER_BYTES + DATA_BYTES;
+    harness
+        .write_all(&mut received, all + HEADER_BYTES + 4)
+        .await;
+    assert_eq!(received[HEADER_BYTES..all], *harness.data);
+    let reset = FrameHeader::read(&received[all..]).unwrap();
     assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
-    assert!(rig.flow.is_finished());
-}
-
-#[tokio::test]
-async fn a_flow_knows_of_what_waits_and_of_nothing_that_goes_at_once() {
-    let rig = Rig::new();
-    let (flow, source) = Flow::new("flow".into(), rig.socket.link().begin_call());
-    let under_way = || flow.meter().under_way();
-    let mut load = Load::new(Account::Own(source));
-    load.give(5);
-    load.go(5);
-    load.wait();
-    assert_eq!(under_way(), None);
-    load.give(5);
-    load.go(2);
-    load.wait();
-    assert_eq!(under_way(), Some(0));
-    load.go(1);
-    load.wait();
-    assert_eq!(under_way(), Some(1));
-    load.go(2);
-    assert_eq!(under_way(), None);
-    load.give(3);
-    load.wait();
-    assert!(under_way().is_some() && !flow.is_finished());
-    drop(load);
-    assert!(under_way().is_none() && flow.is_finished());
+    assert!(harness.tracked.has_ended());
+    assert_eq!(Arc::strong_count(&harness.data), 1, "it is let go of");
 }
