@@ -1,40 +1,35 @@
-//! What no honest peer sends. After each attack the server serves a new gateway
-//! and a new producer.
+//! What no honest peer sends. Each attack is stopped for its own reason, which the peer
+//! is told; after it the server serves a new gateway and a new producer.
 
 #![cfg(feature = "server")]
 
-mod common;
+mod support;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::raw::{self, PREFACE};
-use common::wire::{self, NO_SETTINGS, Wire, frame};
-use common::{TestServer, event, soon, until};
 use galaxy_push::contract::push::PushEvent;
-use http::{HeaderValue, Method, Request};
+use http::{Method, Request, StatusCode};
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use support::frames::{self, MAX_WINDOW, PREFACE, Reason, flag, kind, setting};
+use support::goodbye::{self, Goodbye};
+use support::grpc::{self, PUBLISH, SUBSCRIBE};
+use support::h2_client::H2Client;
+use support::header_block::HeaderBlock;
+use support::wire::Wire;
+use support::{Harness, event, large_event, publish, soon, until};
+use tokio::time::{Instant, sleep, timeout};
 
-fn both(server: &TestServer) -> [SocketAddr; 2] {
-    [server.gateway_addr(), server.producer_addr()]
-}
+/// What the watchdog does when nothing else ends a connection: it cuts one without a
+/// handshake after 10 s, and one that is silent after 40 s.
+const BEFORE_THE_SILENT_ARE_CUT: Duration = Duration::from_secs(30);
 
-/// Both, with a method that streams.
-fn both_methods(server: &TestServer) -> [(SocketAddr, &'static str); 2] {
-    let [gateways, producers] = both(server);
-    [(gateways, raw::SUBSCRIBE), (producers, raw::PUBLISH_STREAM)]
-}
-
-/// Sends `words` on a new connection, and waits until the server ends it.
-async fn say_and_be_cut(address: SocketAddr, words: &[u8]) {
-    let mut socket = soon(TcpStream::connect(address)).await.expect("connected");
-    // The server may end it before it has read everything.
-    let _ = soon(socket.write_all(words)).await;
-    let mut said = Vec::new();
-    let _ = soon(socket.read_to_end(&mut said)).await;
+/// Sends `attack` on a new connection, in place of its preface too, and checks why the
+/// server ends it.
+async fn stopped(address: SocketAddr, attack: &[u8], expected: Goodbye, what: &str) {
+    let wire = Wire::connect_silent(address).await;
+    wire.send_until_goodbye(attack, 1, expected, what).await;
 }
 
 /// Bytes without a pattern, always the same.
@@ -50,298 +45,420 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn garbage_instead_of_a_preface_ends_the_connection() {
-    let server = TestServer::start().await;
-    for address in both(&server) {
-        say_and_be_cut(address, &noise(100_000)).await;
-        say_and_be_cut(address, &[0; 1000]).await;
-        say_and_be_cut(address, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        say_and_be_cut(
-            address,
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaaaaa",
-        )
-        .await;
-    }
-    server.assert_alive().await;
-}
-
-#[tokio::test]
-async fn garbage_after_the_preface_ends_the_connection() {
-    let server = TestServer::start().await;
-    for address in both(&server) {
-        // A frame that claims 16 MiB.
-        say_and_be_cut(address, &[PREFACE, &[0xff; 9]].concat()).await;
-        // DATA instead of SETTINGS.
-        say_and_be_cut(address, &[PREFACE, &frame(0, 0, 1, b"data")].concat()).await;
-        // After the handshake: noise, a stream that was never opened, half of a
-        // header block.
-        for attack in [
-            [vec![0xff], noise(50_000)].concat(),
-            frame(0, 0, 7, b"data"),
-            frame(1, 4, 2, b"even"),
-            frame(1, 4, 1, &noise(100)),
-            frame(9, 4, 1, b"continues nothing"),
-            frame(8, 0, 0, &[0; 4]),
-            frame(5, 4, 1, &[0, 0, 0, 2]),
+async fn what_is_no_client_preface_is_told_so() {
+    let server = Harness::start().await;
+    for address in server.addresses() {
+        for (what, garbage) in [
+            ("noise", noise(100_000)),
+            ("zeros", vec![0; 1000]),
+            ("HTTP/1.1", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+            (
+                "a TLS handshake",
+                b"\x16\x03\x01\x02\0\x01\0\x01\xfc".to_vec(),
+            ),
+            (
+                "another version",
+                b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            ),
         ] {
-            say_and_be_cut(address, &[PREFACE, NO_SETTINGS, &attack].concat()).await;
+            stopped(address, &garbage, goodbye::NOT_HTTP2, what).await;
         }
     }
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn an_oversized_frame_ends_the_connection() {
-    let server = TestServer::start().await;
-    for address in both(&server) {
-        let large = frame(0, 0, 1, &vec![0; 20_000]);
-        say_and_be_cut(address, &[PREFACE, NO_SETTINGS, &large].concat()).await;
-    }
-    server.assert_alive().await;
-}
-
-#[tokio::test]
-async fn headers_without_end_end_the_connection() {
-    let server = TestServer::start().await;
-    for address in both(&server) {
-        // A header block that goes on and on in CONTINUATION frames: a literal
-        // header whose value is announced as huge.
-        let mut words = [PREFACE, NO_SETTINGS].concat();
-        words.extend(frame(1, 0, 1, b"\x00\x01a\x7f\xff\xff\xff\x07"));
-        for _ in 0..2000 {
-            words.extend(frame(9, 0, 1, &[b'x'; 1000]));
+async fn a_preface_without_settings_behind_it_is_told_so() {
+    let server = Harness::start().await;
+    for address in server.addresses() {
+        for (what, frame, expected) in [
+            (
+                "a frame that claims 16 MiB",
+                vec![0xff; 9],
+                goodbye::FRAME_TOO_LONG,
+            ),
+            ("DATA", frames::data(1, b"data"), goodbye::NO_SETTINGS_FIRST),
+            ("PING", frames::ping(&[0; 8]), goodbye::NO_SETTINGS_FIRST),
+            (
+                "an acknowledgement",
+                frames::any(kind::SETTINGS, flag::ACK, 0, b""),
+                goodbye::NO_SETTINGS_FIRST,
+            ),
+        ] {
+            let attack = [PREFACE, &frame[..]].concat();
+            stopped(address, &attack, expected, what).await;
         }
-        say_and_be_cut(address, &words).await;
     }
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn a_request_with_oversized_headers_is_refused() {
-    let server = TestServer::start().await;
+async fn a_frame_that_must_not_be_ends_the_connection_with_its_own_error() {
+    let server = Harness::start().await;
+    let block = HeaderBlock::request("POST", "/");
+    for address in server.addresses() {
+        for (what, attack, expected) in [
+            (
+                "noise of which the first frame would be long",
+                [vec![0xff], noise(50_000)].concat(),
+                goodbye::FRAME_TOO_LONG,
+            ),
+            (
+                "DATA of 20,000 bytes",
+                frames::data(1, &[0; 20_000]),
+                goodbye::FRAME_TOO_LONG,
+            ),
+            (
+                "DATA on an idle stream",
+                frames::data(7, b"data"),
+                goodbye::IDLE_STREAM,
+            ),
+            (
+                "RST_STREAM on an idle stream",
+                frames::rst_stream(7, Reason::Cancel),
+                goodbye::IDLE_STREAM,
+            ),
+            (
+                "WINDOW_UPDATE on an idle stream",
+                frames::window_update(7, 1),
+                goodbye::IDLE_STREAM,
+            ),
+            (
+                "a request on an even stream",
+                frames::headers(2, &block),
+                goodbye::EVEN_STREAM,
+            ),
+            (
+                "a header block of noise",
+                frames::any(kind::HEADERS, flag::END_HEADERS, 1, &noise(100)),
+                goodbye::HPACK,
+            ),
+            (
+                "a header block with an entry that no table has",
+                frames::headers(1, &HeaderBlock::new().entry(0)),
+                goodbye::HPACK,
+            ),
+            (
+                "CONTINUATION of nothing",
+                frames::any(kind::CONTINUATION, flag::END_HEADERS, 1, block.bytes()),
+                goodbye::CONTINUATION,
+            ),
+            (
+                "PING inside a header block",
+                [
+                    frames::any(kind::HEADERS, 0, 1, block.bytes()),
+                    frames::ping(&[0; 8]),
+                ]
+                .concat(),
+                goodbye::CONTINUATION,
+            ),
+            (
+                "WINDOW_UPDATE of 0",
+                frames::window_update(0, 0),
+                goodbye::WINDOW_UPDATE_OF_0,
+            ),
+            (
+                "PUSH_PROMISE",
+                frames::any(kind::PUSH_PROMISE, flag::END_HEADERS, 1, &[0, 0, 0, 2]),
+                goodbye::PUSH_PROMISE,
+            ),
+        ] {
+            let wire = Wire::connect(address).await;
+            wire.send_until_goodbye(&attack, 1, expected, what).await;
+        }
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_header_block_without_end_ends_the_connection() {
+    let server = Harness::start().await;
+    for address in server.addresses() {
+        for (what, first, piece) in [
+            (
+                "one value of 16 MiB",
+                HeaderBlock::new().announced("a", 16 << 20),
+                &[b'x'; 1000][..],
+            ),
+            ("nothing at all", HeaderBlock::new(), b""),
+        ] {
+            let mut wire = Wire::connect(address).await;
+            wire.send(&frames::any(kind::HEADERS, 0, 1, first.bytes()))
+                .await;
+            let pieces = frames::any(kind::CONTINUATION, 0, 1, piece).repeat(100);
+            wire.send_until_goodbye(&pieces, 100, goodbye::ENDLESS_HEADERS, what)
+                .await;
+        }
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn more_header_fields_than_allowed_are_431_and_other_calls_go_on() {
+    let server = Harness::start().await;
     for (address, path) in [
-        (server.gateway_addr(), raw::SUBSCRIBE),
-        (server.producer_addr(), raw::PUBLISH),
+        (server.gateway_addr(), SUBSCRIBE),
+        (server.producer_addr(), PUBLISH),
     ] {
-        let client = raw::Client::connect(address).await;
-        let mut request = raw::request(path);
-        for n in 0..40 {
-            let name: http::HeaderName = format!("x-padding-{n}").parse().unwrap();
-            let value = HeaderValue::from_str(&"x".repeat(1000)).unwrap();
-            request.headers_mut().insert(name, value);
-        }
-        let mut streams = soon(client.streams.ready()).await.expect("a free stream");
-        let (response, _body) = streams.send_request(request, true).expect("sent");
-        // Either answered with an HTTP error or reset, but not served.
-        if let Ok(response) = soon(response).await {
-            assert!(!response.status().is_success(), "{response:?}");
-        }
+        let mut wire = Wire::connect(address).await;
+        let value = "x".repeat(1000);
+        let call = HeaderBlock::call(path);
+        let large = (0..20).fold(call.clone(), |block, n| {
+            block.literal(&format!("x-padding-{n}"), &value)
+        });
+        let (first, rest) = large.bytes().split_at(16_000);
+        wire.send(&frames::any(kind::HEADERS, flag::END_STREAM, 1, first))
+            .await;
+        let flags = flag::END_HEADERS;
+        wire.send(&frames::any(kind::CONTINUATION, flags, 1, rest))
+            .await;
+        let head = wire.find(kind::HEADERS).await;
+        assert_eq!((head.stream, head.ends_stream()), (1, true), "{path}");
+        assert_eq!(head.field(":status").as_deref(), Some("431"), "{path}");
+
+        wire.send(&frames::headers_end(3, &call)).await;
+        let head = wire.find(kind::HEADERS).await;
+        assert_eq!(head.stream, 3, "{path}");
+        assert_eq!(head.field(":status").as_deref(), Some("200"), "{path}");
     }
     assert_eq!(server.engine.stats().subscribers, 0);
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn unusual_http_requests_are_answered_or_refused() {
-    let server = TestServer::start().await;
-    for address in both(&server) {
+async fn http_requests_that_are_no_grpc_calls_are_405_or_415() {
+    let server = Harness::start().await;
+    for address in server.addresses() {
+        let client = H2Client::connect(address).await;
+        let answer = async |request: Request<()>| {
+            let what = format!("{request:?}");
+            let mut streams = soon(client.streams.clone().ready())
+                .await
+                .expect("a free stream");
+            let (response, _) = streams.send_request(request, true).expect("sent");
+            let response = soon(response).await;
+            response.unwrap_or_else(|error| panic!("{what}: {error}"))
+        };
         for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT] {
-            for path in [
-                "/",
-                "/*",
-                raw::SUBSCRIBE,
-                "/%00",
-                "/galaxy.backend.push.v1.Push/%ff",
-            ] {
-                let client = raw::Client::connect(address).await;
-                let request = Request::builder()
-                    .method(&method)
-                    .uri(format!("http://localhost{path}"))
-                    .body(())
-                    .unwrap();
-                let mut streams = soon(client.streams.ready()).await.expect("a free stream");
-                let (response, _) = streams.send_request(request, true).expect("sent");
-                // A status or a reset, but an end.
-                let _ = soon(response).await;
+            for path in ["/", "/*", SUBSCRIBE, PUBLISH, "/%00", "/a/%ff"] {
+                let uri = format!("http://localhost{path}");
+                let request = Request::builder().method(&method).uri(uri);
+                let response = answer(request.body(()).unwrap()).await;
+                let status = response.status();
+                assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+                assert_eq!(response.headers()["allow"], "POST", "{method} {path}");
             }
         }
-        let client = raw::Client::connect(address).await;
         let connect = Request::connect("localhost:80").body(()).unwrap();
-        let mut streams = soon(client.streams.ready()).await.expect("a free stream");
-        let (response, _) = streams.send_request(connect, true).expect("sent");
-        let _ = soon(response).await;
-    }
-    server.assert_alive().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_of_quick_connects_leave_nothing_behind() {
-    let server = TestServer::start().await;
-    let mut connecting = Vec::new();
-    for address in both(&server) {
-        for kind in 0..4 {
-            connecting.push(tokio::spawn(async move {
-                for _ in 0..500 {
-                    let mut socket = soon(TcpStream::connect(address)).await.expect("connected");
-                    match kind {
-                        0 => {}
-                        1 => socket.write_all(PREFACE).await.expect("sent"),
-                        2 => {
-                            let words = [PREFACE, NO_SETTINGS].concat();
-                            socket.write_all(&words).await.expect("sent");
-                        }
-                        _ => socket.set_zero_linger().expect("set"),
-                    }
+        let status = answer(connect).await.status();
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "CONNECT");
+        for content_type in [None, Some("text/plain"), Some("application/json"), Some("")] {
+            for path in [SUBSCRIBE, PUBLISH, "/"] {
+                let mut request = Request::post(format!("http://localhost{path}"));
+                if let Some(content_type) = content_type {
+                    request = request.header("content-type", content_type);
                 }
-            }));
+                let status = answer(request.body(()).unwrap()).await.status();
+                let expected = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                assert_eq!(status, expected, "{content_type:?} {path}");
+            }
         }
-    }
-    for task in connecting {
-        soon(task).await.expect("no panic");
     }
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn rapid_resets_end_the_connection_but_not_the_server() {
-    let server = TestServer::start().await;
-    for (address, path) in both_methods(&server) {
-        // HEADERS and RST_STREAM, as fast as they can be written. The block is
-        // made of static table entries and one literal path.
-        let mut words = [PREFACE, NO_SETTINGS].concat();
-        for n in 0..20_000_u32 {
-            let mut block = b"\x83\x86\x44".to_vec();
-            block.push(path.len() as u8);
-            block.extend(path.as_bytes());
-            words.extend(frame(1, 4, 2 * n + 1, &block));
-            words.extend(frame(3, 0, 2 * n + 1, &[0, 0, 0, 8]));
+async fn a_malformed_request_resets_its_stream_and_no_other() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        let mut wire = Wire::connect(address).await;
+        wire.send(&frames::open_call(1, path)).await;
+        let call = || HeaderBlock::call(path);
+        let mut stream = 1;
+        for (what, block) in [
+            ("no fields", HeaderBlock::new()),
+            (
+                "no :path",
+                HeaderBlock::new()
+                    .literal(":method", "POST")
+                    .literal(":scheme", "http"),
+            ),
+            ("an empty :path", HeaderBlock::request("POST", "")),
+            (":method twice", {
+                HeaderBlock::new()
+                    .literal(":method", "POST")
+                    .literal(":method", "POST")
+            }),
+            ("a response's :status", call().literal(":status", "200")),
+            ("upper case", call().literal("X-Upper", "1")),
+            ("connection", call().literal("connection", "close")),
+            ("te: gzip", call().literal("te", "gzip")),
+            ("a line feed", call().literal("x-a", "1\n2")),
+        ] {
+            stream += 2;
+            wire.send(&frames::headers(stream, &block)).await;
+            let reset = wire.find_on(stream).await;
+            assert_eq!(reset.kind, kind::RST_STREAM, "{path}: {what}: {reset:?}");
+            let protocol_error = Some(Reason::ProtocolError as u32);
+            assert_eq!(reset.code(), protocol_error, "{path}: {what}");
         }
-        say_and_be_cut(address, &words).await;
+        // The first call is still there, and takes its request.
+        let request = match path {
+            SUBSCRIBE => grpc::subscribe_request("gateway", ""),
+            _ => grpc::publish_request(vec![event(1)]),
+        };
+        wire.send(&frames::data_end(1, &request)).await;
+        let answer = wire.find_on(1).await;
+        let taken = answer.kind == kind::DATA || answer.field("grpc-status").is_none();
+        assert!(taken, "{path}: {answer:?}");
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn streams_that_are_reset_as_they_are_opened_end_the_connection() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        // CVE-2023-44487, as fast as it can be written.
+        let resets: Vec<u8> = (0..20_000)
+            .flat_map(|n| {
+                let stream = 2 * n + 1;
+                let open = frames::open_call(stream, path);
+                [open, frames::rst_stream(stream, Reason::Cancel)].concat()
+            })
+            .collect();
+        let wire = Wire::connect(address).await;
+        wire.send_until_goodbye(&resets, 1, goodbye::REQUEST_FLOOD, path)
+            .await;
     }
     until(|| server.engine.stats().subscribers == 0).await;
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn a_peer_that_sends_pings_and_reads_nothing_is_cut() {
-    let server = TestServer::with(|config| config.stall_timeout = Duration::from_millis(200)).await;
-    for address in both(&server) {
-        let mut socket = soon(TcpStream::connect(address)).await.expect("connected");
-        soon(socket.write_all(&[PREFACE, NO_SETTINGS].concat()))
-            .await
-            .expect("sent");
-        let pings = frame(6, 0, 0, &[0; 8]).repeat(1000);
-        // Fails when the server has had enough.
-        while soon(socket.write_all(&pings)).await.is_ok() {}
-    }
-    server.assert_alive().await;
-}
-
-#[tokio::test]
-async fn streams_beyond_the_limit_of_a_connection_are_refused_one_by_one() {
-    let server = TestServer::start().await;
-    let mut client = raw::Client::connect(server.gateway_addr()).await;
-    // Half-open calls up to the limit that the server announces.
-    let mut open = Vec::new();
-    client.subscribe("first").await;
-    for _ in 0..client.streams.current_max_send_streams() - 1 {
-        let (response, to) = client.open(raw::SUBSCRIBE).await;
-        open.push((response, to));
-    }
-    assert!(open.len() < 1000, "there is a limit");
-    server.assert_alive().await;
-    // The connection itself goes on: one call less, one call more.
-    let (response, mut to) = open.pop().expect("one of them");
-    to.send_data(Bytes::from(raw::subscribe_request("last", "")), true)
-        .expect("sent");
-    soon(response).await.expect("a response");
-}
-
-/// Says `words` again and again, and reads what is answered, until the server ends
-/// the connection or has heard `times` of them. Answers with what reason it ended.
-async fn flood(address: SocketAddr, opening: &[u8], words: &[u8], times: usize) -> Option<u32> {
-    let Wire { socket } = Wire::connect(address, &[NO_SETTINGS, opening].concat()).await;
-    let (mut from, mut to) = socket.into_split();
-    let reading = tokio::spawn(async move {
-        let mut said = Vec::new();
-        let _ = soon(from.read_to_end(&mut said)).await;
-        said
-    });
-    for _ in 0..times {
-        if reading.is_finished() || soon(to.write_all(words)).await.is_err() {
-            break;
-        }
-    }
-    // Who was not cut ends it.
-    let _ = soon(to.shutdown()).await;
-    let said = soon(reading).await.expect("no panic");
-    let (mut rest, mut reason) = (&said[..], None);
-    while let Some((&[a, b, c, kind, ..], after)) = rest.split_first_chunk::<9>() {
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        if kind == wire::GOAWAY {
-            reason = after[4..8].try_into().ok().map(u32::from_be_bytes);
-        }
-        rest = after.get(length..).unwrap_or_default();
-    }
-    reason
-}
-
-#[tokio::test]
-async fn a_flood_whose_answers_are_read_ends_the_connection() {
-    let server = TestServer::start().await;
-    for (address, method) in both_methods(&server) {
-        let call = wire::open_call(1, method);
-        for flood_of in [
-            frame(wire::PING, 0, 0, &[0; 8]),
-            frame(wire::PING, wire::ACK, 0, &[0; 8]),
-            NO_SETTINGS.to_vec(),
-            wire::setting(4, 100),
-            frame(wire::DATA, 0, 1, b""),
-            wire::window_update(0, 1),
-            wire::window_update(1, 1),
-            // Of no known kind.
-            frame(99, 0, 0, b""),
+async fn frames_that_bring_nobody_anything_end_the_connection() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        for (what, frame, expected) in [
+            ("PING", frames::ping(&[0; 8]), goodbye::FRAME_FLOOD),
+            ("PING ACK", frames::ping_ack(&[0; 8]), goodbye::FRAME_FLOOD),
+            ("no settings", frames::settings(&[]), goodbye::FRAME_FLOOD),
+            ("empty DATA", frames::data(1, b""), goodbye::FRAME_FLOOD),
+            (
+                "the connection's window by a byte",
+                frames::window_update(0, 1),
+                goodbye::FRAME_FLOOD,
+            ),
+            (
+                "a stream's window by a byte",
+                frames::window_update(1, 1),
+                goodbye::FRAME_FLOOD,
+            ),
+            (
+                "frames of no known kind",
+                frames::any(99, 0, 0, b""),
+                goodbye::FRAME_FLOOD,
+            ),
+            // Each of these spends twice: whichever is counted last may be the last straw.
+            (
+                "one setting",
+                frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 100)]),
+                Goodbye {
+                    text: "too many",
+                    ..goodbye::SETTINGS_FLOOD
+                },
+            ),
+            // One frame with more settings than anybody has.
+            (
+                "2,700 settings at once",
+                frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 100); 2700]),
+                goodbye::SETTINGS_FLOOD,
+            ),
         ] {
-            let words = flood_of.repeat(100);
-            let reason = flood(address, &call, &words, 1000).await;
-            let calm = Some(wire::ENHANCE_YOUR_CALM);
-            assert_eq!(reason, calm, "{method}: {flood_of:?}");
+            let mut wire = Wire::connect(address).await;
+            wire.send(&frames::open_call(1, path)).await;
+            wire.send_until_goodbye(&frame.repeat(100), 1000, expected, (path, what))
+                .await;
         }
-        // One frame with more settings than anybody has.
-        let many = [0, 4, 0, 0, 0, 100].repeat(2700);
-        let many = frame(wire::SETTINGS, 0, 0, &many);
-        let reason = flood(address, &call, &many, 1000).await;
-        assert_eq!(reason, Some(wire::ENHANCE_YOUR_CALM), "{method}");
     }
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn windows_that_are_opened_by_nothing_or_too_far() {
-    let server = TestServer::start().await;
-    const MOST: u32 = (1 << 31) - 1;
-    for (address, path) in both_methods(&server) {
-        let call = wire::open_call(1, path);
-        for (abuse, reason) in [
-            (wire::window_update(0, 0), wire::PROTOCOL_ERROR),
-            (wire::window_update(0, MOST), wire::FLOW_CONTROL_ERROR),
-            (wire::setting(4, MOST + 1), wire::FLOW_CONTROL_ERROR),
-        ] {
-            let mut wire = Wire::connect(address, NO_SETTINGS).await;
-            wire.say(&[&call[..], &abuse].concat()).await;
-            let said = wire.goodbye().await;
-            // h2 has one reason for all settings that cannot be.
-            let other = abuse[3] == wire::SETTINGS && said == wire::PROTOCOL_ERROR;
-            assert!(said == reason || other, "{abuse:?}: {said}");
-        }
+async fn a_flood_whose_answers_are_not_read_ends_the_connection_for_the_flood() {
+    let server = Harness::start().await;
+    for address in server.addresses() {
+        let mut wire = Wire::connect(address).await;
+        // All answers fit into the sockets' buffers, so that nothing stalls.
+        wire.send(&frames::ping(&[0; 8]).repeat(10_000)).await;
+        wire.assert_goodbye(goodbye::FRAME_FLOOD, "pings").await;
     }
-    // Of a stream, it is that stream's end.
-    for (address, path) in both_methods(&server) {
-        for (more, reason) in [(0, wire::PROTOCOL_ERROR), (MOST, wire::FLOW_CONTROL_ERROR)] {
-            let mut wire = Wire::connect(address, NO_SETTINGS).await;
-            wire.say(&wire::open_call(1, path)).await;
-            wire.say(&wire::window_update(1, more)).await;
-            assert_eq!(wire.find(wire::RST_STREAM).await.reason(), Some(reason));
+    server.assert_alive().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_goes_on_asking_and_reads_nothing_is_cut_for_its_full_socket() {
+    let stall_timeout = Duration::from_secs(5);
+    let server = Harness::with(|config| config.stall_timeout = stall_timeout).await;
+    let mut producer = server.producer().await;
+    for _ in 0..100 {
+        let batch = (0..10).map(|_| large_event(10_000)).collect();
+        publish(&mut producer, batch).await.expect("published");
+    }
+    // Its windows take everything: it is the socket that fills.
+    let windows = [
+        frames::settings(&[(setting::INITIAL_WINDOW_SIZE, MAX_WINDOW)]),
+        frames::window_update(0, MAX_WINDOW - (1 << 16)),
+    ];
+    let mut deaf = Wire::connect_with(server.gateway_addr(), &windows.concat()).await;
+    let zero = galaxy_push::cursor::Cursor::new(
+        server.engine.head().epoch(),
+        galaxy_push::cursor::Seq::ZERO,
+    );
+    let request = grpc::subscribe_request("deaf", &zero.to_string());
+    deaf.send(&frames::call(1, SUBSCRIBE, &request)).await;
+    until(|| server.engine.stats().subscribers == 1).await;
+    // It is not silent: it pings, seldom enough to be no flood.
+    let asking = async {
+        use tokio::io::AsyncWriteExt;
+        while deaf.socket.write_all(&frames::ping(&[0; 8])).await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let begun = Instant::now();
+    let cut = timeout(BEFORE_THE_SILENT_ARE_CUT, asking).await;
+    assert!(cut.is_ok(), "not cut for its stall");
+    assert!(begun.elapsed() >= stall_timeout, "cut for something else");
+    until(|| server.engine.stats().subscribers == 0).await;
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn windows_beyond_2_31_are_errors_of_flow_control() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        for (what, attack) in [
+            ("the connection's", frames::window_update(0, MAX_WINDOW)),
+            (
+                "every stream's",
+                frames::settings(&[(setting::INITIAL_WINDOW_SIZE, MAX_WINDOW + 1)]),
+            ),
+        ] {
+            let mut wire = Wire::connect(address).await;
+            wire.send(&frames::open_call(1, path)).await;
+            wire.send_until_goodbye(&attack, 1, goodbye::WINDOW_TOO_LARGE, (path, what))
+                .await;
+        }
+        // Of a stream, it is that stream's end.
+        for (increment, reason) in [
+            (0, Reason::ProtocolError),
+            (MAX_WINDOW, Reason::FlowControlError),
+        ] {
+            let mut wire = Wire::connect(address).await;
+            wire.send(&frames::open_call(1, path)).await;
+            wire.send(&frames::window_update(1, increment)).await;
+            let reset = wire.find(kind::RST_STREAM).await;
+            assert_eq!((reset.stream, reset.code()), (1, Some(reason as u32)));
             wire.assert_alive().await;
         }
     }
@@ -350,18 +467,19 @@ async fn windows_that_are_opened_by_nothing_or_too_far() {
 
 #[tokio::test]
 async fn a_window_of_a_byte_at_a_time_carries_whole_events() {
-    let server = TestServer::start().await;
-    let mut wire = Wire::connect(server.gateway_addr(), &wire::setting(4, 0)).await;
-    let request = raw::subscribe_request("sip", "");
-    wire.say(&wire::call(1, raw::SUBSCRIBE, &request)).await;
-    wire.find(wire::HEADERS).await;
+    let server = Harness::start().await;
+    let shut = frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 0)]);
+    let mut wire = Wire::connect_with(server.gateway_addr(), &shut).await;
+    let request = grpc::subscribe_request("sip", "");
+    wire.send(&frames::call(1, SUBSCRIBE, &request)).await;
+    wire.find(kind::HEADERS).await;
     // More updates than a flood may have.
     let published = server.publish(0, 60).await;
     let mut received = Vec::new();
     let mut events = Vec::new();
     while events.len() < published.len() {
-        wire.say(&wire::window_update(1, 1)).await;
-        let data = wire.find(wire::DATA).await;
+        wire.send(&frames::window_update(1, 1)).await;
+        let data = wire.find(kind::DATA).await;
         assert_eq!((data.stream, data.payload.len()), (1, 1));
         received.extend(data.payload);
         if let Some((&[_, a, b, c, d], message)) = received.split_first_chunk::<5>()
@@ -381,132 +499,149 @@ async fn a_window_of_a_byte_at_a_time_carries_whole_events() {
 }
 
 #[tokio::test]
-async fn who_opens_more_streams_than_allowed_has_those_refused() {
-    let server = TestServer::start().await;
-    for (address, path) in both_methods(&server) {
-        let mut wire = Wire::connect(address, NO_SETTINGS).await;
-        let allowed = wire.find(wire::SETTINGS).await.payload;
-        let mut settings = allowed.chunks(6);
-        let allowed = settings.find(|setting| setting.starts_with(&[0, 3]));
-        let allowed = allowed.expect("MAX_CONCURRENT_STREAMS").to_vec();
-        assert_eq!(allowed, [0, 3, 0, 0, 1, 0], "256");
+async fn streams_beyond_the_announced_limit_are_refused_one_by_one() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        let mut wire = Wire::connect(address).await;
+        let settings = wire.find(kind::SETTINGS).await.payload;
+        let mut settings = galaxy_push::http2::frame::read_settings(&settings).expect("whole");
+        let allowed = settings.find(|(name, _)| *name == setting::MAX_CONCURRENT_STREAMS);
+        assert_eq!(allowed, Some((setting::MAX_CONCURRENT_STREAMS, 256)));
         for n in 0..300 {
-            wire.say(&wire::open_call(2 * n + 1, path)).await;
+            wire.send(&frames::open_call(2 * n + 1, path)).await;
         }
         for _ in 256..300 {
-            let refused = wire.find(wire::RST_STREAM).await;
-            assert_eq!(refused.reason(), Some(wire::REFUSED_STREAM));
+            let refused = wire.find(kind::RST_STREAM).await;
+            assert_eq!(refused.code(), Some(Reason::RefusedStream as u32));
             assert!(refused.stream > 2 * 255, "{refused:?}");
         }
-        wire.assert_alive().await;
-    }
-    server.assert_alive().await;
-}
-
-/// A field of 4 KiB that is kept in the table.
-const LARGE_FIELD: fn() -> Vec<u8> = || [&b"\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
-/// The same again, out of the table.
-const AGAIN: u8 = 0xbe;
-
-#[tokio::test]
-async fn a_small_block_with_a_large_list_of_fields_is_refused() {
-    let server = TestServer::start().await;
-    for (address, path) in both_methods(&server) {
-        let mut wire = Wire::connect(address, NO_SETTINGS).await;
-        let block = [wire::call_block(path), LARGE_FIELD(), vec![AGAIN; 10]].concat();
-        wire.say(&frame(wire::HEADERS, wire::END_HEADERS, 1, &block))
-            .await;
-        let answer = loop {
-            let next = wire.next().await.expect("an answer before the end");
-            if next.stream == 1 {
-                break next;
-            }
+        // One call less makes room for one more.
+        wire.send(&frames::rst_stream(1, Reason::Cancel)).await;
+        let request = match path {
+            SUBSCRIBE => grpc::subscribe_request("last", ""),
+            _ => grpc::publish_request(vec![event(1)]),
         };
-        match answer.kind {
-            wire::HEADERS => {
-                let literal = answer.payload.windows(3).any(|of| of == b"431");
-                assert!(literal, "{answer:?}");
-            }
-            kind => assert_eq!(kind, wire::RST_STREAM),
-        }
+        wire.send(&frames::call(601, path, &request)).await;
+        let head = wire.find_on(601).await;
+        assert_eq!(head.kind, kind::HEADERS, "{head:?}");
+        assert_eq!(head.field("grpc-status"), None, "it was taken");
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test]
+async fn a_small_header_block_with_a_large_list_of_fields_is_431() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        let mut wire = Wire::connect(address).await;
+        let block = HeaderBlock::call(path).stored("a", &"x".repeat(4000));
+        let block = (0..10).fold(block, |block, _| block.entry(0));
+        wire.send(&frames::headers(1, &block)).await;
+        let head = wire.find_on(1).await;
+        assert_eq!(head.field(":status").as_deref(), Some("431"), "{path}");
         wire.assert_alive().await;
     }
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn a_block_that_stands_for_megabytes_ends_the_connection() {
-    let server = TestServer::start().await;
-    for (address, path) in both_methods(&server) {
-        let mut wire = Wire::connect(address, NO_SETTINGS).await;
-        let block = [wire::call_block(path), LARGE_FIELD(), vec![AGAIN; 10_000]];
-        wire.say(&frame(wire::HEADERS, wire::END_HEADERS, 1, &block.concat()))
+async fn a_header_block_that_stands_for_megabytes_ends_the_connection() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        let block = HeaderBlock::call(path).stored("a", &"x".repeat(4000));
+        let block = (0..10_000).fold(block, |block, _| block.entry(0));
+        let wire = Wire::connect(address).await;
+        let attack = frames::headers(1, &block);
+        wire.send_until_goodbye(&attack, 1, goodbye::HEADER_BOMB, path)
             .await;
-        assert_eq!(wire.goodbye().await, wire::ENHANCE_YOUR_CALM);
     }
     server.assert_alive().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_never_arrives_in_full_is_not_waited_for() {
-    let server = TestServer::start().await;
-    for (address, method) in both_methods(&server) {
-        // A request, which is refused alone.
-        let mut wire = Wire::connect(address, NO_SETTINGS).await;
-        wire.say(&wire::open_call(1, method)).await;
-        wire.say(&frame(wire::DATA, 0, 1, b"\0\0\0\0\x05half"))
-            .await;
-        let text = loop {
-            let head = wire.find(wire::HEADERS).await;
-            let text = String::from_utf8_lossy(&head.payload).into_owned();
-            if text.contains("grpc-status") {
-                break text;
+async fn a_request_that_never_arrives_in_full_is_refused_alone() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        let mut wire = Wire::connect(address).await;
+        wire.send(&frames::open_call(1, path)).await;
+        wire.send(&frames::data(1, b"\0\0\0\0\x05half")).await;
+        let status = loop {
+            let head = wire.find(kind::HEADERS).await;
+            if let Some(status) = head.field("grpc-status") {
+                assert_eq!(head.stream, 1);
+                let message = head.field("grpc-message").expect("a message");
+                assert!(message.contains("did%20not%20arrive"), "{message}");
+                break status;
             }
         };
-        assert!(text.contains("did%20not%20arrive%20within"), "{text}");
+        assert_eq!(status, "4", "DEADLINE_EXCEEDED");
         wire.assert_alive().await;
-        // A header block, a frame, a frame's head, a block in the middle of its second
-        // frame.
-        let continuation = frame(wire::CONTINUATION, wire::END_HEADERS, 1, &[0; 100]);
-        let headers = frame(wire::HEADERS, 0, 1, &wire::call_block(method));
-        for half in [
-            headers.clone(),
-            [
-                wire::open_call(1, method),
-                frame(wire::DATA, 0, 1, &[0; 10_000])[..9000].to_vec(),
-            ]
-            .concat(),
-            frame(wire::PING, 0, 0, &[0; 8])[..4].to_vec(),
-            [&headers[..], &continuation[..50]].concat(),
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_or_header_block_that_never_arrives_in_full_ends_the_connection() {
+    let server = Harness::start().await;
+    for (address, path) in server.methods() {
+        let block = HeaderBlock::call(path);
+        let headers = frames::any(kind::HEADERS, 0, 1, block.bytes());
+        let continuation = frames::any(kind::CONTINUATION, flag::END_HEADERS, 1, &[0; 100]);
+        for (what, half) in [
+            ("a header block", headers.clone()),
+            ("a frame", frames::data(1, &[0; 10_000])[..9000].to_vec()),
+            ("a frame's header", frames::ping(&[0; 8])[..4].to_vec()),
+            (
+                "a CONTINUATION frame",
+                [&headers[..], &continuation[..50]].concat(),
+            ),
         ] {
-            let mut wire = Wire::connect(address, NO_SETTINGS).await;
-            wire.say(&half).await;
-            assert_eq!(wire.goodbye().await, wire::ENHANCE_YOUR_CALM);
+            let mut wire = Wire::connect(address).await;
+            wire.send(&half).await;
+            wire.assert_goodbye(goodbye::LATE, (path, what)).await;
         }
-        // A preface, and no settings.
-        let mut wire = Wire::connect(address, b"").await;
-        while wire.next().await.is_some() {}
     }
     server.assert_alive().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn idle_connections_beyond_the_limit_make_room() {
-    let server = TestServer::with(|config| config.max_subscribers = 8).await;
+async fn a_handshake_that_is_never_complete_is_cut_before_the_silent_are() {
+    let server = Harness::start().await;
+    for address in server.addresses() {
+        for half in [
+            &b""[..],
+            &PREFACE[..10],
+            PREFACE,
+            &[PREFACE, &[0; 5][..]].concat(),
+        ] {
+            let mut wire = Wire::connect_silent(address).await;
+            wire.send(half).await;
+            let end = async { while wire.next().await.is_some() {} };
+            let cut = timeout(BEFORE_THE_SILENT_ARE_CUT, end).await;
+            assert!(cut.is_ok(), "not cut for its handshake: {half:?}");
+        }
+    }
+    server.assert_alive().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_full_listener_connections_without_a_call_make_room() {
+    let server = Harness::with(|config| config.max_subscribers = 8).await;
     let mut subscribed = server.subscribe("subscribed", "").await;
-    // Until the listener takes no more: those that do nothing would keep others out.
+    // Until the listener takes no more. They answer pings, so that only their idleness
+    // can be held against them.
     let mut idle = Vec::new();
     for _ in 0..400 {
-        idle.push(Wire::connect(server.gateway_addr(), NO_SETTINGS).await);
+        let socket = soon(tokio::net::TcpStream::connect(server.gateway_addr()));
+        let socket = socket.await.expect("connected");
+        idle.push(tokio::spawn(async move {
+            let handshake = h2::client::handshake(socket).await;
+            let (_streams, connection): (h2::client::SendRequest<Bytes>, _) = handshake?;
+            connection.await
+        }));
     }
     server.assert_alive().await;
-    let mut ended = 0;
-    for wire in &mut idle {
-        let at_once = tokio::time::timeout(Duration::from_millis(1), async {
-            while wire.next().await.is_some() {}
-        });
-        ended += usize::from(at_once.await.is_ok());
-    }
+    let ended = idle.iter().filter(|idle| idle.is_finished()).count();
     assert!(ended > 0, "somebody made room");
     let published = server.publish(100, 101).await;
     let received = subscribed.cursors(2).await;

@@ -3,21 +3,12 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "cli/process.rs"]
-#[allow(dead_code, reason = "made for the tests of the command line")]
-mod process;
-
-mod common;
+mod support;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::raw::{self, Valved};
-use common::{
-    Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish, soon,
-    subscribe, until,
-};
 use galaxy_push::client::{Gateway, Item};
 use galaxy_push::config::Address;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
@@ -29,9 +20,15 @@ use galaxy_push::contract::push::{PushEvent, SessionInvalidation};
 use galaxy_push::grpc::{PushService, for_gateways};
 use galaxy_push::engine::{Builder, DEFAULT_MAX_BATCH_BYTES, Engine};
 use galaxy_push::event::Event;
-use process::Process;
 use prost::Message;
 use rustix::process::Signal;
+use support::grpc::{SUBSCRIBE, subscribe_request};
+use support::h2_client::{H2Client, Valved};
+use support::process::Process;
+use support::{
+    Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish, soon,
+    subscribe, until,
+};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -180,17 +177,17 @@ async fn a_gateway_that_was_too_slow_is_told_how_many_it_missed() {
 #[tokio::test]
 async fn a_request_out_of_bounds_is_refused() {
     let backend = Backend::with(|engine| engine.max_subscribers(1));
-    let mut client = raw::Client::connect(backend.address).await;
-    let long = raw::subscribe_request(&"x".repeat(5000), "");
-    let too_long = client.call(raw::SUBSCRIBE, long).await;
+    let mut client = H2Client::connect(backend.address).await;
+    let long = subscribe_request(&"x".repeat(5000), "");
+    let too_long = client.call(SUBSCRIBE, long).await;
     assert_eq!(too_long.grpc_status(), Some(Code::InvalidArgument));
-    let no_id = raw::subscribe_request("", "");
-    let no_id = client.call(raw::SUBSCRIBE, no_id).await;
+    let no_id = subscribe_request("", "");
+    let no_id = client.call(SUBSCRIBE, no_id).await;
     assert_eq!(no_id.grpc_status(), Some(Code::InvalidArgument));
 
     let _only = backend.subscribe("only", "").await;
-    let other = raw::subscribe_request("other", "");
-    let one_too_many = client.call(raw::SUBSCRIBE, other).await;
+    let other = subscribe_request("other", "");
+    let one_too_many = client.call(SUBSCRIBE, other).await;
     assert_eq!(one_too_many.grpc_status(), Some(Code::ResourceExhausted));
 }
 
@@ -226,7 +223,7 @@ async fn a_gateway_that_takes_nothing_pins_a_bounded_piece_of_the_ring() {
     let most = in_hand.next_multiple_of(segment_bytes) + segment_bytes;
 
     // One whose window is shut, and one that leaves everything in its socket.
-    let mut narrow = raw::Client::with_window(backend.address, 100).await;
+    let mut narrow = H2Client::with_window(backend.address, 100).await;
     let _narrow_stream = narrow.subscribe("narrow").await;
     let pinned_by = async |events: u64| {
         for n in 0..events {
@@ -246,7 +243,7 @@ async fn a_gateway_that_takes_nothing_pins_a_bounded_piece_of_the_ring() {
 
     let (valve, _) = watch::channel(true);
     let socket = TcpStream::connect(backend.address).await.unwrap();
-    let mut deaf = raw::Client::over(Valved::new(socket, &valve), 256 << 20).await;
+    let mut deaf = H2Client::over(Valved::new(socket, &valve), 256 << 20).await;
     let _deaf_stream = deaf.subscribe("deaf").await;
     valve.send_replace(false);
     pinned_by(4000).await;

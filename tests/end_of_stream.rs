@@ -2,16 +2,16 @@
 
 #![cfg(feature = "server")]
 
-mod common;
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{
-    TestServer, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
-};
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::cursor::Cursor;
+use support::{
+    Harness, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
+};
 use tonic::{Code, Status};
 
 fn seq(cursor: &str) -> u64 {
@@ -25,7 +25,7 @@ fn assert_code(status: &Status, code: Code) {
 
 #[tokio::test]
 async fn a_newer_subscription_takes_the_id_and_the_older_stream_is_aborted() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut older = server.subscribe("gateway", "").await;
     let before = server.publish(0, 5).await;
     assert_eq!(older.cursors(5).await, before);
@@ -40,7 +40,7 @@ async fn a_newer_subscription_takes_the_id_and_the_older_stream_is_aborted() {
 
 #[tokio::test]
 async fn a_taken_over_stream_has_nothing_from_after_the_newer_ones_response() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let engine = server.engine.clone();
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = tokio::spawn({
@@ -59,19 +59,19 @@ async fn a_taken_over_stream_has_nothing_from_after_the_newer_ones_response() {
 
     let mut older = server.subscribe("gateway", "").await;
     for _ in 0..50 {
-        older.next().await;
+        let mut last = seq(&older.next().await.cursor);
         let newer = server.subscribe("gateway", "").await;
         let head_at_response = engine.head().seq().number();
         let start = seq(newer.meta("push-start-cursor").expect("a start"));
         let (events, status) = older.finish().await;
         assert_code(&status, Code::Aborted);
-        if let Some(last) = events.last() {
-            let last = seq(&last.cursor);
-            assert!(
-                last <= start && start <= head_at_response,
-                "the older stream got {last}, the newer one starts after {start}"
-            );
+        if let Some(event) = events.last() {
+            last = seq(&event.cursor);
         }
+        assert!(
+            last <= start && start <= head_at_response,
+            "the older stream got {last}, the newer one starts after {start}"
+        );
         older = newer;
     }
     stop.store(true, Ordering::Relaxed);
@@ -80,7 +80,7 @@ async fn a_taken_over_stream_has_nothing_from_after_the_newer_ones_response() {
 
 #[tokio::test]
 async fn a_taken_over_stream_and_its_successor_together_are_whole() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let older = server.subscribe("gateway", "").await;
     let published = server.publish(0, 300).await;
     let newer_from = {
@@ -99,7 +99,7 @@ async fn a_taken_over_stream_and_its_successor_together_are_whole() {
 
 #[tokio::test]
 async fn a_lapped_stream_is_out_of_range_and_delivered_and_missed_add_up() {
-    let server = TestServer::with(|config| config.max_bytes = 2 << 20).await;
+    let server = Harness::with(|config| config.max_bytes = 2 << 20).await;
     let mut gateway = PushClient::new(connect_narrow(server.gateway_addr()).await);
     let slow = subscribe(&mut gateway, "slow", "")
         .await
@@ -125,7 +125,7 @@ async fn a_lapped_stream_is_out_of_range_and_delivered_and_missed_add_up() {
 
 #[tokio::test]
 async fn resuming_after_being_lapped_tells_the_same_gap() {
-    let server = TestServer::with(|config| config.max_events = 100).await;
+    let server = Harness::with(|config| config.max_events = 100).await;
     let mut gateway = PushClient::new(connect_narrow(server.gateway_addr()).await);
     let slow = subscribe(&mut gateway, "slow", "")
         .await
@@ -147,7 +147,7 @@ async fn resuming_after_being_lapped_tells_the_same_gap() {
 
 #[tokio::test]
 async fn a_stopping_server_delivers_everything_and_then_is_unavailable() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let gateways = [
         server.subscribe("gateway-1", "").await,
         server.subscribe("gateway-2", "").await,
@@ -165,7 +165,7 @@ async fn a_stopping_server_delivers_everything_and_then_is_unavailable() {
 
 #[tokio::test]
 async fn one_gateway_too_many_is_refused_but_not_one_that_takes_over() {
-    let server = TestServer::with(|config| config.max_subscribers = 2).await;
+    let server = Harness::with(|config| config.max_subscribers = 2).await;
     let _first = server.subscribe("first", "").await;
     let second = server.subscribe("second", "").await;
     let status = server.try_subscribe("third", "").await.unwrap_err();

@@ -2,19 +2,19 @@
 
 #![cfg(feature = "server")]
 
-mod common;
+mod support;
 
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use common::{event, soon, subscribe};
 use galaxy_push::config::{Address, Config};
 use galaxy_push::contract::publisher::PublishRequest;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::server::{ServeError, Server};
 use hyper_util::rt::TokioIo;
+use support::{event, soon, subscribe};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 

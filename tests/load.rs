@@ -2,14 +2,14 @@
 
 #![cfg(feature = "cli")]
 
-mod common;
+mod support;
 
 use std::time::Duration;
 
-use common::{TestServer, until};
 use galaxy_push::load::http2::Offer;
 use galaxy_push::load::workload::{Live, LoadError, Replay};
 use galaxy_push::load::{Endpoint, GalaxyPush, Gauge, Pace, Plan, Shape};
+use support::{Harness, until};
 
 fn plan(pace: Pace) -> Plan {
     Plan {
@@ -21,7 +21,7 @@ fn plan(pace: Pace) -> Plan {
     }
 }
 
-fn target(server: &TestServer, frame_bytes: u32) -> GalaxyPush {
+fn target(server: &Harness, frame_bytes: u32) -> GalaxyPush {
     GalaxyPush {
         gateways: Endpoint::Tcp(server.gateway_addr()),
         producers: Endpoint::Tcp(server.producer_addr()),
@@ -35,7 +35,7 @@ fn target(server: &TestServer, frame_bytes: u32) -> GalaxyPush {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replay_delivers_everything_to_everybody_each_time() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     for frame_bytes in [16 << 10, 1 << 20] {
         let target = target(&server, frame_bytes);
         let report = tokio::task::spawn_blocking(move || {
@@ -61,7 +61,7 @@ async fn replay_delivers_everything_to_everybody_each_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replay_says_so_if_the_server_does_not_hold_everything() {
-    let server = TestServer::with(|config| config.max_events = 100).await;
+    let server = Harness::with(|config| config.max_events = 100).await;
     let target = target(&server, 16 << 10);
     let outcome = tokio::task::spawn_blocking(move || {
         let replay = Replay {
@@ -78,7 +78,7 @@ async fn replay_says_so_if_the_server_does_not_hold_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_delivers_what_was_accepted() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let target = target(&server, 1 << 20);
     let running = tokio::task::spawn_blocking(move || {
         let live = Live {
@@ -106,8 +106,8 @@ async fn live_delivers_what_was_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_wants_it_to_end_is_obeyed() {
-    let server = TestServer::start().await;
+async fn stopping_the_gauge_ends_a_running_workload() {
+    let server = Harness::start().await;
     let target = target(&server, 1 << 20);
     let gauge = Gauge::default();
     let stop = gauge.clone();
@@ -123,7 +123,7 @@ async fn whoever_wants_it_to_end_is_obeyed() {
         };
         live.run(&target, &gauge)
     });
-    common::until(|| stop.delivered() > 0).await;
+    until(|| stop.delivered() > 0).await;
     stop.stop();
     let outcome = running.await.unwrap();
     assert!(matches!(outcome, Err(LoadError::Stopped)), "{outcome:?}");

@@ -3,23 +3,24 @@
 
 #![cfg(feature = "server")]
 
-mod common;
+mod support;
 
-use std::pin::pin;
 use std::sync::mpsc as blocking;
 
 use bytes::Bytes;
-use common::raw::{self, Answer, framed};
-use common::wire::{self, Wire, frame};
-use common::{TestServer, connect, event, invalidation, large_event, publish, soon, until};
 use galaxy_push::config::{Address, Config};
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent};
 use galaxy_push::server::{BoundAddress, PublisherThreads, Server};
-use h2::{RecvStream, SendStream};
+use h2::SendStream;
 use prost::Message;
+use support::frames::{self, Reason, kind, setting};
+use support::grpc::{PUBLISH, PUBLISH_STREAM, message, publish_request};
+use support::h2_client::{Answer, H2Client};
+use support::wire::Wire;
+use support::{Harness, connect, event, invalidation, large_event, publish, soon, until};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -113,7 +114,7 @@ fn refusals() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 /// Shows that nothing was published so far: the next event is the first.
-async fn assert_untouched(server: &TestServer, gateway: &mut common::Subscription) {
+async fn assert_untouched(server: &Harness, gateway: &mut support::Subscription) {
     assert_eq!(server.engine.head().seq().number(), 0);
     let published = server.publish(0, 1).await;
     assert_eq!(gateway.next().await.cursor, published[0]);
@@ -121,11 +122,11 @@ async fn assert_untouched(server: &TestServer, gateway: &mut common::Subscriptio
 
 #[tokio::test]
 async fn each_bad_request_is_refused_by_field_and_index_and_leaves_no_trace() {
-    let server = TestServer::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
+    let server = Harness::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
     let mut gateway = server.subscribe("gateway", "").await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.producer_addr()).await;
     for (what, request, says) in refusals() {
-        let answer = client.call(raw::PUBLISH, framed(&request)).await;
+        let answer = client.call(PUBLISH, message(&request)).await;
         assert_eq!(
             answer.grpc_status(),
             Some(Code::InvalidArgument),
@@ -138,11 +139,11 @@ async fn each_bad_request_is_refused_by_field_and_index_and_leaves_no_trace() {
 
 #[tokio::test]
 async fn each_bad_request_ends_a_stream_the_same_way() {
-    let server = TestServer::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
+    let server = Harness::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
     let mut gateway = server.subscribe("gateway", "").await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.producer_addr()).await;
     for (what, request, says) in refusals() {
-        let answer = client.call(raw::PUBLISH_STREAM, framed(&request)).await;
+        let answer = client.call(PUBLISH_STREAM, message(&request)).await;
         assert_eq!(
             answer.grpc_status(),
             Some(Code::InvalidArgument),
@@ -162,7 +163,7 @@ async fn an_event_of_just_the_limit_is_accepted() {
     let payload = MAX_EVENT_BYTES - smallest - 4;
     let event = large_event(payload);
     assert_eq!(event.encoded_len(), MAX_EVENT_BYTES);
-    let server = TestServer::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
+    let server = Harness::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
     let mut producer = server.producer().await;
     publish(&mut producer, vec![event]).await.expect("accepted");
     let status = publish(&mut producer, vec![large_event(payload + 1)])
@@ -174,7 +175,7 @@ async fn an_event_of_just_the_limit_is_accepted() {
 
 #[tokio::test]
 async fn a_request_over_the_message_limit_is_refused_and_the_server_lives() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut producer = server.producer().await;
     for _ in 0..3 {
         let batch = (0..200).map(|_| large_event(60_000)).collect();
@@ -188,7 +189,7 @@ async fn a_request_over_the_message_limit_is_refused_and_the_server_lives() {
 
 #[tokio::test]
 async fn a_batch_is_contiguous_and_answered_with_its_first_and_last_cursor() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut gateway = server.subscribe("gateway", "").await;
     let mut producer = server.producer().await;
     let events: Vec<_> = (0..500).map(event).collect();
@@ -209,8 +210,8 @@ async fn a_batch_is_contiguous_and_answered_with_its_first_and_last_cursor() {
 
 #[tokio::test]
 async fn a_gateway_gets_the_producers_bytes_and_then_the_cursor() {
-    let server = TestServer::start().await;
-    let mut gateway = raw::Client::connect(server.gateway_addr()).await;
+    let server = Harness::start().await;
+    let mut gateway = H2Client::connect(server.gateway_addr()).await;
     let stream = gateway.subscribe("gateway").await;
 
     // What prost would not write: unknown fields (in the event and in its kind),
@@ -223,19 +224,19 @@ async fn a_gateway_gets_the_producers_bytes_and_then_the_cursor() {
     odd.extend(b"\xa8\x06\x01");
     let plain = invalidation("user").encode_to_vec();
 
-    let mut producer = raw::Client::connect(server.producer_addr()).await;
+    let mut producer = H2Client::connect(server.producer_addr()).await;
     let answer = producer
-        .call(raw::PUBLISH, framed(&request(&[&odd, &plain])))
+        .call(PUBLISH, message(&request(&[&odd, &plain])))
         .await;
     assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
     let response = PublishResponse::decode(&answer.data[5..]).expect("a response");
 
     let mut expected = Vec::new();
     for (event, cursor) in [(odd, response.first_cursor), (plain, response.last_cursor)] {
-        let mut message = event;
-        message.extend(b"\x1a\x18");
-        message.extend(cursor.as_bytes());
-        expected.extend(framed(&message));
+        let mut with_cursor = event;
+        with_cursor.extend(b"\x1a\x18");
+        with_cursor.extend(cursor.as_bytes());
+        expected.extend(message(&with_cursor));
     }
     server.stop().await.expect("a graceful stop");
     let received = Answer::read(stream).await;
@@ -244,7 +245,7 @@ async fn a_gateway_gets_the_producers_bytes_and_then_the_cursor() {
 
 /// A PublishStream whose requests are sent one by one.
 async fn open_stream(
-    server: &TestServer,
+    server: &Harness,
 ) -> (
     mpsc::Sender<PublishRequest>,
     tonic::Streaming<PublishResponse>,
@@ -259,7 +260,7 @@ async fn open_stream(
 
 #[tokio::test]
 async fn a_stream_is_answered_request_by_request_in_order() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut gateway = server.subscribe("gateway", "").await;
     let (requests, mut answers) = open_stream(&server).await;
     let mut published = Vec::new();
@@ -284,17 +285,17 @@ async fn a_stream_is_answered_request_by_request_in_order() {
 
 #[tokio::test]
 async fn a_bad_request_ends_the_stream_and_earlier_answers_stand() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut gateway = server.subscribe("gateway", "").await;
     let mut body = Vec::new();
     for n in 0..20 {
-        body.extend(framed(&request(&[&event(n).encode_to_vec()])));
+        body.extend(message(&request(&[&event(n).encode_to_vec()])));
     }
-    body.extend(framed(&request(&[&good(), b""])));
-    body.extend(framed(&request(&[&good()])));
+    body.extend(message(&request(&[&good(), b""])));
+    body.extend(message(&request(&[&good()])));
     // All in one piece, so that the answers wait in one buffer with the status.
-    let mut client = raw::Client::connect(server.producer_addr()).await;
-    let answer = client.call(raw::PUBLISH_STREAM, body).await;
+    let mut client = H2Client::connect(server.producer_addr()).await;
+    let answer = client.call(PUBLISH_STREAM, body).await;
     assert_eq!(
         answer.grpc_status(),
         Some(Code::InvalidArgument),
@@ -327,63 +328,42 @@ fn messages(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Sends these bytes again and again, for as long as the server takes any.
-async fn send_for_ever(mut to: SendStream<Bytes>, bytes: Bytes) {
-    loop {
-        to.reserve_capacity(bytes.len());
-        match std::future::poll_fn(|cx| to.poll_capacity(cx)).await {
-            Some(Ok(_)) => to.send_data(bytes.clone(), false).expect("sent"),
-            _ => return,
-        }
-    }
-}
-
-async fn read_to_the_end(mut body: RecvStream) {
-    while let Some(Ok(piece)) = body.data().await {
-        let taken = body.flow_control().release_capacity(piece.len());
-        taken.expect("released");
-    }
-}
+/// A `PublishResponse` on a stream, with its prefix.
+const ANSWER_BYTES: usize = 57;
 
 #[tokio::test]
 async fn a_producer_that_does_not_read_its_answers_is_stopped_by_flow_control() {
-    let server = TestServer::start().await;
-    // Room for some hundred answers.
-    let mut client = raw::Client::with_window(server.producer_addr(), 16 << 10).await;
-    let (response, requests) = client.open(raw::PUBLISH_STREAM).await;
-    let one = Bytes::from(framed(&request(&[&event(1).encode_to_vec()])));
-
-    let sending = tokio::spawn(send_for_ever(requests, one));
-    let response = soon(response).await.expect("a response");
-    let head = || server.engine.head().seq().number();
-    // It has stopped when, with more answers owed than fit into the window, nothing
-    // more is published however often one looks.
-    let answers_in_window = (16 << 10) / 57;
-    let mut stopped_at = 0;
-    let mut looks = 0;
-    until(|| {
-        let now = head();
-        looks = if now == stopped_at { looks + 1 } else { 0 };
-        stopped_at = now;
-        now > answers_in_window && looks > 60
-    })
-    .await;
-
-    // What stopped it was the window: once answers are read, it goes on.
-    let mut reading = pin!(read_to_the_end(response.into_body()));
-    tokio::select! {
-        () = &mut reading => panic!("the stream ended"),
-        () = until(|| head() > 2 * stopped_at) => {}
+    let server = Harness::start().await;
+    // Room for few answers.
+    let narrow = frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 1000)]);
+    let mut wire = Wire::connect_with(server.producer_addr(), &narrow).await;
+    // As many requests as fit into the windows of a producer that never waits.
+    let all = 8000;
+    let mut sent = frames::open_call(1, PUBLISH_STREAM);
+    for piece in SHORT.repeat(all).chunks(16 << 10) {
+        sent.extend(frames::data(1, piece));
     }
-    sending.abort();
+    wire.send(&sent).await;
+    wire.settle().await;
+    let stopped_at = server.published();
+    assert!(stopped_at >= 1000 / ANSWER_BYTES as u64, "{stopped_at}");
+    assert!(stopped_at < all as u64 / 2, "its answers are kept for it");
+    wire.settle().await;
+    assert_eq!(server.published(), stopped_at, "nothing goes on by itself");
+
+    // What stopped it was the window: once answers are taken, it goes on.
+    let more = all * ANSWER_BYTES;
+    wire.send(&frames::window_update(0, more as u32)).await;
+    wire.send(&frames::window_update(1, more as u32)).await;
+    until(|| server.published() == all as u64).await;
 }
 
 #[tokio::test]
 async fn compressed_requests_are_refused() {
-    let server = TestServer::start().await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
+    let server = Harness::start().await;
+    let mut client = H2Client::connect(server.producer_addr()).await;
     let answer = client
-        .call_with(raw::PUBLISH, framed(&request(&[&good()])), |head| {
+        .call_with(PUBLISH, message(&request(&[&good()])), |head| {
             head.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
         })
         .await;
@@ -394,16 +374,16 @@ async fn compressed_requests_are_refused() {
     );
     assert_eq!(answer.headers["grpc-accept-encoding"], "identity");
 
-    let mut flagged = framed(&request(&[&good()]));
+    let mut flagged = message(&request(&[&good()]));
     flagged[0] = 1;
-    let answer = client.call(raw::PUBLISH, flagged).await;
+    let answer = client.call(PUBLISH, flagged).await;
     assert_eq!(answer.grpc_status(), Some(Code::Internal), "{answer:?}");
     assert_eq!(server.engine.head().seq().number(), 0);
 }
 
 #[tokio::test]
 async fn large_requests_of_many_producers_at_once_are_all_taken() {
-    let server = TestServer::with(|config| config.max_bytes = 64 << 20).await;
+    let server = Harness::with(|config| config.max_bytes = 64 << 20).await;
     let mut producers = Vec::new();
     for _ in 0..40 {
         let mut producer = server.producer().await;
@@ -420,7 +400,7 @@ async fn large_requests_of_many_producers_at_once_are_all_taken() {
 
 #[tokio::test]
 async fn more_calls_at_once_on_a_connection_than_its_window_holds_are_all_taken() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let producer = server.producer().await;
     let calls: Vec<_> = (0..200)
         .map(|_| {
@@ -437,11 +417,11 @@ async fn more_calls_at_once_on_a_connection_than_its_window_holds_are_all_taken(
 
 /// Begins more of the longest requests that there are than there is memory for. They never
 /// end, as long as what this returns is kept.
-async fn hoard(server: &TestServer) -> Vec<(raw::Client, SendStream<Bytes>)> {
+async fn hoard(server: &Harness) -> Vec<(H2Client, SendStream<Bytes>)> {
     let mut hoarders = Vec::new();
     for _ in 0..20 {
-        let mut client = raw::Client::connect(server.producer_addr()).await;
-        let (response, mut request) = client.open(raw::PUBLISH_STREAM).await;
+        let mut client = H2Client::connect(server.producer_addr()).await;
+        let (response, mut request) = client.open(PUBLISH_STREAM).await;
         let mut beginning = vec![0];
         beginning.extend((4_u32 << 20).to_be_bytes());
         beginning.extend([0; 10_000]);
@@ -453,8 +433,8 @@ async fn hoard(server: &TestServer) -> Vec<(raw::Client, SendStream<Bytes>)> {
 }
 
 #[tokio::test]
-async fn requests_that_never_end_keep_large_ones_waiting_and_no_others() {
-    let server = TestServer::start().await;
+async fn requests_that_never_end_keep_only_large_ones_waiting() {
+    let server = Harness::start().await;
     let mut hoarders = hoard(&server).await;
     let mut producer = server.producer().await;
     let mut large = tokio::spawn({
@@ -474,8 +454,8 @@ async fn requests_that_never_end_keep_large_ones_waiting_and_no_others() {
 }
 
 #[tokio::test]
-async fn of_too_many_large_requests_at_once_on_a_connection_some_are_refused_and_none_hangs() {
-    let server = TestServer::with(|config| config.max_bytes = 64 << 20).await;
+async fn large_requests_beyond_a_connections_memory_are_published_or_refused() {
+    let server = Harness::with(|config| config.max_bytes = 64 << 20).await;
     let producer = server.producer().await;
     let calls: Vec<_> = (0..60)
         .map(|_| {
@@ -496,12 +476,12 @@ async fn of_too_many_large_requests_at_once_on_a_connection_some_are_refused_and
 }
 
 #[tokio::test]
-async fn who_has_published_a_large_request_may_wait_with_the_next() {
-    let server = TestServer::with(|config| config.max_bytes = 64 << 20).await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
-    let (response, mut requests) = client.open(raw::PUBLISH_STREAM).await;
+async fn a_published_request_gives_its_memory_back_before_the_next() {
+    let server = Harness::with(|config| config.max_bytes = 64 << 20).await;
+    let mut client = H2Client::connect(server.producer_addr()).await;
+    let (response, mut requests) = client.open(PUBLISH_STREAM).await;
     let event = large_event(60_000).encode_to_vec();
-    let large = framed(&request(&vec![&event[..]; 50]));
+    let large = message(&request(&vec![&event[..]; 50]));
     let (beginning, rest) = large.split_at(2_000_000);
     requests
         .send_data(beginning.to_vec().into(), false)
@@ -525,22 +505,25 @@ const SHORT: &[u8] = b"\0\0\0\0\x0a\x0a\x08\x0a\x06\x0a\x01u\x1a\x01k";
 
 #[tokio::test]
 async fn a_stream_that_is_far_ahead_leaves_turns_to_other_calls() {
-    let server = TestServer::start().await;
-    let windows = [wire::setting(4, 1 << 20), wire::window_update(0, 1 << 20)];
-    let mut wire = Wire::connect(server.producer_addr(), &windows.concat()).await;
+    let server = Harness::start().await;
+    let windows = [
+        frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 1 << 20)]),
+        frames::window_update(0, 1 << 20),
+    ];
+    let mut wire = Wire::connect_with(server.producer_addr(), &windows.concat()).await;
     let all = 8000;
-    let mut words = wire::open_call(1, raw::PUBLISH_STREAM);
+    let mut sent = frames::open_call(1, PUBLISH_STREAM);
     for piece in SHORT.repeat(all).chunks(16 << 10) {
-        words.extend(frame(wire::DATA, 0, 1, piece));
+        sent.extend(frames::data(1, piece));
     }
-    words.extend(wire::call(3, raw::PUBLISH, SHORT));
-    wire.say(&words).await;
+    sent.extend(frames::call(3, PUBLISH, SHORT));
+    wire.send(&sent).await;
     let mut answers_before = 0;
     loop {
         let next = wire.next().await.expect("an answer");
         match (next.kind, next.stream) {
-            (wire::DATA, 1) => answers_before += next.payload.len() / 57,
-            (wire::DATA, 3) => break,
+            (kind::DATA, 1) => answers_before += next.payload.len() / ANSWER_BYTES,
+            (kind::DATA, 3) => break,
             _ => {}
         }
     }
@@ -549,25 +532,27 @@ async fn a_stream_that_is_far_ahead_leaves_turns_to_other_calls() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_when_a_stream_ends_costs_the_connection_nothing() {
-    let server = TestServer::start().await;
-    let mut wire = Wire::connect(server.producer_addr(), wire::NO_SETTINGS).await;
-    let mut words = wire::open_call(1, raw::PUBLISH_STREAM);
-    words.extend(frame(wire::DATA, 0, 1, b"\0\0\0\0\0"));
+async fn data_under_way_to_a_refused_stream_is_no_flood() {
+    let server = Harness::start().await;
+    let mut wire = Wire::connect(server.producer_addr()).await;
+    let mut sent = frames::open_call(1, PUBLISH_STREAM);
+    sent.extend(frames::data(1, &message(b"")));
     // More frames than a flood may have.
-    words.extend(frame(wire::DATA, 0, 1, SHORT).repeat(10_000));
-    wire.say(&words).await;
+    sent.extend(frames::data(1, SHORT).repeat(10_000));
+    wire.send(&sent).await;
+    let refused = wire.find(kind::RST_STREAM).await;
+    assert_eq!(refused.stream, 1);
     wire.assert_alive().await;
     assert_eq!(server.engine.head().seq().number(), 0);
 }
 
 #[tokio::test]
 async fn a_request_in_frames_of_a_byte_is_taken() {
-    let server = TestServer::start().await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
-    for path in [raw::PUBLISH, raw::PUBLISH_STREAM] {
+    let server = Harness::start().await;
+    let mut client = H2Client::connect(server.producer_addr()).await;
+    for path in [PUBLISH, PUBLISH_STREAM] {
         let (response, mut request) = client.open(path).await;
-        let body = framed(&request_of(20));
+        let body = message(&request_of(20));
         let (last, rest) = body.split_last().unwrap();
         for byte in rest {
             request.send_data(vec![*byte].into(), false).expect("sent");
@@ -582,10 +567,10 @@ async fn a_request_in_frames_of_a_byte_is_taken() {
 
 #[tokio::test]
 async fn publish_takes_one_request() {
-    let server = TestServer::start().await;
-    let mut client = raw::Client::connect(server.producer_addr()).await;
-    for body in [vec![], framed(&request_of(1)).repeat(2)] {
-        let answer = client.call(raw::PUBLISH, body).await;
+    let server = Harness::start().await;
+    let mut client = H2Client::connect(server.producer_addr()).await;
+    for body in [vec![], message(&request_of(1)).repeat(2)] {
+        let answer = client.call(PUBLISH, body).await;
         assert_eq!(
             answer.grpc_status(),
             Some(Code::Unimplemented),
@@ -612,21 +597,27 @@ fn request_of(events: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
-    let server = TestServer::start().await;
-    let whole = framed(&request(&[&good(), &good()]));
-    for path in [raw::PUBLISH, raw::PUBLISH_STREAM] {
+    let server = Harness::start().await;
+    let whole = publish_request(vec![event(1), event(2)]);
+    let mut wire = Wire::connect(server.producer_addr()).await;
+    let mut stream = 1;
+    for path in [PUBLISH, PUBLISH_STREAM] {
         for cut in [1, 5, 6, whole.len() / 2, whole.len() - 1] {
-            let mut client = raw::Client::connect(server.producer_addr()).await;
-            let (response, mut to) = client.open(path).await;
-            let piece = Bytes::copy_from_slice(&whole[..cut]);
-            to.send_data(piece, false).expect("sent");
-            to.send_reset(h2::Reason::CANCEL);
-            drop((response, to, client));
+            wire.send(&frames::open_call(stream, path)).await;
+            wire.send(&frames::data(stream, &whole[..cut])).await;
+            wire.send(&frames::rst_stream(stream, Reason::Cancel)).await;
+            stream += 2;
         }
     }
+    // And the connection as a whole.
+    wire.send(&frames::open_call(stream, PUBLISH_STREAM)).await;
+    wire.send(&frames::data(stream, &whole[..whole.len() - 1]))
+        .await;
+    wire.settle().await;
+    drop(wire);
     // A body that ends in the middle of a message.
-    let mut client = raw::Client::connect(server.producer_addr()).await;
-    for path in [raw::PUBLISH, raw::PUBLISH_STREAM] {
+    let mut client = H2Client::connect(server.producer_addr()).await;
+    for path in [PUBLISH, PUBLISH_STREAM] {
         let answer = client.call(path, whole[..whole.len() - 1].to_vec()).await;
         assert_ne!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
     }
@@ -635,7 +626,7 @@ async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
 }
 
 #[test]
-fn on_threads_of_their_own_producers_are_answered_whatever_gateways_do() {
+fn producer_threads_answer_while_the_gateways_thread_is_held() {
     let one_thread = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

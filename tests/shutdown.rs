@@ -3,19 +3,24 @@
 
 #![cfg(feature = "server")]
 
-mod common;
+mod support;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::raw::{self, PREFACE};
-use common::{TestServer, connect, event, large_event, publish, soon, subscribe, until};
 use galaxy_push::config::Address;
 use galaxy_push::contract::publisher::PublishRequest;
 use galaxy_push::contract::push::push_client::PushClient;
+use support::frames::PREFACE;
+use support::grpc::{PUBLISH, PUBLISH_STREAM, SUBSCRIBE, message};
+use support::h2_client::{Answer, H2Client, Valved};
+use support::{
+    Harness, connect, connect_narrow, event, large_event, publish, soon, subscribe, until,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
@@ -24,7 +29,7 @@ const LONG: Duration = Duration::from_secs(3600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_everything_answered_reaches_every_gateway() {
-    let mut server = TestServer::with(|config| {
+    let mut server = Harness::with(|config| {
         config.max_bytes = 64 << 20;
         config.shutdown_grace = LONG;
     })
@@ -105,13 +110,13 @@ async fn under_load_everything_answered_reaches_every_gateway() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_behind_still_gets_everything() {
-    let mut server = TestServer::with(|config| {
+    let mut server = Harness::with(|config| {
         config.max_bytes = 64 << 20;
         config.shutdown_grace = LONG;
     })
     .await;
     // Its buffers hold a fraction of what it is owed when the stop begins.
-    let mut gateway = PushClient::new(common::connect_narrow(server.gateway_addr()).await);
+    let mut gateway = PushClient::new(connect_narrow(server.gateway_addr()).await);
     let gateway = subscribe(&mut gateway, "slow", "")
         .await
         .expect("subscribed");
@@ -133,16 +138,16 @@ async fn a_gateway_that_is_behind_still_gets_everything() {
 }
 
 #[tokio::test]
-async fn what_is_still_in_the_socket_when_the_server_is_done_arrives() {
-    let mut server = TestServer::with(|config| {
+async fn bytes_that_are_unread_in_the_socket_after_the_last_write_arrive() {
+    let mut server = Harness::with(|config| {
         config.max_bytes = 64 << 20;
         config.shutdown_grace = LONG;
     })
     .await;
     let valve = watch::Sender::new(true);
     let socket = soon(TcpStream::connect(server.gateway_addr())).await;
-    let socket = raw::Valved::new(socket.expect("connected"), &valve);
-    let mut client = raw::Client::over(socket, 4 << 20).await;
+    let socket = Valved::new(socket.expect("connected"), &valve);
+    let mut client = H2Client::over(socket, 4 << 20).await;
     let mut stream = client.subscribe("gateway").await.into_body();
 
     // More than the kernel takes for one connection: the goodbye gets ahead of the
@@ -175,8 +180,8 @@ async fn what_is_still_in_the_socket_when_the_server_is_done_arrives() {
 }
 
 #[tokio::test]
-async fn an_idle_publish_stream_does_not_hold_it_up() {
-    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+async fn an_idle_publish_stream_does_not_hold_up_the_stop() {
+    let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let mut producer = server.producer().await;
     let (requests, receiver) = mpsc::channel(1);
     let answers = soon(producer.publish_stream(ReceiverStream::new(receiver))).await;
@@ -193,13 +198,13 @@ async fn an_idle_publish_stream_does_not_hold_it_up() {
 }
 
 #[tokio::test]
-async fn requests_that_never_arrive_in_full_do_not_hold_it_up() {
-    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
-    let mut gateway = raw::Client::connect(server.gateway_addr()).await;
-    let mut producer = raw::Client::connect(server.producer_addr()).await;
+async fn requests_that_never_arrive_in_full_do_not_hold_up_the_stop() {
+    let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
+    let mut gateway = H2Client::connect(server.gateway_addr()).await;
+    let mut producer = H2Client::connect(server.producer_addr()).await;
     let mut calls = Vec::new();
-    for path in [raw::SUBSCRIBE, raw::PUBLISH, raw::PUBLISH_STREAM] {
-        let client = if path == raw::SUBSCRIBE {
+    for path in [SUBSCRIBE, PUBLISH, PUBLISH_STREAM] {
+        let client = if path == SUBSCRIBE {
             &mut gateway
         } else {
             &mut producer
@@ -214,11 +219,11 @@ async fn requests_that_never_arrive_in_full_do_not_hold_it_up() {
     // The last of them has arrived when another call is answered on the same
     // connection.
     gateway.subscribe("gateway").await;
-    producer.call(raw::PUBLISH, raw::framed(b"")).await;
+    producer.call(PUBLISH, message(b"")).await;
 
     server.ask_to_stop();
     for (path, response, _to) in calls {
-        let answer = raw::Answer::read(soon(response).await.expect("a response")).await;
+        let answer = Answer::read(soon(response).await.expect("a response")).await;
         assert_eq!(
             answer.grpc_status(),
             Some(Code::Unavailable),
@@ -228,18 +233,22 @@ async fn requests_that_never_arrive_in_full_do_not_hold_it_up() {
     server.stopped().await.expect("a graceful stop");
 }
 
-#[tokio::test]
-async fn connections_that_never_speak_do_not_hold_it_up() {
-    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+/// What the watchdog does all the same to a connection without a handshake, later.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[tokio::test(start_paused = true)]
+async fn connections_without_a_handshake_do_not_hold_up_the_stop() {
+    let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let mut silent = Vec::new();
     for address in [server.gateway_addr(), server.producer_addr()] {
-        for words in [&b""[..], b"PRI * HT", PREFACE] {
+        for words in [&b""[..], &PREFACE[..8], PREFACE] {
             let mut socket = soon(TcpStream::connect(address)).await.expect("connected");
             socket.write_all(words).await.expect("sent");
             silent.push(socket);
         }
     }
     server.assert_alive().await;
+    let begun = Instant::now();
     server.ask_to_stop();
     for mut socket in silent {
         // Whatever it was sent, then the end, or a reset.
@@ -247,11 +256,13 @@ async fn connections_that_never_speak_do_not_hold_it_up() {
         let _ = soon(socket.read_to_end(&mut greeting)).await;
     }
     server.stopped().await.expect("a graceful stop");
+    // The clock is the test's: it does not run while anybody works.
+    assert!(begun.elapsed() < HANDSHAKE_TIMEOUT, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn whoever_connected_just_before_is_told_and_not_reset() {
-    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+async fn connections_that_were_not_accepted_yet_are_answered_unavailable() {
+    let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     server.assert_alive().await;
     // This thread is the server's too: it has accepted none of these when it is
     // asked to stop.
@@ -265,8 +276,8 @@ async fn whoever_connected_just_before_is_told_and_not_reset() {
     let mut calls = Vec::new();
     for socket in queued {
         calls.push(tokio::spawn(async move {
-            let mut client = raw::Client::over(socket, 1 << 20).await;
-            client.call(raw::PUBLISH, raw::framed(b"")).await
+            let mut client = H2Client::over(socket, 1 << 20).await;
+            client.call(PUBLISH, message(b"")).await
         }));
     }
     for call in calls {
@@ -277,37 +288,41 @@ async fn whoever_connected_just_before_is_told_and_not_reset() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_it_up() {
-    let server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+async fn idle_connections_do_not_hold_up_the_stop() {
+    let server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let _gateway = connect(server.gateway_addr()).await;
     let _producer = connect(server.producer_addr()).await;
     server.assert_alive().await;
     server.stop().await.expect("a graceful stop");
 }
 
-#[tokio::test]
-async fn a_gateway_that_never_reads_holds_it_up_for_the_grace_period_only() {
-    let mut server = TestServer::with(|config| {
-        config.shutdown_grace = Duration::from_millis(200);
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_never_reads_holds_up_the_stop_for_the_grace_period_only() {
+    let grace = Duration::from_secs(10);
+    let mut server = Harness::with(|config| {
+        config.shutdown_grace = grace;
         config.stall_timeout = LONG;
     })
     .await;
-    let mut deaf = raw::Client::with_window(server.gateway_addr(), 1000).await;
+    let mut deaf = H2Client::with_window(server.gateway_addr(), 1000).await;
     let stream = deaf.subscribe("deaf").await;
     server.publish(0, 200).await;
+    let begun = Instant::now();
     server.ask_to_stop();
     server.stopped().await.expect("a graceful stop");
+    let held_up = begun.elapsed();
+    assert!(held_up >= grace && held_up < 2 * grace, "{held_up:?}");
     drop(stream);
 }
 
 #[tokio::test]
 async fn after_the_grace_period_a_slow_gateway_is_told_unavailable() {
-    let mut server = TestServer::with(|config| {
+    let mut server = Harness::with(|config| {
         config.max_bytes = 64 << 20;
         config.shutdown_grace = Duration::ZERO;
     })
     .await;
-    let mut gateway = PushClient::new(common::connect_narrow(server.gateway_addr()).await);
+    let mut gateway = PushClient::new(connect_narrow(server.gateway_addr()).await);
     let gateway = subscribe(&mut gateway, "slow", "")
         .await
         .expect("subscribed");
@@ -324,10 +339,10 @@ async fn after_the_grace_period_a_slow_gateway_is_told_unavailable() {
 }
 
 #[tokio::test]
-async fn nobody_is_accepted_while_it_drains() {
-    let mut server = TestServer::with(|config| config.shutdown_grace = LONG).await;
+async fn no_connection_is_accepted_while_the_server_drains() {
+    let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let address = server.gateway_addr();
-    let mut deaf = raw::Client::with_window(address, 1000).await;
+    let mut deaf = H2Client::with_window(address, 1000).await;
     let mut stream = deaf.subscribe("deaf").await.into_body();
     server.publish(0, 200).await;
     server.ask_to_stop();
@@ -349,12 +364,12 @@ async fn nobody_is_accepted_while_it_drains() {
 }
 
 #[tokio::test]
-async fn its_ports_are_free_at_once_for_the_next_server() {
-    let server = TestServer::start().await;
+async fn a_stopped_servers_ports_can_be_bound_at_once() {
+    let server = Harness::start().await;
     let (gateways, producers) = (server.gateway_addr(), server.producer_addr());
     server.assert_alive().await;
     server.stop().await.expect("a graceful stop");
-    let next = TestServer::with(|config| {
+    let next = Harness::with(|config| {
         config.listen = Address::Tcp(gateways.to_string());
         config.publish_listen = Address::Tcp(producers.to_string());
     })
@@ -364,8 +379,8 @@ async fn its_ports_are_free_at_once_for_the_next_server() {
 }
 
 #[tokio::test]
-async fn dropping_a_running_server_ends_everything() {
-    let server = TestServer::start().await;
+async fn dropping_a_running_server_ends_its_streams_and_listeners() {
+    let server = Harness::start().await;
     let gateway = server.subscribe("gateway", "").await;
     let (engine, address) = (server.engine.clone(), server.gateway_addr());
     server.abort().await;

@@ -3,19 +3,20 @@
 
 #![cfg(feature = "server")]
 
-mod common;
+mod support;
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::raw::{self, framed};
-use common::wire::{self, Wire, frame};
-use common::{
-    TestServer, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
-};
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::cursor::{Cursor, Seq};
-use prost::Message;
+use support::frames::{self, MAX_WINDOW, Reason, kind, setting};
+use support::grpc::{PUBLISH, PUBLISH_STREAM, SUBSCRIBE, publish_request, subscribe_request};
+use support::h2_client::H2Client;
+use support::wire::Wire;
+use support::{
+    Harness, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
+};
 use tokio::sync::watch;
 
 /// A timeout that no test waits for.
@@ -24,12 +25,12 @@ const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(200);
 
 /// Waits until the connection under `client` has ended.
-async fn cut(client: raw::Client) {
+async fn cut(client: H2Client) {
     soon(client.driver).await.expect("no panic");
 }
 
 /// Publishes `count` events of about 10 KiB, eight a batch.
-async fn publish_large(server: &TestServer, count: u64) {
+async fn publish_large(server: &Harness, count: u64) {
     let mut producer = server.producer().await;
     for _ in 0..count / 8 {
         let batch = (0..8).map(|_| large_event(10_000)).collect();
@@ -39,7 +40,7 @@ async fn publish_large(server: &TestServer, count: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn among_fast_gateways_only_the_slow_one_misses_anything() {
-    let server = TestServer::with(|config| {
+    let server = Harness::with(|config| {
         config.max_bytes = 4 << 20;
         config.stall_timeout = LONG;
     })
@@ -97,12 +98,12 @@ async fn among_fast_gateways_only_the_slow_one_misses_anything() {
 
 #[tokio::test]
 async fn a_gateway_that_never_reads_is_cut_and_its_memory_given_back() {
-    let server = TestServer::with(|config| {
+    let server = Harness::with(|config| {
         config.max_bytes = 4 << 20;
         config.stall_timeout = SHORT;
     })
     .await;
-    let mut deaf = raw::Client::with_window(server.gateway_addr(), 1000).await;
+    let mut deaf = H2Client::with_window(server.gateway_addr(), 1000).await;
     let _stream = deaf.subscribe("deaf").await;
     publish_large(&server, 1000).await;
     cut(deaf).await;
@@ -113,14 +114,14 @@ async fn a_gateway_that_never_reads_is_cut_and_its_memory_given_back() {
 
 #[tokio::test]
 async fn a_gateway_that_waits_for_events_is_never_cut() {
-    let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
+    let server = Harness::with(|config| config.stall_timeout = SHORT).await;
     let mut patient = server.subscribe("patient", "").await;
     let first = server.publish(0, 1).await;
     assert_eq!(patient.cursors(1).await, first);
     // Others come, stall and are cut one after another, over events that it has
     // received already.
     for _ in 0..3 {
-        let mut deaf = raw::Client::with_window(server.gateway_addr(), 10).await;
+        let mut deaf = H2Client::with_window(server.gateway_addr(), 10).await;
         let _stream = deaf.subscribe_after("deaf", &zero(&server)).await;
         cut(deaf).await;
         until(|| server.engine.stats().subscribers == 1).await;
@@ -129,15 +130,15 @@ async fn a_gateway_that_waits_for_events_is_never_cut() {
     assert_eq!(patient.cursors(1).await, next);
 }
 
-fn zero(server: &TestServer) -> String {
+fn zero(server: &Harness) -> String {
     let head = server.engine.head();
     Cursor::new(head.epoch(), Seq::ZERO).to_string()
 }
 
 #[tokio::test]
 async fn a_stream_that_has_ended_is_cut_too_if_its_last_events_are_not_taken() {
-    let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
-    let mut deaf = raw::Client::with_window(server.gateway_addr(), 10).await;
+    let server = Harness::with(|config| config.stall_timeout = SHORT).await;
+    let mut deaf = H2Client::with_window(server.gateway_addr(), 10).await;
     let _stream = deaf.subscribe("gateway").await;
     server.publish(0, 1).await;
     // Taken over, it ends behind the event that is still under way.
@@ -148,16 +149,13 @@ async fn a_stream_that_has_ended_is_cut_too_if_its_last_events_are_not_taken() {
 
 #[tokio::test]
 async fn a_producer_that_never_takes_its_answers_is_cut() {
-    let server = TestServer::with(|config| config.stall_timeout = SHORT).await;
-    let request = galaxy_push::contract::publisher::PublishRequest {
-        events: vec![event(1)],
-    };
-    let request = Bytes::from(framed(&request.encode_to_vec()));
-    for (n, path) in [(1, raw::PUBLISH), (2, raw::PUBLISH_STREAM)] {
+    let server = Harness::with(|config| config.stall_timeout = SHORT).await;
+    let request = Bytes::from(publish_request(vec![event(1)]));
+    for (n, path) in [(1, PUBLISH), (2, PUBLISH_STREAM)] {
         // Less than an answer.
-        let mut deaf = raw::Client::with_window(server.producer_addr(), 10).await;
+        let mut deaf = H2Client::with_window(server.producer_addr(), 10).await;
         let (response, mut to) = deaf.open(path).await;
-        to.send_data(request.clone(), path == raw::PUBLISH)
+        to.send_data(request.clone(), path == PUBLISH)
             .expect("sent");
         let _response = soon(response).await.expect("a response");
         cut(deaf).await;
@@ -168,7 +166,7 @@ async fn a_producer_that_never_takes_its_answers_is_cut() {
 
 #[tokio::test]
 async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
-    let server = TestServer::with(|config| {
+    let server = Harness::with(|config| {
         config.max_bytes = 4 << 20;
         config.max_event_bytes = 16 << 10;
         config.stall_timeout = LONG;
@@ -178,7 +176,7 @@ async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
     // under way.
     let mut deaf = Vec::new();
     for n in 0..60 {
-        let mut client = raw::Client::with_window(server.gateway_addr(), 1000).await;
+        let mut client = H2Client::with_window(server.gateway_addr(), 1000).await;
         let stream = client.subscribe(&format!("deaf-{n}")).await;
         publish_large(&server, 8).await;
         deaf.push((client, stream));
@@ -194,34 +192,38 @@ async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
 }
 
 #[tokio::test]
-async fn what_a_reset_stream_has_half_written_counts_as_pinned_and_is_bounded() {
-    let server = TestServer::with(|config| {
+async fn half_written_frames_of_reset_streams_count_as_pinned_and_are_bounded() {
+    let server = Harness::with(|config| {
         config.max_bytes = 16 << 20;
         config.stall_timeout = LONG;
     })
     .await;
     publish_large(&server, 400).await;
     // Frames of any size, and windows that never end: it is the socket that fills.
-    let mut settings = wire::setting(4, (1 << 31) - 1);
-    settings.extend(wire::setting(5, 1 << 20));
-    settings.extend(wire::window_update(0, 0x7fff_0000));
+    let windows = [
+        frames::settings(&[
+            (setting::INITIAL_WINDOW_SIZE, MAX_WINDOW),
+            (setting::MAX_FRAME_SIZE, 1 << 20),
+        ]),
+        frames::window_update(0, MAX_WINDOW - (1 << 16)),
+    ]
+    .concat();
     let mut reset = Vec::new();
     for n in 0..100 {
-        let mut wire = Wire::connect(server.gateway_addr(), &settings).await;
+        let mut wire = Wire::connect_with(server.gateway_addr(), &windows).await;
         // More than a socket takes, and well within the ring.
         let head = server.engine.head();
         let behind = Seq::new(head.seq().number() - 400);
         let cursor = Cursor::new(head.epoch(), behind);
-        let request = raw::subscribe_request(&format!("reset-{n}"), &cursor.to_string());
-        wire.say(&wire::call(1, raw::SUBSCRIBE, &request)).await;
-        wire.find(wire::DATA).await;
+        let request = subscribe_request(&format!("reset-{n}"), &cursor.to_string());
+        wire.send(&frames::call(1, SUBSCRIBE, &request)).await;
+        wire.find(kind::DATA).await;
         reset.push(wire);
         // Each stands at another place of the ring.
         publish_large(&server, 8).await;
     }
     for wire in &mut reset {
-        wire.say(&frame(wire::RST_STREAM, 0, 1, &[0, 0, 0, 8]))
-            .await;
+        wire.send(&frames::rst_stream(1, Reason::Cancel)).await;
     }
     until(|| server.engine.stats().subscribers == 0).await;
     // The ring moves on.

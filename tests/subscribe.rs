@@ -3,19 +3,21 @@
 
 #![cfg(feature = "server")]
 
-mod common;
+mod support;
 
 use std::time::Duration;
 
-use common::{TestServer, event, publish, soon, subscribe};
 use galaxy_push::contract::push::GatewaySubscribeRequest;
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
+use support::grpc::{self, SUBSCRIBE};
+use support::h2_client::H2Client;
+use support::{Harness, event, publish, soon, subscribe};
 use tokio_stream::{self as stream};
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 
 /// What the initial metadata says: push-resume, push-resume-reason, push-missed.
-async fn resumed_as(server: &TestServer, cursor: &str) -> (String, String, Option<u64>, String) {
+async fn resumed_as(server: &Harness, cursor: &str) -> (String, String, Option<u64>, String) {
     let subscription = server.subscribe("gateway", cursor).await;
     let text = |key| subscription.meta(key).expect(key).to_owned();
     (
@@ -44,7 +46,7 @@ fn row(
 
 #[tokio::test]
 async fn a_cursor_in_the_ring_resumes_at_the_next_event() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let cursors = server.publish(0, 10).await;
     let mut subscription = server.subscribe("gateway", &cursors[3]).await;
     assert_eq!(subscription.meta("push-resume"), Some("resumed"));
@@ -56,7 +58,7 @@ async fn a_cursor_in_the_ring_resumes_at_the_next_event() {
 
 #[tokio::test]
 async fn the_head_resumes() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let cursors = server.publish(0, 3).await;
     let head = &cursors[2];
     assert_eq!(
@@ -67,7 +69,7 @@ async fn the_head_resumes() {
 
 #[tokio::test]
 async fn sequence_zero_resumes_a_ring_that_has_lost_nothing() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let zero = server.engine.head().to_string();
     let cursors = server.publish(0, 5).await;
     let mut subscription = server.subscribe("gateway", &zero).await;
@@ -78,7 +80,7 @@ async fn sequence_zero_resumes_a_ring_that_has_lost_nothing() {
 
 #[tokio::test]
 async fn no_cursor_starts_after_the_head() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let cursors = server.publish(0, 3).await;
     let mut subscription = server.subscribe("gateway", "").await;
     assert_eq!(subscription.meta("push-resume"), Some("fresh"));
@@ -91,7 +93,7 @@ async fn no_cursor_starts_after_the_head() {
 
 #[tokio::test]
 async fn a_cursor_that_has_left_the_ring_is_expired_and_told_what_it_missed() {
-    let server = TestServer::with(|config| config.max_events = 10).await;
+    let server = Harness::with(|config| config.max_events = 10).await;
     let cursors = server.publish(0, 30).await;
     // The next event after cursors[5] is the 7th of 30, and the ring keeps 10.
     assert_eq!(
@@ -110,7 +112,7 @@ async fn a_cursor_that_has_left_the_ring_is_expired_and_told_what_it_missed() {
 
 #[tokio::test]
 async fn a_cursor_that_has_left_the_window_is_expired() {
-    let server = TestServer::with(|config| config.window = Duration::from_millis(1)).await;
+    let server = Harness::with(|config| config.window = Duration::from_millis(1)).await;
     let cursors = server.publish(0, 3).await;
     // The clock is coarse; it moves on while this asks again.
     let expired = soon(async {
@@ -131,7 +133,7 @@ async fn a_cursor_that_has_left_the_window_is_expired() {
 
 #[tokio::test]
 async fn a_cursor_past_the_head_is_ahead() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let cursors = server.publish(0, 3).await;
     let head: Cursor = cursors[2].parse().unwrap();
     let ahead = Cursor::new(head.epoch(), Seq::new(head.seq().number() + 1));
@@ -143,7 +145,7 @@ async fn a_cursor_past_the_head_is_ahead() {
 
 #[tokio::test]
 async fn a_cursor_of_another_epoch_starts_after_the_head() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let cursors = server.publish(0, 3).await;
     let head: Cursor = cursors[2].parse().unwrap();
     let older = Epoch::from_millis(head.epoch().millis() - 1).unwrap();
@@ -156,7 +158,7 @@ async fn a_cursor_of_another_epoch_starts_after_the_head() {
 
 #[tokio::test]
 async fn what_is_no_cursor_is_malformed() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let cursors = server.publish(0, 1).await;
     let lower_case = cursors[0].to_lowercase();
     let with_space = format!(" {}", cursors[0]);
@@ -171,7 +173,7 @@ async fn what_is_no_cursor_is_malformed() {
 
 #[tokio::test]
 async fn initial_metadata_arrives_before_any_event() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     // Nothing is ever published: only a response that is not held back for the
     // first event can be seen.
     let subscription = server.subscribe("gateway", "").await;
@@ -181,7 +183,7 @@ async fn initial_metadata_arrives_before_any_event() {
 
 #[tokio::test]
 async fn ids_of_1_to_256_bytes_without_control_characters_are_accepted() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut gateway = server.gateway().await;
     for id in ["a", "eu/gateway 1", "шлюз", &"x".repeat(256), "\u{a0}"] {
         let subscribed = subscribe(&mut gateway, id, "").await;
@@ -190,8 +192,8 @@ async fn ids_of_1_to_256_bytes_without_control_characters_are_accepted() {
 }
 
 #[tokio::test]
-async fn other_ids_are_refused_by_the_name_of_the_field() {
-    let server = TestServer::start().await;
+async fn invalid_gateway_ids_are_refused_by_the_name_of_the_field() {
+    let server = Harness::start().await;
     let mut gateway = server.gateway().await;
     for id in [
         "",
@@ -212,7 +214,7 @@ async fn other_ids_are_refused_by_the_name_of_the_field() {
 
 #[tokio::test]
 async fn a_request_larger_than_any_honest_one_is_refused() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut gateway = server.gateway().await;
     let status = subscribe(&mut gateway, "gateway", &"0".repeat(100_000))
         .await
@@ -225,13 +227,13 @@ async fn a_request_larger_than_any_honest_one_is_refused() {
 /// Calls SubscribePush with these request messages, as tonic's generated client
 /// never would.
 async fn subscribe_with(
-    server: &TestServer,
+    server: &Harness,
     path: &'static str,
     messages: Vec<GatewaySubscribeRequest>,
 ) -> tonic::Status {
     type Codec =
         tonic_prost::ProstCodec<GatewaySubscribeRequest, galaxy_push::contract::push::PushEvent>;
-    let channel = common::connect(server.gateway_addr()).await;
+    let channel = support::connect(server.gateway_addr()).await;
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();
     let request = tonic::Request::new(stream::iter(messages));
@@ -241,11 +243,9 @@ async fn subscribe_with(
         .unwrap_err()
 }
 
-const SUBSCRIBE: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
-
 #[tokio::test]
 async fn a_subscribe_without_a_message_is_refused() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let status = subscribe_with(&server, SUBSCRIBE, vec![]).await;
     assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
     assert!(
@@ -257,7 +257,7 @@ async fn a_subscribe_without_a_message_is_refused() {
 
 #[tokio::test]
 async fn a_subscribe_with_two_messages_is_refused() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let request = GatewaySubscribeRequest {
         gateway_client_id: "gateway".to_owned(),
         cursor: String::new(),
@@ -269,7 +269,7 @@ async fn a_subscribe_with_two_messages_is_refused() {
 
 #[tokio::test]
 async fn an_unknown_method_is_unimplemented() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     for path in [
         "/galaxy.backend.push.v1.Push/Unsubscribe",
         "/galaxy.backend.push.v1.Push/",
@@ -284,12 +284,11 @@ async fn an_unknown_method_is_unimplemented() {
 
 #[tokio::test]
 async fn a_malformed_request_is_refused_with_what_is_wrong_in_it() {
-    let server = TestServer::start().await;
-    let mut grpc = common::raw::Client::connect(server.gateway_addr()).await;
+    let server = Harness::start().await;
+    let mut client = H2Client::connect(server.gateway_addr()).await;
     // Field 1, length 3, and bytes that are not UTF-8.
-    let answer = grpc
-        .call(SUBSCRIBE, common::raw::framed(b"\x0a\x03\xff\xfe\xfd"))
-        .await;
+    let not_utf8 = grpc::message(b"\x0a\x03\xff\xfe\xfd");
+    let answer = client.call(SUBSCRIBE, not_utf8).await;
     assert_eq!(
         answer.grpc_status(),
         Some(Code::InvalidArgument),
@@ -300,7 +299,7 @@ async fn a_malformed_request_is_refused_with_what_is_wrong_in_it() {
 
 #[tokio::test]
 async fn every_gateway_gets_every_event_in_one_order() {
-    let server = TestServer::start().await;
+    let server = Harness::start().await;
     let mut gateways = Vec::new();
     for n in 0..5 {
         gateways.push(server.subscribe(&format!("gateway-{n}"), "").await);

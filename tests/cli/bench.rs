@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value;
 
-use crate::process::{Process, Server, galaxy_push, only_line, run, stdout, text};
+use crate::support::process::{Process, Server, galaxy_push, only_line, run, stdout, text};
 
 /// Runs a bench to its end, and answers what it measured.
 fn bench(args: &[&str]) -> Value {

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::process::{galaxy_push, only_line, run, stdout};
+use crate::support::process::{galaxy_push, only_line, run, stdout};
 
 /// Refused with exit code 2 and one line that contains each of `parts`.
 fn refused(args: &[&str], variables: &[(&str, &str)], parts: &[&str]) {

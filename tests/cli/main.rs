@@ -3,9 +3,11 @@
 #![cfg(feature = "cli")]
 
 mod bench;
+mod connections;
 mod flags;
-mod process;
 mod publish;
 mod serve;
 mod stalled;
+#[path = "../support/mod.rs"]
+mod support;
 mod tail;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::process::{
+use crate::support::process::{
     Process, Server, cursor, galaxy_push, only_line, run, run_with_input, small, stdout, text,
 };
 

@@ -6,18 +6,18 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use galaxy_push::contract::publisher::PublishRequest;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::push::push_client::PushClient;
-use galaxy_push::contract::push::push_event::Kind;
-use galaxy_push::contract::push::{ClientEvent, GatewaySubscribeRequest, PushEvent};
+use galaxy_push::contract::push::{GatewaySubscribeRequest, PushEvent};
 use galaxy_push::cursor::Cursor;
-use prost::Message;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
-use crate::process::{PATIENCE, Server};
+use crate::support::frames::{self, MAX_WINDOW, PREFACE, setting};
+use crate::support::grpc::{SUBSCRIBE, subscribe_request};
+use crate::support::large_event;
+use crate::support::process::{PATIENCE, Server};
 
 const GATEWAYS: usize = 1000;
 const MAX_BYTES: u64 = 32 << 20;
@@ -46,60 +46,28 @@ fn resident_bytes(process: u32) -> u64 {
 }
 
 fn batch() -> Vec<PushEvent> {
-    let event = PushEvent {
-        kind: Some(Kind::ClientEvent(ClientEvent {
-            user_id: "user".to_owned(),
-            kind: "news".to_owned(),
-            payload: Bytes::from(vec![b'x'; EVENT_BYTES]),
-            ..ClientEvent::default()
-        })),
-        cursor: String::new(),
-    };
-    vec![event; BATCH]
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
-    [
-        &length[..],
-        &[kind, flags],
-        &stream.to_be_bytes()[..],
-        payload,
-    ]
-    .concat()
+    vec![large_event(EVENT_BYTES); BATCH]
 }
 
 /// Subscribes, and then never reads again. Every other one opens its windows as far as
 /// they go, so that it is its socket that fills.
 fn stall(address: SocketAddr, n: usize) -> TcpStream {
-    const PATH: &[u8] = b"/galaxy.backend.push.v1.Push/SubscribePush";
-    let settings: &[u8] = match n % 2 {
-        0 => &[],
-        _ => &[0, 4, 0x7f, 0xff, 0xff, 0xff, 0, 5, 0, 0x10, 0, 0],
-    };
-    let block = [
-        &b"\x83\x86\x04"[..],
-        &[PATH.len() as u8],
-        PATH,
-        b"\x0f\x10\x10application/grpc",
-    ];
-    let request = GatewaySubscribeRequest {
-        gateway_client_id: format!("deaf-{n}"),
-        cursor: String::new(),
-    };
-    let message = request.encode_to_vec();
-    let prefix = [0, 0, 0, 0, message.len() as u8];
-    let mut words = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    words.extend(frame(4, 0, 0, settings));
-    if n % 2 == 1 {
-        words.extend(frame(8, 0, 0, &0x7fff_0000_u32.to_be_bytes()));
+    let mut opening = PREFACE.to_vec();
+    if n % 2 == 0 {
+        opening.extend(frames::settings(&[]));
+    } else {
+        opening.extend(frames::settings(&[
+            (setting::INITIAL_WINDOW_SIZE, MAX_WINDOW),
+            (setting::MAX_FRAME_SIZE, 1 << 20),
+        ]));
+        opening.extend(frames::window_update(0, MAX_WINDOW - (1 << 16)));
     }
-    words.extend(frame(1, 4, 1, &block.concat()));
-    words.extend(frame(0, 1, 1, &[&prefix, &message[..]].concat()));
+    let request = subscribe_request(&format!("deaf-{n}"), "");
+    opening.extend(frames::call(1, SUBSCRIBE, &request));
 
     let mut socket = TcpStream::connect(address).expect("connected");
     socket.set_read_timeout(Some(PATIENCE)).expect("set");
-    socket.write_all(&words).expect("sent");
+    socket.write_all(&opening).expect("sent");
     // Its response has begun.
     let mut said: Vec<u8> = Vec::new();
     while !said.windows(17).any(|of| of == b"push-start-cursor") {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::process::{Process, Server, cursor, only_line, run, seq, small, stdout, text};
+use crate::support::process::{Process, Server, cursor, only_line, run, seq, small, stdout, text};
 
 /// A directory, and the path of a cursor file in it that does not exist.
 fn cursor_file() -> (tempfile::TempDir, String) {

@@ -8,7 +8,7 @@ use crate::wire::jetstream::{OrderedConsumer, StreamConfig, granted, is_flow_con
 use serde_json::{Value, json};
 
 #[test]
-fn requests_are_what_the_server_takes() {
+fn stream_and_consumer_requests_are_what_jetstream_takes() {
     let (subject, request) = StreamConfig::in_memory("EVENTS", "events", 9)
         .request()
         .unwrap();
@@ -28,7 +28,7 @@ fn requests_are_what_the_server_takes() {
 }
 
 #[test]
-fn answers_say_whether_it_was_granted() {
+fn a_refused_request_is_told_from_a_granted_one() {
     assert_eq!(granted(br#"{"stream":"EVENTS","seq":1}"#), Ok(()));
     let refused = br#"{"type":"x","error":{"code":400,"description":"no"}}"#;
     assert_eq!(granted(refused), Err("no".to_owned()));

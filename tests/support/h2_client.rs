@@ -1,4 +1,5 @@
-//! HTTP/2 without a gRPC library: peers that do what no honest client does.
+//! Calls over HTTP/2 without a gRPC library: bodies byte for byte, and windows that open
+//! only as the test says.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +10,6 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -17,41 +17,17 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Code;
 
-use galaxy_push::contract::push::GatewaySubscribeRequest;
-
+use super::grpc::{SUBSCRIBE, subscribe_request};
 use super::soon;
 
-pub const SUBSCRIBE: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
-pub const PUBLISH: &str = "/galaxy.push.publisher.v1.Publisher/Publish";
-pub const PUBLISH_STREAM: &str = "/galaxy.push.publisher.v1.Publisher/PublishStream";
-
-/// HTTP/2's client preface.
-pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A message with gRPC's prefix.
-pub fn framed(message: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0];
-    frame.extend((message.len() as u32).to_be_bytes());
-    frame.extend(message);
-    frame
-}
-
-pub fn subscribe_request(id: &str, cursor: &str) -> Vec<u8> {
-    let request = GatewaySubscribeRequest {
-        gateway_client_id: id.to_owned(),
-        cursor: cursor.to_owned(),
-    };
-    framed(&request.encode_to_vec())
-}
-
 /// An HTTP/2 connection whose windows open only as the test says.
-pub struct Client {
+pub struct H2Client {
     pub streams: SendRequest<Bytes>,
     /// Drives the connection; done when that has ended.
     pub driver: tokio::task::JoinHandle<()>,
 }
 
-impl Client {
+impl H2Client {
     pub async fn connect(address: SocketAddr) -> Self {
         Self::with_window(address, 1 << 20).await
     }
@@ -74,7 +50,7 @@ impl Client {
             .initial_connection_window_size(window.max(1 << 20))
             .handshake(socket);
         let (streams, connection) = soon(handshake).await.expect("a handshake");
-        Client {
+        H2Client {
             streams,
             driver: tokio::spawn(async move {
                 // How it ends is seen on the streams.

@@ -63,7 +63,7 @@ impl Gateway {
 }
 
 #[test]
-fn every_gateway_gets_every_event() {
+fn the_plain_tcp_server_delivers_every_event_to_every_gateway() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let floor = Floor::bind(any, any).expect("bound");
     let [gateways, producers] = floor.addresses().expect("addresses");

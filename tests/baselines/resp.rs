@@ -19,7 +19,7 @@ fn pieces(bytes: &[u8]) -> Vec<Piece<'_>> {
 }
 
 #[test]
-fn every_kind_of_piece_is_read() {
+fn every_kind_of_resp_piece_is_read() {
     assert_eq!(
         pieces(b"+OK\r\n-ERR no\r\n:-7\r\n$2\r\n\r\n\r\n$-1\r\n*2\r\n*-1\r\n*0\r\n"),
         [
@@ -51,7 +51,7 @@ fn a_command_reads_as_an_array_of_its_words() {
 }
 
 #[test]
-fn what_is_none_of_it_is_refused() {
+fn malformed_resp_pieces_are_refused() {
     for wrong in [
         &b"?\r\n"[..],
         b"\r\n",

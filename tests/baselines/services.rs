@@ -71,11 +71,11 @@ async fn keeps_the_contract(routes: Option<Routes>) {
 }
 
 #[tokio::test]
-async fn an_ordinary_one_does() {
+async fn an_ordinary_tonic_service_keeps_the_contract() {
     keeps_the_contract(ordinary::routes()).await;
 }
 
 #[tokio::test]
-async fn one_that_encodes_once_does() {
+async fn a_tonic_service_that_encodes_once_keeps_the_contract() {
     keeps_the_contract(tonic_bytes::routes()).await;
 }

@@ -17,7 +17,7 @@ fn one(bytes: &[u8]) -> Said<'_> {
 }
 
 #[test]
-fn everything_that_a_server_says_is_read() {
+fn every_line_of_a_nats_server_is_read() {
     assert_eq!(one(b"INFO {\"a\": 1}\r\n"), Said::Info(b"{\"a\": 1}"));
     assert_eq!(one(b"PING\r\n"), Said::Ping);
     assert_eq!(one(b"PONG\r\n"), Said::Pong);
@@ -56,7 +56,7 @@ fn messages_come_with_and_without_reply_and_headers() {
 }
 
 #[test]
-fn what_is_none_of_it_is_refused() {
+fn malformed_nats_lines_are_refused() {
     for wrong in [
         &b"\r\n"[..],
         b"MSG\r\n",
@@ -74,7 +74,7 @@ fn what_is_none_of_it_is_refused() {
 }
 
 #[test]
-fn a_client_speaks_in_lines() {
+fn commands_are_written_as_nats_lines() {
     let mut sent = Vec::new();
     subscribe(&mut sent, "a.>", 1);
     publish(&mut sent, b"a.b", Some("r"), b"hi");

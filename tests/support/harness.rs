@@ -1,0 +1,158 @@
+//! A server inside the test's process.
+
+use std::net::SocketAddr;
+
+use galaxy_push::config::{Address, Config};
+use galaxy_push::contract::publisher::publisher_client::PublisherClient;
+use galaxy_push::contract::push::push_client::PushClient;
+use galaxy_push::engine::Engine;
+use galaxy_push::server::{BoundAddress, ServeError, Server};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::grpc::{PUBLISH_STREAM, SUBSCRIBE};
+use super::{Subscription, connect, event, publish, soon, subscribe};
+
+/// A server on ports of its own. Dropping it asks it to stop.
+pub struct Harness {
+    pub engine: Engine,
+    gateways: BoundAddress,
+    producers: BoundAddress,
+    shutdown: Option<oneshot::Sender<()>>,
+    running: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Harness {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A server with the default settings, changed by `change`.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let any_port = Address::Tcp("127.0.0.1:0".to_owned());
+        let mut config = Config {
+            listen: any_port.clone(),
+            publish_listen: any_port,
+            // A ring that tests can afford by the dozen.
+            max_bytes: 16 << 20,
+            max_events: 100_000,
+            ..Config::default()
+        };
+        change(&mut config);
+        let server = Server::bind(config).await.expect("the server binds");
+        let (shutdown, asked) = oneshot::channel::<()>();
+        Harness {
+            engine: server.engine().clone(),
+            gateways: server.listen_addr().clone(),
+            producers: server.publish_addr().clone(),
+            shutdown: Some(shutdown),
+            running: tokio::spawn(server.run(async {
+                // A dropped sender is a test that ended without stopping it.
+                let _ = asked.await;
+            })),
+        }
+    }
+
+    pub fn gateway_addr(&self) -> SocketAddr {
+        tcp(&self.gateways)
+    }
+
+    pub fn producer_addr(&self) -> SocketAddr {
+        tcp(&self.producers)
+    }
+
+    /// Both listeners.
+    pub fn addresses(&self) -> [SocketAddr; 2] {
+        [self.gateway_addr(), self.producer_addr()]
+    }
+
+    /// Both listeners, each with a method of it whose request may stay open.
+    pub fn methods(&self) -> [(SocketAddr, &'static str); 2] {
+        [
+            (self.gateway_addr(), SUBSCRIBE),
+            (self.producer_addr(), PUBLISH_STREAM),
+        ]
+    }
+
+    /// A client of the gateways' side, on a connection of its own.
+    pub async fn gateway(&self) -> PushClient<Channel> {
+        PushClient::new(connect(self.gateway_addr()).await)
+    }
+
+    /// A client of the producers' side, on a connection of its own.
+    pub async fn producer(&self) -> PublisherClient<Channel> {
+        PublisherClient::new(connect(self.producer_addr()).await)
+    }
+
+    /// Subscribes on a connection of its own.
+    pub async fn subscribe(&self, id: &str, cursor: &str) -> Subscription {
+        match self.try_subscribe(id, cursor).await {
+            Ok(subscription) => subscription,
+            Err(status) => panic!("{id} was not subscribed: {status:?}"),
+        }
+    }
+
+    pub async fn try_subscribe(&self, id: &str, cursor: &str) -> Result<Subscription, Status> {
+        let mut gateway = self.gateway().await;
+        subscribe(&mut gateway, id, cursor).await
+    }
+
+    /// Publishes events `from..to` ([`event`]), one request each; returns their
+    /// cursors.
+    pub async fn publish(&self, from: u64, to: u64) -> Vec<String> {
+        let mut producer = self.producer().await;
+        let mut cursors = Vec::new();
+        for n in from..to {
+            let answer = publish(&mut producer, vec![event(n)]).await;
+            cursors.push(answer.expect("published").first_cursor);
+        }
+        cursors
+    }
+
+    /// How many events were published.
+    pub fn published(&self) -> u64 {
+        self.engine.head().seq().number()
+    }
+
+    /// Asks it to stop, without waiting for it.
+    pub fn ask_to_stop(&mut self) {
+        let shutdown = self.shutdown.take().expect("asked once");
+        shutdown.send(()).expect("the server is running");
+    }
+
+    /// Waits until it has stopped.
+    pub async fn stopped(self) -> Result<(), ServeError> {
+        soon(self.running).await.expect("no panic")
+    }
+
+    /// Drops the future that runs it.
+    pub async fn abort(self) {
+        self.running.abort();
+        soon(self.running).await.expect_err("aborted");
+    }
+
+    pub async fn stop(mut self) -> Result<(), ServeError> {
+        self.ask_to_stop();
+        self.stopped().await
+    }
+
+    /// Shows that gateways and producers are served: a new gateway gets a new
+    /// event.
+    pub async fn assert_alive(&self) {
+        let mut gateway = self.subscribe("is it alive", "").await;
+        let mut producer = self.producer().await;
+        let published = publish(&mut producer, vec![event(7)])
+            .await
+            .expect("published");
+        assert_eq!(gateway.next().await.cursor, published.first_cursor);
+    }
+}
+
+fn tcp(address: &BoundAddress) -> SocketAddr {
+    match address {
+        BoundAddress::Tcp(address) => *address,
+        other => panic!("{other} is no TCP address"),
+    }
+}
