@@ -53,7 +53,7 @@ fn batch() -> Vec<PushEvent> {
 /// they go, so that it is its socket that fills.
 fn stall(address: SocketAddr, n: usize) -> TcpStream {
     let mut opening = PREFACE.to_vec();
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         opening.extend(frames::settings(&[]));
     } else {
         opening.extend(frames::settings(&[
