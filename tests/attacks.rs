@@ -141,7 +141,7 @@ async fn a_frame_that_must_not_be_ends_the_connection_with_its_own_error() {
             (
                 "CONTINUATION of nothing",
                 frames::any(kind::CONTINUATION, flag::END_HEADERS, 1, block.bytes()),
-                goodbye::CONTINUATION,
+                goodbye::CONTINUATION_ALONE,
             ),
             (
                 "PING inside a header block",
@@ -150,7 +150,7 @@ async fn a_frame_that_must_not_be_ends_the_connection_with_its_own_error() {
                     frames::ping(&[0; 8]),
                 ]
                 .concat(),
-                goodbye::CONTINUATION,
+                goodbye::HEADERS_INTERRUPTED,
             ),
             (
                 "WINDOW_UPDATE of 0",
@@ -359,14 +359,10 @@ async fn frames_that_bring_nobody_anything_end_the_connection() {
                 frames::any(99, 0, 0, b""),
                 goodbye::FRAME_FLOOD,
             ),
-            // Each of these spends twice: whichever is counted last may be the last straw.
             (
                 "one setting",
                 frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 100)]),
-                Goodbye {
-                    text: "too many",
-                    ..goodbye::SETTINGS_FLOOD
-                },
+                goodbye::SETTINGS_FLOOD,
             ),
             // One frame with more settings than anybody has.
             (
@@ -589,7 +585,14 @@ async fn a_frame_or_header_block_that_never_arrives_in_full_ends_the_connection(
         let continuation = frames::any(kind::CONTINUATION, flag::END_HEADERS, 1, &[0; 100]);
         for (what, half) in [
             ("a header block", headers.clone()),
-            ("a frame", frames::data(1, &[0; 10_000])[..9000].to_vec()),
+            (
+                "a frame",
+                [
+                    &frames::open_call(1, path)[..],
+                    &frames::data(1, &[0; 10_000])[..9000],
+                ]
+                .concat(),
+            ),
             ("a frame's header", frames::ping(&[0; 8])[..4].to_vec()),
             (
                 "a CONTINUATION frame",

@@ -1,8 +1,7 @@
 //! HTTP/2 frames by their names, as a client writes them (RFC 9113, section 6).
 
 use galaxy_push::http2::frame;
-pub use galaxy_push::http2::frame::{HEAD_BYTES, Head, MAX_WINDOW, Reason};
-pub use galaxy_push::http2::frame::{flag, kind, setting};
+pub use galaxy_push::http2::frame::{MAX_WINDOW, Reason, flag, kind, setting};
 
 use super::header_block::HeaderBlock;
 
