@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use crate::support::process::{Server, only_line, run};
+use crate::support::process::{Process, Server, galaxy_push, only_line, run};
 
 #[test]
 fn sigterm_and_sigint_end_it_with_exit_code_0() {
@@ -35,10 +35,10 @@ fn nothing_goes_to_standard_output() {
 
 #[test]
 fn variables_set_what_flags_do_not() {
-    let mut command = crate::support::process::galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
     command.env("GALAXY_PUSH_PUBLISH_LISTEN", "127.0.0.1:0");
     command.env("GALAXY_PUSH_MAX_EVENT_BYTES", "64B");
-    let process = crate::support::process::Process::spawn(command);
+    let process = Process::spawn(command);
     let line = process.err.find("listening for producers on ");
     let address = line.rsplit(' ').next().unwrap();
     let output = run(&[
@@ -58,10 +58,10 @@ fn variables_set_what_flags_do_not() {
 
 #[test]
 fn large_events_are_allowed_by_a_variable_too() {
-    let mut command = crate::process::galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
     command.env("GALAXY_PUSH_PUBLISH_LISTEN", "127.0.0.1:0");
     command.env("GALAXY_PUSH_MAX_EVENT_BYTES", "8MiB");
     command.env("GALAXY_PUSH_ALLOW_LARGE_EVENTS", "true");
-    let process = crate::process::Process::spawn(command);
+    let process = Process::spawn(command);
     process.err.find("listening for producers on ");
 }
