@@ -3,6 +3,8 @@
 use std::task::Context;
 use std::time::Duration;
 
+use tonic::Status;
+
 use super::method::Stream;
 use super::router::{Methods, Router, Stopping};
 use super::streaming::StreamCall;
@@ -66,6 +68,12 @@ impl Methods for Gateways {
     ) -> Progress<Batch> {
         match call {
             Call::Subscribe(call) => call.poll(&mut self.subscribe, turn, is_stopping, cx),
+        }
+    }
+
+    fn end(&self, call: &mut Call) -> Option<Status> {
+        match call {
+            Call::Subscribe(call) => call.end::<Subscribe>(),
         }
     }
 

@@ -59,6 +59,9 @@ pub(crate) trait Stream {
         source: &mut Self::Source,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Data, Status>>;
+
+    /// Why the stream has ended, where that stands behind data which is not written.
+    fn end(source: &mut Self::Source) -> Option<Status>;
 }
 
 /// Data of a listener whose methods have none.

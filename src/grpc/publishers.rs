@@ -3,6 +3,8 @@
 use std::task::Context;
 use std::time::Duration;
 
+use tonic::Status;
+
 use super::exchange::{Cardinality, Exchange};
 use super::method::Never;
 use super::publish::{self, Publish};
@@ -70,6 +72,11 @@ impl<L: Log> Methods for Publishers<L> {
         cx: &mut Context<'_>,
     ) -> Progress<Never> {
         call.poll(&mut self.publish, turn, is_stopping, cx)
+    }
+
+    fn end(&self, _call: &mut Self::Call) -> Option<Status> {
+        // Responses that were not read are missing before any end of its own.
+        None
     }
 
     fn describe(&self, call: &Self::Call) -> String {

@@ -41,6 +41,9 @@ pub(crate) trait Methods {
         cx: &mut Context<'_>,
     ) -> Progress<Self::Data>;
 
+    /// Why a call has ended, where that stands behind data which is not written.
+    fn end(&self, call: &mut Self::Call) -> Option<Status>;
+
     /// How the log calls a call.
     fn describe(&self, call: &Self::Call) -> String;
 }
@@ -135,10 +138,13 @@ impl<M: Methods> Service for Router<M> {
         self.methods.poll(call, turn, is_stopping, cx)
     }
 
-    fn end(&mut self, _call: &mut M::Call, cause: EndCause, mut response: Response<'_>) {
+    fn end(&mut self, call: &mut M::Call, cause: EndCause, mut response: Response<'_>) {
         let status = match cause {
             EndCause::RequestTimeout => status::request_timeout(M::REQUEST_TIMEOUT),
-            EndCause::Stalled(stall) => status::stalled(&stall),
+            EndCause::Stalled(stall) => {
+                let ended = self.methods.end(call);
+                ended.unwrap_or_else(|| status::stalled(&stall))
+            }
             EndCause::TooManyLongRequests => status::too_many_long_requests(),
         };
         status::end(&mut response, &status);
@@ -181,6 +187,10 @@ mod tests {
             _cx: &mut Context<'_>,
         ) -> Progress<Never> {
             Progress::default()
+        }
+
+        fn end(&self, _call: &mut String) -> Option<Status> {
+            None
         }
 
         fn describe(&self, call: &String) -> String {

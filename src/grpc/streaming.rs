@@ -2,6 +2,8 @@
 
 use std::task::{Context, Poll};
 
+use tonic::Status;
+
 use super::message::{self, Next};
 use super::method::Stream;
 use super::status;
@@ -68,5 +70,13 @@ impl<S> StreamCall<S> {
             }
         }
         progress
+    }
+
+    /// Why it has ended, where that stands behind data which is not written.
+    pub(super) fn end<M: Stream<Source = S>>(&mut self) -> Option<Status> {
+        match self {
+            StreamCall::Response(source) => M::end(source),
+            StreamCall::Request | StreamCall::Ended => None,
+        }
     }
 }

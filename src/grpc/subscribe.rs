@@ -12,7 +12,7 @@ use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PU
 use crate::contract::push::GatewaySubscribeRequest;
 use crate::contract::start::Reason;
 use crate::contract::{self, gateway_id};
-use crate::engine::{Batch, Engine, Resume, Start, Subscriber};
+use crate::engine::{Batch, Engine, RecvError, Resume, Start, Subscriber, TryRecvError};
 
 /// Room for the longest id and far more than a cursor.
 pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
@@ -67,6 +67,16 @@ impl Stream for Subscribe {
         subscriber.poll_recv(cx).map(|received| {
             received.map_err(|error| status::end_of_stream(error, subscriber.lag()))
         })
+    }
+
+    fn end(source: &mut Subscription) -> Option<Status> {
+        // Not for a lag: its count would leave out what is not written.
+        let cause = match source.subscriber.try_recv() {
+            Err(TryRecvError::TakenOver) => RecvError::TakenOver,
+            Err(TryRecvError::Closed) => RecvError::Closed,
+            _ => return None,
+        };
+        Some(status::end_of_stream(cause, 0))
     }
 }
 

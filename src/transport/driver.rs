@@ -184,6 +184,10 @@ impl<S: Service> Driver<S> {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                if self.readable && self.reads() {
+                    // A call that is far ahead leaves a turn to those that were not read.
+                    break;
+                }
             }
             let is_written = self.writer.is_empty() && self.http.output().is_empty();
             if is_written
