@@ -101,7 +101,9 @@ impl<M: Respond> Exchange<M> {
             progress.missing_bytes = 0;
         }
         progress.queued_bytes = self.unsent.len() - before;
-        progress.sent_bytes = self.send(&mut turn);
+        if !turn.may_defer || self.is_full() {
+            progress.sent_bytes = self.send(&mut turn);
+        }
         progress
     }
 
@@ -289,6 +291,7 @@ mod tests {
         echo: Echo,
         http: Connection<()>,
         is_stopping: bool,
+        may_defer: bool,
     }
 
     impl Harness {
@@ -307,6 +310,7 @@ mod tests {
                 echo: Echo::default(),
                 http,
                 is_stopping: false,
+                may_defer: false,
             }
         }
 
@@ -318,6 +322,7 @@ mod tests {
             let turn = Turn {
                 body,
                 is_complete,
+                may_defer: self.may_defer,
                 response: self.http.parts(0).expect("an open stream").response,
             };
             let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -362,6 +367,20 @@ mod tests {
         let progress = harness.poll(REQUEST, true);
         assert!((progress.requests, progress.awaits_request) == (1, false));
         assert_eq!(harness.sent(), (REQUEST.len(), some("0")));
+    }
+
+    #[test]
+    fn responses_wait_for_more_requests_that_are_at_hand() {
+        let mut harness = Harness::stream();
+        harness.may_defer = true;
+        harness.poll(REQUEST, false);
+        harness.poll(REQUEST, false);
+        assert_eq!(harness.sent(), (0, None));
+        harness.poll(&REQUEST.repeat(MAX_UNSENT_BYTES / REQUEST.len()), false);
+        assert!(harness.sent().0 >= MAX_UNSENT_BYTES, "as long as they are few");
+        harness.may_defer = false;
+        harness.poll(b"", true);
+        assert_eq!(harness.sent(), (0, some("0")));
     }
 
     #[test]

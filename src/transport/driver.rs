@@ -353,6 +353,7 @@ impl<S: Service> Driver<S> {
             let turn = Turn {
                 body: lent.unwrap_or(parts.body.bytes()),
                 is_complete: parts.body.is_complete(),
+                may_defer: lent.is_some(),
                 response: parts.response,
             };
             let left_bytes = turn.body.len();

@@ -65,6 +65,9 @@ pub(crate) struct Turn<'a> {
     pub(crate) body: &'a [u8],
     /// Whether nothing will follow it.
     pub(crate) is_complete: bool,
+    /// Whether more that was read is at hand: the call is polled again after it, and small
+    /// responses can wait for that, to go out together.
+    pub(crate) may_defer: bool,
     pub(crate) response: Response<'a>,
 }
 
