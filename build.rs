@@ -1,6 +1,7 @@
-//! Generates the protobuf messages and services. protox compiles the `.proto`
-//! files, so that no system `protoc` is needed; an engine-only build
-//! (`--no-default-features`) generates nothing.
+//! Generates the protobuf messages and services.
+//!
+//! protox compiles the `.proto` files, so the system needs no `protoc`. A build of
+//! the engine alone (`--no-default-features`) generates nothing.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

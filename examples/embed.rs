@@ -1,8 +1,8 @@
-//! A turn-based game's backend with the engine inside: gateways subscribe on the
-//! port of the backend's own service, and the game publishes in process.
+//! The backend of a turn-based game, with the engine embedded. Gateways subscribe
+//! on the port of the backend's own gRPC service. The game publishes in process.
 //!
 //! ```sh
-//! cargo run --example embed              # or with an address: … -- 0.0.0.0:9000
+//! cargo run --example embed              # or with an address: … -- 127.0.0.1:9000
 //! galaxy-push tail --id gateway-1        # in another terminal
 //! ```
 
@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 const PLAYERS: [&str; 3] = ["usr-mira", "usr-oto", "usr-vex"];
 const TURN: Duration = Duration::from_millis(500);
-/// How long gateways may take to receive the last events.
+/// The time for gateways to receive the last events after a stop.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_bytes(64 << 20)
         .max_subscribers(100)
         .build()?;
-    // Wakes waiting streams on this runtime, not on a thread of the engine's own.
+    // Wakes parked streams on this runtime, instead of on a thread of the engine.
     tokio::spawn(engine.notifier());
 
     let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         failed = play(engine.publisher()) => failed?,
         ended = &mut server => return Ok(ended??),
     }
-    // Streams end after the last event, connections after their streams.
+    // Streams end after the last event; connections end after their streams.
     engine.close();
     let _ = stop.send(());
     match timeout(GRACE, server).await {
@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The game. Each turn is one batch: a gateway gets all of it or nothing.
+/// The game. Each turn is one atomic batch.
 async fn play(publisher: Publisher) -> Result<(), Status> {
     let mut clock = interval(TURN);
     for turn in 1_u64.. {
@@ -99,7 +99,7 @@ fn turn_ready(player: &str, turn: u64) -> PushEvent {
     }
 }
 
-/// Revokes all sessions of a player.
+/// Revokes every session of a player.
 fn logout(player: &str) -> PushEvent {
     let revoked = SessionInvalidation {
         user_id: player.into(),
@@ -112,7 +112,7 @@ fn logout(player: &str) -> PushEvent {
     }
 }
 
-/// Events go into the ring as bytes that were checked.
+/// Encodes and validates the events, and publishes them as one batch.
 fn publish(publisher: &Publisher, events: Vec<PushEvent>) -> Result<Published, Status> {
     let encoded: Vec<_> = events.iter().map(Message::encode_to_vec).collect();
     let events: Result<Vec<_>, _> = encoded.iter().map(|bytes| Event::parse(bytes)).collect();
@@ -125,8 +125,8 @@ fn publish(publisher: &Publisher, events: Vec<PushEvent>) -> Result<Published, S
         })
 }
 
-/// The backend's own service. To need no .proto of its own, this one speaks the
-/// publishers' contract: moderators end sessions by it, and may do nothing else.
+/// The backend's own service, with which moderators end sessions. It reuses the
+/// producers' contract, so that this example needs no `.proto` of its own.
 struct Moderation {
     publisher: Publisher,
 }

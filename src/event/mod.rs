@@ -1,15 +1,15 @@
-//! What a publishable event is: one `PushEvent`, checked where it lies.
+//! Publishable events: `PushEvent` messages that are validated in place.
 //!
 //! A gateway gets the bytes that the producer sent, followed by the cursor as
-//! one more field. So nothing is decoded into messages here and nothing is
-//! encoded again: [`Event::parse`] walks over the bytes once, allocates nothing,
-//! and [`Event`] is its proof that it did.
+//! one more field. So nothing is decoded and encoded again: [`Event::parse`]
+//! scans the bytes once and allocates nothing. An [`Event`] is the proof that
+//! the bytes were validated.
 //!
-//! It must never accept bytes that a gateway could not decode: one poisoned event
-//! in the ring would break every gateway's stream, again at each resume. Hence
-//! the line is drawn exactly where prost draws it, merging included: of a field
-//! that occurs twice the last one counts, a `client_event` that occurs twice is
-//! one, and a `session_invalidation` after a `client_event` replaces it.
+//! This room must never accept bytes that a gateway cannot decode. One such
+//! event in the ring would break every gateway's stream, again at each resume.
+//! So it accepts exactly what prost accepts, merging included: the last value of
+//! a repeated field counts, two occurrences of `client_event` are merged, and a
+//! `session_invalidation` after a `client_event` replaces it.
 
 mod wire;
 
@@ -20,14 +20,15 @@ use wire::{REQUEST_DEPTH, Scanner, WireError};
 
 pub use wire::WireProblem;
 
-/// How deep groups may nest in an unknown field of an event, and of the message
-/// within it: each level of messages around it takes one from the request's.
+/// The nesting limit for groups in an unknown field of an event. Each enclosing
+/// message takes one level from the request's limit.
 const EVENT_DEPTH: usize = REQUEST_DEPTH - 1;
+/// The same for the message within an event.
 const KIND_DEPTH: usize = EVENT_DEPTH - 1;
 
-/// One `PushEvent` that may be published, borrowed, as the producer encoded it.
+/// A valid `PushEvent`, borrowed, as its producer encoded it.
 ///
-/// Only validation makes one, so whoever holds one need not check it again.
+/// Only [`Event::parse`] makes one, so its holder need not validate it again.
 ///
 /// ```
 /// use galaxy_push::event::{Event, EventError};
@@ -46,13 +47,12 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// Checks the bytes of one `PushEvent`. Unknown fields are fine, and stay in
-    /// the bytes.
+    /// Validates the bytes of one `PushEvent`. Unknown fields are accepted, and
+    /// stay in the bytes.
     ///
     /// # Errors
     ///
-    /// [`EventError`] says what is wrong: the first thing found, where there are
-    /// several.
+    /// [`EventError`] is the first problem in the bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EventError> {
         let mut kind = Kind::Unset;
         let mut fields = Scanner::new(bytes);
@@ -78,14 +78,14 @@ impl<'a> Event<'a> {
         Ok(Event { bytes })
     }
 
-    /// The bytes that were checked, unchanged.
+    /// The validated bytes, unchanged.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
         self.bytes
     }
 }
 
-/// The `kind` that the fields read so far add up to.
+/// The state of the oneof `kind` after the fields read so far.
 #[derive(Clone, Copy)]
 enum Kind {
     Unset,
@@ -167,7 +167,7 @@ fn session_invalidation(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, E
 
 #[inline]
 fn text<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], EventError> {
-    // Ids and kinds are ASCII nearly always, and that is quicker to see.
+    // Ids and kinds are nearly always ASCII, which is quicker to check.
     if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
         Ok(bytes)
     } else {
@@ -175,16 +175,15 @@ fn text<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], EventError
     }
 }
 
-/// Finds the events in the bytes of a `PublishRequest` and checks each; appends
-/// them to `events`, in their order. On error nothing is appended. Unknown fields
-/// of the request itself are passed over.
+/// Validates each event in the bytes of a `PublishRequest`, and appends them to
+/// `events` in order. On error nothing is appended. Unknown fields of the request
+/// itself are skipped.
 ///
 /// `max_event_bytes` limits each event, as its producer encoded it.
 ///
 /// # Errors
 ///
-/// [`RequestError`] names the event and the field: the first thing found, where
-/// there are several.
+/// [`RequestError`] is the first problem. It names the event and the field.
 pub fn parse_publish_request<'a>(
     request: &'a [u8],
     max_event_bytes: usize,
@@ -230,23 +229,23 @@ fn append_events<'a>(
     Ok(())
 }
 
-/// Why bytes are not an event that may be published.
+/// Why bytes are not a publishable event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventError {
     /// Neither a `client_event` nor a `session_invalidation`.
     #[error("kind is not set")]
     NoKind,
-    /// A field that must have a value has none.
+    /// A required field is empty.
     #[error("{field} is empty")]
     Empty {
         /// The field, as the contract names it.
         field: &'static str,
     },
-    /// The event has a cursor already, and publishing assigns it.
+    /// The event has a cursor, which only publishing may assign.
     #[error("cursor is already set")]
     CursorSet,
-    /// A text field holds something else.
+    /// A string field is not UTF-8.
     #[error("{field} is not UTF-8")]
     NotUtf8 {
         /// The field, as the contract names it.
@@ -263,7 +262,7 @@ pub enum EventError {
 }
 
 impl EventError {
-    /// What joins the name of the event to this error's text: a dot if that
+    /// The text between the event's name and this error: a dot where the error
     /// begins with the name of a field.
     const fn joint(&self) -> &'static str {
         match self {
@@ -279,17 +278,17 @@ impl From<WireError> for EventError {
     }
 }
 
-/// Why bytes are not a `PublishRequest` that may be published. Nothing of it is.
+/// Why a `PublishRequest` is refused. Nothing of it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// There is no event in it.
+    /// It has no events.
     #[error("events is empty")]
     NoEvents,
     /// One of its events is refused.
     #[error("events[{index}]{}{source}", source.joint())]
     Event {
-        /// Which one, counted from 0.
+        /// Its index, from 0.
         index: usize,
         /// Why.
         source: EventError,
@@ -297,7 +296,7 @@ pub enum RequestError {
     /// One of its events is too large.
     #[error("events[{index}] has {bytes} bytes, more than the {limit} that an event may have")]
     EventTooLarge {
-        /// Which one, counted from 0.
+        /// Its index, from 0.
         index: usize,
         /// Its size, as the producer encoded it.
         bytes: usize,

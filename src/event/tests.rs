@@ -28,7 +28,7 @@ fn session(parts: &[&[u8]]) -> Vec<u8> {
     field(2, parts)
 }
 
-/// A `client_event` with all that it needs.
+/// A `client_event` with every required field.
 fn valid() -> Vec<u8> {
     client(&[&field(1, &[b"u1"]), &field(3, &[b"mail"])])
 }
@@ -47,7 +47,7 @@ fn problem(parts: &[&[u8]]) -> (usize, WireProblem) {
     }
 }
 
-/// A field `number` that is a group with `depth` groups open at its innermost.
+/// A field `number` that is a group, with groups nested `depth` deep.
 fn groups(number: u32, depth: usize) -> Vec<u8> {
     [key(number, 3).repeat(depth), key(number, 4).repeat(depth)].concat()
 }
@@ -56,20 +56,20 @@ mod rules {
     use super::*;
 
     #[test]
-    fn both_kinds_need_little() {
+    fn both_kinds_are_valid_with_their_required_fields() {
         assert_eq!(check(&[&valid()]), Ok(()));
         assert_eq!(check(&[&session(&[&field(2, &[b"u1"])])]), Ok(()));
     }
 
     #[test]
-    fn a_kind_is_needed() {
+    fn an_event_without_a_kind_is_refused() {
         assert_eq!(check(&[]), Err(EventError::NoKind));
         assert_eq!(check(&[&field(9, &[b"x"])]), Err(EventError::NoKind));
         assert_eq!(EventError::NoKind.to_string(), "kind is not set");
     }
 
     #[test]
-    fn what_is_empty_is_named() {
+    fn an_empty_required_field_is_named() {
         let (user, kind) = (field(1, &[b"u1"]), field(3, &[b"mail"]));
         let session_user = field(1, &[b"only the device_session_id"]);
         for (event, field) in [
@@ -85,7 +85,7 @@ mod rules {
     }
 
     #[test]
-    fn the_last_of_a_repeated_field_counts() {
+    fn the_last_value_of_a_repeated_field_counts() {
         let (user, empty) = (field(1, &[b"u1"]), field(1, &[]));
         let kind = field(3, &[b"mail"]);
         assert_eq!(check(&[&client(&[&empty, &user, &kind])]), Ok(()));
@@ -106,7 +106,7 @@ mod rules {
     }
 
     #[test]
-    fn a_message_that_occurs_twice_is_one() {
+    fn two_occurrences_of_a_message_are_merged() {
         let (user, kind) = (field(1, &[b"u1"]), field(3, &[b"mail"]));
         assert_eq!(check(&[&client(&[&user]), &client(&[&kind])]), Ok(()));
         let user = field(2, &[b"u1"]);
@@ -114,7 +114,7 @@ mod rules {
     }
 
     #[test]
-    fn the_other_message_replaces() {
+    fn the_other_kind_replaces_the_first() {
         let invalidation = session(&[&field(2, &[b"u1"])]);
         assert_eq!(check(&[&client(&[]), &invalidation]), Ok(()));
         assert_eq!(
@@ -123,7 +123,7 @@ mod rules {
                 field: "client_event.user_id"
             })
         );
-        // And what was replaced does not come back.
+        // The fields of the replaced kind do not come back.
         assert_eq!(
             check(&[&valid(), &invalidation, &client(&[])]),
             Err(EventError::Empty {
@@ -133,8 +133,8 @@ mod rules {
     }
 
     #[test]
-    fn no_cursor_may_be_set() {
-        let (set, empty) = (field(3, &[b"0000000000-0000000000001"]), field(3, &[]));
+    fn an_event_with_a_cursor_is_refused() {
+        let (set, empty) = (field(3, &[b"000000000000-00000000001"]), field(3, &[]));
         for event in [[&valid(), &set], [&set, &valid()], [&set, &empty]] {
             assert_eq!(check(&[event[0], event[1]]), Err(EventError::CursorSet));
         }
@@ -143,7 +143,7 @@ mod rules {
     }
 
     #[test]
-    fn text_is_utf8() {
+    fn text_that_is_not_utf8_is_refused() {
         let bad = b"mostly fine \xff";
         let client_fields = [
             (1, "user_id"),
@@ -160,7 +160,7 @@ mod rules {
                 (event, "session_invalidation", name)
             });
         for (event, message, name) in client_fields.into_iter().chain(session_fields) {
-            // Also where a later field, or message, would replace it.
+            // Also if a later field or message would replace it.
             let refused = check(&[&event, &valid()]).unwrap_err();
             assert_eq!(
                 refused.to_string(),
@@ -172,13 +172,13 @@ mod rules {
     }
 
     #[test]
-    fn a_payload_is_any_bytes() {
+    fn a_payload_may_be_any_bytes() {
         let payload = field(4, &[b"\xff\x00\xfe"]);
         assert_eq!(check(&[&valid(), &client(&[&payload])]), Ok(()));
     }
 
     #[test]
-    fn unknown_fields_are_carried() {
+    fn unknown_fields_stay_in_the_event() {
         let unknown = [
             [key(900, 0), varint(u64::MAX)].concat(),
             [key(4, 1), vec![1; 8]].concat(),
@@ -207,13 +207,13 @@ mod wire_format {
     use super::*;
 
     #[test]
-    fn every_prefix_is_refused_or_whole() {
+    fn a_truncated_event_is_refused_except_between_fields() {
         let event = [
             client(&[&field(1, &[b"u1"]), &field(3, &[b"mail"])]),
             [key(900, 0), varint(u64::MAX)].concat(),
             groups(8, 2),
         ];
-        // The event is whole after each of its fields, and nowhere between.
+        // The event is complete after each of its fields, and nowhere else.
         let whole: Vec<usize> = (1..=event.len())
             .map(|n| event[..n].concat().len())
             .collect();
@@ -232,9 +232,9 @@ mod wire_format {
     }
 
     #[test]
-    fn a_field_may_not_leave_its_message() {
-        // The user_id claims three bytes of the two left in its message, though
-        // the event goes on.
+    fn a_field_may_not_extend_past_its_message() {
+        // The user_id claims three bytes where its message has two left. The event
+        // has more bytes after that message.
         let event = [b"\x0a\x04\x0a\x03u1".to_vec(), valid()];
         assert_eq!(
             problem(&[&event[0], &event[1]]),
@@ -243,7 +243,7 @@ mod wire_format {
     }
 
     #[test]
-    fn lengths_near_the_end_of_numbers_are_refused() {
+    fn lengths_near_the_largest_number_are_refused() {
         for length in [
             u64::MAX,
             u64::MAX - 1,
@@ -271,14 +271,14 @@ mod wire_format {
             problem(&[&padded(10), &valid()]),
             (1, WireProblem::VarintOverflow)
         );
-        // As the key and the length of a field that counts, too.
+        // Also in the key and the length of a known field.
         let user = b"\x8a\x80\x00\x82\x80\x80\x00u1";
         let event = client(&[user, &field(3, &[b"mail"])]);
         assert_eq!(check(&[&event]), Ok(()));
     }
 
     #[test]
-    fn varints_have_64_bits() {
+    fn varints_beyond_64_bits_are_refused() {
         let with_last = |last: u8| [key(9, 0), vec![0xff; 9], vec![last]].concat();
         assert_eq!(check(&[&with_last(1), &valid()]), Ok(()));
         assert_eq!(
@@ -289,7 +289,7 @@ mod wire_format {
             problem(&[&with_last(0x81), &valid()]),
             (1, WireProblem::VarintOverflow)
         );
-        // Ten bytes at the very end of the message: too long, not cut short.
+        // Ten bytes at the very end of the message are an overflow, not a truncation.
         assert_eq!(
             problem(&[&with_last(0x80)]),
             (1, WireProblem::VarintOverflow)
@@ -297,7 +297,7 @@ mod wire_format {
     }
 
     #[test]
-    fn keys_have_32_bits() {
+    fn keys_beyond_32_bits_are_refused() {
         let largest = varint(u64::from(u32::MAX) & !7);
         assert_eq!(check(&[&valid(), &largest, &varint(1)]), Ok(()));
         let at = valid().len();
@@ -310,7 +310,7 @@ mod wire_format {
     }
 
     #[test]
-    fn field_zero_does_not_exist() {
+    fn field_number_zero_is_refused() {
         for wire_type in [0, 1, 2, 3, 5] {
             assert_eq!(
                 problem(&[&key(0, wire_type), &[0; 9]]),
@@ -320,7 +320,7 @@ mod wire_format {
     }
 
     #[test]
-    fn wire_types_6_and_7_do_not_exist() {
+    fn wire_types_6_and_7_are_refused() {
         for found in [6, 7] {
             for number in [1, 3, 9] {
                 assert_eq!(
@@ -332,7 +332,7 @@ mod wire_format {
     }
 
     #[test]
-    fn declared_fields_have_their_wire_type() {
+    fn known_fields_with_another_wire_type_are_refused() {
         let in_client = [
             (1, "client_event.user_id"),
             (2, "client_event.device_session_id"),
@@ -368,7 +368,7 @@ mod wire_format {
     }
 
     #[test]
-    fn groups_end_as_they_began() {
+    fn groups_end_with_their_own_tag() {
         let ends = |numbers: &[u32]| {
             let opened = [key(8, 3), key(9, 3)].concat();
             let ends: Vec<u8> = numbers.iter().flat_map(|&n| key(n, 4)).collect();
@@ -390,7 +390,7 @@ mod wire_format {
     }
 
     #[test]
-    fn groups_nest_only_so_deep() {
+    fn groups_beyond_the_nesting_limit_are_refused() {
         assert_eq!(check(&[&valid(), &groups(9, EVENT_DEPTH)]), Ok(()));
         assert_eq!(
             problem(&[&groups(9, EVENT_DEPTH + 1), &valid()]).1,
@@ -416,7 +416,7 @@ mod wire_format {
             problem(&[&around(EVENT_DEPTH), &valid()]).1,
             WireProblem::TooDeep
         );
-        // However many: the stack is not what runs out.
+        // A million groups must not overflow the stack.
         assert_eq!(
             problem(&[&key(9, 3).repeat(1 << 20)]).1,
             WireProblem::TooDeep
@@ -446,7 +446,7 @@ mod request {
         parse_publish_request(&request, 1000, &mut events).unwrap();
         let bytes: Vec<&[u8]> = events.iter().map(|event| event.as_bytes()).collect();
         assert_eq!(bytes, [&valid()[..], &other]);
-        // They are appended to what the caller has.
+        // They are appended to the events that the caller already has.
         parse_publish_request(&request, 1000, &mut events).unwrap();
         assert_eq!(events.len(), 4);
     }
@@ -479,11 +479,11 @@ mod request {
     }
 
     #[test]
-    fn a_request_has_events() {
+    fn a_request_without_events_is_refused() {
         assert_eq!(refused(b""), RequestError::NoEvents);
         assert_eq!(refused(&field(2, &[b"x"])), RequestError::NoEvents);
         assert_eq!(RequestError::NoEvents.to_string(), "events is empty");
-        // What the caller had before does not count.
+        // The events that the caller had before do not count.
         let bytes = valid();
         let mut events = vec![Event::parse(&bytes).unwrap()];
         assert_eq!(
@@ -493,7 +493,7 @@ mod request {
     }
 
     #[test]
-    fn an_event_has_its_limit() {
+    fn an_event_over_the_size_limit_is_refused() {
         let good = field(1, &[&valid()]);
         let request = good.repeat(2);
         let limit = valid().len();
@@ -531,7 +531,7 @@ mod request {
     }
 
     #[test]
-    fn what_is_wrong_outside_of_events_is_told() {
+    fn a_fault_outside_of_the_events_is_reported() {
         assert_eq!(
             refused(&[field(1, &[&valid()]), vec![0x0a, 9]].concat()).to_string(),
             format!(
@@ -559,7 +559,7 @@ mod request {
     }
 }
 
-/// The same bytes, judged by prost.
+/// The same bytes, decoded by prost.
 #[cfg(feature = "client")]
 mod against_prost {
     use super::*;
@@ -571,7 +571,7 @@ mod against_prost {
     use proptest::sample::Index;
     use prost::Message;
 
-    const CURSOR: &str = "01HF7YAT00-000000000001A";
+    const CURSOR: &str = "01HF7YAT0000-0000000001A";
 
     fn keeps_the_rules(event: &PushEvent) -> bool {
         match &event.kind {
@@ -581,8 +581,8 @@ mod against_prost {
         }
     }
 
-    /// Ours against prost's, whatever the bytes: the same verdict, and an
-    /// accepted event reads the same with a cursor behind it.
+    /// Compares the scanner with prost on any bytes: both accept or both refuse, and
+    /// prost decodes an accepted event to the same message with a cursor appended.
     fn compare(request: &[u8]) -> Result<(), TestCaseError> {
         let mut events = Vec::new();
         let ours = parse_publish_request(request, usize::MAX, &mut events);
@@ -592,7 +592,7 @@ mod against_prost {
             ..
         }) = ours
         {
-            // prost shows only the last of several cursors, so it cannot tell.
+            // prost keeps only the last of several cursors, so it cannot decide.
             return Ok(());
         }
         let valid = theirs.as_ref().is_ok_and(|request| {
@@ -682,7 +682,7 @@ mod against_prost {
         })
     }
 
-    /// A few bytes that are a field, whatever the message they land in.
+    /// A field that is well-formed in any message.
     fn any_field() -> impl Strategy<Value = Vec<u8>> {
         let number = prop_oneof![4 => 1..=9u32, 1 => 10..(1u32 << 29)];
         let value = vec(any::<u8>(), 0..4);
@@ -695,7 +695,7 @@ mod against_prost {
         ]
     }
 
-    /// An event of pieces that merge: both messages, in part, over and over.
+    /// An event of pieces that merge: parts of both messages, in any order.
     fn pieces() -> impl Strategy<Value = Vec<u8>> {
         let text = || prop_oneof![Just(vec![]), Just(b"u".to_vec()), Just(b"\xff".to_vec())];
         let inner = prop_oneof![
@@ -716,13 +716,13 @@ mod against_prost {
         Insert(Index, Vec<u8>),
         Remove(Index),
         Cut(Index),
-        /// Copies the bytes between the first two places to the third.
+        /// Copies the bytes between the first two offsets to the third.
         Copy(Index, Index, Index),
     }
 
     fn mutation() -> impl Strategy<Value = Mutation> {
         let at = any::<Index>;
-        // Bytes with a meaning here, to get further than random ones would.
+        // Bytes with a meaning in the wire format, which get further than random ones.
         let byte = || {
             prop_oneof![
                 any::<u8>(),

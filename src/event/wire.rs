@@ -1,15 +1,16 @@
-//! A scanner of protobuf's wire format: it finds the fields of a message and
-//! steps over them, without decoding or allocating.
+//! A scanner of protobuf's wire format. It finds the fields of a message and
+//! skips over them, without decoding or allocating.
 //!
-//! It draws the line between valid and malformed exactly where prost draws it,
-//! because what passes here is decoded by prost and its like at the gateways.
-//! Three such places are easy to get wrong: a varint may be padded with zeros up
-//! to ten bytes but must fit in 64 bits; a field's key must fit in 32 bits; and
-//! groups (long deprecated, still valid) nest only so deep.
+//! It accepts exactly what prost accepts, because gateways decode these bytes with
+//! prost and similar libraries. Three rules are easy to get wrong:
+//!
+//! - A varint may be padded with zeros up to ten bytes, but must fit in 64 bits.
+//! - A field's key must fit in 32 bits.
+//! - Groups (deprecated, but valid) have a nesting limit.
 
-/// How many messages and groups may lie inside one another in a
-/// `PublishRequest`: the limit that prost shares with the C++, Java and Python
-/// implementations, so that no gateway meets an event too deep for its decoder.
+/// The nesting limit for messages and groups in a `PublishRequest`. prost shares
+/// this limit with the C++, Java and Python implementations, so no event is too
+/// deep for a gateway's decoder.
 pub(super) const REQUEST_DEPTH: usize = 100;
 
 const VARINT: u8 = 0;
@@ -25,25 +26,25 @@ const MAX_VARINT_BYTES: usize = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireProblem {
-    /// A value, or a group, goes on past the end of the message it is in.
+    /// A value, or a group, extends past the end of its message.
     #[error("the message ends within a field")]
     Truncated,
-    /// A varint of more than ten bytes, or of more than 64 bits.
+    /// A varint has more than ten bytes, or more than 64 bits.
     #[error("a number does not fit in 64 bits")]
     VarintOverflow,
-    /// A key of more than 32 bits.
+    /// A field's key has more than 32 bits.
     #[error("a field's key does not fit in 32 bits")]
     KeyOverflow,
-    /// The field number 0, which does not exist.
+    /// A field has the number 0, which protobuf reserves.
     #[error("a field has the number 0")]
     FieldZero,
-    /// Wire type 6 or 7, which do not exist.
+    /// A field has wire type 6 or 7, which do not exist.
     #[error("a field has the wire type {found}, which does not exist")]
     UnknownWireType {
         /// 6 or 7.
         found: u8,
     },
-    /// A field that the contract declares came as something else.
+    /// A field of the contract has another wire type than the contract says.
     #[error("{field} has the wire type {found}, not {DELIMITED}")]
     WrongWireType {
         /// The field, as the contract names it.
@@ -51,10 +52,10 @@ pub enum WireProblem {
         /// The wire type that it came with.
         found: u8,
     },
-    /// The end of a group that is not the one open.
-    #[error("a group ends that was not begun")]
+    /// An end-group tag does not match the innermost open group.
+    #[error("an end-group tag without its start-group tag")]
     UnmatchedEndGroup,
-    /// More groups inside one another than decoders accept.
+    /// Groups are nested deeper than decoders accept.
     #[error("groups are nested too deep")]
     TooDeep,
 }
@@ -66,7 +67,7 @@ pub(super) struct WireError {
     pub(super) problem: WireProblem,
 }
 
-/// What stands before a field's value.
+/// A field's key: its number and wire type.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
     pub(super) number: u32,
@@ -83,12 +84,12 @@ impl Key {
     }
 }
 
-/// Walks over the fields of one message.
+/// Scans the fields of one message.
 #[derive(Debug)]
 pub(super) struct Scanner<'a> {
     rest: &'a [u8],
-    /// Where `rest` ends, as an offset in the outermost bytes; the current
-    /// offset follows from it, so that the fast path keeps only one number.
+    /// The offset in the outermost bytes at which `rest` ends. The current offset
+    /// follows from it, so the fast path updates only `rest`.
     end: usize,
 }
 
@@ -143,8 +144,8 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// The value of the field `key`, which the contract declares, under the name
-    /// `field`, as a string, bytes or a message.
+    /// The value of the field `key`, which the contract declares as a string, bytes
+    /// or a message of the name `field`.
     #[inline]
     pub(super) fn value(&mut self, key: Key, field: &'static str) -> Result<&'a [u8], WireError> {
         if key.wire_type != DELIMITED {
@@ -170,8 +171,8 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Steps over the value of a field that the contract does not know. `depth`
-    /// is how many groups may be open in it at once, itself included.
+    /// Skips the value of an unknown field. `depth` is the nesting limit for groups
+    /// in it, the field itself included.
     #[cold]
     pub(super) fn skip(&mut self, key: Key, depth: usize) -> Result<(), WireError> {
         match key.wire_type {
@@ -180,12 +181,13 @@ impl<'a> Scanner<'a> {
             DELIMITED => self.delimited().map(drop),
             START_GROUP => self.skip_group(key, depth),
             FIXED32 => self.take(4).map(drop),
-            // `END_GROUP`: `key` admits no wire type beyond these six.
+            // `END_GROUP`: `key` returns no other wire type.
             _ => Err(key.is(WireProblem::UnmatchedEndGroup)),
         }
     }
 
-    /// Iterative: the depth is the peer's to choose, the stack is ours.
+    /// Iterative, because the peer chooses the depth, and recursion would use our
+    /// stack.
     fn skip_group(&mut self, key: Key, depth: usize) -> Result<(), WireError> {
         let mut open = [0u32; REQUEST_DEPTH];
         let open = &mut open[..depth.min(REQUEST_DEPTH)];
@@ -249,7 +251,7 @@ impl<'a> Scanner<'a> {
         for (i, &byte) in self.rest.iter().take(MAX_VARINT_BYTES).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * i);
             if byte < 0x80 {
-                // Nine bytes carry 63 bits: the tenth has room for one more.
+                // Nine bytes have 63 bits; the tenth byte may add one more.
                 if i + 1 == MAX_VARINT_BYTES && byte > 1 {
                     break;
                 }
