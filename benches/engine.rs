@@ -136,8 +136,8 @@ fn validate(c: &mut Criterion) {
 }
 
 fn cursor(c: &mut Criterion) {
-    let epoch = Epoch::from_millis(1_700_000_000_000).expect("it fits");
-    let cursor = Cursor::new(epoch, Seq::new(0x0123_4567_89AB_CDEF));
+    let epoch = Epoch::new(1_700_000_000_000, 0x2_AAAA).expect("it fits");
+    let cursor = Cursor::new(epoch, Seq::new(0x0023_4567_89AB_CDEF));
     let text = cursor.to_text();
     let mut group = c.benchmark_group("cursor");
     group.bench_function(BenchmarkId::new(NAME, "print"), |b| {

@@ -240,8 +240,8 @@ fn cursor_parse(operations: u32) {
 }
 
 fn some_cursor() -> Cursor {
-    let epoch = Epoch::from_millis(1_700_000_000_000).expect("it fits");
-    Cursor::new(epoch, Seq::new(0x0123_4567_89AB_CDEF))
+    let epoch = Epoch::new(1_700_000_000_000, 0x2_AAAA).expect("it fits");
+    Cursor::new(epoch, Seq::new(0x0023_4567_89AB_CDEF))
 }
 
 fn validate(operations: u32) {

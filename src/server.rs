@@ -18,7 +18,7 @@ pub use crate::transport::BoundAddress;
 
 use crate::backbone::Local;
 use crate::config::{Address, Config, ConfigError};
-use crate::cursor::Epoch;
+use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine};
 use crate::grpc::{Gateways, Publishers, Stopping};
 use crate::open_files;
@@ -310,7 +310,7 @@ impl Drop for Running {
 }
 
 fn build_engine(config: &Config) -> Result<Engine, ServeError> {
-    let born = Epoch::now().ok_or(ServeError::SystemClock)?;
+    let born = Epoch::now()?;
     Ok(Engine::builder()
         .epoch(born)
         .max_events(config.max_events)
@@ -381,9 +381,9 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
-    /// The system's clock shows a time from which no epoch can be made.
-    #[error("the system's clock is wrong: it shows a time before 1970 or after 10889")]
-    SystemClock,
+    /// No epoch can be made of what the system gives.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
     /// A listener ended by itself. Everything else was stopped.
     #[error("serving failed: {source}")]
     Transport {

@@ -55,7 +55,7 @@ fn refusals() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let good = good();
     let at_2 = |bad: &[u8]| request(&[&good, &good, bad, &good]);
     let with_cursor = PushEvent {
-        cursor: "0000000000-0000000000001".to_owned(),
+        cursor: "000000000000-00000000001".to_owned(),
         ..event(1)
     };
     let too_large = large_event(MAX_EVENT_BYTES);

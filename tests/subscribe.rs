@@ -148,12 +148,19 @@ async fn a_cursor_of_another_epoch_starts_after_the_head() {
     let server = Harness::start().await;
     let cursors = server.publish(0, 3).await;
     let head: Cursor = cursors[2].parse().unwrap();
-    let older = Epoch::from_millis(head.epoch().millis() - 1).unwrap();
-    let other = Cursor::new(older, Seq::new(1)).to_string();
-    assert_eq!(
-        resumed_as(&server, &other).await,
-        row("fresh", "other-epoch", None, &cursors[2])
-    );
+    for (other, number) in [
+        ("older", head.epoch().number() - 1),
+        ("born in the same millisecond", head.epoch().number() ^ 1),
+        ("newer", head.epoch().number() + (1 << 18)),
+    ] {
+        let epoch = Epoch::from_number(number).unwrap();
+        let cursor = Cursor::new(epoch, Seq::new(1)).to_string();
+        assert_eq!(
+            resumed_as(&server, &cursor).await,
+            row("fresh", "other-epoch", None, &cursors[2]),
+            "{other}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -30,41 +30,50 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
         assert_eq!(
             a.cmp(&b),
-            (a.epoch().millis(), a.seq().number()).cmp(&(b.epoch().millis(), b.seq().number()))
+            numbers(a).cmp(&numbers(b))
         );
     }
 });
 
-/// Reads a cursor in the plainest way: digit by digit, in arithmetic too wide to
-/// overflow.
+/// What orders cursors: milliseconds, the number among births in the same one, and
+/// the sequence.
+fn numbers(cursor: Cursor) -> (u64, u32, u64) {
+    let epoch = cursor.epoch();
+    (epoch.millis(), epoch.distinct(), cursor.seq().number())
+}
+
+/// Reads a cursor in the plainest way: digit by digit.
 fn by_definition(text: &[u8]) -> Option<Cursor> {
     let number = |digits: &str| {
-        digits.chars().try_fold(0u128, |number, digit| {
-            Some(number * 32 + DIGITS.find(digit)? as u128)
+        digits.chars().try_fold(0u64, |number, digit| {
+            Some(number * 32 + DIGITS.find(digit)? as u64)
         })
     };
     let (epoch, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
-    if (epoch.len(), seq.len()) != (10, 13) {
+    if (epoch.len(), seq.len()) != (12, 11) {
         return None;
     }
-    let epoch = Epoch::from_millis(u64::try_from(number(epoch)?).ok()?)?;
-    let seq = Seq::new(u64::try_from(number(seq)?).ok()?);
-    Some(Cursor::new(epoch, seq))
+    // Sixty bits: 42 of milliseconds, then 18.
+    let epoch = number(epoch)?;
+    let epoch = Epoch::new(epoch >> 18, (epoch % (1 << 18)) as u32);
+    let seq = Seq::new(number(seq)?);
+    Some(Cursor::new(epoch.expect("they fit"), seq))
 }
 
 /// A cursor of the first bytes' numbers, as far as there are any.
 fn from_numbers(bytes: &[u8]) -> Option<Cursor> {
-    let (epoch, rest) = bytes.split_first_chunk::<6>()?;
+    let (epoch, rest) = bytes.split_first_chunk::<8>()?;
     let (seq, _) = rest.split_first_chunk::<8>()?;
-    let [a, b, c, d, e, f] = *epoch;
-    let millis = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-    let epoch = Epoch::from_millis(millis).expect("48 bits fit");
-    let cursor = Cursor::new(epoch, Seq::new(u64::from_be_bytes(*seq)));
+    let [epoch, seq] = [epoch, seq].map(|bytes| u64::from_be_bytes(*bytes));
+    let made = (Epoch::from_number(epoch), Seq::checked_new(seq));
+    assert_eq!(made.0.is_some(), epoch < 1 << 60);
+    assert_eq!(made.1.is_some(), seq < 1 << 55);
+    let cursor = Cursor::new(made.0?, made.1?);
     let text = cursor.to_text();
     assert_eq!(Cursor::parse(text.as_bytes()), Ok(cursor));
     assert_eq!(
-        (cursor.epoch().millis(), cursor.seq().number()),
-        (millis, u64::from_be_bytes(*seq))
+        (cursor.epoch().number(), cursor.seq().number()),
+        (epoch, seq)
     );
     Some(cursor)
 }

@@ -11,7 +11,7 @@ use galaxy_push::contract::push::push_event::Kind;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
-const CURSOR: &str = "01HF7YAT00-000000000001A";
+const CURSOR: &str = "CBSZJPG00007-0000000001A";
 
 fuzz_target!(|request: &[u8]| {
     let mut events = Vec::new();

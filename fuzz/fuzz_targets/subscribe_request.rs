@@ -17,7 +17,7 @@ const EVENTS: u64 = 3;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     let engine = Engine::builder()
-        .epoch(Epoch::from_millis(1_700_000_000_000).expect("fits in 48 bits"))
+        .epoch(Epoch::new(1_700_000_000_000, 0).expect("it fits"))
         .max_events(100)
         .max_bytes(4 << 20)
         .window(std::time::Duration::MAX)
@@ -51,7 +51,10 @@ fn judge(id: &str, cursor: &str) {
     let expected = match cursor.parse::<Cursor>() {
         _ if cursor.is_empty() => (Resume::NoCursor, head),
         Err(_) => (Resume::Malformed, head),
-        Ok(cursor) if cursor.epoch() != head.epoch() => (Resume::OtherEpoch, head),
+        Ok(cursor) if cursor.epoch() != head.epoch() => {
+            let is_later = cursor.epoch() > head.epoch();
+            (Resume::OtherEpoch { is_later }, head)
+        }
         Ok(cursor) if cursor > head => (Resume::Ahead, head),
         Ok(cursor) => (Resume::Resumed, cursor),
     };

@@ -58,7 +58,7 @@ Examples:
   galaxy-push tail --id gateway-1
   galaxy-push tail --id gateway-1 --cursor-file gateway-1.cursor >> events.jsonl
   galaxy-push tail --count 10 | jq .client_event.kind
-  galaxy-push tail --connect unix:/run/galaxy-push.sock --cursor 01HF7YAT00-000000000001A")]
+  galaxy-push tail --connect unix:/run/galaxy-push.sock --cursor CBSZJPG00007-0000000001A")]
 pub(super) struct Args {
     /// Where gateways subscribe: HOST:PORT or unix:PATH.
     #[arg(

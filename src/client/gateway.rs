@@ -20,7 +20,7 @@ use crate::contract::gateway_id::{self, GatewayIdError};
 use crate::contract::push::push_client::PushClient;
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
 use crate::contract::start::Resume;
-use crate::cursor::{Cursor, Seq};
+use crate::cursor::Cursor;
 
 /// A subscription under one gateway id, kept up across connections.
 ///
@@ -343,8 +343,7 @@ impl Stream {
             let text = event.cursor;
             return Err(violation(Violation::Cursor { after, text }));
         };
-        let next = after.seq().number().checked_add(1).map(Seq::new);
-        if cursor.epoch() != after.epoch() || Some(cursor.seq()) != next {
+        if cursor.epoch() != after.epoch() || Some(cursor.seq()) != after.seq().next() {
             return Err(violation(Violation::Order { after, cursor }));
         }
         self.last = cursor;

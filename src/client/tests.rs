@@ -40,7 +40,7 @@ fn at(seq: u64) -> Cursor {
 }
 
 fn at_epoch(millis: u64, seq: u64) -> Cursor {
-    Cursor::new(Epoch::from_millis(millis).unwrap(), Seq::new(seq))
+    Cursor::new(Epoch::new(millis, 0).unwrap(), Seq::new(seq))
 }
 
 fn event(cursor: Cursor) -> PushEvent {

@@ -96,13 +96,13 @@ impl Batch {
     /// The cursor of the first event.
     #[must_use]
     pub fn first(&self) -> Cursor {
-        Cursor::new(self.epoch, Seq::new(self.span.first))
+        Cursor::new(self.epoch, Seq::issued(self.span.first))
     }
 
     /// The cursor of the last event.
     #[must_use]
     pub fn last(&self) -> Cursor {
-        Cursor::new(self.epoch, Seq::new(self.span.last))
+        Cursor::new(self.epoch, Seq::issued(self.span.last))
     }
 
     /// The number of events, at least 1.

@@ -13,7 +13,7 @@ use super::time::{Time, millis};
 use super::waiters::{MAX_SEATS, Waiters};
 use super::{Engine, Shared};
 use crate::clock::Clock;
-use crate::cursor::Epoch;
+use crate::cursor::{Epoch, EpochError};
 
 /// A segment's size where nothing asks for another: small enough that a reader
 /// that lags pins little, large enough that a batch covers many frames.
@@ -119,8 +119,8 @@ impl Builder {
         self
     }
 
-    /// The engine's epoch. Default: now, by the system's clock. Two engines whose
-    /// cursors could meet must differ in it.
+    /// The engine's epoch. Default: [`Epoch::now`]. Two engines whose cursors could
+    /// meet must differ in it.
     #[must_use]
     pub fn epoch(mut self, epoch: Epoch) -> Self {
         self.epoch = Some(epoch);
@@ -161,7 +161,7 @@ impl Builder {
         }
         let epoch = match self.epoch {
             Some(epoch) => epoch,
-            None => Epoch::now().ok_or(BuildError::Epoch)?,
+            None => Epoch::now()?,
         };
         Ok(Engine {
             shared: Arc::new(Shared {
@@ -321,9 +321,9 @@ pub enum BuildError {
         /// What was set.
         subscribers: usize,
     },
-    /// The system's clock stands before 1970 or after the year 10889.
-    #[error("the system's clock is outside of what an epoch can hold")]
-    Epoch,
+    /// No epoch was set, and there is none to be made.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
 }
 
 #[cfg(all(test, not(galaxy_loom)))]

@@ -56,7 +56,7 @@ impl CursorFields {
     /// The field of event `seq`, in three parts: put together here, it would be copied
     /// once more, and from memory that was written just before.
     pub(super) fn of(&self, seq: u64) -> (&[u8], SeqHigh, SeqLow) {
-        let (high, low) = Seq::new(seq).digits();
+        let (high, low) = Seq::issued(seq).digits();
         (&self.start, high, low)
     }
 }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_header_event_and_cursor_field() {
-        let epoch = Epoch::from_millis(0).unwrap();
+        let epoch = Epoch::new(0, 0).unwrap();
         let mut frame = header(3).to_vec();
         frame.extend_from_slice(b"abc");
         let fields = CursorFields::new(epoch);
@@ -100,7 +100,7 @@ mod tests {
         frame.extend([start, &high, &low].concat());
         assert_eq!(frame.len(), frame_bytes(3));
         assert_eq!(&frame[..5], [0, 0, 0, 0, 29]);
-        assert_eq!(&frame[8..], b"\x1A\x180000000000-0000000000011");
+        assert_eq!(&frame[8..], b"\x1A\x18000000000000-00000000011");
         let twice = [frame.clone(), frame].concat();
         assert_eq!(Events::new(&twice).count(), 2);
     }

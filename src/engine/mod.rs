@@ -162,7 +162,7 @@ impl Engine {
     #[must_use]
     pub fn head(&self) -> Cursor {
         let ring = &self.shared.ring;
-        Cursor::new(ring.epoch(), Seq::new(ring.head()))
+        Cursor::new(ring.epoch(), Seq::issued(ring.head()))
     }
 
     /// What the engine was built for.

@@ -100,7 +100,7 @@ impl Publisher {
     }
 
     fn cursor(&self, seq: u64) -> Cursor {
-        Cursor::new(self.shared.ring.epoch(), Seq::new(seq))
+        Cursor::new(self.shared.ring.epoch(), Seq::issued(seq))
     }
 }
 
@@ -140,7 +140,8 @@ pub enum PublishError {
     /// The engine takes no more events.
     #[error("the engine is closed")]
     Closed,
-    /// All 2⁶⁴ sequences of this epoch are used up.
+    /// Not as many sequences are left in this epoch as the batch has events: the last
+    /// is [`Seq::MAX`].
     #[error("no sequence is left in this epoch")]
     Exhausted,
 }

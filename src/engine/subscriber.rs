@@ -29,7 +29,11 @@ pub enum Resume {
     /// After the head: the cursor is of this epoch but past the head.
     Ahead,
     /// After the head: the cursor is of another epoch.
-    OtherEpoch,
+    OtherEpoch {
+        /// Whether that epoch is later than the engine's: the cursor is of another
+        /// engine, or the clock went back between two births of this one.
+        is_later: bool,
+    },
     /// After the head: what was given is not a cursor.
     Malformed,
 }
@@ -150,7 +154,7 @@ impl Subscriber {
     /// The last event that was received (or dropped unread), or the start.
     #[must_use]
     pub fn position(&self) -> Cursor {
-        Cursor::new(self.shared.ring.epoch(), Seq::new(self.reader.seq()))
+        Cursor::new(self.shared.ring.epoch(), Seq::issued(self.reader.seq()))
     }
 
     /// How many published events are still to be received.
@@ -265,7 +269,7 @@ impl Shared {
     fn start_after(&self, resume: Resume, seq: u64) -> Start {
         Start {
             resume,
-            cursor: Cursor::new(self.ring.epoch(), Seq::new(seq)),
+            cursor: Cursor::new(self.ring.epoch(), Seq::issued(seq)),
         }
     }
 
@@ -278,7 +282,8 @@ impl Shared {
             return (Resume::Malformed, head);
         };
         if cursor.epoch() != self.ring.epoch() {
-            return (Resume::OtherEpoch, head);
+            let is_later = cursor.epoch() > self.ring.epoch();
+            return (Resume::OtherEpoch { is_later }, head);
         }
         let seq = cursor.seq().number();
         if seq > head {

@@ -46,7 +46,7 @@ fn publish(engine: &Engine, size: usize) -> u64 {
 }
 
 fn epoch() -> Epoch {
-    Epoch::from_millis(1_700_000_000_000).unwrap()
+    Epoch::new(1_700_000_000_000, 0).unwrap()
 }
 
 /// How often a test does something: less in Miri, which is slow.
@@ -235,8 +235,15 @@ fn the_resume_table() {
     assert_eq!(start(""), (Resume::NoCursor, 10));
     assert_eq!(start(&cursor(11)), (Resume::Ahead, 10));
     assert_eq!(start("nonsense"), (Resume::Malformed, 10));
-    let other = Cursor::new(Epoch::from_millis(5).unwrap(), Seq::new(4));
-    assert_eq!(start(&other.to_string()), (Resume::OtherEpoch, 10));
+    for (other, is_later) in [
+        (Epoch::new(5, 0), false),
+        (Epoch::from_number(epoch().number() - 1), false),
+        (Epoch::from_number(epoch().number() + 1), true),
+        (Some(Epoch::MAX), true),
+    ] {
+        let other = Cursor::new(other.unwrap(), Seq::new(4)).to_string();
+        assert_eq!(start(&other), (Resume::OtherEpoch { is_later }, 10));
+    }
     publish(&engine, 1);
     assert_eq!(start(&cursor(0)), (Resume::Expired { missed: 11 }, 11));
     assert_eq!(start(&cursor(1)), (Resume::Resumed, 1));
@@ -631,25 +638,47 @@ fn what_a_batch_holds_is_counted_until_it_is_dropped() {
 
 #[test]
 fn the_last_sequence_is_used_and_none_after_it() {
-    let engine = small()
-        .max_events(10)
-        .origin(u64::MAX - 30)
-        .build()
-        .unwrap();
+    let origin = Seq::MAX.number() - 30;
+    let engine = small().max_events(10).origin(origin).build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();
-    for _ in 0..30 {
+    for _ in 0..28 {
         publish(&engine, 1);
     }
     let bytes = encoded(0, 1);
     let event = Event::parse(&bytes).unwrap();
-    assert_eq!(publisher_error(&engine, event), PublishError::Exhausted);
+    let publisher = engine.publisher();
+    let refused = publisher.publish_batch(&[event; 3]).unwrap_err();
+    assert_eq!(refused, PublishError::Exhausted, "two are left");
+    let last = publisher.publish_batch(&[event; 2]).unwrap().last;
+    assert_eq!((last.seq(), engine.head()), (Seq::MAX, last));
+    for _ in 0..3 {
+        assert_eq!(publisher.publish(event), Err(PublishError::Exhausted));
+    }
     assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Lagged(20));
     let batch = subscriber.try_recv().unwrap();
-    assert_eq!(batch.last().seq().number(), u64::MAX);
+    assert_eq!((batch.len(), batch.last()), (10, last));
+    assert!(batch.as_bytes().ends_with(last.to_string().as_bytes()));
     assert_eq!(engine.stats().retained_events, 10);
     assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Empty);
+    assert_eq!((subscriber.lag(), subscriber.position()), (0, last));
+
+    let resumed = engine.subscribe("g", &last.to_string()).unwrap();
+    assert_eq!(resumed.start().resume, Resume::Resumed);
+    engine.close();
+    assert_eq!(publisher.publish(event), Err(PublishError::Closed));
 }
 
-fn publisher_error(engine: &Engine, event: Event<'_>) -> PublishError {
-    engine.publisher().publish(event).unwrap_err()
+#[test]
+fn an_engine_that_begins_at_the_last_sequence_has_none_to_give() {
+    let origin = Seq::MAX.number();
+    let engine = small().origin(origin).build().unwrap();
+    assert_eq!(engine.head(), Cursor::new(epoch(), Seq::MAX));
+    let bytes = encoded(0, 1);
+    let event = Event::parse(&bytes).unwrap();
+    let refused = engine.publisher().publish(event);
+    assert_eq!(refused, Err(PublishError::Exhausted));
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Empty);
+    engine.close();
+    assert_eq!(subscriber.try_recv().unwrap_err(), TryRecvError::Closed);
 }

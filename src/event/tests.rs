@@ -571,7 +571,7 @@ mod against_prost {
     use proptest::sample::Index;
     use prost::Message;
 
-    const CURSOR: &str = "01HF7YAT0000-0000000001A";
+    const CURSOR: &str = "CBSZJPG00007-0000000001A";
 
     fn keeps_the_rules(event: &PushEvent) -> bool {
         match &event.kind {

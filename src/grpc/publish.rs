@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_response_is_what_prost_would_write_after_its_prefix() {
-        let epoch = Epoch::from_millis(1_700_000_000_000).unwrap();
+        let epoch = Epoch::new(1_700_000_000_000, 0).unwrap();
         let published = Published {
             first: Cursor::new(epoch, Seq::new(7)),
             last: Cursor::new(epoch, Seq::new(9)),

@@ -1,5 +1,6 @@
 //! `SubscribePush`: what a request must be, and how a response begins, goes on and ends.
 
+use std::sync::Once;
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderValue};
@@ -91,7 +92,25 @@ pub(super) fn subscribe(engine: &Engine, message: &[u8]) -> Result<(Subscriber, 
         .subscribe(&id, &request.cursor)
         .map_err(status::not_subscribed)?;
     tracing::debug!(gateway = id, start = ?subscriber.start(), "subscribed");
+    if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
+        warn_of_later_epoch(&id, &request.cursor);
+    }
     Ok((subscriber, id))
+}
+
+/// Harmless for the gateway, which starts fresh and is told so; but whoever runs the
+/// server may want to know that a clock is wrong. Once a process: a fleet of gateways
+/// that comes from another server would fill the log.
+fn warn_of_later_epoch(id: &str, cursor: &str) {
+    static WARN: Once = Once::new();
+    WARN.call_once(|| {
+        tracing::warn!(
+            gateway = id,
+            cursor,
+            "a cursor's epoch is later than this server's: another server issued it, or the \
+             clock was set back between two starts (this is logged once)"
+        );
+    });
 }
 
 /// What a response begins with.
@@ -120,7 +139,7 @@ fn describe(resume: Resume) -> (contract::start::Resume, Reason, Option<u64>) {
         Resume::NoCursor => (Fresh, Reason::NoCursor, None),
         Resume::Expired { missed } => (Fresh, Reason::Expired, Some(missed)),
         Resume::Ahead => (Fresh, Reason::Ahead, None),
-        Resume::OtherEpoch => (Fresh, Reason::OtherEpoch, None),
+        Resume::OtherEpoch { .. } => (Fresh, Reason::OtherEpoch, None),
         Resume::Malformed => (Fresh, Reason::Malformed, None),
     }
 }

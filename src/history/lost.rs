@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::fingerprint::Fingerprint;
 use super::ledger::Entry;
 use super::record::EpochRecord;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Seq};
 
 /// One of them.
 #[derive(Debug)]
@@ -84,8 +84,8 @@ impl<'a> LostBatches<'a> {
 
     /// The last place of a batch that was found in this epoch.
     pub(super) fn last(&self, record: &EpochRecord) -> u64 {
-        let in_epoch = record.cursor(0)..=record.cursor(u64::MAX);
-        match self.found.range(in_epoch).next_back() {
+        let in_epoch = [Seq::ZERO, Seq::MAX].map(|seq| Cursor::new(record.epoch(), seq));
+        match self.found.range(in_epoch[0]..=in_epoch[1]).next_back() {
             Some((first, batch)) => first.seq().number() + (self.places(*batch) - 1),
             None => 0,
         }

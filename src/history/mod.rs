@@ -24,7 +24,7 @@
 //! | A stream is taken over by a newer one only, | [`TakenOverByNobody`](Violation::TakenOverByNobody) |
 //! | and is over when that one is answered. | [`OutlivedTakeover`](Violation::OutlivedTakeover) |
 //! | A batch stands in a place of its own, of its size, | [`AnswerSize`](Violation::AnswerSize), [`GivenTwice`](Violation::GivenTwice) |
-//! | after everything that was known before it was published; epochs grow. | [`AnswerBehind`](Violation::AnswerBehind) |
+//! | after everything that was known before it was published; epochs grow, as they do while no clock is set back. | [`AnswerBehind`](Violation::AnswerBehind) |
 //! | Sequences are dense. | [`Hole`](Violation::Hole) |
 //!
 //! Not a promise of a history is that anything happens at all: that whoever waits is
@@ -70,8 +70,8 @@
 //! let report = history.check();
 //! assert_eq!(
 //!     report.violations[0].to_string(),
-//!     "gateway-1 (stream 1): 7ZZZZZZZZZ-0000000000001 came after \
-//!      7ZZZZZZZZZ-0000000000001: out of order, or a second time"
+//!     "gateway-1 (stream 1): ZZZZZZZZZZZZ-00000000001 came after \
+//!      ZZZZZZZZZZZZ-00000000001: out of order, or a second time"
 //! );
 //! ```
 

@@ -88,8 +88,11 @@ impl EpochRecord {
         self.epoch
     }
 
+    /// The place `seq` in it. A stream that claims to be further than a place can be
+    /// is shown at the last.
     pub(super) fn cursor(&self, seq: u64) -> Cursor {
-        Cursor::new(self.epoch, Seq::new(seq))
+        let seq = Seq::checked_new(seq).unwrap_or(Seq::MAX);
+        Cursor::new(self.epoch, seq)
     }
 
     /// Compares what a stream received with what was published.

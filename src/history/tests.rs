@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use super::*;
 use crate::cursor::Seq;
 
-fn epoch(millis: u64) -> Epoch {
-    Epoch::from_millis(millis).unwrap()
+fn epoch(number: u64) -> Epoch {
+    Epoch::from_number(number).unwrap()
 }
 
 /// The place `seq` in the epoch of most tests.
@@ -61,7 +61,7 @@ fn told(history: &History) -> Vec<String> {
         .map(|violation| {
             violation
                 .to_string()
-                .replace("0000000000-000000000000", "@")
+                .replace("000000000000-0000000000", "@")
         })
         .collect()
 }
@@ -369,6 +369,15 @@ fn a_gap_of_another_size() {
 }
 
 #[test]
+fn a_gap_that_ends_beyond_the_last_place_there_can_be() {
+    let told = told_of_stream(|stream| stream.lagged(u64::MAX));
+    assert_eq!(
+        told,
+        ["g (stream 1): has come to 000000000000-ZZZZZZZZZZZ, the head is @9"]
+    );
+}
+
+#[test]
 fn a_gap_of_nothing() {
     let told = told_of_stream(|stream| stream.lagged(0));
     assert_eq!(
@@ -386,7 +395,7 @@ fn an_event_of_another_epoch() {
     });
     assert_eq!(
         told,
-        ["g (stream 1): 0000000001-0000000000003 came after @2: another epoch in the same stream"]
+        ["g (stream 1): 000000000001-00000000003 came after @2: another epoch in the same stream"]
     );
 }
 
@@ -543,7 +552,7 @@ fn an_answer_that_does_not_fit_the_batch() {
         let publishing = producer.publishing();
         producer.accepted(publishing, at(1), last, &events(1..=3));
         drop(producer);
-        let last = last.to_string().replace("0000000000-000000000000", "@");
+        let last = last.to_string().replace("000000000000-0000000000", "@");
         assert_eq!(
             told(&history),
             [format!(
@@ -596,7 +605,7 @@ fn an_answer_of_an_older_epoch() {
     drop(producer);
     assert_eq!(
         told(&history),
-        ["p: was answered @1, when 0000000001-0000000000001 was known before it published"]
+        ["p: was answered @1, when 000000000001-00000000001 was known before it published"]
     );
 }
 
@@ -726,7 +735,7 @@ fn a_start_in_an_epoch_that_is_over() {
     drop(resume(&history, "g", 0));
     assert_eq!(
         told(&history),
-        ["g (stream 2): starts at @0, when 0000000001-0000000000000 was known"]
+        ["g (stream 2): starts at @0, when 000000000001-00000000000 was known"]
     );
 }
 

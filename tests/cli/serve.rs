@@ -65,3 +65,29 @@ fn large_events_are_allowed_by_a_variable_too() {
     let process = Process::spawn(command);
     process.err.find("listening for producers on ");
 }
+
+#[test]
+fn an_epoch_later_than_its_own_is_logged_once() {
+    let mut server = Server::start(&[]);
+    let subscribe = |id: &str, cursor: &str| {
+        let tail = server.tail_at_once(&["--id", id, "--cursor", cursor]);
+        tail.err.find("(other-epoch)");
+        tail.err.find("subscribed as ");
+    };
+    subscribe("an-earlier-one", "000000000000-00000000001");
+    for n in 0..3 {
+        let id = format!("gateway-{n}");
+        subscribe(&id, "ZZZZZZZZZZZZ-00000000001");
+    }
+    server.process.signal(Signal::TERM);
+    server.process.end();
+    let logged: Vec<_> = (server.process.err.rest().into_iter())
+        .filter(|line| line.contains("later than this server's"))
+        .collect();
+    let [line] = &logged[..] else {
+        panic!("{logged:?}");
+    };
+    assert!(line.contains("WARN"), "{line}");
+    assert!(line.contains("gateway-0"), "{line}");
+    assert!(line.contains("ZZZZZZZZZZZZ-00000000001"), "{line}");
+}

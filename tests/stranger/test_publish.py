@@ -110,7 +110,7 @@ def bad_events():
         id="no user_id in an invalidation",
     )
     event = client_event()
-    event.cursor = "01HF7YAT00-000000000001A"
+    event.cursor = "CBSZJPG00007-0000000001A"
     yield bad(event, "cursor", id="a cursor already set")
     event.cursor = "x"
     yield bad(event, "cursor", id="something else for a cursor")

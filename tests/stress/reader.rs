@@ -145,7 +145,7 @@ fn decision(resume: Resume) -> Decision {
         Resume::NoCursor => Decision::NoCursor,
         Resume::Expired { missed } => Decision::Expired { missed },
         Resume::Ahead => Decision::Ahead,
-        Resume::OtherEpoch => Decision::OtherEpoch,
+        Resume::OtherEpoch { .. } => Decision::OtherEpoch,
         Resume::Malformed => Decision::Malformed,
         other => panic!("a decision that the checker does not know: {other:?}"),
     }
@@ -256,7 +256,7 @@ pub(crate) fn commute(round: &Round<'_>, id: &str, mut random: Random) {
 /// The position, or a cursor that cannot be resumed at.
 fn some_cursor(position: Cursor, random: &mut Random) -> String {
     let (epoch, seq) = (position.epoch(), position.seq().number());
-    let other = Epoch::from_millis(epoch.millis() - 1).expect("later than 1970");
+    let other = Epoch::from_number(epoch.number() ^ 1).expect("no larger than MAX");
     match random.below(12) {
         0 => String::new(),
         1 => "not a cursor".to_owned(),

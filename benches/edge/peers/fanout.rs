@@ -53,7 +53,7 @@ enum Found<T> {
 impl<T: Kept> Fanout<T> {
     pub(crate) fn new() -> Option<Arc<Self>> {
         Some(Arc::new(Fanout {
-            epoch: Epoch::now()?,
+            epoch: Epoch::now().ok()?,
             history: Mutex::new(History {
                 events: VecDeque::new(),
                 next: 1,

@@ -44,7 +44,7 @@ fn respond((_, mut respond): Call) -> Result<SendStream<bytes::Bytes>, h2::Error
         ("content-type", "application/grpc"),
         ("push-resume", "fresh"),
         ("push-resume-reason", "no-cursor"),
-        ("push-start-cursor", "0000000000-0000000000000"),
+        ("push-start-cursor", "000000000000-00000000000"),
     ] {
         let value = http::HeaderValue::from_static(value);
         head.headers_mut().insert(name, value);

@@ -92,7 +92,7 @@ impl Floor {
         let registry = poll.registry();
         registry.register(&mut gateways, GATEWAYS, Interest::READABLE)?;
         registry.register(&mut producers, PRODUCERS, Interest::READABLE)?;
-        let epoch = Epoch::now().ok_or_else(|| io::Error::other("the clock is off"))?;
+        let epoch = Epoch::now().map_err(io::Error::other)?;
         Ok(Floor {
             poll,
             gateways,

@@ -14,7 +14,7 @@ use galaxy_push::engine::{Limits, Resume, Stats};
 pub(crate) const FRAME_OVERHEAD: usize = 5 + 2 + Cursor::TEXT_BYTES;
 
 pub(crate) fn epoch() -> Epoch {
-    Epoch::from_millis(1_700_000_000_000).expect("fits in 48 bits")
+    Epoch::new(1_700_000_000_000, 0).expect("it fits")
 }
 
 pub(crate) fn cursor(seq: u64) -> Cursor {

@@ -227,16 +227,17 @@ impl Run {
 
     pub(crate) fn subscribe_elsewhere(&mut self, id: u8, which: usize) {
         let head = cursor(self.model.head).to_string();
-        let other = |millis| {
-            let epoch = Epoch::from_millis(millis).expect("fits in 48 bits");
+        let other = |number| {
+            let epoch = Epoch::from_number(number).expect("no larger than MAX");
             Cursor::new(epoch, Seq::new(self.model.head)).to_string()
         };
-        let now = epoch().millis();
+        let now = epoch().number();
+        let [earlier, later] = [false, true].map(|is_later| Resume::OtherEpoch { is_later });
         let (text, resume) = match which % 8 {
-            0 => (other(now - 1), Resume::OtherEpoch),
-            1 => (other(now + 1), Resume::OtherEpoch),
-            2 => (other(0), Resume::OtherEpoch),
-            3 => (cursor(u64::MAX).to_string(), Resume::Ahead),
+            0 => (other(now - 1), earlier),
+            1 => (other(now + 1), later),
+            2 => (other(0), earlier),
+            3 => (cursor(Seq::MAX.number()).to_string(), Resume::Ahead),
             4 => (head.to_lowercase(), Resume::Malformed),
             5 => (head[1..].to_owned(), Resume::Malformed),
             6 => (head + "0", Resume::Malformed),

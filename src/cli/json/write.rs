@@ -225,12 +225,12 @@ mod tests {
                 request_id: "r1".to_owned(),
                 trace_id: "t1".to_owned(),
             })),
-            cursor: "01HF7YAT00-000000000001A".to_owned(),
+            cursor: "CBSZJPG00007-0000000001A".to_owned(),
         };
         assert_eq!(
             line(&event),
             concat!(
-                r#"{"cursor":"01HF7YAT00-000000000001A","client_event":{"user_id":"u1","#,
+                r#"{"cursor":"CBSZJPG00007-0000000001A","client_event":{"user_id":"u1","#,
                 r#""device_session_id":"s1","kind":"turn.ready","payload":{"game":1},"#,
                 r#""event_id":"e1","request_id":"r1","trace_id":"t1"}}"#,
                 "\n"

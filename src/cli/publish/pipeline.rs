@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn at(seq: u64) -> Cursor {
-        Cursor::new(Epoch::from_millis(1).unwrap(), Seq::new(seq))
+        Cursor::new(Epoch::new(1, 0).unwrap(), Seq::new(seq))
     }
 
     fn accepted(first: u64, last: u64) -> Reply {

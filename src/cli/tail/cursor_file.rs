@@ -29,7 +29,7 @@
 //! newer one.
 //!
 //! ```text
-//! galaxy-push cursor 1 01HF7YAT00-000000000001A 00000000000000000042 3f0f…-… 9a3b11d0
+//! galaxy-push cursor 2 CBSZJPG00007-0000000001A 00000000000000000042 3f0f…-… 9a3b11d0
 //!                      cursor, or dashes        generation           boot    crc32
 //! ```
 
@@ -45,7 +45,9 @@ use crate::cursor::Cursor;
 /// A slot has a block of its own, so that one write of the disk concerns one.
 const SLOT_BYTES: usize = 4096;
 const FILE_BYTES: usize = 2 * SLOT_BYTES;
-const MAGIC: &str = "galaxy-push cursor 1";
+const MAGIC: &str = "galaxy-push cursor 2";
+/// Cursors had another form then.
+const OUTDATED: &[u8] = b"galaxy-push cursor 1 ";
 /// What stands for a cursor where there is none yet.
 const NO_CURSOR: &str = "------------------------";
 
@@ -111,6 +113,9 @@ impl CursorFile {
             [Some(_), Some(_)] => (1, 0),
             [Some(_), None] => (0, 0),
             [None, Some(_)] => (1, 1),
+            [None, None] if bytes.starts_with(OUTDATED) => {
+                return Err(CursorFileError::Outdated { path });
+            }
             [None, None] if bytes.starts_with(b"galaxy-push cursor ") => {
                 return Err(CursorFileError::Damaged { path });
             }
@@ -296,6 +301,12 @@ pub(super) enum CursorFileError {
         path.display()
     )]
     Foreign { path: PathBuf },
+    /// It is one of an earlier version.
+    #[error(
+        "the cursor file {} is of an earlier version, whose cursors had another form; it was left as it is: remove it to begin a new one, and expect a gap",
+        path.display()
+    )]
+    Outdated { path: PathBuf },
     /// It was one, and no slot is whole.
     #[error(
         "the cursor file {} is damaged, it was left as it is; the place in it is lost: remove it to begin a new one, and expect a gap",
@@ -310,10 +321,7 @@ mod tests {
     use crate::cursor::{Epoch, Seq};
 
     fn at(seq: u64) -> Cursor {
-        Cursor::new(
-            Epoch::from_millis(1_700_000_000_000).unwrap(),
-            Seq::new(seq),
-        )
+        Cursor::new(Epoch::new(1_700_000_000_000, 7).unwrap(), Seq::new(seq))
     }
 
     /// A directory, and the path of a file in it that does not exist.
@@ -489,7 +497,7 @@ mod tests {
     fn what_is_no_cursor_file_is_refused_and_left_as_it_is() {
         let (directory, path) = place();
         let long = "x".repeat(FILE_BYTES);
-        for foreign in ["", "01HF7YAT00-000000000001A\n", &long] {
+        for foreign in ["", "CBSZJPG00007-0000000001A\n", &long] {
             std::fs::write(&path, foreign).unwrap();
             let error = CursorFile::open(path.clone()).unwrap_err();
             assert!(matches!(error, CursorFileError::Foreign { .. }), "{error}");
@@ -512,6 +520,21 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let error = CursorFile::open(path.clone()).unwrap_err();
         assert!(matches!(error, CursorFileError::Damaged { .. }), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_refused_and_left_as_it_is() {
+        let (_directory, path) = place();
+        let text = "galaxy-push cursor 1 01HF7YAT00-000000000001A 00000000000000000042 unknown";
+        let mut bytes = vec![0; FILE_BYTES];
+        for slot in 0..2 {
+            let line = format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()));
+            bytes[slot * SLOT_BYTES..][..line.len()].copy_from_slice(line.as_bytes());
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let error = CursorFile::open(path.clone()).unwrap_err();
+        assert!(matches!(error, CursorFileError::Outdated { .. }), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
 

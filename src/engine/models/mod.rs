@@ -60,7 +60,7 @@ fn shape() -> Shape {
 }
 
 fn epoch() -> Epoch {
-    Epoch::from_millis(1_700_000_000_000).expect("it fits in 48 bits")
+    Epoch::new(1_700_000_000_000, 0).expect("it fits")
 }
 
 /// One frame of [`event`] to a segment: every event enters one.

@@ -87,11 +87,7 @@ impl Ring {
             known: CachePadded::new(Known::new(origin)),
             closed: AtomicBool::new(false),
             index: Index::new(shape.index_entries, origin),
-            slots: Slots::new(
-                shape.slots,
-                shape.segment_bytes() as usize,
-                origin.saturating_add(1),
-            ),
+            slots: Slots::new(shape.slots, shape.segment_bytes() as usize, origin + 1),
             cursor_fields: CursorFields::new(epoch),
             positions: Positions::new(shape.segment_shift),
             shape,

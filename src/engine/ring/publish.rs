@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "writes to what it has claimed")]
 
 use super::Ring;
+use crate::cursor::Seq;
 use crate::engine::claim::MAX_IN_FLIGHT_EVENTS;
 use crate::engine::frame;
 use crate::engine::publisher::PublishError;
@@ -90,13 +91,12 @@ impl Ring {
                 } else {
                     self.index.commit(seq, end, now_ms);
                 }
-                // May wrap after the very last sequence; it is not used then.
-                seq = seq.wrapping_add(1);
+                seq += 1;
                 left = after;
             }
         }
         self.index.commit(first, first_end, now_ms);
-        self.advance(first, seq.wrapping_sub(1));
+        self.advance(first, seq - 1);
         Ok(first)
     }
 
@@ -151,10 +151,11 @@ impl Ring {
                 claimed = self.claim.load();
                 continue;
             }
-            let last = known
-                .checked_add(ahead)
-                .and_then(|claimed| claimed.checked_add(count))
-                .ok_or(PublishError::Exhausted)?;
+            // All three are far below what a sum could overflow with.
+            let last = known + ahead + count;
+            if last > Seq::MAX.number() {
+                return Err(PublishError::Exhausted);
+            }
             // If the word is older than what is known, this is nonsense, and the
             // exchange fails.
             let from = claimed.end(self.known.end());
@@ -288,7 +289,7 @@ impl Ring {
     /// The last event after `seq` that is committed with all between them, or `seq`.
     fn committed(&self, seq: u64) -> u64 {
         let mut reach = seq;
-        while reach != u64::MAX && self.index.is_committed(reach + 1) {
+        while self.index.is_committed(reach + 1) {
             reach += 1;
         }
         reach

@@ -194,11 +194,12 @@ impl Cursors {
     fn read(&mut self, text: &[u8; Cursor::TEXT_BYTES]) -> Result<Cursor, ProtocolError> {
         const LAST: usize = Cursor::TEXT_BYTES - 1;
         if let Some((last, last_text)) = &mut self.last {
-            let next = last.seq().number().wrapping_add(1);
+            let next = last.seq().number() + 1;
             let digit = (next % 32) as usize;
             let differs_in_last_digit = digit != 0 && text[..LAST] == last_text[..LAST];
             if differs_in_last_digit && text[LAST] == DIGITS[digit] {
-                *last = Cursor::new(last.epoch(), Seq::new(next));
+                // Not beyond the last sequence: that one ends in the last digit.
+                *last = Cursor::new(last.epoch(), Seq::issued(next));
                 return Ok(*last);
             }
         }
@@ -217,12 +218,13 @@ mod tests {
     #[test]
     fn cursors_are_what_parsing_makes_of_them() {
         let text = |epoch, seq| {
-            let epoch = Epoch::from_millis(epoch).unwrap();
+            let epoch = Epoch::from_number(epoch).unwrap();
             let text = Cursor::new(epoch, Seq::new(seq)).to_text();
             *text.as_str().as_bytes().first_chunk::<24>().unwrap()
         };
         let mut cursors = Cursors::default();
-        let numbers = (0..2000).chain([1999, 5, 6, 7, 7, 8, u64::MAX - 1, u64::MAX, 0, 1]);
+        let last = Seq::MAX.number();
+        let numbers = (0..2000).chain([1999, 5, 6, 7, 7, 8, last - 1, last, 0, 1]);
         for (n, seq) in numbers.enumerate() {
             let text = text(7 + n as u64 / 1500, seq);
             assert_eq!(cursors.read(&text).ok(), Cursor::parse(&text).ok());
