@@ -15,6 +15,14 @@ pub use address::{Address, ParseAddressError};
 use crate::contract::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::cursor::Cursor;
 
+/// How long nothing may be read from a connection before it is sent a ping. Gateways may
+/// sit behind NATs and balancers that forget idle connections, some after less than a
+/// minute.
+#[cfg(feature = "server")]
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long the ping may go unanswered.
+#[cfg(feature = "server")]
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How a server behaves. [`Config::default`] is a server on the loopback
 /// interface that keeps five minutes of events in at most 256 MiB.
 ///

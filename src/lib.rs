@@ -3,16 +3,21 @@
 //!
 //! # Words
 //!
-//! - An **event** is one `PushEvent`, as a producer encoded it ([`event`]).
-//! - A **frame** is that event as it goes over the wire: a gRPC length prefix,
-//!   the producer's bytes, the cursor.
-//! - A **cursor** names an event's place in the stream ([`cursor`]).
-//! - The **ring** keeps the newest frames, in **segments**; its newest event is
-//!   the **head** ([`engine`]).
-//! - A **gateway** holds one **subscription**, under its own id; subscribing
-//!   again under the same id **takes over**.
-//! - A subscriber's **lag** is how many events it has yet to read; when the ring
-//!   has dropped some of them, it is **lapped** and told how many.
+//! - An **event** is one `PushEvent`, as a publisher encoded it ([`event`]).
+//! - A **frame** of the ring is that event as it goes over the wire: a gRPC length
+//!   prefix, the publisher's bytes, the cursor. (HTTP/2's frames are [`http2`]'s.)
+//! - A **cursor** names an event's place in the stream: **epoch** and **sequence**
+//!   ([`cursor`]).
+//! - The **ring** keeps the newest frames, in **segments**; its newest event is the
+//!   **head** ([`engine`]).
+//! - A **publisher** puts batches of events into a **log**: the ring, or a backbone that
+//!   feeds it ([`backbone`]).
+//! - A **gateway** holds one **subscription**, under its own id; subscribing again under
+//!   the same id is a **takeover**.
+//! - A subscriber's **lag** is how many events it has yet to read. When the ring has
+//!   dropped some of them, it has **lagged**, and is told how many it missed.
+//! - A **connection** carries **streams**; a **call** is one request with its response, on
+//!   one of them. A stream whose peer takes nothing **stalls**.
 //!
 //! # Rooms
 //!
@@ -26,6 +31,7 @@
 //! | [`history`] | a record of who published and received what, and whether all promises were kept |
 //! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
 //! | `transport` | bytes and time for it: sockets, tasks, limits |
+//! | `service` | the trait between the two rooms around it |
 //! | [`grpc`] | the thin edge: what a call means |
 //! | [`backbone`] | the log that publishers' batches go to: the ring of this process |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
@@ -35,6 +41,20 @@
 //! | `prefetch` | hints to the processor: what memory will be used soon |
 //! | [`load`] | a load generator: many gateways and publishers, and what they cost a server |
 //! | [`cli`] | the command line, a file for each subcommand |
+//!
+//! # Where to change what
+//!
+//! | what | where |
+//! |---|---|
+//! | how long a request may take, how many streams a connection may have | [`grpc`]: `gateways`, `publishers` |
+//! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
+//! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
+//! | authentication | [`grpc`]: `router` |
+//! | an error's status | [`grpc`]: `status` |
+//! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
+//! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |
+//! | what HTTP/2 lets a peer do | [`http2`]: `server` |
+//! | how threads are shared out | [`server`]: `threads` |
 
 pub mod clock;
 pub mod contract;
@@ -64,6 +84,8 @@ pub mod load;
 mod open_files;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+mod service;
 #[cfg(feature = "server")]
 mod transport;
 

@@ -9,27 +9,43 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
     ("lib", &[]),
+    // What everybody may know.
     ("cursor", &[]),
     ("clock", &[]),
-    ("contract", &[]),
-    ("config", &["contract", "cursor"]),
+    ("contract", &["cursor"]),
     ("event", &["cursor"]),
-    ("history", &["cursor"]),
     ("prefetch", &[]),
+    ("open_files", &[]),
+    ("config", &["contract", "cursor"]),
+    // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),
-    ("client", &["config", "contract", "cursor"]),
+    // The edge: transport and grpc know a trait, and not each other.
     ("http2", &[]),
+    ("service", &["http2"]),
+    ("transport", &["config", "http2", "prefetch", "service"]),
+    ("backbone", &["engine", "event"]),
     (
-        "edge",
+        "grpc",
         &[
-            "config", "contract", "cursor", "engine", "event", "http2", "prefetch",
+            "backbone", "config", "contract", "cursor", "engine", "event", "http2", "service",
         ],
     ),
-    ("open_files", &[]),
     (
         "server",
-        &["client", "config", "cursor", "edge", "engine", "open_files"],
+        &[
+            "backbone",
+            "config",
+            "cursor",
+            "engine",
+            "grpc",
+            "open_files",
+            "transport",
+        ],
     ),
+    // The gateway's side.
+    ("client", &["config", "contract", "cursor"]),
+    // The load generator and the checker see a server from outside.
+    ("history", &["cursor"]),
     (
         "load",
         &["config", "contract", "cursor", "history", "http2"],
@@ -164,14 +180,14 @@ fn no_room_knows_one_that_it_must_not_know() {
 fn a_wrong_line_is_found_in_every_form_it_can_have() {
     for line in [
         "use crate::grpc::Push;",
-        "use crate::{cursor::Cursor, edge::Push};",
-        "use crate::{\n    cursor::{Cursor, Seq},\n    edge,\n};",
-        "use super::super::edge::Push;",
+        "use crate::{cursor::Cursor, grpc::Push};",
+        "use crate::{\n    cursor::{Cursor, Seq},\n    grpc,\n};",
+        "use super::super::grpc::Push;",
         "fn f() -> crate::grpc::Push { todo!() }",
     ] {
         assert_eq!(
             trespasses("engine", line, &BTreeSet::new()),
-            ["edge"],
+            ["grpc"],
             "{line}"
         );
     }
@@ -182,10 +198,10 @@ fn right_lines_and_comments_are_let_through() {
     for line in [
         "use crate::{cursor::Cursor, event::Event};",
         "use crate::engine::ring::Ring;",
-        "//! An [`edge`](crate::grpc) serves it.",
+        "//! An [`grpc`](crate::grpc) serves it.",
         "use std::{fmt, server::Nothing};",
         "use super::ring::Ring;",
-        "pub(crate) fn edge() {}",
+        "pub(crate) fn grpc() {}",
         "#[cfg(test)]\nmod tests {\n    use crate::grpc::Push;\n}",
     ] {
         assert!(

@@ -14,7 +14,7 @@ use super::message::{self, Next};
 use super::method::{Never, Respond, Responded};
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
-use crate::transport::{Progress, Turn};
+use crate::service::{Progress, Turn};
 
 /// With so many bytes of responses left to be sent no further request is taken: a peer
 /// that does not read its responses can send no more than its window holds.
@@ -76,7 +76,7 @@ impl<M: Respond> Exchange<M> {
         }
     }
 
-    /// See [`Service::poll`](crate::transport::Service::poll).
+    /// See [`Service::poll`](crate::service::Service::poll).
     pub(super) fn poll(
         &mut self,
         method: &mut M,
@@ -377,7 +377,10 @@ mod tests {
         harness.poll(REQUEST, false);
         assert_eq!(harness.sent(), (0, None));
         harness.poll(&REQUEST.repeat(MAX_UNSENT_BYTES / REQUEST.len()), false);
-        assert!(harness.sent().0 >= MAX_UNSENT_BYTES, "as long as they are few");
+        assert!(
+            harness.sent().0 >= MAX_UNSENT_BYTES,
+            "as long as they are few"
+        );
         harness.may_defer = false;
         harness.poll(b"", true);
         assert_eq!(harness.sent(), (0, some("0")));

@@ -13,7 +13,7 @@ use crate::contract::path;
 use crate::engine::{Batch, Engine};
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::Limits;
-use crate::transport::{Progress, Turn};
+use crate::service::{Progress, Turn};
 
 /// What gateways may do. Requests are short.
 pub(super) const LIMITS: Limits = Limits {

@@ -13,7 +13,7 @@ use crate::backbone::Log;
 use crate::contract::path;
 use crate::engine;
 use crate::http2::server::Limits;
-use crate::transport::{Progress, Turn};
+use crate::service::{Progress, Turn};
 
 /// What publishers may do.
 const LIMITS: Limits = Limits {

@@ -11,7 +11,7 @@ use tonic::Status;
 use super::status;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
-use crate::transport::{EndCause, Peer, Progress, Refusal, Service, Turn};
+use crate::service::{EndCause, Peer, Progress, Refusal, Service, Turn};
 
 /// The methods of one listener.
 pub(crate) trait Methods {

@@ -13,7 +13,7 @@ use crate::contract::metadata::PUSH_MISSED;
 use crate::engine::{PublishError, RecvError, SubscribeError};
 use crate::event::RequestError;
 use crate::http2::server::Response;
-use crate::transport::{Refusal, Stall};
+use crate::service::{Refusal, Stall};
 
 /// The longest `grpc-message`, in bytes as it is encoded. Some proxies answer 502 in place
 /// of a response head over their buffer, which is 4 KiB where nobody says otherwise

@@ -8,7 +8,7 @@ use super::message::{self, Next};
 use super::method::Stream;
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
-use crate::transport::{Progress, Turn};
+use crate::service::{Progress, Turn};
 
 /// How far a call has come.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) enum StreamCall<S> {
 }
 
 impl<S> StreamCall<S> {
-    /// See [`Service::poll`](crate::transport::Service::poll).
+    /// See [`Service::poll`](crate::service::Service::poll).
     #[inline]
     pub(super) fn poll<M: Stream<Source = S>>(
         &mut self,

@@ -26,9 +26,9 @@ use super::message::{self, Next};
 use super::router::Methods;
 use super::subscribe::{self, MAX_REQUEST_BYTES};
 use super::{MAX_FIELD_BYTES, MAX_STREAMS, status};
+use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::contract::{MESSAGE_PREFIX_BYTES, path};
 use crate::engine::{Engine, Subscriber};
-use crate::transport::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
 /// Streams that the peer opened and reset before they were looked at
 /// (CVE-2023-44487), and streams that we reset for the peer's errors: more of

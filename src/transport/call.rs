@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 
 use super::outgoing::Outgoing;
-use super::service::Service;
+use crate::service::Service;
 
 /// A service's call, and what belongs to its stream.
 #[derive(Debug)]

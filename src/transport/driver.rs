@@ -24,8 +24,6 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::call::{Memory, Served};
 use super::handle::{Handle, Phase};
-use super::in_flight::Stall;
-use super::service::{EndCause, Progress, Service, Turn};
 use super::socket::Socket;
 use super::watchdog::Watchdog;
 use super::writer::{Writer, Written};
@@ -33,6 +31,8 @@ use crate::http2;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Blocked, Connection, Event};
 use crate::prefetch;
+use crate::service::Stall;
+use crate::service::{EndCause, Progress, Service, Turn};
 
 /// How much may wait to be written that is not data, before no more is read, or answered.
 const MAX_OUTPUT_BYTES: usize = 16 << 10;

@@ -10,18 +10,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use super::handle::Handle;
-
-/// Why a stream is to end: it took nothing for too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stall {
-    /// For how long it has taken nothing.
-    pub(crate) lasted: Duration,
-    /// How many bytes are pinned, where that is why it is not waited for any longer.
-    pub(crate) pinned_bytes: Option<u64>,
-}
+use crate::service::Stall;
 
 /// A stream that the watchdog watches.
 #[derive(Debug)]
@@ -139,6 +130,8 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::transport::test_support::pair;
 

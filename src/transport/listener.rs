@@ -24,11 +24,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::handle::Peer;
 use super::socket::{Socket, Stream};
 use super::watchdog::Watchdog;
 use crate::config::Address;
 use crate::http2::frame::{self, Reason};
+use crate::service::Peer;
 
 /// Connections that the kernel completes before they are accepted, so that a reconnect
 /// storm is not refused. The kernel caps it (`net.core.somaxconn`).

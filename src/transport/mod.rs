@@ -1,6 +1,6 @@
 //! Bytes and time for HTTP/2: sockets, their tasks, and what no peer may do.
 //!
-//! A [`Service`] says what requests mean; everything else that serving takes is here, once
+//! A [`Service`](crate::service::Service) says what requests mean; everything else that serving takes is here, once
 //! for gateways and publishers: one task a connection, one system call a turn, and limits
 //! on how long a peer may hold connections, memory or a shutdown.
 //!
@@ -10,7 +10,6 @@
 //! | `socket` | one accepted socket |
 //! | `handle` | what others may know of a connection, and ask of it |
 //! | `driver` | the task that serves a connection |
-//! | `service` | what a driver serves |
 //! | `call`, `outgoing` | a call on its stream, and what it is to write |
 //! | `writer` | many frames by one system call |
 //! | `in_flight` | bytes that are queued and not written |
@@ -39,7 +38,6 @@ mod handle;
 mod in_flight;
 mod listener;
 mod outgoing;
-mod service;
 mod socket;
 #[cfg(test)]
 mod test_support;
@@ -55,13 +53,11 @@ use tokio_util::task::TaskTracker;
 pub use self::listener::BoundAddress;
 
 pub(crate) use self::coalesce::{Backlog, wake_in_rounds};
-pub(crate) use self::handle::Peer;
-pub(crate) use self::in_flight::Stall;
 pub(crate) use self::listener::{ConnectionLimit, Listener};
-pub(crate) use self::service::{EndCause, Progress, Refusal, Service, Turn};
-pub(crate) use self::watchdog::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, Timeouts, Watchdog};
+pub(crate) use self::watchdog::{Timeouts, Watchdog};
 
 use self::driver::{Driver, Shared};
+use crate::service::Service;
 
 /// How a listener is served.
 #[derive(Debug)]

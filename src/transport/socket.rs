@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::handle::{Handle, Peer, Phase};
+use super::handle::{Handle, Phase};
+use crate::service::Peer;
 
 /// A peer that has gone is an error, and no signal. (Where there is no flag for it, the
 /// runtime has told the socket.)

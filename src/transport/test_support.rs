@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use super::handle::Peer;
-use super::service::{EndCause, Progress, Refusal, Service, Turn};
 use super::socket::{Socket, Stream};
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
+use crate::service::Peer;
+use crate::service::{EndCause, Progress, Refusal, Service, Turn};
 
 /// A socket in the only slot of its listener, and its peer.
 pub(super) fn pair() -> (Socket, UnixStream) {

@@ -28,14 +28,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::handle::{Handle, Phase};
-use super::in_flight::{Stall, Tracked};
+use super::in_flight::Tracked;
+use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::service::Stall;
 
-/// How long nothing may be read from a connection before it is sent a ping. Gateways may
-/// sit behind NATs and balancers that forget idle connections, some after less than a
-/// minute.
-pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long the ping may go unanswered.
-pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a peer may take for HTTP/2's handshake: a few round trips.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without a stream is left alone on a crowded listener: enough for
@@ -349,7 +345,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::transport::handle::Peer;
+    use crate::service::Peer;
     use crate::transport::in_flight::InFlight;
     use crate::transport::socket::{Socket, Stream};
 

@@ -11,10 +11,10 @@ use smallvec::SmallVec;
 
 use super::call::Served;
 use super::in_flight::InFlight;
-use super::service::Service;
 use super::socket::Socket;
 use crate::http2::frame::{FrameHeader, HEADER_BYTES};
 use crate::http2::server::Connection;
+use crate::service::Service;
 
 /// Frames of data in one system call: a batch of the usual size in frames of the size that
 /// everybody takes.

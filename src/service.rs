@@ -1,13 +1,16 @@
-//! What a [driver](super::driver) serves: the meaning of requests, without their transport.
+//! What a connection's driver serves: the trait between bytes and their meaning.
+//!
+//! `transport` drives a [`Service`], `grpc` is one, and neither knows the other.
+
+#![forbid(unsafe_code)]
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::task::Context;
 use std::time::Duration;
 
 use http::HeaderMap;
 
-use super::handle::Peer;
-use super::in_flight::Stall;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
 
@@ -116,4 +119,29 @@ pub(crate) enum EndCause {
     Stalled(Stall),
     /// Too many long requests are arriving on its connection.
     TooManyLongRequests,
+}
+
+/// Why a stream is to end: it took nothing for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stall {
+    /// For how long it has taken nothing.
+    pub(crate) lasted: Duration,
+    /// How many bytes are pinned, where that is why it is not waited for any longer.
+    pub(crate) pinned_bytes: Option<u64>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("a unix socket"),
+        }
+    }
 }
