@@ -113,14 +113,18 @@ class PublishStream:
 
 
 class Gateway:
-    def __init__(self, target, gateway_id):
+    def __init__(self, target, gateway_id, channel=None):
         self.id = gateway_id
-        self._channel = open_channel(target)
+        self._channel = channel or open_channel(target)
         self._subscribe = self._channel.unary_stream(
             SUBSCRIBE,
             request_serializer=push_pb2.GatewaySubscribeRequest.SerializeToString,
             response_deserializer=bytes,
         )
+
+    def beside(self, gateway_id):
+        """Another gateway on this one's connection."""
+        return Gateway(None, gateway_id, self._channel)
 
     def subscribe(self, cursor=""):
         request = push_pb2.GatewaySubscribeRequest(

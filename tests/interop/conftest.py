@@ -1,8 +1,10 @@
 """A gateway and a producer that know nothing but the protobuf files and the
 README: the stubs are generated when the tests start, the server is the real
-binary, and everything goes over real sockets.
+binary, and everything goes over real sockets. Some of them are run with several
+gRPC implementations, directly and through several proxies.
 """
 
+import importlib
 import pathlib
 import shutil
 import sys
@@ -11,6 +13,12 @@ import tempfile
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROUTES = ("direct", "envoy", "nginx", "haproxy", "nghttpx")
+CLIENTS = {
+    "grpcio": ("with_grpcio", "Grpcio"),
+    "grpclib": ("with_grpclib", "Grpclib"),
+    "grpc-js": ("with_grpc_js", "GrpcJs"),
+}
 
 
 def pytest_configure(config):
@@ -57,6 +65,47 @@ def serve():
         log = server.log()
         assert exit_code == 0, log
         assert "panicked" not in log, log
+
+
+@pytest.fixture(scope="session", params=ROUTES)
+def standing_route(request):
+    from routes import Route
+
+    route = Route(request.param)
+    yield route
+    route.close()
+
+
+@pytest.fixture
+def route(standing_route):
+    """A server, directly and behind each proxy. It is one for all tests of a route."""
+    if not standing_route.is_served():
+        # A test that stopped it has failed half-way.
+        standing_route.start_server()
+    return standing_route
+
+
+@pytest.fixture(scope="session", params=CLIENTS)
+def client(request):
+    """Each gRPC implementation in turn."""
+    module, kind = CLIENTS[request.param]
+    client = getattr(importlib.import_module(f"clients.{module}"), kind)()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def connect(client):
+    """Opens connections of this implementation, and closes them after the test."""
+    connections = []
+
+    def connect(target):
+        connections.append(client.connect(target))
+        return connections[-1]
+
+    yield connect
+    for connection in connections:
+        connection.close()
 
 
 @pytest.fixture

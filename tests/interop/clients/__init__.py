@@ -1,0 +1,71 @@
+"""Three gRPC implementations behind one set of words, so that one test runs with each.
+
+Every kind has `connect(target)`, which gives a connection of its own:
+
+    connection.subscribe(gateway_id, cursor="", timeout=None)   a Stream
+    connection.publish(*events)                                 a PublishResponse
+    connection.feed()                                           a Feed
+    connection.close()
+
+    stream.metadata       the initial metadata that is ours; waits for it
+    stream.next(), .take(count), .rest()                        events
+    stream.status         an End; waits for it
+    stream.cancel()
+
+    feed.send(*events), .finish(), .answer(), .answers(), .status
+
+A call that fails raises `Failed`, which has the End. Statuses go by their names.
+"""
+
+from typing import NamedTuple
+
+# No call takes long; this only ends a test that would otherwise hang.
+PATIENCE_SECONDS = 30
+
+SUBSCRIBE = "/galaxy.backend.push.v1.Push/SubscribePush"
+PUBLISH = "/galaxy.push.publisher.v1.Publisher/Publish"
+PUBLISH_STREAM = "/galaxy.push.publisher.v1.Publisher/PublishStream"
+
+
+class End(NamedTuple):
+    code: str
+    details: str
+    trailers: dict
+
+
+class Failed(Exception):
+    def __init__(self, end):
+        super().__init__(f"{end.code}: {end.details}")
+        self.end = end
+
+
+def ours(metadata):
+    """The part of some metadata that galaxy-push sends; proxies add their own."""
+    return {key: value for key, value in metadata if key.startswith("push-")}
+
+
+class Events:
+    """What every kind of stream makes of its `next`."""
+
+    def take(self, count):
+        return [self.next() for _ in range(count)]
+
+    def rest(self):
+        """What else arrives, until the stream ends by itself."""
+        events = []
+        try:
+            while True:
+                events.append(self.next())
+        except (Failed, StopIteration):
+            return events
+
+
+class Answers:
+    def answers(self):
+        """All further answers; `status` then says how the stream ended."""
+        answers = []
+        try:
+            while True:
+                answers.append(self.answer())
+        except (Failed, StopIteration):
+            return answers

@@ -1,0 +1,117 @@
+"""grpcio: gRPC's C core from Python."""
+
+import queue
+
+import grpc
+
+from galaxy.backend.push.v1 import push_pb2
+from galaxy.push.publisher.v1 import publisher_pb2
+
+from . import (
+    PATIENCE_SECONDS,
+    PUBLISH,
+    PUBLISH_STREAM,
+    SUBSCRIBE,
+    Answers,
+    End,
+    Events,
+    Failed,
+    ours,
+)
+
+
+class Grpcio:
+    hears_goodbyes = True
+
+    def connect(self, target):
+        return Connection(target)
+
+    def close(self):
+        pass
+
+
+class Connection:
+    def __init__(self, target):
+        # Else channels with the same target would share a connection.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.insecure_channel(target, options=options)
+        self._subscribe = self._channel.unary_stream(
+            SUBSCRIBE,
+            push_pb2.GatewaySubscribeRequest.SerializeToString,
+            push_pb2.PushEvent.FromString,
+        )
+        codecs = (
+            publisher_pb2.PublishRequest.SerializeToString,
+            publisher_pb2.PublishResponse.FromString,
+        )
+        self._publish = self._channel.unary_unary(PUBLISH, *codecs)
+        self._publish_stream = self._channel.stream_stream(PUBLISH_STREAM, *codecs)
+
+    def subscribe(self, gateway_id, cursor="", timeout=None):
+        request = push_pb2.GatewaySubscribeRequest(
+            gateway_client_id=gateway_id, cursor=cursor
+        )
+        return Stream(self._subscribe(request, timeout=timeout or PATIENCE_SECONDS))
+
+    def publish(self, *events):
+        request = publisher_pb2.PublishRequest(events=events)
+        try:
+            return self._publish(request, timeout=PATIENCE_SECONDS)
+        except grpc.RpcError as error:
+            raise Failed(end(error)) from None
+
+    def feed(self):
+        return Feed(self._publish_stream)
+
+    def close(self):
+        self._channel.close()
+
+
+def end(call):
+    return End(call.code().name, call.details(), ours(call.trailing_metadata() or ()))
+
+
+class Call:
+    def _next(self):
+        try:
+            return next(self._call)
+        except grpc.RpcError:
+            raise Failed(self.status) from None
+
+    @property
+    def status(self):
+        # The code is waited for; the rest is there with it.
+        self._call.code()
+        return end(self._call)
+
+    def cancel(self):
+        self._call.cancel()
+
+
+class Stream(Call, Events):
+    def __init__(self, call):
+        self._call = call
+
+    @property
+    def metadata(self):
+        return ours(self._call.initial_metadata())
+
+    def next(self):
+        return self._next()
+
+
+class Feed(Call, Answers):
+    def __init__(self, method):
+        self._requests = queue.SimpleQueue()
+        self._call = method(
+            iter(self._requests.get, None), timeout=PATIENCE_SECONDS
+        )
+
+    def send(self, *events):
+        self._requests.put(publisher_pb2.PublishRequest(events=events))
+
+    def finish(self):
+        self._requests.put(None)
+
+    def answer(self):
+        return self._next()
