@@ -219,7 +219,7 @@ impl Running {
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
 
         tracing::info!("listening for gateways on {}", gateways.address());
-        tracing::info!("listening for publishers on {}", publishers.address());
+        tracing::info!("listening for producers on {}", publishers.address());
         let mut listeners = JoinSet::new();
         let serving = Serving {
             watchdog: watchdog.clone(),
