@@ -40,6 +40,11 @@ impl Error {
         Error { reason, text }
     }
 
+    pub(super) const fn stream_closed(text: &'static str) -> Self {
+        let reason = Reason::StreamClosed;
+        Error { reason, text }
+    }
+
     pub(super) const fn calm(text: &'static str) -> Self {
         let reason = Reason::EnhanceYourCalm;
         Error { reason, text }

@@ -1,40 +1,43 @@
-//! Header blocks, put together out of HEADERS and CONTINUATION and decoded (RFC 9113,
-//! section 4.3).
+//! The header block that is arriving in HEADERS and CONTINUATION (RFC 9113, section 4.3).
+//!
+//! It is decoded as it arrives, and no longer than its fields are kept: of a block of any
+//! length there is at most one list of fields that is accepted, and one field. What it costs
+//! its sender is counted in [octets](OCTETS_PER_UNIT).
 
 use super::error::Error;
-use super::hpack::{Decoder, HpackError};
-
-/// The longest header block, compressed as it is.
-const MAX_BLOCK_BYTES: usize = 32 << 10;
-/// CONTINUATION frames of one block.
-const MAX_CONTINUATIONS: u32 = 16;
+use super::hpack::{Decoder, Field, HpackError};
+use super::request::Fields;
 
 /// The header block that is arriving, and the decoder of all of them.
 #[derive(Debug)]
 pub(super) struct HeaderBlock {
     decoder: Decoder,
+    max_field_bytes: usize,
     stream: u32,
     ends_stream: bool,
-    continuations: u32,
-    bytes: Vec<u8>,
+    depends_on_itself: bool,
+    /// None before its first piece.
+    fields: Option<Box<Fields>>,
 }
 
 impl HeaderBlock {
-    pub(super) fn new(decoder: Decoder) -> Self {
+    /// For lists of fields up to `max_field_bytes`.
+    pub(super) fn new(table_octets: usize, max_field_bytes: usize) -> Self {
         HeaderBlock {
-            decoder,
+            decoder: Decoder::new(table_octets, max_field_bytes),
+            max_field_bytes,
             stream: 0,
             ends_stream: false,
-            continuations: 0,
-            bytes: Vec::new(),
+            depends_on_itself: false,
+            fields: None,
         }
     }
 
     /// A block begins.
-    pub(super) fn begin(&mut self, stream: u32, ends_stream: bool) {
+    pub(super) fn begin(&mut self, stream: u32, ends_stream: bool, depends_on: Option<u32>) {
         self.stream = stream;
         self.ends_stream = ends_stream;
-        self.continuations = 0;
+        self.depends_on_itself = depends_on == Some(stream);
     }
 
     /// The stream that the block belongs to.
@@ -47,45 +50,39 @@ impl HeaderBlock {
         self.ends_stream
     }
 
-    /// The block goes on in another frame.
-    pub(super) fn continuation(&mut self) -> Result<(), Error> {
-        self.continuations += 1;
-        if self.continuations > MAX_CONTINUATIONS {
-            return Err(Error::calm("too many CONTINUATION frames"));
-        }
-        Ok(())
+    /// Whether it gives the stream itself as its parent (RFC 7540, section 5.3.1).
+    pub(super) fn depends_on_itself(&self) -> bool {
+        self.depends_on_itself
     }
 
-    /// A piece of the block. With the last one, tells `field` the names and values of all
-    /// fields.
+    /// A piece of the block. What it stands for is taken from `room`: when that is used up,
+    /// the piece is [too long](HpackError::TooLong).
     pub(super) fn piece(
         &mut self,
         bytes: &[u8],
         ends_block: bool,
-        field: impl FnMut(&[u8], &[u8]),
-    ) -> Result<(), Error> {
-        if self.bytes.len() + bytes.len() > MAX_BLOCK_BYTES {
-            return Err(Error::calm("header block too large"));
-        }
-        if ends_block && self.bytes.is_empty() {
-            return decode(&mut self.decoder, bytes, field);
-        }
-        self.bytes.extend_from_slice(bytes);
-        if ends_block {
-            let block = std::mem::take(&mut self.bytes);
-            return decode(&mut self.decoder, &block, field);
-        }
-        Ok(())
+        room: &mut usize,
+    ) -> Result<(), HpackError> {
+        let max_field_bytes = self.max_field_bytes;
+        let fields = self
+            .fields
+            .get_or_insert_with(|| Box::new(Fields::new(max_field_bytes)));
+        self.decoder
+            .decode_piece(bytes, ends_block, room, |field| match field {
+                Field::Whole(name, value) => fields.add(name, value),
+                Field::TooLong => fields.add_too_long(),
+            })
+    }
+
+    /// The fields of a block that has ended.
+    pub(super) fn take_fields(&mut self) -> Box<Fields> {
+        let fields = self.fields.take();
+        fields.unwrap_or_else(|| Box::new(Fields::new(self.max_field_bytes)))
     }
 }
 
-fn decode(
-    decoder: &mut Decoder,
-    block: &[u8],
-    field: impl FnMut(&[u8], &[u8]),
-) -> Result<(), Error> {
-    decoder.decode(block, field).map_err(|error| match error {
-        HpackError::TooLong => Error::calm("header list too large"),
-        _ => Error::compression("HPACK decoding failed"),
-    })
+impl From<HpackError> for Error {
+    fn from(_: HpackError) -> Self {
+        Error::compression("HPACK decoding failed")
+    }
 }

@@ -6,19 +6,16 @@
 
 use std::collections::VecDeque;
 
-use super::huffman;
+use super::huffman::HuffmanReader;
 
 /// What a peer may ask us to keep of its fields, in octets as the RFC counts them: the
 /// size that holds where no other is announced.
 pub const TABLE_OCTETS: usize = 4096;
 
-/// What one block may stand for, in octets counted like a table's: far more than any
-/// list of fields that is accepted. Without an end, each two octets could have an entry
-/// of 4 KiB copied.
-const MAX_BLOCK_OCTETS: usize = 256 << 10;
-
 /// What a table's entry counts in addition to its name and value (section 4.1).
 const ENTRY_OVERHEAD: usize = 32;
+/// A number's last octet counts from this bit on.
+const MAX_SHIFT: u32 = 21;
 
 /// Why a header block is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,12 +36,30 @@ pub enum HpackError {
     /// The peer wants a larger table than was offered, or wants it after a field.
     #[error("the header block changes the size of its table to {0} octets where it must not")]
     TableSize(usize),
-    /// It stands for more than any peer can mean.
-    #[error("the header block stands for more than {MAX_BLOCK_OCTETS} octets")]
+    /// It stands for more than it may.
+    #[error("the header block stands for more octets than it may")]
     TooLong,
 }
 
-/// Reads header blocks of one direction of a connection, one after another.
+/// A field longer than this is too long for a [`Decoder::with_table`].
+const LONG_FIELD_OCTETS: usize = 64 << 10;
+/// Of a Huffman-coded string, what is decoded before its length is looked at.
+const HUFFMAN_PIECE_BYTES: usize = 1 << 10;
+
+/// A field as it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// Its name and its value.
+    Whole(&'a [u8], &'a [u8]),
+    /// One that is longer than the decoder was to keep.
+    TooLong,
+}
+
+/// Reads header blocks of one direction of a connection, one after another, in whatever
+/// pieces they arrive.
+///
+/// Of a block it holds no more than one field that has not arrived in full. A field that is
+/// too long for that is skipped; its code is checked, and the table is kept in step.
 #[derive(Debug)]
 pub struct Decoder {
     /// The newest first.
@@ -53,9 +68,52 @@ pub struct Decoder {
     max_octets: usize,
     /// What was offered to the peer.
     offered_octets: usize,
-    /// Where strings are decoded; kept for its memory within a block.
+    /// What a field may have. Not less than the table: what is longer fits in neither.
+    max_field_bytes: usize,
+    state: State,
+    /// Whether the size of the table may be changed: before the first field of a block.
+    may_resize: bool,
+    /// The literal that is being read.
+    keeps: bool,
+    is_too_long: bool,
+    huffman: HuffmanReader,
+    /// Where strings are decoded; kept for their memory within a block.
     name: Vec<u8>,
     value: Vec<u8>,
+}
+
+/// What comes next of a block.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Field,
+    /// The rest of a number (section 5.1).
+    Number {
+        of: NumberOf,
+        number: usize,
+        shift: u32,
+    },
+    /// A string's length (section 5.2).
+    Length(Part),
+    String {
+        part: Part,
+        is_huffman: bool,
+        left: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum NumberOf {
+    Indexed,
+    TableSize,
+    LiteralName,
+    Length { part: Part, is_huffman: bool },
+}
+
+/// Of a literal.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Name,
+    Value,
 }
 
 #[derive(Debug)]
@@ -86,11 +144,23 @@ impl Decoder {
     /// none a decoder keeps nothing from one block to the next.
     #[must_use]
     pub fn with_table(octets: usize) -> Self {
+        Decoder::new(octets, LONG_FIELD_OCTETS)
+    }
+
+    /// With a table, and a limit for the name and the value of a field together.
+    #[must_use]
+    pub fn new(table_octets: usize, max_field_bytes: usize) -> Self {
         Decoder {
             entries: VecDeque::new(),
             octets: 0,
-            max_octets: octets,
-            offered_octets: octets,
+            max_octets: table_octets,
+            offered_octets: table_octets,
+            max_field_bytes: max_field_bytes.max(table_octets),
+            state: State::Field,
+            may_resize: true,
+            keeps: false,
+            is_too_long: false,
+            huffman: HuffmanReader::default(),
             name: Vec::new(),
             value: Vec::new(),
         }
@@ -100,63 +170,235 @@ impl Decoder {
     ///
     /// # Errors
     ///
-    /// [`HpackError`] says what is wrong with it. The decoder is of no use after that:
-    /// the connection must end.
+    /// [`HpackError`] says what is wrong with it; a field that is too long is. The decoder
+    /// is of no use after that: the connection must end.
     pub fn decode(
         &mut self,
         block: &[u8],
         mut field: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), HpackError> {
-        let mut input = Input(block);
-        let mut may_resize = true;
-        let mut left = MAX_BLOCK_OCTETS;
-        let mut count = |name: &[u8], value: &[u8]| {
-            let octets = name.len() + value.len() + ENTRY_OVERHEAD;
-            left = left.checked_sub(octets).ok_or(HpackError::TooLong)?;
-            Ok(())
-        };
-        while let Some(&first) = input.0.first() {
-            let resizes = first & 0xe0 == 0x20;
-            if resizes {
-                let max_octets = input.number(5)?;
-                if max_octets > self.offered_octets || !may_resize {
-                    return Err(HpackError::TableSize(max_octets));
-                }
-                self.resize(max_octets);
-            } else if first & 0x80 != 0 {
-                let index = input.number(7)?;
-                let (name, value) = self.entry(index)?;
-                count(name, value)?;
-                field(name, value);
-            } else {
-                let keep = first & 0x40 != 0;
-                self.literal(&mut input, if keep { 6 } else { 4 })?;
-                count(&self.name, &self.value)?;
-                field(&self.name, &self.value);
-                if keep {
-                    self.keep();
-                }
-            }
-            may_resize = resizes;
+        let mut is_too_long = false;
+        let mut room = usize::MAX;
+        self.decode_piece(block, true, &mut room, |read| match read {
+            Field::Whole(name, value) => field(name, value),
+            Field::TooLong => is_too_long = true,
+        })?;
+        if is_too_long {
+            return Err(HpackError::TooLong);
         }
-        self.name = Vec::new();
-        self.value = Vec::new();
         Ok(())
     }
 
-    /// Reads a literal field into `name` and `value`.
-    fn literal(&mut self, input: &mut Input<'_>, prefix_bits: u32) -> Result<(), HpackError> {
-        let index = input.number(prefix_bits)?;
-        let mut name = std::mem::take(&mut self.name);
-        name.clear();
-        if index == 0 {
-            input.string(&mut name)?;
-        } else {
-            name.extend(self.entry(index)?.0);
+    /// Reads a piece of a block, and tells `field` of each field that it completes. What
+    /// the piece stands for, in octets counted like a table's, is taken from `room`: each
+    /// octet of a block can have 4 KiB copied.
+    ///
+    /// # Errors
+    ///
+    /// [`HpackError`] says what is wrong with the block, or that there was no room. The
+    /// decoder is of no use after that: the connection must end.
+    pub fn decode_piece(
+        &mut self,
+        piece: &[u8],
+        ends_block: bool,
+        room: &mut usize,
+        mut field: impl FnMut(Field<'_>),
+    ) -> Result<(), HpackError> {
+        let mut input = piece;
+        while let Some((&octet, rest)) = input.split_first() {
+            match self.state {
+                State::Field => {
+                    input = rest;
+                    self.begin_field(octet, room, &mut field)?;
+                }
+                State::Number { of, number, shift } => {
+                    input = rest;
+                    let number = number + (usize::from(octet & 0x7f) << shift);
+                    if octet & 0x80 == 0 {
+                        self.end_number(of, number, room, &mut field)?;
+                    } else if shift < MAX_SHIFT {
+                        let shift = shift + 7;
+                        self.state = State::Number { of, number, shift };
+                    } else {
+                        return Err(HpackError::Number);
+                    }
+                }
+                State::Length(part) => {
+                    input = rest;
+                    let is_huffman = octet & 0x80 != 0;
+                    let of = NumberOf::Length { part, is_huffman };
+                    self.begin_number(of, 7, octet, room, &mut field)?;
+                }
+                State::String {
+                    part,
+                    is_huffman,
+                    left,
+                } => {
+                    let (string, rest) = input.split_at(input.len().min(left));
+                    input = rest;
+                    take(room, string.len())?;
+                    self.string(part, is_huffman, string)?;
+                    let left = left - string.len();
+                    self.state = State::String {
+                        part,
+                        is_huffman,
+                        left,
+                    };
+                    if left == 0 {
+                        self.end_string(part, is_huffman, &mut field)?;
+                    }
+                }
+            }
         }
-        self.name = name;
-        self.value.clear();
-        input.string(&mut self.value)
+        if ends_block {
+            if !matches!(self.state, State::Field) {
+                return Err(HpackError::Truncated);
+            }
+            self.may_resize = true;
+            self.name = Vec::new();
+            self.value = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// The first octet of a field, or of a table's new size (section 6).
+    fn begin_field(
+        &mut self,
+        octet: u8,
+        room: &mut usize,
+        field: &mut impl FnMut(Field<'_>),
+    ) -> Result<(), HpackError> {
+        let (of, prefix_bits) = match octet {
+            0x80.. => (NumberOf::Indexed, 7),
+            0x40.. => (NumberOf::LiteralName, 6),
+            0x20.. => (NumberOf::TableSize, 5),
+            _ => (NumberOf::LiteralName, 4),
+        };
+        if !matches!(of, NumberOf::TableSize) {
+            take(room, ENTRY_OVERHEAD)?;
+        }
+        self.keeps = prefix_bits == 6;
+        self.begin_number(of, prefix_bits, octet, room, field)
+    }
+
+    /// A number whose first octet has `prefix_bits` bits of it (section 5.1). It is to be
+    /// below 2^28 or so: as many octets as any real one needs.
+    fn begin_number(
+        &mut self,
+        of: NumberOf,
+        prefix_bits: u32,
+        octet: u8,
+        room: &mut usize,
+        field: &mut impl FnMut(Field<'_>),
+    ) -> Result<(), HpackError> {
+        let mask = (1 << prefix_bits) - 1;
+        let number = usize::from(octet) & mask;
+        if number < mask {
+            return self.end_number(of, number, room, field);
+        }
+        let shift = 0;
+        self.state = State::Number { of, number, shift };
+        Ok(())
+    }
+
+    fn end_number(
+        &mut self,
+        of: NumberOf,
+        number: usize,
+        room: &mut usize,
+        field: &mut impl FnMut(Field<'_>),
+    ) -> Result<(), HpackError> {
+        let may_resize = std::mem::replace(&mut self.may_resize, false);
+        self.state = State::Field;
+        match of {
+            NumberOf::Indexed => {
+                let (name, value) = self.entry(number)?;
+                take(room, name.len() + value.len())?;
+                field(Field::Whole(name, value));
+            }
+            NumberOf::TableSize => {
+                if number > self.offered_octets || !may_resize {
+                    return Err(HpackError::TableSize(number));
+                }
+                self.may_resize = true;
+                self.resize(number);
+            }
+            NumberOf::LiteralName => {
+                self.is_too_long = false;
+                let mut name = std::mem::take(&mut self.name);
+                name.clear();
+                self.value.clear();
+                self.state = State::Length(Part::Name);
+                if number != 0 {
+                    let indexed = self.entry(number)?.0;
+                    take(room, indexed.len())?;
+                    name.extend_from_slice(indexed);
+                    self.state = State::Length(Part::Value);
+                }
+                self.name = name;
+            }
+            NumberOf::Length { part, is_huffman } => {
+                self.huffman = HuffmanReader::default();
+                self.state = State::String {
+                    part,
+                    is_huffman,
+                    left: number,
+                };
+                if number == 0 {
+                    self.end_string(part, is_huffman, field)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A piece of a literal's string.
+    fn string(&mut self, part: Part, is_huffman: bool, string: &[u8]) -> Result<(), HpackError> {
+        let (out, other) = match part {
+            Part::Name => (&mut self.name, self.value.len()),
+            Part::Value => (&mut self.value, self.name.len()),
+        };
+        let max_bytes = self.max_field_bytes - other.min(self.max_field_bytes);
+        if is_huffman {
+            for piece in string.chunks(HUFFMAN_PIECE_BYTES) {
+                self.huffman.read(piece, out)?;
+                self.is_too_long |= out.len() > max_bytes;
+                if self.is_too_long {
+                    out.clear();
+                }
+            }
+        } else if self.is_too_long || string.len() > max_bytes - out.len().min(max_bytes) {
+            self.is_too_long = true;
+            out.clear();
+        } else {
+            out.extend_from_slice(string);
+        }
+        Ok(())
+    }
+
+    fn end_string(
+        &mut self,
+        part: Part,
+        is_huffman: bool,
+        field: &mut impl FnMut(Field<'_>),
+    ) -> Result<(), HpackError> {
+        if is_huffman {
+            self.huffman.end()?;
+        }
+        if let Part::Name = part {
+            self.state = State::Length(Part::Value);
+            return Ok(());
+        }
+        self.state = State::Field;
+        if self.is_too_long {
+            field(Field::TooLong);
+        } else {
+            field(Field::Whole(&self.name, &self.value));
+        }
+        if self.keeps {
+            self.keep();
+        }
+        Ok(())
     }
 
     fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), HpackError> {
@@ -173,6 +415,11 @@ impl Decoder {
 
     /// Puts what was read last at the front of the table.
     fn keep(&mut self) {
+        if self.is_too_long {
+            // Longer than any table.
+            self.evict(0);
+            return;
+        }
         let entry = Entry {
             field: [&self.name[..], &self.value].concat().into(),
             name_bytes: self.name.len(),
@@ -201,50 +448,10 @@ impl Decoder {
     }
 }
 
-/// What is left of a block.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn octet(&mut self) -> Result<u8, HpackError> {
-        let (&first, rest) = self.0.split_first().ok_or(HpackError::Truncated)?;
-        self.0 = rest;
-        Ok(first)
-    }
-
-    /// A number whose first octet has `prefix_bits` bits of it (section 5.1), below
-    /// 2^28 or so: as many octets as any real one needs.
-    fn number(&mut self, prefix_bits: u32) -> Result<usize, HpackError> {
-        let mask = (1 << prefix_bits) - 1;
-        let mut number = usize::from(self.octet()?) & mask;
-        if number < mask {
-            return Ok(number);
-        }
-        for shift in [0, 7, 14, 21] {
-            let octet = self.octet()?;
-            number += usize::from(octet & 0x7f) << shift;
-            if octet & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(HpackError::Number)
-    }
-
-    /// Appends a string to `out`.
-    fn string(&mut self, out: &mut Vec<u8>) -> Result<(), HpackError> {
-        let huffman = self.0.first().is_some_and(|first| first & 0x80 != 0);
-        let bytes = self.number(7)?;
-        let (string, rest) = self
-            .0
-            .split_at_checked(bytes)
-            .ok_or(HpackError::Truncated)?;
-        self.0 = rest;
-        if huffman {
-            huffman::decode(string, out)
-        } else {
-            out.extend(string);
-            Ok(())
-        }
-    }
+/// Takes octets from the room that is left.
+fn take(room: &mut usize, octets: usize) -> Result<(), HpackError> {
+    *room = room.checked_sub(octets).ok_or(HpackError::TooLong)?;
+    Ok(())
 }
 
 /// Writes header blocks that need no table at the other end.
@@ -411,6 +618,80 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_long_is_skipped_and_empties_the_table() {
+        // RFC 7541, section 4.4: an entry larger than the table is no error.
+        for (name, value, huffman) in [
+            (1, 9000, false),
+            (9000, 1, false),
+            (1, 9000, true),
+            (9000, 1, true),
+            (3000, 3000, false),
+        ] {
+            let mut decoder = Decoder::new(4096, 5000);
+            let mut block = b"\x40\x01a\x01x\x40".to_vec();
+            for length in [name, value] {
+                let mut string = Vec::new();
+                FieldsWriter::new(&mut string).string(&vec![b'0'; length]);
+                if huffman {
+                    // Eight of "0" are five octets of zeros.
+                    let coded = length.div_ceil(8) * 5;
+                    string.clear();
+                    FieldsWriter::new(&mut string).number(0x80, 7, coded);
+                    string.resize(string.len() + coded, 0);
+                }
+                block.extend(string);
+            }
+            block.extend(b"\x40\x01b\x01y\xbe");
+            let mut read = Vec::new();
+            let mut room = usize::MAX;
+            for piece in block.chunks(100) {
+                let field = |field: Field<'_>| read.push(format!("{field:?}"));
+                decoder
+                    .decode_piece(piece, false, &mut room, field)
+                    .unwrap();
+                let held = decoder.name.capacity() + decoder.value.capacity();
+                assert!(held <= 2 * 5000 + 4 * HUFFMAN_PIECE_BYTES, "{held}");
+            }
+            let field = |field: Field<'_>| read.push(format!("{field:?}"));
+            decoder.decode_piece(b"", true, &mut room, field).unwrap();
+            let whole = |name: u8, value: u8| format!("{:?}", Field::Whole(&[name], &[value]));
+            let expected = [
+                whole(b'a', b'x'),
+                "TooLong".into(),
+                whole(b'b', b'y'),
+                whole(b'b', b'y'),
+            ];
+            assert_eq!(read, expected);
+            assert_eq!(decoder.octets, 34, "only what came after it");
+        }
+        // Skipped is not unchecked: the end of a string, and padding that is none.
+        for bad in [&[0xff; 4][..], &[0; 4][..]] {
+            let mut block = b"\x00\x01a".to_vec();
+            FieldsWriter::new(&mut block).number(0x80, 7, 9004 + bad.len());
+            block.extend([&[0x07; 9004][..], bad].concat());
+            let mut decoder = Decoder::new(0, 100);
+            let mut room = usize::MAX;
+            let read = decoder.decode_piece(&block, true, &mut room, |_| {});
+            assert_eq!(read, Err(HpackError::Huffman));
+        }
+    }
+
+    #[test]
+    fn what_a_block_stands_for_is_counted() {
+        let mut decoder = Decoder::default();
+        let mut count = |block: &[u8]| {
+            let mut room = 10_000;
+            let read = decoder.decode_piece(block, true, &mut room, |_| {});
+            read.map(|()| 10_000 - room)
+        };
+        assert_eq!(count(b"\x82"), Ok(32 + 10));
+        let large = [&b"\x40\x01a\x7f\xa1\x1e"[..], &[b'x'; 4000]].concat();
+        assert_eq!(count(&large), Ok(32 + 4001));
+        assert_eq!(count(b"\xbe\xbe"), Ok(2 * (32 + 4001)));
+        assert_eq!(count(b"\xbe\xbe\xbe"), Err(HpackError::TooLong));
+    }
+
+    #[test]
     fn what_is_not_a_block_is_refused() {
         for (block, error) in [
             (&b"\x80"[..], HpackError::Index(0)),
@@ -474,6 +755,27 @@ mod tests {
             let mut expected = fields(&[(name, value), (name, "value")]).unwrap();
             expected.extend(literals);
             prop_assert_eq!(decode(&mut Decoder::default(), &block), Ok(expected));
+        }
+
+        #[test]
+        fn blocks_mean_the_same_wherever_they_are_cut(
+            block in proptest::collection::vec(
+                prop_oneof![any::<u8>(), 0x3e_u8..0x46, 0_u8..4, 0x80_u8..0xc2],
+                0..200,
+            ),
+            size in 1_usize..9,
+        ) {
+            let read = |pieces: std::slice::Chunks<'_, u8>| {
+                let mut decoder = Decoder::new(100, 120);
+                let (mut read, mut room) = (Vec::new(), usize::MAX);
+                let mut field = |field: Field<'_>| read.push(format!("{field:?}"));
+                let result = pieces
+                    .map(|piece| decoder.decode_piece(piece, false, &mut room, &mut field))
+                    .collect::<Result<(), _>>()
+                    .and_then(|()| decoder.decode_piece(b"", true, &mut room, &mut field));
+                (result, read, room, decoder.octets)
+            };
+            prop_assert_eq!(read(block.chunks(size)), read(block.chunks(200)));
         }
 
         #[test]

@@ -94,32 +94,48 @@ impl Code {
     }
 }
 
-/// Appends to `out` what `coded` stands for.
-///
-/// # Errors
-///
-/// [`HpackError::Huffman`] if it has the end of a string inside, or is not padded by
-/// fewer than eight bits of it (RFC 7541, section 5.2).
-pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
-    let mut window = 0_u64;
-    let mut bits = 0;
-    for &octet in coded {
-        // At most 29 bits are left over from before.
-        window = window << 8 | u64::from(octet);
-        bits += 8;
-        while let Some((symbol, length)) = CODE.find(window, bits) {
-            if symbol == END_OF_STRING {
-                return Err(HpackError::Huffman);
+/// A string whose code arrives piece by piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct HuffmanReader {
+    window: u64,
+    /// Of the window, what no symbol was found in yet: at most 29 bits.
+    bits: u32,
+}
+
+impl HuffmanReader {
+    /// Appends to `out` what the next piece stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`HpackError::Huffman`] if the end of the string is inside.
+    pub(super) fn read(&mut self, coded: &[u8], out: &mut Vec<u8>) -> Result<(), HpackError> {
+        for &octet in coded {
+            self.window = self.window << 8 | u64::from(octet);
+            self.bits += 8;
+            while let Some((symbol, length)) = CODE.find(self.window, self.bits) {
+                if symbol == END_OF_STRING {
+                    return Err(HpackError::Huffman);
+                }
+                out.push(symbol as u8);
+                self.bits -= length;
             }
-            out.push(symbol as u8);
-            bits -= length;
         }
-    }
-    let padding = (1 << bits) - 1;
-    if bits < 8 && window & padding == padding {
         Ok(())
-    } else {
-        Err(HpackError::Huffman)
+    }
+
+    /// The string ends here.
+    ///
+    /// # Errors
+    ///
+    /// [`HpackError::Huffman`] if it is not padded by fewer than eight bits of the end of
+    /// a string (RFC 7541, section 5.2).
+    pub(super) fn end(self) -> Result<(), HpackError> {
+        let padding = (1 << self.bits) - 1;
+        if self.bits < 8 && self.window & padding == padding {
+            Ok(())
+        } else {
+            Err(HpackError::Huffman)
+        }
     }
 }
 
@@ -146,7 +162,11 @@ mod tests {
 
     fn decoded(coded: &[u8]) -> Result<Vec<u8>, HpackError> {
         let mut out = Vec::new();
-        decode(coded, &mut out).map(|()| out)
+        let mut reader = HuffmanReader::default();
+        for piece in coded.chunks(3) {
+            reader.read(piece, &mut out)?;
+        }
+        reader.end().map(|()| out)
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(super) struct Fields {
     authority: bool,
     path: Option<String>,
     fields: HeaderMap,
+    content_length: Option<u64>,
+    has_pseudo: bool,
     failed: Option<Malformed>,
 }
 
@@ -47,6 +49,8 @@ impl Fields {
             authority: false,
             path: None,
             fields: HeaderMap::new(),
+            content_length: None,
+            has_pseudo: false,
             failed: None,
         }
     }
@@ -56,7 +60,7 @@ impl Fields {
         if self.failed != Some(Malformed::TooLarge) {
             let bytes = name.len() + value.len() + FIELD_OVERHEAD;
             match self.room.checked_sub(bytes) {
-                None => self.failed = Some(Malformed::TooLarge),
+                None => self.add_too_long(),
                 Some(room) => {
                     self.room = room;
                     if self.failed.is_none() && self.try_add(name, value).is_none() {
@@ -67,8 +71,15 @@ impl Fields {
         }
     }
 
+    /// A field that is too long by itself.
+    pub(super) fn add_too_long(&mut self) {
+        self.failed = Some(Malformed::TooLarge);
+        self.fields = HeaderMap::new();
+    }
+
     fn try_add(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         if let [b':', name @ ..] = name {
+            self.has_pseudo = true;
             return self.add_pseudo(name, value);
         }
         // `from_lowercase` refuses upper case, as section 8.2.1 demands.
@@ -78,11 +89,14 @@ impl Fields {
                 true
             }
             "te" => value != b"trailers",
+            "content-length" => !self.add_content_length(value),
             _ => false,
         };
         if connection_specific {
             return None;
         }
+        // RFC 9113, 8.2.1 would have no space at either end; gRPC lets metadata have it, and
+        // has readers strip it. gRPC wins: such a call is served.
         let value = HeaderValue::from_bytes(value).ok()?;
         self.fields.try_append(name, value).ok()?;
         Some(())
@@ -104,14 +118,37 @@ impl Fields {
         first.then_some(())
     }
 
+    /// Says whether it is a number, and the same as before (RFC 9110, section 8.6).
+    fn add_content_length(&mut self, value: &[u8]) -> bool {
+        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(value).ok().filter(|_| is_number);
+        let Some(length) = text.and_then(|text| text.parse().ok()) else {
+            return false;
+        };
+        *self.content_length.get_or_insert(length) == length
+    }
+
+    /// How long the body is said to be.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        self.content_length
+    }
+
+    /// Whether they may come after a body (section 8.1). Nobody reads them: they may be too
+    /// large.
+    pub(super) fn are_trailers(&self) -> bool {
+        self.failed != Some(Malformed::Request) && !self.has_pseudo
+    }
+
+    /// The head of a request that they are.
     pub(super) fn finish(self) -> Result<RequestHead, Malformed> {
         if let Some(failed) = self.failed {
             return Err(failed);
         }
         let method = self.method.ok_or(Malformed::Request)?;
         let connect = method == "CONNECT";
+        let is_path = |path: &str| path.starts_with('/') || (path == "*" && method == "OPTIONS");
         let path = match self.path {
-            Some(path) if !connect && self.scheme && !path.is_empty() => path,
+            Some(path) if !connect && self.scheme && is_path(&path) => path,
             None if connect && !self.scheme && self.authority => String::new(),
             _ => return Err(Malformed::Request),
         };
@@ -165,6 +202,9 @@ mod tests {
             ("connection", "close"),
             ("transfer-encoding", "chunked"),
             ("te", "gzip"),
+            ("content-length", ""),
+            ("content-length", "+1"),
+            ("content-length", "99999999999999999999"),
         ] {
             let fields = [&GET[..], &[more]].concat();
             assert_eq!(finish(&fields), Err(Malformed::Request), "{more:?}");
@@ -176,6 +216,44 @@ mod tests {
             (":path", "/"),
         ];
         assert_eq!(finish(&late), Err(Malformed::Request));
+    }
+
+    #[test]
+    fn a_path_begins_with_a_slash() {
+        let request = |method, path| {
+            finish(&[(":method", method), (":scheme", "http"), (":path", path)]).is_ok()
+        };
+        assert!(request("OPTIONS", "*") && request("GET", "/"));
+        assert!(!request("GET", "*") && !request("GET", "") && !request("GET", "a/b"));
+    }
+
+    #[test]
+    fn a_body_has_one_length() {
+        let lengths = |lengths: &[&str]| {
+            let mut fields = Fields::new(1000);
+            for length in lengths {
+                fields.add(b"content-length", length.as_bytes());
+            }
+            (fields.failed.is_none()).then(|| fields.content_length())
+        };
+        assert_eq!(lengths(&[]), Some(None));
+        assert_eq!(lengths(&["07", "7"]), Some(Some(7)));
+        assert_eq!(lengths(&["7", "8"]), None);
+    }
+
+    #[test]
+    fn trailers_have_no_pseudo_header_fields() {
+        let trailers = |name: &[u8], value: &[u8]| {
+            let mut fields = Fields::new(1000);
+            fields.add(b"a", b"b");
+            fields.add(name, value);
+            fields.are_trailers()
+        };
+        assert!(trailers(b"c", b"d") && trailers(b"c", &[b'x'; 2000]));
+        assert!(!trailers(b":method", b"GET") && !trailers(b"Upper", b"x"));
+        let mut first = Fields::new(1000);
+        first.add(b":method", b"GET");
+        assert!(!first.are_trailers());
     }
 
     #[test]

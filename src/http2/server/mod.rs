@@ -20,13 +20,14 @@
 //! | what | at most |
 //! |---|---|
 //! | the start of a frame | some bytes: payloads are not kept |
-//! | a header block | 32 KiB, compressed |
+//! | a header block | [`Limits::max_field_bytes`], and one field; what is beyond is skipped |
 //! | its HPACK table | 4 KiB, as the RFC counts |
 //! | bodies that were [buffered](Connection::buffer) and neither [taken](Connection::take_body) nor [released](Connection::release_body) | [`Limits::stream_window`]; of all streams together [`Limits::connection_window`] |
 //! | open streams | [`Limits::max_streams`] |
 //! | output | what each call makes of what it is given: [`receive`](Connection::receive) not more than twice as much |
 
 mod budget;
+mod closed;
 mod receive;
 mod response;
 mod shutdown;
@@ -38,7 +39,8 @@ pub use self::receive::Event;
 pub use self::response::{Body, Parts, Response};
 pub use self::stream::{Blocked, EndCause, Ended, Sendable, Stream};
 
-use self::budget::Budget;
+use self::budget::{Budget, Cause};
+use self::closed::ClosedStreams;
 use self::receive::DataFrame;
 use self::response::Output;
 use self::shutdown::GracefulShutdown;
@@ -49,7 +51,7 @@ use super::frame::{
     setting,
 };
 use super::header_block::HeaderBlock;
-use super::hpack::Decoder;
+use super::hpack;
 use super::reader::FrameReader;
 
 /// As much memory of its body a stream keeps for what is to come.
@@ -96,6 +98,9 @@ pub struct Connection<S> {
     output: Output,
     shutdown: GracefulShutdown,
     budget: Budget,
+    /// Octets of header fields that were not counted yet.
+    header_octets: usize,
+    closed: ClosedStreams,
     failed: Option<Error>,
 }
 
@@ -139,7 +144,7 @@ impl<S: Default> Connection<S> {
             is_open: false,
             reader: FrameReader::new(limits.max_frame_bytes),
             data: DataFrame::default(),
-            block: HeaderBlock::new(Decoder::default()),
+            block: HeaderBlock::new(hpack::TABLE_OCTETS, limits.max_field_bytes),
             streams: SmallVec::new(),
             ended: 0,
             newest: 0,
@@ -147,6 +152,8 @@ impl<S: Default> Connection<S> {
             output,
             shutdown: GracefulShutdown::default(),
             budget: Budget::new(),
+            header_octets: 0,
+            closed: ClosedStreams::default(),
             failed: None,
         }
     }
@@ -226,6 +233,7 @@ impl<S> Connection<S> {
             &mut self.flow,
             &mut self.output,
             &mut self.budget,
+            &mut self.closed,
             &mut self.ended,
         ))
     }
@@ -320,6 +328,24 @@ impl<S> Connection<S> {
     /// that asks for much and takes nothing.
     pub fn answered(&mut self, requests: u32) {
         self.budget.answered(requests);
+    }
+
+    /// Spends what something costs that the peer has us do.
+    fn spend(&mut self, cause: Cause, cost: u32) -> Result<(), Error> {
+        if self.budget.spend(cause, cost) {
+            return Ok(());
+        }
+        self.refill_budget();
+        if self.budget.spend(cause, cost) {
+            return Ok(());
+        }
+        Err(self.budget.exhausted(cause, cost))
+    }
+
+    fn refill_budget(&mut self) {
+        let live = self.streams().filter(|(_, stream)| stream.is_begun());
+        let live = live.count();
+        self.budget.refill(live);
     }
 
     /// Resets the stream with this identifier, if it is open.

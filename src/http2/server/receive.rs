@@ -4,14 +4,18 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+use super::Connection;
+use super::budget::{self, Cause};
+use super::closed::Closed;
 use super::response::Phase;
 use super::stream::{EndCause, Stream};
-use super::{Connection, budget};
 use crate::http2::error::Error;
 use crate::http2::flow_control::{Overflow, ReceiveWindow, SendWindow};
 use crate::http2::frame::{
-    self, DEFAULT_FRAME_BYTES, MAX_FRAME_BYTES, MAX_WINDOW, PREFACE, Reason, flag, kind, setting,
+    self, DEFAULT_FRAME_BYTES, INITIAL_WINDOW, MAX_FRAME_BYTES, MAX_WINDOW, PREFACE, Reason, flag,
+    kind, setting,
 };
+use crate::http2::hpack::HpackError;
 use crate::http2::reader::Frame;
 use crate::http2::request::{Fields, Malformed, RequestHead};
 
@@ -101,8 +105,7 @@ impl<S: Default> Connection<S> {
                 Ok(event) => return Ok(event),
                 Err(Violation::Connection(error)) => return Err(error),
                 Err(Violation::Stream(stream, reason)) => {
-                    self.output.reset(stream, reason);
-                    self.end(stream, EndCause::Reset(reason));
+                    self.stream_error(stream, reason)?;
                 }
             }
         }
@@ -130,7 +133,7 @@ impl<S: Default> Connection<S> {
         );
         // What brings data is bounded by the windows.
         if !is_part && !matches!(frame, Frame::Data { .. }) {
-            self.spend_on_frame()?;
+            self.spend(cause(&frame), budget::FRAME)?;
         }
         match frame {
             Frame::Data {
@@ -139,7 +142,7 @@ impl<S: Default> Connection<S> {
                 data_bytes,
                 ends_stream,
             } => {
-                let is_wanted = self.data(stream, payload_bytes, data_bytes);
+                let is_wanted = self.data(stream, payload_bytes, data_bytes, ends_stream);
                 self.data = DataFrame {
                     stream: matches!(is_wanted, Ok(true)).then_some(stream),
                     ends_stream,
@@ -150,27 +153,30 @@ impl<S: Default> Connection<S> {
             Frame::Headers {
                 stream,
                 ends_stream,
-                ..
+                depends_on,
             } => {
                 if stream.is_multiple_of(2) {
                     return Err(Error::protocol("HEADERS on an even stream identifier").into());
                 }
-                self.block.begin(stream, ends_stream);
+                self.block.begin(stream, ends_stream, depends_on);
                 Ok(None)
             }
-            Frame::Continuation => Ok(self.block.continuation().map(|()| None)?),
             Frame::BlockPiece { bytes, ends_block } => self.block_piece(bytes, ends_block),
             Frame::RstStream { stream, code } => {
                 self.known(stream)?;
-                self.end(stream, EndCause::ResetByPeer(code));
+                if self.index(stream).is_some() {
+                    self.budget.blame_request_on(Cause::Resets);
+                    self.end(stream, EndCause::ResetByPeer(code));
+                } else {
+                    self.closed.update(stream, Closed::Reset);
+                }
                 Ok(None)
             }
             Frame::Settings { count } => {
                 // A window's size is added to that of every stream.
-                let cost = budget::SETTING.saturating_mul(count);
-                if !self.budget.spend(cost) {
-                    return Err(Error::calm("too many settings").into());
-                }
+                let streams = u32::try_from(self.streams.len()).unwrap_or(u32::MAX);
+                let each = budget::SETTING + streams / budget::STREAMS_OF_SETTING;
+                self.spend(Cause::Settings, each.saturating_mul(count))?;
                 Ok(None)
             }
             Frame::Setting { name, value } => Ok(self.setting(name, value).map(|()| None)?),
@@ -185,19 +191,46 @@ impl<S: Default> Connection<S> {
             }
             Frame::WindowUpdate { stream, increment } => self.window_update(stream, increment),
             Frame::PushPromise => Err(Error::protocol("PUSH_PROMISE from a client").into()),
-            Frame::BadSize { stream } => Err(Violation::Stream(stream, Reason::FrameSizeError)),
-            // The peer opens no more streams, or says what we need not know.
-            Frame::Priority { .. } | Frame::SettingsAck | Frame::GoAway { .. } | Frame::Unknown => {
-                Ok(None)
+            // RFC 9113 has no use for priorities; RFC 7540 says what is wrong with one. A
+            // stream that was not opened cannot be reset: then it is the connection's.
+            Frame::BadSize { stream } => {
+                if !self.was_opened(stream) {
+                    return Err(Error::frame_size("PRIORITY length is not 5").into());
+                }
+                Err(Violation::Stream(stream, Reason::FrameSizeError))
             }
+            Frame::Priority { stream, depends_on } if stream == depends_on => {
+                if !self.was_opened(stream) {
+                    return Err(Error::protocol("a stream depends on itself").into());
+                }
+                Err(Violation::Stream(stream, Reason::ProtocolError))
+            }
+            // The peer opens no more streams, or says what we need not know.
+            Frame::Priority { .. }
+            | Frame::Continuation
+            | Frame::SettingsAck
+            | Frame::GoAway { .. }
+            | Frame::Unknown => Ok(None),
         }
     }
 
-    fn spend_on_frame(&mut self) -> Result<(), Error> {
-        if self.budget.spend(budget::FRAME) {
-            Ok(())
-        } else {
-            Err(Error::calm("too many frames"))
+    /// Resets a stream that is open, or has ended, or was to be opened.
+    fn stream_error(&mut self, id: u32, reason: Reason) -> Result<(), Error> {
+        self.output.reset(id, reason);
+        if self.index(id).is_some() {
+            self.budget.blame_request_on(Cause::StreamErrors);
+            self.end(id, EndCause::Reset(reason));
+        } else if self.closed.find(id) == Closed::NeverOpened {
+            self.never_open(id, self.block.ends_stream());
+        }
+        self.spend(Cause::StreamErrors, budget::STREAM_ERROR)
+    }
+
+    /// A request is refused before there is a stream.
+    fn never_open(&mut self, id: u32, ends: bool) {
+        self.closed.remember(id, Closed::by_us(ends));
+        if !ends {
+            self.flow.expect_late(self.limits.stream_window);
         }
     }
 
@@ -208,6 +241,7 @@ impl<S: Default> Connection<S> {
         stream: u32,
         payload_bytes: u32,
         data_bytes: u32,
+        ends: bool,
     ) -> Result<bool, Violation> {
         self.known(stream)?;
         if !self.flow.receive.receive(payload_bytes) {
@@ -215,15 +249,24 @@ impl<S: Default> Connection<S> {
             return Err(Error::flow_control(text).into());
         }
         let Some(at) = self.index(stream) else {
-            // One that we have ended, which the peer may not know yet.
             self.flow.release(payload_bytes, &mut self.output.bytes);
+            match self.closed.find(stream) {
+                Closed::NeverOpened => return Err(NEVER_OPENED.into()),
+                Closed::Complete | Closed::Reset => {
+                    return Err(Violation::Stream(stream, Reason::StreamClosed));
+                }
+                Closed::Early | Closed::Forgotten => {}
+            }
             if data_bytes == 0 || !self.flow.is_late(payload_bytes) {
-                self.spend_on_frame()?;
+                self.spend(Cause::UselessData, budget::FRAME)?;
+            }
+            if ends {
+                self.closed.update(stream, Closed::Complete);
             }
             return Ok(false);
         };
         if data_bytes == 0 {
-            self.spend_on_frame()?;
+            self.spend(Cause::UselessData, budget::FRAME)?;
         }
         let of = &mut self.streams[at];
         let violation = if of.is_complete {
@@ -231,7 +274,7 @@ impl<S: Default> Connection<S> {
         } else if !of.receive.receive(payload_bytes) {
             Some(Reason::FlowControlError)
         } else {
-            None
+            of.has_content(data_bytes, ends)
         };
         if let Some(reason) = violation {
             self.flow.release(payload_bytes, &mut self.output.bytes);
@@ -258,33 +301,72 @@ impl<S: Default> Connection<S> {
     }
 
     fn block_piece<'a>(&mut self, bytes: &[u8], ends_block: bool) -> Handled<'a> {
-        let mut fields = Fields::new(self.limits.max_field_bytes);
-        self.block
-            .piece(bytes, ends_block, |name, value| fields.add(name, value))?;
+        if self.budget.left() < budget::FULL / 2 {
+            self.refill_budget();
+        }
+        let room = self.budget.left() as usize * budget::HEADER_OCTETS;
+        let mut left = room;
+        match self.block.piece(bytes, ends_block, &mut left) {
+            Ok(()) => {}
+            Err(HpackError::TooLong) => {
+                let cost = self.budget.left() + 1;
+                return Err(self.budget.exhausted(Cause::Headers, cost).into());
+            }
+            Err(error) => return Err(Error::from(error).into()),
+        }
+        let octets = self.header_octets + room - left;
+        self.header_octets = octets % budget::HEADER_OCTETS;
+        // No more than there was room for.
+        self.spend(Cause::Headers, (octets / budget::HEADER_OCTETS) as u32)?;
         if !ends_block {
             return Ok(None);
         }
+        let fields = self.block.take_fields();
+        if self.block.stream() > self.newest {
+            self.request(fields)
+        } else {
+            self.trailers(&fields)
+        }
+    }
+
+    /// A request's header block is complete.
+    fn request<'a>(&mut self, fields: Box<Fields>) -> Handled<'a> {
         let id = self.block.stream();
         let ends = self.block.ends_stream();
-        if id <= self.newest {
-            return self.trailers(id, ends);
-        }
         self.newest = id;
-        if !self.budget.spend(budget::REQUEST) {
-            return Err(Error::calm("too many requests").into());
-        }
         if self.shutdown.is_acknowledged() {
             // The peer knows that this is not processed.
+            self.never_open(id, ends);
+            return Ok(None);
+        }
+        if self.block.depends_on_itself() {
+            return Err(Violation::Stream(id, Reason::ProtocolError));
+        }
+        // gRPC takes REFUSED_STREAM as leave to try again at once, which is right if the
+        // peer's streams are too many, and would be wrong if its requests are.
+        if !self.may_request() {
+            self.refuse(id, Reason::EnhanceYourCalm)?;
             return Ok(None);
         }
         if self.streams.len() - self.ended >= self.limits.max_streams {
-            return Err(Violation::Stream(id, Reason::RefusedStream));
+            self.refuse(id, Reason::RefusedStream)?;
+            return Ok(None);
         }
+        self.spend(Cause::Requests, budget::REQUEST)?;
+        let content_left = fields.content_length();
+        let is_short = ends && content_left.is_some_and(|bytes| bytes > 0);
         let head = match fields.finish() {
-            Ok(head) => Box::new(head),
-            Err(Malformed::Request) => return Err(Violation::Stream(id, Reason::ProtocolError)),
+            Ok(head) if !is_short => Box::new(head),
+            Ok(_) | Err(Malformed::Request) => {
+                self.budget.blame_request_on(Cause::StreamErrors);
+                return Err(Violation::Stream(id, Reason::ProtocolError));
+            }
             Err(Malformed::TooLarge) => {
-                self.refuse(id, 431, ends);
+                self.output.head(id, 431, &HeaderMap::new(), true);
+                if !ends {
+                    self.output.reset(id, Reason::NoError);
+                }
+                self.never_open(id, ends);
                 return Ok(None);
             }
         };
@@ -296,6 +378,7 @@ impl<S: Default> Connection<S> {
             receive: ReceiveWindow::new(self.limits.stream_window),
             body: Vec::new(),
             uncredited: 0,
+            content_left,
             is_complete: ends,
             state: S::default(),
         });
@@ -307,27 +390,52 @@ impl<S: Default> Connection<S> {
         }))
     }
 
-    /// Answers a request that nobody is told of.
-    fn refuse(&mut self, id: u32, code: u16, ends: bool) {
-        self.output.head(id, code, &HeaderMap::new(), true);
-        if !ends {
-            self.output.reset(id, Reason::NoError);
-            self.flow.expect_late(self.limits.stream_window);
+    /// Whether there is a request left in the budget.
+    fn may_request(&mut self) -> bool {
+        let least = budget::RESERVE + budget::REQUEST;
+        if self.budget.left() < least {
+            self.refill_budget();
         }
+        self.budget.left() >= least
+    }
+
+    /// Refuses a request by itself.
+    fn refuse(&mut self, id: u32, reason: Reason) -> Result<(), Error> {
+        self.output.reset(id, reason);
+        self.never_open(id, self.block.ends_stream());
+        self.spend(Cause::Requests, budget::REFUSAL)
     }
 
     /// Fields after the body, of which none mean anything here.
-    fn trailers<'a>(&mut self, id: u32, ends: bool) -> Handled<'a> {
+    fn trailers<'a>(&mut self, fields: &Fields) -> Handled<'a> {
+        let id = self.block.stream();
+        let ends = self.block.ends_stream();
+        // A second header block ends a request, and has no pseudo-header fields (8.1).
+        let is_malformed = !ends || !fields.are_trailers();
         let Some(at) = self.index(id) else {
-            // One that we have ended, which the peer may not know yet.
-            return Ok(None);
+            return match self.closed.find(id) {
+                Closed::NeverOpened => Err(NEVER_OPENED.into()),
+                Closed::Complete => {
+                    Err(Error::stream_closed("HEADERS on a stream that the peer has ended").into())
+                }
+                Closed::Reset => Err(Violation::Stream(id, Reason::StreamClosed)),
+                Closed::Early if is_malformed => Err(Violation::Stream(id, Reason::ProtocolError)),
+                Closed::Early => {
+                    self.closed.update(id, Closed::Complete);
+                    Ok(None)
+                }
+                Closed::Forgotten => Ok(None),
+            };
         };
         let stream = &mut self.streams[at];
         if stream.is_complete {
             return Err(Violation::Stream(id, Reason::StreamClosed));
         }
-        if !ends {
+        if is_malformed {
             return Err(Violation::Stream(id, Reason::ProtocolError));
+        }
+        if let Some(reason) = stream.has_content(0, true) {
+            return Err(Violation::Stream(id, reason));
         }
         stream.is_complete = true;
         let data = &[];
@@ -386,16 +494,30 @@ impl<S: Default> Connection<S> {
             return Ok(None);
         }
         self.known(stream)?;
-        let Some(at) = self.index(stream) else {
-            return Ok(None);
-        };
-        if increment == 0 {
+        if increment == 0 && self.was_opened(stream) {
             return Err(Violation::Stream(stream, Reason::ProtocolError));
         }
+        let Some(at) = self.index(stream) else {
+            // An answer to what was sent before it ended, which is never as much as this.
+            let is_too_far = increment > MAX_WINDOW - INITIAL_WINDOW;
+            if is_too_far && self.was_opened(stream) {
+                return Err(Violation::Stream(stream, Reason::FlowControlError));
+            }
+            return Ok(None);
+        };
         match self.streams[at].send.widen(increment) {
             Ok(()) => Ok(None),
             Err(Overflow) => Err(Violation::Stream(stream, Reason::FlowControlError)),
         }
+    }
+
+    /// Whether the stream is open, or surely was.
+    fn was_opened(&self, id: u32) -> bool {
+        let has_ended = || {
+            let closed = self.closed.find(id);
+            !matches!(closed, Closed::NeverOpened | Closed::Forgotten)
+        };
+        self.index(id).is_some() || (id <= self.newest && has_ended())
     }
 
     /// Fails for a stream that the peer has not opened.
@@ -404,5 +526,22 @@ impl<S: Default> Connection<S> {
             return Err(Error::protocol("frame on an idle stream"));
         }
         Ok(())
+    }
+}
+
+/// RFC 9113, section 5.1.1.
+const NEVER_OPENED: Error =
+    Error::protocol("a stream identifier that is lower than an earlier one, and was never opened");
+
+/// What a frame is counted as.
+fn cause(frame: &Frame<'_>) -> Cause {
+    match frame {
+        Frame::Headers { .. } => Cause::Requests,
+        Frame::Continuation => Cause::Continuations,
+        Frame::RstStream { .. } => Cause::Resets,
+        Frame::Settings { .. } | Frame::SettingsAck => Cause::Settings,
+        Frame::Ping { .. } => Cause::Pings,
+        Frame::WindowUpdate { .. } => Cause::WindowUpdates,
+        _ => Cause::Others,
     }
 }

@@ -4,6 +4,7 @@
 use http::HeaderMap;
 
 use super::budget::Budget;
+use super::closed::{Closed, ClosedStreams};
 use super::stream::{EndCause, Sendable, Stream};
 use crate::http2::flow_control::{FlowControl, SendWindow};
 use crate::http2::frame::{self, DEFAULT_FRAME_BYTES, Reason, flag, kind};
@@ -45,6 +46,7 @@ impl<'a, S> Parts<'a, S> {
         flow: &'a mut FlowControl,
         output: &'a mut Output,
         budget: &'a mut Budget,
+        closed: &'a mut ClosedStreams,
         ended: &'a mut usize,
     ) -> Self {
         Parts {
@@ -63,6 +65,7 @@ impl<'a, S> Parts<'a, S> {
                 flow,
                 output,
                 budget,
+                closed,
                 ended,
             },
         }
@@ -104,6 +107,7 @@ pub struct Response<'a> {
     flow: &'a mut FlowControl,
     output: &'a mut Output,
     budget: &'a mut Budget,
+    closed: &'a mut ClosedStreams,
     ended: &'a mut usize,
 }
 
@@ -157,7 +161,7 @@ impl Response<'_> {
     pub(super) fn sent(&mut self, bytes: u32) {
         self.send.sent(bytes);
         self.flow.send.sent(bytes);
-        self.budget.data_frame();
+        self.budget.data_frame(bytes);
     }
 
     /// Ends the response after its data, all of which must have been sent.
@@ -194,8 +198,13 @@ impl Response<'_> {
         if cause != EndCause::ConnectionFailed {
             self.flow.release(self.uncredited, &mut self.output.bytes);
         }
-        let by_us = matches!(cause, EndCause::Finished | EndCause::Reset(_));
-        if by_us && !self.is_complete {
+        let closed = match cause {
+            EndCause::Finished | EndCause::Reset(_) => Closed::by_us(self.is_complete),
+            EndCause::ResetByPeer(_) => Closed::Reset,
+            EndCause::ConnectionFailed => return,
+        };
+        self.closed.remember(self.id, closed);
+        if closed == Closed::Early {
             self.flow.expect_late(self.receive_left);
         }
     }

@@ -14,6 +14,8 @@ pub struct Stream<S> {
     pub(super) body: Vec<u8>,
     /// Bytes that have arrived and were not given back to the peer's windows.
     pub(super) uncredited: u32,
+    /// What is to come of the body, if its length was announced.
+    pub(super) content_left: Option<u64>,
     /// Whether the request has arrived in full.
     pub(super) is_complete: bool,
     /// Whatever its server needs. [`Connection::take_ended`] returns it when the stream
@@ -71,6 +73,20 @@ impl<S> Stream<S> {
     #[must_use]
     pub fn is_begun(&self) -> bool {
         self.phase == Phase::Begun
+    }
+
+    /// So many bytes of content arrive. Returns what is wrong with that: the sum of all is
+    /// to be what `content-length` has announced (RFC 9113, section 8.1.1).
+    pub(super) fn has_content(&mut self, bytes: u32, ends: bool) -> Option<Reason> {
+        let Some(left) = self.content_left else {
+            return None;
+        };
+        let left_now = left.checked_sub(u64::from(bytes));
+        self.content_left = left_now;
+        match left_now {
+            Some(left) if left == 0 || !ends => None,
+            _ => Some(Reason::ProtocolError),
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
