@@ -210,6 +210,29 @@ impl FrameReader {
         }
     }
 
+    /// The stream, the data and the END_STREAM flag of a DATA frame that is all there, and
+    /// has no padding: what most of a publisher's bytes come in. `None`, and nothing is
+    /// taken, if anything else comes next.
+    pub(super) fn whole_data<'a>(&mut self, input: &mut &'a [u8]) -> Option<(u32, &'a [u8], bool)> {
+        let between_frames = matches!(self.state, State::Header)
+            && self.partial_bytes == 0
+            && self.block.is_none()
+            && self.has_settings;
+        let (header, rest) = input.split_first_chunk::<HEADER_BYTES>()?;
+        let header = FrameHeader::from_bytes(*header);
+        let is_plain = header.kind == kind::DATA
+            && !header.has(flag::PADDED)
+            && header.stream != 0
+            && header.payload_bytes <= self.max_frame_bytes;
+        if !(between_frames && is_plain) {
+            return None;
+        }
+        let (data, rest) = rest.split_at_checked(header.payload_bytes as usize)?;
+        *input = rest;
+        self.end_frame();
+        Some((header.stream, data, header.has(flag::END_STREAM)))
+    }
+
     /// Takes `N` bytes, of which some may have arrived before.
     fn fixed<const N: usize>(&mut self, input: &mut &[u8]) -> Option<[u8; N]> {
         const { assert!(N <= FIXED_BYTES) };

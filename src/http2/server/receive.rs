@@ -99,8 +99,15 @@ impl<S: Default> Connection<S> {
         if self.preface_bytes < PREFACE.len() {
             self.preface(input)?;
         }
-        while let Some(frame) = self.reader.next(input)? {
-            match self.frame(frame) {
+        loop {
+            let handled = if let Some((stream, data, ends)) = self.reader.whole_data(input) {
+                self.whole_data(stream, data, ends)
+            } else if let Some(frame) = self.reader.next(input)? {
+                self.frame(frame)
+            } else {
+                return Ok(None);
+            };
+            match handled {
                 Ok(None) => {}
                 Ok(event) => return Ok(event),
                 Err(Violation::Connection(error)) => return Err(error),
@@ -109,7 +116,20 @@ impl<S: Default> Connection<S> {
                 }
             }
         }
-        Ok(None)
+    }
+
+    /// A DATA frame with its only piece.
+    fn whole_data<'a>(&mut self, stream: u32, data: &'a [u8], ends_stream: bool) -> Handled<'a> {
+        // No more than a frame may have.
+        let bytes = data.len() as u32;
+        if !self.data(stream, bytes, bytes, ends_stream)? {
+            return Ok(None);
+        }
+        self.data = DataFrame {
+            stream: Some(stream),
+            ends_stream,
+        };
+        Ok(self.data_piece(data, true))
     }
 
     fn preface(&mut self, input: &mut &[u8]) -> Result<(), Error> {
@@ -280,8 +300,11 @@ impl<S: Default> Connection<S> {
             self.flow.release(payload_bytes, &mut self.output.bytes);
             return Err(Violation::Stream(stream, reason));
         }
-        // Padding counts.
-        self.release_on(at, payload_bytes - data_bytes);
+        let padding_bytes = payload_bytes - data_bytes;
+        if padding_bytes > 0 {
+            // It counts.
+            self.release_on(at, padding_bytes);
+        }
         Ok(true)
     }
 
