@@ -38,6 +38,9 @@ use crate::service::{EndCause, Progress, Service, Turn};
 const MAX_OUTPUT_BYTES: usize = 16 << 10;
 /// What is read at once.
 const READ_BYTES: usize = 64 << 10;
+/// Pieces of a body up to this length are gathered: to give them to a call together costs
+/// less than to give it each from where it was read.
+const GATHERED_BYTES: usize = 1 << 10;
 /// What is read from one peer, or written to it, before others have a turn.
 const TURN_BYTES: usize = 1 << 20;
 /// How often one peer is written to before others have a turn, however little it is.
@@ -258,7 +261,7 @@ impl<S: Service> Driver<S> {
         loop {
             match self.http.receive(&mut input, now.into_std()) {
                 Ok(Some(Event::Request { at, head, .. })) => self.open(at, &head),
-                Ok(Some(Event::Data { at, data, .. })) => self.take_data(at, data, cx),
+                Ok(Some(Event::Data { at, data, ends })) => self.take_data(at, data, ends, cx),
                 Ok(None) => break,
                 Err(error) => {
                     self.log_end(&error);
@@ -296,17 +299,18 @@ impl<S: Service> Driver<S> {
         }
     }
 
-    /// Lets a call take data from where it was read; what it leaves is kept for it.
-    fn take_data(&mut self, at: usize, data: &[u8], cx: &mut Context<'_>) {
-        let is_kept = |body: &[u8]| !body.is_empty();
-        let keeps = self
-            .http
-            .stream(at)
-            .is_none_or(|stream| is_kept(stream.body()));
-        if keeps || self.is_full() {
+    /// Lets a call take data from where it was read; what it leaves is kept for it. Small
+    /// pieces of a body that goes on are gathered first.
+    fn take_data(&mut self, at: usize, data: &[u8], ends: bool, cx: &mut Context<'_>) {
+        let is_alone = data.len() >= GATHERED_BYTES || ends;
+        let is_next = self.http.stream(at).is_some_and(|of| of.body().is_empty());
+        let polls = is_alone && !self.is_full();
+        let lent = Some(data).filter(|_| polls && is_next);
+        if lent.is_none() {
             self.http.buffer(at, data);
-        } else {
-            self.poll_call(at, Some(data), cx);
+        }
+        if polls {
+            self.poll_call(at, lent, true, cx);
         }
     }
 
@@ -321,7 +325,7 @@ impl<S: Service> Driver<S> {
                 self.turn = at;
                 break;
             }
-            has_data |= self.poll_call(at, None, cx);
+            has_data |= self.poll_call(at, None, false, cx);
         }
         if count > 1 {
             self.refuse_waiting();
@@ -335,7 +339,13 @@ impl<S: Service> Driver<S> {
 
     /// Lets a call go on, with what has arrived of its body: lent, or kept for it. Returns
     /// whether it has data to write.
-    fn poll_call(&mut self, at: usize, lent: Option<&[u8]>, cx: &mut Context<'_>) -> bool {
+    fn poll_call(
+        &mut self,
+        at: usize,
+        lent: Option<&[u8]>,
+        may_defer: bool,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let mut lent = lent;
         loop {
             let Some(parts) = self.http.parts(at) else {
@@ -353,7 +363,7 @@ impl<S: Service> Driver<S> {
             let turn = Turn {
                 body: lent.unwrap_or(parts.body.bytes()),
                 is_complete: parts.body.is_complete(),
-                may_defer: lent.is_some(),
+                may_defer,
                 response: parts.response,
             };
             let left_bytes = turn.body.len();
