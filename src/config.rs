@@ -23,125 +23,161 @@ pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the ping may go unanswered.
 #[cfg(feature = "server")]
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How a server behaves. [`Config::default`] is a server on the loopback
-/// interface that keeps five minutes of events in at most 256 MiB.
-///
-/// ```
-/// use galaxy_push::config::{Address, Config};
-///
-/// let config = Config {
-///     listen: "0.0.0.0:50051".parse()?,
-///     publish_listen: Address::Unix("/run/galaxy-push.sock".into()),
-///     ..Config::default()
-/// };
-/// config.check()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Where gateways subscribe. Default `127.0.0.1:50051`. Whoever reaches it
-    /// sees every user's events: widen it only inside a trusted network.
-    pub listen: Address,
 
-    /// Where producers publish. Default `127.0.0.1:50052`. Whoever reaches it
-    /// can write to every user's devices and revoke every session: it is kept
-    /// apart from [`listen`](Self::listen) so that it can stay closer to home.
-    pub publish_listen: Address,
+/// Declares the settings, each with its description and its default, in one place: the
+/// fields of [`Config`], [`Config::default`] and [`Setting`] all follow from it.
+macro_rules! settings {
+    (
+        $(#[$attribute:meta])*
+        struct Config;
+        $(
+            $(#[doc = $line:literal])+
+            $setting:ident => $field:ident: $type:ty = $default:expr;
+        )+
+    ) => {
+        $(#[$attribute])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $(
+                $(#[doc = $line])+
+                #[doc = concat!("\n\nDefault: `", stringify!($default), "`.")]
+                pub $field: $type,
+            )+
+        }
 
-    /// How many events the ring keeps at most. Default 1,048,576.
-    ///
-    /// Higher: a gateway can stay away longer and still resume, as far as
-    /// [`max_bytes`](Self::max_bytes) and [`window`](Self::window) allow too.
-    /// Lower: slow or absent gateways are lapped earlier.
-    pub max_events: u64,
+        impl Default for Config {
+            fn default() -> Self {
+                Config { $($field: $default,)+ }
+            }
+        }
 
-    /// How many bytes of memory the ring takes at most. Default 256 MiB.
-    ///
-    /// Higher: more history to resume from, more memory. Lower: large events
-    /// push each other out sooner, and a gateway that is slow for a moment is
-    /// lapped by a burst that would have fitted.
-    pub max_bytes: u64,
+        /// The fields of [`Config`], to name one of them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        #[allow(missing_docs, reason = "each is the field of `Config` of its name")]
+        pub enum Setting {
+            $($setting,)+
+        }
 
-    /// How large one event may be, in bytes of its encoded `PushEvent` without
-    /// the cursor. Default 64 KiB.
-    ///
-    /// Higher: a large event takes longer to send and delays those behind it. Above
-    /// [`MAX_PORTABLE_EVENT_BYTES`](Self::MAX_PORTABLE_EVENT_BYTES) the server starts
-    /// only with [`allow_large_events`](Self::allow_large_events). Lower: producers see
-    /// more refusals.
-    pub max_event_bytes: usize,
+        impl Setting {
+            /// All of them, in the order of [`Config`]'s fields.
+            pub const ALL: &'static [Setting] = &[$(Setting::$setting,)+];
 
-    /// Whether [`max_event_bytes`](Self::max_event_bytes) may be larger than what gRPC
-    /// clients accept by default. Default `false`.
-    ///
-    /// A gateway whose client refuses an event reconnects, resumes before that event, and
-    /// is sent it again, without end. Set this only once every gateway's client is
-    /// configured for messages that large.
-    pub allow_large_events: bool,
+            /// The field's name, such as `max_events`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Setting::$setting => stringify!($field),)+
+                }
+            }
 
-    /// How old the next event may be for a cursor to resume. Default 5 minutes.
-    ///
-    /// Higher: a gateway that comes back late is brought up to date instead of
-    /// starting fresh, with messages that may no longer matter. Lower: it
-    /// starts fresh earlier and is told what it missed. Zero: only a gateway
-    /// that missed nothing resumes. A stream that is open is not affected.
-    pub window: Duration,
-
-    /// How many gateways may be subscribed at once. Default 10,000.
-    ///
-    /// Higher: more file descriptors and memory under a reconnect storm.
-    /// Lower: gateways beyond it are refused with `RESOURCE_EXHAUSTED`.
-    pub max_subscribers: usize,
-
-    /// How many producers may be connected at once. Default 512.
-    ///
-    /// Higher: more file descriptors, and more memory for requests that are arriving.
-    /// Lower: a producer beyond it has to wait until another disconnects.
-    pub max_producers: usize,
-
-    /// How long a gateway may take nothing from a full connection before it is
-    /// cut. Default 30 seconds.
-    ///
-    /// Higher: gateways survive longer pauses, and those that are gone without
-    /// a word pin memory for longer. Lower: dead ones are found earlier, and
-    /// slow networks cut streams that would have recovered.
-    pub stall_timeout: Duration,
-
-    /// How long a stop waits for gateways to receive what was published.
-    /// Default 10 seconds.
-    ///
-    /// Higher: slow gateways lose nothing at a restart, which takes longer.
-    /// Lower: the process ends sooner; whoever was cut short resumes elsewhere.
-    /// Zero: streams end at once.
-    pub shutdown_grace: Duration,
-
-    /// How many threads serve connections, where `galaxy-push serve` starts them: a
-    /// quarter for producers, the others for gateways, at least one each. Default
-    /// (`None`): as many as the machine has cores. A [`Server`](crate::server::Server)
-    /// runs on its caller's runtime, and does not look at it.
-    ///
-    /// Higher than the cores: more context switches for nothing. Lower: leaves
-    /// cores to the backend beside it.
-    pub worker_threads: Option<usize>,
+            /// What the setting does and what follows from its value: the field's
+            /// documentation. Empty lines separate paragraphs; other settings
+            /// are named in backticks.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self {
+                    $(Setting::$setting => concat!($($line, "\n",)+),)+
+                }
+            }
+        }
+    };
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Config {
-            listen: Address::Tcp("127.0.0.1:50051".to_owned()),
-            publish_listen: Address::Tcp("127.0.0.1:50052".to_owned()),
-            max_events: 1_048_576,
-            max_bytes: 256 << 20,
-            max_event_bytes: 64 << 10,
-            window: Duration::from_secs(5 * 60),
-            allow_large_events: false,
-            max_subscribers: 10_000,
-            max_producers: 512,
-            stall_timeout: Duration::from_secs(30),
-            shutdown_grace: Duration::from_secs(10),
-            worker_threads: None,
-        }
-    }
+settings! {
+    /// How a server behaves. [`Config::default`] is a server on the loopback
+    /// interface that keeps five minutes of events in at most 256 MiB.
+    ///
+    /// ```
+    /// use galaxy_push::config::{Address, Config};
+    ///
+    /// let config = Config {
+    ///     listen: "0.0.0.0:50051".parse()?,
+    ///     publish_listen: Address::Unix("/run/galaxy-push.sock".into()),
+    ///     ..Config::default()
+    /// };
+    /// config.check()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    struct Config;
+
+    /// The address at which gateways subscribe: HOST:PORT or unix:PATH. Port 0 takes
+    /// any free port; the log names it.
+    ///
+    /// Anyone who reaches it sees the events of every user. Open it only to a trusted
+    /// network.
+    Listen => listen: Address = Address::Tcp("127.0.0.1:50051".to_owned());
+
+    /// The address at which publishers connect: HOST:PORT or unix:PATH.
+    ///
+    /// Anyone who reaches it can send events to every user and revoke every session. It
+    /// is separate from `listen`, so that it can be kept closer.
+    PublishListen => publish_listen: Address = Address::Tcp("127.0.0.1:50052".to_owned());
+
+    /// The most events that the ring keeps.
+    ///
+    /// Higher: a gateway can stay away longer and still resume, within `max_bytes` and
+    /// `window`. Lower: slow or absent gateways miss events sooner.
+    MaxEvents => max_events: u64 = 1_048_576;
+
+    /// The most memory that the ring uses.
+    ///
+    /// Higher: more events to resume from, and more memory in use. Lower: large events
+    /// displace older ones sooner, and a short burst can make a slow gateway miss events.
+    MaxBytes => max_bytes: u64 = 256 << 20;
+
+    /// The largest event, encoded, without its cursor.
+    ///
+    /// Higher: a large event takes longer to send and delays those behind it. More than
+    /// 4 MiB less the cursor needs `allow_large_events`. Lower: more events are refused.
+    MaxEventBytes => max_event_bytes: usize = 64 << 10;
+
+    /// Permit a `max_event_bytes` over the 4 MiB that gRPC clients accept by default.
+    ///
+    /// The limit of 4 MiB includes the event's cursor. A gateway whose client refuses an
+    /// event reconnects, resumes before that event, and is sent it again, without end.
+    /// Raise the message limit of every gateway's client first.
+    AllowLargeEvents => allow_large_events: bool = false;
+
+    /// The greatest age of the next event at which a cursor still resumes.
+    ///
+    /// Higher: a gateway that returns late receives events that may no longer matter.
+    /// Lower: it starts fresh sooner, and is told how many events it missed. Zero: only a
+    /// gateway that missed nothing resumes. Open streams are not affected.
+    Window => window: Duration = Duration::from_secs(5 * 60);
+
+    /// The most gateways that may be subscribed at once.
+    ///
+    /// Further subscriptions are refused with `RESOURCE_EXHAUSTED`. Higher: a reconnect
+    /// storm needs more file descriptors and memory.
+    MaxSubscribers => max_subscribers: usize = 10_000;
+
+    /// The most publishers that may be connected at once.
+    ///
+    /// Higher: more file descriptors, and more memory for requests that are arriving.
+    /// Lower: further publishers wait until another one disconnects.
+    MaxProducers => max_producers: usize = 512;
+
+    /// The longest time for which a gateway may read nothing while data waits for it.
+    ///
+    /// Higher: gateways survive longer pauses, and dead ones pin memory for longer.
+    /// Lower: dead gateways are found sooner, and slow networks end streams that would
+    /// have recovered.
+    StallTimeout => stall_timeout: Duration = Duration::from_secs(30);
+
+    /// The longest time that a stop waits for gateways to receive every published event.
+    ///
+    /// Higher: slow gateways lose nothing at a restart, which takes longer. Lower: the
+    /// process ends sooner, and streams that are cut resume elsewhere. Zero: streams end
+    /// at once.
+    ShutdownGrace => shutdown_grace: Duration = Duration::from_secs(10);
+
+    /// The number of threads that serve connections. Without it, one for each core.
+    ///
+    /// A quarter of them serve publishers, the others gateways, with at least one each.
+    /// More threads than cores only add context switches. The command `serve` starts
+    /// them; an embedded server runs on the runtime of its caller.
+    WorkerThreads => worker_threads: Option<usize> = None;
 }
 
 impl Config {
@@ -282,62 +318,6 @@ impl ConfigError {
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
-    }
-}
-
-/// The fields of [`Config`], to say which one is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "each is the field of `Config` of its name")]
-pub enum Setting {
-    Listen,
-    PublishListen,
-    MaxEvents,
-    MaxBytes,
-    MaxEventBytes,
-    AllowLargeEvents,
-    Window,
-    MaxSubscribers,
-    MaxProducers,
-    StallTimeout,
-    ShutdownGrace,
-    WorkerThreads,
-}
-
-impl Setting {
-    /// All of them, in the order of [`Config`]'s fields.
-    pub const ALL: [Setting; 12] = [
-        Setting::Listen,
-        Setting::PublishListen,
-        Setting::MaxEvents,
-        Setting::MaxBytes,
-        Setting::MaxEventBytes,
-        Setting::AllowLargeEvents,
-        Setting::Window,
-        Setting::MaxSubscribers,
-        Setting::MaxProducers,
-        Setting::StallTimeout,
-        Setting::ShutdownGrace,
-        Setting::WorkerThreads,
-    ];
-
-    /// The field's name, such as `max_events`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Setting::Listen => "listen",
-            Setting::PublishListen => "publish_listen",
-            Setting::MaxEvents => "max_events",
-            Setting::MaxBytes => "max_bytes",
-            Setting::MaxEventBytes => "max_event_bytes",
-            Setting::AllowLargeEvents => "allow_large_events",
-            Setting::Window => "window",
-            Setting::MaxSubscribers => "max_subscribers",
-            Setting::MaxProducers => "max_producers",
-            Setting::StallTimeout => "stall_timeout",
-            Setting::ShutdownGrace => "shutdown_grace",
-            Setting::WorkerThreads => "worker_threads",
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `galaxy-push bench`: what a server does under load, and what that costs.
+//! `galaxy-push bench`: throughput, latency and cost of a server under load.
 
 mod args;
 mod outcome;
@@ -18,16 +18,17 @@ use outcome::Outcome;
 
 /// Measure a server: throughput, latency and cost.
 ///
-/// Real gRPC over real sockets, from a process of its own. Without --connect it starts
-/// a server on free ports of the loopback interface, this very program, and stops it
-/// afterwards: one for each number of gateways, so that no run inherits anything.
+/// The bench is a process of its own, and uses real gRPC over real sockets. Without
+/// --connect, it starts this program as a server on free ports of the loopback interface.
+/// Each run has a server of its own, so that no run affects the next.
 ///
-/// Latency is from when an event was due to be published, by the schedule of --rate,
-/// until a gateway received it. If the server holds its producers up, the events that
-/// could not be sent meanwhile are late by as much, and show it. Cost is processor time
-/// of the server's process for each event and gateway; the load generator's own is
-/// shown beside it. An event is lost if it was accepted and some gateway that was there
-/// did not get it; that, and any stream that ends by itself, is exit code 1.
+/// Latency starts when an event is due by the schedule of --rate, and ends when a gateway
+/// has received it. So a delay in publishing counts for every event that it delays. Cost
+/// is the processor time of the server's process for each event and gateway. The load
+/// generator's own is shown beside it.
+///
+/// An event is lost if the server accepted it and a subscribed gateway did not receive it.
+/// A lost event is exit code 1, and so is a stream that ends unexpectedly.
 ///
 /// Progress goes to standard error if that is a terminal.
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,7 @@ Examples:
   galaxy-push bench soak --duration 10m --report soak.html
   galaxy-push bench live --connect 10.0.0.7:50051 --publish-connect 10.0.0.7:50052
 
-`galaxy-push help bench WORKLOAD` tells more."
+`galaxy-push help bench WORKLOAD` has details."
 )]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -12,6 +12,7 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod flags;
 mod json;
 mod publish;
 mod serve;
@@ -26,7 +27,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// A backend's push channel: every gateway gets every event, in one order, over
@@ -41,15 +42,15 @@ Try it, each in a terminal of its own:
   galaxy-push tail --id gateway-1
   galaxy-push publish --user-id u1 --kind turn.ready --payload '{\"game\":1}'
 
-`galaxy-push help COMMAND` (or COMMAND --help) tells more, with examples.",
+`galaxy-push help COMMAND` (or COMMAND --help) has details and examples.",
     after_long_help = "\
 Try it, each in a terminal of its own:
   galaxy-push serve
   galaxy-push tail --id gateway-1
   galaxy-push publish --user-id u1 --kind turn.ready --payload '{\"game\":1}'
 
-Every flag can be set in the environment too; its help names the variable. A flag
-on the command line wins.
+Every flag has an environment variable, which its help names. A flag on the command
+line overrides the variable.
 
 Exit codes:
   0  done, or stopped by SIGTERM or SIGINT
@@ -64,16 +65,9 @@ struct Cli {
     /// What to log to standard error: error, warn, info, debug, trace, or
     /// directives such as `warn,galaxy_push=debug`.
     ///
-    /// Without it, RUST_LOG decides; without that, `info`. What a command has to
-    /// say (gaps, takeovers, failures) is said whatever is logged.
-    #[arg(
-        long,
-        global = true,
-        display_order = 900,
-        value_name = "FILTER",
-        env = "GALAXY_PUSH_LOG",
-        hide_env_values = true
-    )]
+    /// The default is the value of RUST_LOG, or `info`. Gaps, takeovers and failures are
+    /// reported on standard error whatever the filter is.
+    #[arg(long, global = true, display_order = 900, value_name = "FILTER")]
     log: Option<String>,
 }
 
@@ -133,7 +127,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: &[OsString]) -> Result<(), Failure> {
-    let cli = match Cli::try_parse_from(args) {
+    let parsed = command()
+        .try_get_matches_from(args)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error)
             if matches!(
@@ -143,7 +140,7 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         {
             return print_help(&error);
         }
-        Err(error) => return Err(Failure::usage(usage::line(&error, &Cli::command(), args))),
+        Err(error) => return Err(Failure::usage(usage::line(&error, &command(), args))),
     };
     start_log(cli.log)?;
     match cli.command {
@@ -153,6 +150,11 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args),
     }
+}
+
+/// The command line's definition.
+fn command() -> clap::Command {
+    flags::complete(Cli::command())
 }
 
 /// The help that was asked for. A reader who closes it early has read enough.
@@ -201,27 +203,29 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
-    fn every_flag_can_be_set_in_the_environment() {
-        fn check(command: &clap::Command) {
+    fn every_flag_has_its_variable_and_a_help() {
+        fn check(command: &clap::Command, prefix: &str) {
             for arg in command.get_arguments() {
                 let Some(long) = arg.get_long() else { continue };
-                if ["help", "version"].contains(&long) {
-                    continue;
-                }
-                let env = arg.get_env().and_then(|env| env.to_str()).unwrap_or("");
-                let wanted = long.to_uppercase().replace('-', "_");
-                assert!(
-                    env.starts_with("GALAXY_PUSH_") && env.ends_with(&wanted),
-                    "--{long} has the variable {env:?}"
-                );
+                let variable = arg.get_env().and_then(|env| env.to_str());
+                let wanted = format!("{prefix}{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(variable, Some(wanted.as_str()), "--{long}");
                 assert!(arg.get_help().is_some(), "--{long} has no help");
             }
-            command.get_subcommands().for_each(check);
+            let names_its_flags = ["publish", "tail", "bench"];
+            for subcommand in command.get_subcommands() {
+                let name = subcommand.get_name();
+                if prefix == "GALAXY_PUSH_" && names_its_flags.contains(&name) {
+                    check(subcommand, &format!("{prefix}{}_", name.to_uppercase()));
+                } else {
+                    check(subcommand, prefix);
+                }
+            }
         }
-        check(&Cli::command());
+        check(&command(), "GALAXY_PUSH_");
     }
 }

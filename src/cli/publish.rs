@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::{Failure, json, stderr, value};
 use crate::client;
-use crate::config::Address;
+use crate::config::{Address, Config};
 use crate::contract::publisher::PublishRequest;
 use crate::contract::publisher::publisher_client::PublisherClient;
 use crate::contract::push::push_event::Kind;
@@ -23,30 +23,31 @@ use pipeline::Report;
 
 /// Publish events: one from flags, or many from lines of JSON.
 ///
-/// The server's answer to each event is its cursor, its place in the stream; each
-/// is printed on a line of its own, in the order of the events. A printed cursor
-/// means that the event is in the ring.
+/// The server answers each event with its cursor, which is the event's position in the
+/// stream. Each cursor is printed on its own line, in the order of the events. A printed
+/// cursor means that the event is in the ring.
 ///
 /// With FILE, or - for standard input, every line is one event in the JSON that
 /// `tail` prints (JSON Lines, in UTF-8); blank lines are skipped. `payload` is any JSON
-/// value, sent as the very bytes that stand there; for other payloads there is
-/// `payload_base64`. Fields that are absent or null are empty. A `cursor` is ignored, so
-/// that what `tail` printed can be published again. An unknown field is refused, since it
-/// would be lost.
+/// value, and its bytes are sent unchanged; other payloads go into `payload_base64`.
+/// Fields that are absent or null are empty. A `cursor` is ignored, so that the output of
+/// `tail` can be published again. An unknown field is refused, since it would be lost.
 ///
 /// Protobuf's JSON names (`clientEvent`, `userId`) are read as well. Only `payload` differs
 /// from protobuf's JSON, where it is base64: that is `payload_base64` here. Both alphabets
 /// of base64 are read, with and without padding.
 ///
-/// Events are sent in batches of what is at hand, up to --batch, each atomic, and
-/// --in-flight of them may be unanswered; no event waits for a batch to fill. A
-/// bad line ends it: what stands before is published, the bad line and what
-/// follows are not. Standard error names the line, the column and the field. If the connection breaks, standard error says up to which
-/// line events were accepted, and which are in doubt: they may have arrived, with
-/// the answer lost. Publishing those again can repeat them; devices drop repeats
-/// by their `event_id`.
+/// Events are sent in atomic batches of up to --batch. A batch holds the events that are
+/// ready; no event waits for a batch to fill. Up to --in-flight batches may be unanswered.
 ///
-/// If standard output is closed early, publishing goes on without printing.
+/// A bad line stops publishing: the lines before it are published, the bad line and the
+/// lines after it are not. Standard error names the line, the column and the field.
+///
+/// If the connection breaks, standard error names the last line that was accepted, and
+/// the lines in doubt. Events in doubt may have been accepted, with the response lost.
+/// Publishing them again can repeat them; devices drop repeats by their `event_id`.
+///
+/// If standard output is closed early, publishing continues without printing.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -62,43 +63,21 @@ A line of FILE is one of:
   {\"session_invalidation\":{\"user_id\":\"u2\",\"device_session_id\":\"\",\"reason\":\"logout\"}}
 (each on a single line; only user_id and kind are required)")]
 pub(super) struct Args {
-    /// Where producers publish: HOST:PORT or unix:PATH.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:50052",
-        env = "GALAXY_PUSH_PUBLISH_CONNECT",
-        hide_env_values = true
-    )]
+    /// The server's address for publishers: HOST:PORT or unix:PATH.
+    #[arg(long, default_value_t = Config::default().publish_listen)]
     connect: Address,
 
     /// A file of events, one JSON object a line, or - for standard input.
     #[arg(value_name = "FILE")]
     input: Option<PathBuf>,
 
-    /// With FILE: how many events one request may carry (1 to 4096). More costs
-    /// less each; a request is refused as a whole.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value = "256",
-        value_parser = |text: &str| value::within(text, 1..=4096),
-        env = "GALAXY_PUSH_PUBLISH_BATCH",
-        hide_env_values = true,
-        allow_hyphen_values = true
-    )]
+    /// With FILE: the most events in one request (1 to 4096). Larger requests cost less
+    /// for each event; a request is refused as a whole.
+    #[arg(long, default_value = "256", value_parser = |text: &str| value::within(text, 1..=4096))]
     batch: u64,
 
-    /// With FILE: how many requests may be unanswered at once (1 to 1024).
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value = "32",
-        value_parser = |text: &str| value::within(text, 1..=1024),
-        env = "GALAXY_PUSH_PUBLISH_IN_FLIGHT",
-        hide_env_values = true,
-        allow_hyphen_values = true
-    )]
+    /// With FILE: the most unanswered requests (1 to 1024).
+    #[arg(long, default_value = "32", value_parser = |text: &str| value::within(text, 1..=1024))]
     in_flight: u64,
 
     #[command(flatten)]
@@ -109,114 +88,63 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "One event")]
 struct EventArgs {
-    /// The user that it is for.
+    /// The user who receives the event.
     #[arg(
         long,
         value_name = "ID",
         conflicts_with = "input",
-        value_parser = NonEmptyStringValueParser::new(),
-        env = "GALAXY_PUSH_PUBLISH_USER_ID",
-        hide_env_values = true
+        value_parser = NonEmptyStringValueParser::new()
     )]
     user_id: Option<String>,
 
-    /// The one session that it is for. Default: all of the user's.
-    #[arg(
-        long,
-        value_name = "ID",
-        conflicts_with = "input",
-        env = "GALAXY_PUSH_PUBLISH_SESSION_ID",
-        hide_env_values = true
-    )]
+    /// The only session that receives the event. Default: all sessions of the user.
+    #[arg(long, value_name = "ID", conflicts_with = "input")]
     session_id: Option<String>,
 
-    /// The kind, from the notification catalogue, such as turn.ready.
+    /// The event's kind, from the notification catalogue, such as turn.ready.
     #[arg(
         long,
         value_name = "KIND",
         conflicts_with = "input",
-        value_parser = NonEmptyStringValueParser::new(),
-        env = "GALAXY_PUSH_PUBLISH_KIND",
-        hide_env_values = true
+        value_parser = NonEmptyStringValueParser::new()
     )]
     kind: Option<String>,
 
-    /// The payload: this very text. Default: nothing.
-    #[arg(
-        long,
-        value_name = "TEXT",
-        conflicts_with_all = ["input", "payload_file"],
-        allow_hyphen_values = true,
-        env = "GALAXY_PUSH_PUBLISH_PAYLOAD",
-        hide_env_values = true
-    )]
+    /// The payload, sent unchanged. Default: empty.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["input", "payload_file"])]
     payload: Option<String>,
 
-    /// The payload: the bytes of this file.
-    #[arg(
-        long,
-        value_name = "PATH",
-        conflicts_with = "input",
-        env = "GALAXY_PUSH_PUBLISH_PAYLOAD_FILE",
-        hide_env_values = true
-    )]
+    /// A file whose bytes are the payload.
+    #[arg(long, conflicts_with = "input")]
     payload_file: Option<PathBuf>,
 
-    /// What names this event for good, so that a repeat is recognised. Default: a
-    /// random one.
-    #[arg(
-        long,
-        value_name = "ID",
-        conflicts_with = "input",
-        env = "GALAXY_PUSH_PUBLISH_EVENT_ID",
-        hide_env_values = true
-    )]
+    /// The event's stable id, by which devices recognise a repeat. Default: a random id.
+    #[arg(long, value_name = "ID", conflicts_with = "input")]
     event_id: Option<String>,
 
-    /// The request that it answers. Default: none.
-    #[arg(
-        long,
-        value_name = "ID",
-        conflicts_with = "input",
-        env = "GALAXY_PUSH_PUBLISH_REQUEST_ID",
-        hide_env_values = true
-    )]
+    /// The id of the request that the event answers. Default: none.
+    #[arg(long, value_name = "ID", conflicts_with = "input")]
     request_id: Option<String>,
 
-    /// The trace that it belongs to. Default: none.
-    #[arg(
-        long,
-        value_name = "ID",
-        conflicts_with = "input",
-        env = "GALAXY_PUSH_PUBLISH_TRACE_ID",
-        hide_env_values = true
-    )]
+    /// The id of the event's trace. Default: none.
+    #[arg(long, value_name = "ID", conflicts_with = "input")]
     trace_id: Option<String>,
 
-    /// Revoke the session of --session-id, or all sessions of --user-id, instead
-    /// of sending something.
+    /// Revoke the session of --session-id, or all sessions of --user-id, instead of
+    /// sending an event to a client.
     #[arg(
         long,
-        conflicts_with_all = ["input", "kind", "payload", "payload_file", "event_id", "request_id", "trace_id"],
-        env = "GALAXY_PUSH_PUBLISH_INVALIDATE",
-        hide_env_values = true,
-        value_parser = clap::builder::BoolishValueParser::new()
+        conflicts_with_all = ["input", "kind", "payload", "payload_file", "event_id", "request_id", "trace_id"]
     )]
     invalidate: bool,
 
-    /// With --invalidate: why, a code for the logs, such as logout or ban.
-    #[arg(
-        long,
-        value_name = "CODE",
-        conflicts_with = "input",
-        env = "GALAXY_PUSH_PUBLISH_REASON",
-        hide_env_values = true
-    )]
+    /// With --invalidate: the reason, a code for the logs, such as logout or ban.
+    #[arg(long, value_name = "CODE", conflicts_with = "input")]
     reason: Option<String>,
 }
 
 /// The largest `--payload-file`: no server takes more.
-const MAX_PAYLOAD_BYTES: u64 = crate::config::Config::MAX_EVENT_BYTES as u64;
+const MAX_PAYLOAD_BYTES: u64 = Config::MAX_EVENT_BYTES as u64;
 /// Enough for the lines of several batches.
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// How many batches may be read ahead of the connection.
@@ -242,7 +170,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
             runtime.block_on(publish_lines(&args.connect, input, batching))
         }
     };
-    // The thread that reads standard input may wait there for ever.
+    // The thread that reads standard input may block there without end.
     runtime.shutdown_background();
     outcome
 }

@@ -6,32 +6,32 @@ use super::{Failure, stop, value};
 use crate::config::{Address, Config, Setting};
 use crate::server::{PublisherThreads, ServeError, Server, Threads};
 
-/// Run the server: gateways subscribe at one address, producers publish at
-/// another.
+/// Run the server: gateways subscribe at one address, publishers connect to another.
 ///
-/// It keeps the newest events in a ring in memory. A gateway that comes back with
-/// the cursor of the last event that it processed goes on with the next one, as
-/// long as the ring has it (--max-events, --max-bytes) and it is not too old
-/// (--window); otherwise it starts fresh and is told so. Nothing is written to
+/// The server keeps the newest events in a ring in memory. A gateway reconnects with the
+/// cursor of the last event that it processed. It resumes with the next event if the ring
+/// still has that event (--max-events, --max-bytes) and it is not too old (--window).
+/// Otherwise the gateway starts fresh, and the response says so. Nothing is written to
 /// disk: after a restart every gateway starts fresh.
 ///
-/// SIGTERM and SIGINT stop it: publishing ends, gateways get what was published,
-/// within --shutdown-grace, and it exits with 0.
+/// SIGTERM and SIGINT stop the server gracefully. It accepts no more events, and delivers
+/// the published ones within --shutdown-grace. Then it exits with code 0.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 How a gateway's stream ends, and what the gateway should do:
-  ABORTED             a newer subscription has its id: stop, somebody else uses it
-  OUT_OF_RANGE        it was too slow for the ring; the trailer push-missed says how
-                      many events it missed: reconnect, treat sessions as suspect
+  ABORTED             a newer subscription uses its id: stop
+  OUT_OF_RANGE        it was too slow for the ring; the trailer push-missed is the
+                      number of missed events: reconnect, treat sessions as suspect
+  DEADLINE_EXCEEDED   it read nothing for --stall-timeout: reconnect
   UNAVAILABLE         the server is stopping: reconnect, here or elsewhere
-  RESOURCE_EXHAUSTED  there are --max-subscribers already: back off
+  RESOURCE_EXHAUSTED  --max-subscribers gateways are subscribed already: back off
   INVALID_ARGUMENT    the gateway's id is empty, too long, or has control characters
 
-What a producer may be told:
+How a request of a publisher can fail:
   INVALID_ARGUMENT    nothing of the request was published; the message names the
                       event's index and the field
-  RESOURCE_EXHAUSTED  too many long requests are on their way on this connection
-                      already: try again, on fewer calls at once
+  RESOURCE_EXHAUSTED  the connection already has too many long requests under way:
+                      try again with fewer calls at once
   UNAVAILABLE         the server is stopping
 
 Sizes: 65536, 512KiB, 256MiB, 1GB. Durations: 300ms, 30s, 5m, 1h.
@@ -42,147 +42,62 @@ Examples:
   galaxy-push serve --max-bytes 4GiB --max-events 16777216 --window 30m
   GALAXY_PUSH_LISTEN=10.0.0.7:50051 galaxy-push serve")]
 pub(super) struct Args {
-    /// Where gateways subscribe: HOST:PORT or unix:PATH. Port 0 takes any that is
-    /// free; the log says which.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:50051",
-        env = "GALAXY_PUSH_LISTEN",
-        hide_env_values = true
-    )]
+    #[arg(long, default_value_t = Config::default().listen)]
     listen: Address,
 
-    /// Where producers publish: HOST:PORT or unix:PATH. Whoever reaches it can
-    /// write to every user.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:50052",
-        env = "GALAXY_PUSH_PUBLISH_LISTEN",
-        hide_env_values = true
-    )]
+    #[arg(long, default_value_t = Config::default().publish_listen)]
     publish_listen: Address,
 
-    /// How many events the ring keeps at most.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value = "1048576",
-        value_parser = value::number,
-        env = "GALAXY_PUSH_MAX_EVENTS",
-        hide_env_values = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_parser = value::number, default_value_t = Config::default().max_events)]
     max_events: u64,
 
-    /// How much memory the ring takes at most.
     #[arg(
         long,
         value_name = "SIZE",
-        default_value = "256MiB",
         value_parser = value::size,
-        env = "GALAXY_PUSH_MAX_BYTES",
-        hide_env_values = true,
-        allow_hyphen_values = true
+        default_value = value::size_text(Config::default().max_bytes)
     )]
     max_bytes: u64,
 
-    /// How large one encoded event may be.
     #[arg(
         long,
         value_name = "SIZE",
-        default_value = "64KiB",
         value_parser = value::size_in_memory,
-        env = "GALAXY_PUSH_MAX_EVENT_BYTES",
-        hide_env_values = true,
-        allow_hyphen_values = true
+        default_value = value::size_text(Config::default().max_event_bytes as u64)
     )]
     max_event_bytes: usize,
 
-    /// Let --max-event-bytes be larger than the 4 MiB that gRPC clients accept by default,
-    /// the event's cursor included. A gateway whose client refuses an event reconnects,
-    /// and is sent it again, without end: configure every gateway's client first.
-    #[arg(
-        long,
-        value_parser = clap::builder::BoolishValueParser::new(),
-        env = "GALAXY_PUSH_ALLOW_LARGE_EVENTS",
-        hide_env_values = true
-    )]
+    #[arg(long)]
     allow_large_events: bool,
 
-    /// How old events may be for a cursor to resume before them. 0: only a
-    /// gateway that missed nothing resumes.
     #[arg(
         long,
-        value_name = "DURATION",
-        default_value = "5m",
         value_parser = value::duration,
-        env = "GALAXY_PUSH_WINDOW",
-        hide_env_values = true,
-        allow_hyphen_values = true
+        default_value = value::duration_text(Config::default().window)
     )]
     window: Duration,
 
-    /// How many gateways may be subscribed at once.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value = "10000",
-        value_parser = value::count,
-        env = "GALAXY_PUSH_MAX_SUBSCRIBERS",
-        hide_env_values = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_parser = value::count, default_value_t = Config::default().max_subscribers)]
     max_subscribers: usize,
 
-    /// How many producers may be connected at once.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value_t = Config::default().max_producers,
-        value_parser = value::count,
-        env = "GALAXY_PUSH_MAX_PRODUCERS",
-        hide_env_values = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_parser = value::count, default_value_t = Config::default().max_producers)]
     max_producers: usize,
 
-    /// How long a gateway may take nothing from a full connection before it is
-    /// cut.
     #[arg(
         long,
-        value_name = "DURATION",
-        default_value = "30s",
         value_parser = value::duration,
-        env = "GALAXY_PUSH_STALL_TIMEOUT",
-        hide_env_values = true,
-        allow_hyphen_values = true
+        default_value = value::duration_text(Config::default().stall_timeout)
     )]
     stall_timeout: Duration,
 
-    /// How long a stop waits for gateways to receive what was published.
     #[arg(
         long,
-        value_name = "DURATION",
-        default_value = "10s",
         value_parser = value::duration,
-        env = "GALAXY_PUSH_SHUTDOWN_GRACE",
-        hide_env_values = true,
-        allow_hyphen_values = true
+        default_value = value::duration_text(Config::default().shutdown_grace)
     )]
     shutdown_grace: Duration,
 
-    /// How many threads serve connections: a quarter of them producers, the others
-    /// gateways, at least one each. Default: one for each core
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        value_parser = value::count,
-        env = "GALAXY_PUSH_WORKER_THREADS",
-        hide_env_values = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(long, value_parser = value::count)]
     worker_threads: Option<usize>,
 }
 

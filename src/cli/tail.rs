@@ -16,43 +16,44 @@ use printer::{End, Job, Jobs, Printer};
 
 /// Subscribe as a gateway and print every event as one line of JSON.
 ///
-/// It stays subscribed until it is stopped: after a broken connection or a server
-/// that stops it tries again, with growing, jittered pauses, and goes on with the
-/// event after the last one that it printed. What cannot be had any more is said
-/// on standard error, with the number of events where it is known.
+/// The command stays subscribed until it is stopped. When the connection breaks or the
+/// server stops, it reconnects with growing, jittered delays. It resumes with the event
+/// after the last one that it printed. A gap is reported on standard error, with the
+/// number of missed events if it is known.
 ///
-/// A line is the event's cursor and the event. `payload` is the payload itself if
-/// it is JSON, without the space between its tokens; other payloads, JSON nested deeper
-/// than 100 levels, and JSON's null are `payload_base64`. `publish` reads the same lines.
+/// A line holds the event and its cursor. `payload` is the payload itself if it is JSON,
+/// without the whitespace between tokens. Other payloads, JSON nested deeper than 100
+/// levels, and JSON's null are in `payload_base64`. `publish` reads the same lines.
 ///
-/// With --cursor-file the place is kept in a file, and the next run goes on
-/// there. After kill -9 at any moment no event is skipped, and at most the last
-/// one is printed again. After a power cut no event is skipped either; those of
-/// the last second or so may be printed again. (If standard output is not a
-/// regular file, whoever reads it must keep what it read.) The file is locked: a
-/// second tail with the same file is refused. A file that is not a cursor file,
-/// or is damaged, is refused and not touched.
+/// With --cursor-file, the position is kept in a file, and the next run resumes there.
+/// After kill -9 at any moment, no event is skipped, and at most the last one is printed
+/// again. After a power failure, no event is skipped either; the events of the last
+/// second or so may be printed again. If standard output is not a regular file, its
+/// reader must store what it has read.
+///
+/// The file is locked: a second tail with the same file is refused. A file that is
+/// damaged or not a cursor file is refused, and left unchanged.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 What ends it:
-  SIGTERM, SIGINT          exit code 0, the place saved
+  SIGTERM, SIGINT          exit code 0, the position saved
   --count events printed   exit code 0
-  standard output closed   exit code 0, the event that nobody read is not counted
+  standard output closed   exit code 0, an event that was not read is not counted
   ABORTED                  exit code 3: another gateway has taken over the id
   INVALID_ARGUMENT,
   UNIMPLEMENTED            exit code 1: the server will never accept it
   an event that is larger than --max-event-bytes
-                           exit code 1, the place before it saved
-What is tried again:
+                           exit code 1, the position before it saved
+When it reconnects:
   UNAVAILABLE              the server is stopping, or cannot be reached
-  RESOURCE_EXHAUSTED       it has as many gateways as it may
+  RESOURCE_EXHAUSTED       the server has its maximum number of gateways
   OUT_OF_RANGE             this tail was too slow for the ring; the gap follows
 
-A gap is one line on standard error, and why is in its parentheses:
+A gap is one line on standard error, with the reason in parentheses:
   galaxy-push: gap: 17 events were missed (expired)
-  expired                  the ring, or its window, has lost what came next
-  other-epoch              the server was restarted, or is another one
-  ahead                    the server has not got that far
+  expired                  the next event has left the ring or its window
+  other-epoch              the server restarted, or it is a different one
+  ahead                    the cursor is past the server's newest event
 
 Examples:
   galaxy-push tail --id gateway-1
@@ -60,66 +61,35 @@ Examples:
   galaxy-push tail --count 10 | jq .client_event.kind
   galaxy-push tail --connect unix:/run/galaxy-push.sock --cursor CBSZJPG00007-0000000001A")]
 pub(super) struct Args {
-    /// Where gateways subscribe: HOST:PORT or unix:PATH.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:50051",
-        env = "GALAXY_PUSH_TAIL_CONNECT",
-        hide_env_values = true
-    )]
+    /// The server's address for gateways: HOST:PORT or unix:PATH.
+    #[arg(long, default_value_t = Config::default().listen)]
     connect: Address,
 
     /// The gateway's id: 1 to 256 bytes, no control characters. A newer
-    /// subscription with the same id ends the older one. Default: a random one.
-    #[arg(
-        long,
-        value_name = "ID",
-        env = "GALAXY_PUSH_TAIL_ID",
-        hide_env_values = true
-    )]
+    /// subscription with the same id ends the older one. Default: a random id.
+    #[arg(long, value_name = "ID")]
     id: Option<String>,
 
-    /// Go on after this event. Default: begin with what is published next. A
-    /// cursor in --cursor-file wins.
-    #[arg(
-        long,
-        value_name = "CURSOR",
-        env = "GALAXY_PUSH_TAIL_CURSOR",
-        hide_env_values = true
-    )]
+    /// Resume after this event. Default: start with the next event to be published. A
+    /// cursor in --cursor-file takes precedence.
+    #[arg(long)]
     cursor: Option<Cursor>,
 
-    /// Keep the place in this file; it is made if there is none.
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "GALAXY_PUSH_TAIL_CURSOR_FILE",
-        hide_env_values = true
-    )]
+    /// Keep the position in this file; it is created if it does not exist.
+    #[arg(long)]
     cursor_file: Option<PathBuf>,
 
-    /// Stop after so many events.
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        value_parser = |text: &str| value::within(text, 1..=u64::MAX),
-        env = "GALAXY_PUSH_TAIL_COUNT",
-        hide_env_values = true,
-        allow_hyphen_values = true
-    )]
+    /// Stop after this number of events.
+    #[arg(long, value_parser = |text: &str| value::within(text, 1..=u64::MAX))]
     count: Option<u64>,
 
-    /// How large one encoded event may be: at least the server's --max-event-bytes. A
-    /// larger event ends the tail.
+    /// The largest encoded event that is accepted: at least the server's
+    /// --max-event-bytes. A larger event ends the command.
     #[arg(
         long,
         value_name = "SIZE",
         default_value_t = Config::MAX_PORTABLE_EVENT_BYTES,
-        value_parser = max_event_bytes,
-        env = "GALAXY_PUSH_TAIL_MAX_EVENT_BYTES",
-        hide_env_values = true,
-        allow_hyphen_values = true
+        value_parser = max_event_bytes
     )]
     max_event_bytes: usize,
 }

@@ -41,6 +41,17 @@ pub(super) fn size_in_memory(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| "larger than this machine's address space".to_owned())
 }
 
+/// Bytes, as [`size`] reads them: in the largest unit that gives a whole number.
+pub(super) fn size_text(bytes: u64) -> String {
+    for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        let whole = bytes >> shift;
+        if whole > 0 && whole << shift == bytes {
+            return format!("{whole}{unit}");
+        }
+    }
+    bytes.to_string()
+}
+
 /// A duration, such as `300ms`, `5m`, `1h 30m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     // Zero needs no unit.
@@ -49,6 +60,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
     humantime::parse_duration(text.trim())
         .map_err(|error| format!("not a duration ({error}): write it like 300ms, 30s, 5m or 1h"))
+}
+
+/// A duration, as [`duration`] reads it.
+pub(super) fn duration_text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
 }
 
 #[cfg(test)]
@@ -107,6 +123,33 @@ mod tests {
         }
         for text in ["", "5", "m", "-5m", "5 parsecs", "99999999999999999999y"] {
             assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1024, "1KiB"),
+            (1025, "1025"),
+            (64 << 10, "64KiB"),
+            (256 << 20, "256MiB"),
+            (3 << 29, "1536MiB"),
+            (1 << 44, "16TiB"),
+        ] {
+            assert_eq!(size_text(bytes), text);
+            assert_eq!(size(text), Ok(bytes));
+        }
+        for (millis, text) in [
+            (0, "0s"),
+            (300, "300ms"),
+            (300_000, "5m"),
+            (90_000, "1m 30s"),
+        ] {
+            let written = Duration::from_millis(millis);
+            assert_eq!(duration_text(written), text);
+            assert_eq!(duration(text), Ok(written));
         }
     }
 }

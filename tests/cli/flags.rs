@@ -2,6 +2,8 @@
 
 use std::process::Stdio;
 
+use galaxy_push::config::Setting;
+
 use crate::support::process::{galaxy_push, only_line, run, stdout};
 
 /// Refused with exit code 2 and one line that contains each of `parts`.
@@ -222,26 +224,25 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
     let output = run(&["serve", "--help"]);
     assert!(output.status.success() && output.stderr.is_empty());
     let help = stdout(&output);
-    for (flag, default) in [
-        ("--listen", "127.0.0.1:50051"),
-        ("--publish-listen", "127.0.0.1:50052"),
-        ("--max-events", "1048576"),
-        ("--max-bytes", "256MiB"),
-        ("--max-event-bytes", "64KiB"),
-        ("--window", "5m"),
-        ("--max-subscribers", "10000"),
-        ("--max-producers", "512"),
-        ("--stall-timeout", "30s"),
-        ("--shutdown-grace", "10s"),
-        ("--worker-threads", "one for each core"),
-    ] {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for setting in Setting::ALL {
+        let flag = setting.name().replace('_', "-");
         let (_, after) = help
-            .split_once(&format!("      {flag} "))
-            .unwrap_or_else(|| panic!("{flag} is not in the help"));
-        let entry = after.split("\n      --").next().unwrap();
-        let variable = format!("GALAXY_PUSH_{}", flag[2..].to_uppercase().replace('-', "_"));
-        assert!(entry.contains(default), "{flag}: {entry}");
-        assert!(entry.contains(&variable), "{flag}: {entry}");
+            .split_once(&format!("      --{flag}"))
+            .unwrap_or_else(|| panic!("--{flag} is not in the help"));
+        let entry = words(after.split("\n      --").next().unwrap());
+        let variable = format!("[env: GALAXY_PUSH_{}]", setting.name().to_uppercase());
+        assert!(entry.contains(&variable), "--{flag}: {entry}");
+        let summary = setting.description().split("\n\n").next().unwrap();
+        let summary = words(summary).replace("`max_event_bytes`", "--max-event-bytes");
+        assert!(entry.contains(&summary), "--{flag}: {entry}");
+        // A switch is off and the threads follow the machine: neither has a text.
+        let has_default = !matches!(setting, Setting::AllowLargeEvents | Setting::WorkerThreads);
+        assert_eq!(
+            entry.contains("[default: "),
+            has_default,
+            "--{flag}: {entry}"
+        );
     }
     for status in [
         "ABORTED",
