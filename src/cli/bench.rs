@@ -8,6 +8,7 @@ mod report;
 mod run;
 mod server;
 mod table;
+mod units;
 
 use std::io::Write as _;
 use std::thread;

@@ -12,9 +12,10 @@ use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
 use super::channel::{ConnectError, connect};
-use super::item::{Disconnect, Gap, Item, Stopped, Violation};
+use super::item::{Disconnect, Gap, Item, Stopped};
 use super::start::{self, Start};
 use super::status::is_too_large;
+use super::violation::Violation;
 use crate::config::{Address, Config};
 use crate::contract::gateway_id::{self, GatewayIdError};
 use crate::contract::push::push_client::PushClient;

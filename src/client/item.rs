@@ -8,6 +8,7 @@ use tonic::Status;
 use super::channel::ConnectError;
 use super::start::Start;
 use super::status::status_line;
+use super::violation::Violation;
 use crate::contract::push::PushEvent;
 use crate::contract::start::Reason;
 use crate::cursor::Cursor;
@@ -85,42 +86,6 @@ pub enum Disconnect {
     /// The stream broke its promise, and this side dropped it.
     #[error("dropped the stream: {0}")]
     Violation(Violation),
-}
-
-/// A promise that the server, or something before it, did not keep.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Violation {
-    /// The answer's initial metadata lacks this key, or it has no sense.
-    #[error("the answer has no valid {key:?} in its metadata: this is no galaxy-push server")]
-    Metadata {
-        /// The key.
-        key: &'static str,
-    },
-    /// The server says that it resumes, and starts somewhere else.
-    #[error("the server resumes at {start}, which is not the requested cursor")]
-    ResumedElsewhere {
-        /// What was asked for.
-        requested: Option<Cursor>,
-        /// What was answered.
-        start: Cursor,
-    },
-    /// An event's cursor has not the form of one.
-    #[error("the event after {after} has no valid cursor: {text:?}")]
-    Cursor {
-        /// The event before it.
-        after: Cursor,
-        /// The event's cursor.
-        text: String,
-    },
-    /// An event is not the next one.
-    #[error("the event {cursor} came after {after}")]
-    Order {
-        /// The event before it.
-        after: Cursor,
-        /// The event that came.
-        cursor: Cursor,
-    },
 }
 
 /// Why a gateway will not try again. It stays stopped: asking again gives the

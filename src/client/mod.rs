@@ -52,12 +52,14 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod violation;
 
 pub use backoff::Backoff;
 pub use channel::{ConnectError, connect};
 pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
-pub use item::{Disconnect, Gap, Item, Stopped, Violation};
+pub use item::{Disconnect, Gap, Item, Stopped};
 pub use start::Start;
 pub use status::status_line;
+pub use violation::Violation;
 
 pub use crate::contract::start::{Reason, Resume};

@@ -3,7 +3,7 @@
 
 use tonic::metadata::MetadataMap;
 
-use super::item::Violation;
+use super::violation::Violation;
 use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
 use crate::contract::start::{Reason, Resume};
 use crate::cursor::Cursor;

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::value;
-use super::plan::MAX_GATEWAYS;
 use crate::config::Address;
 use crate::load::{MAX_PRODUCERS, Shape};
+
+/// The largest number of gateways that is meant, and not mistyped.
+pub(super) const MAX_GATEWAYS: usize = 1_000_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Workload {

@@ -1,17 +1,16 @@
 //! What was measured, in the form that `--json` prints.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
 use super::super::Failure;
 use super::plan::{Bench, Run, Work};
-use super::progress::Sample;
 use crate::load::workload::{
     IdleReport, LiveReport, Mix, PublishReport, ReplayReport, SoakReport, Span, StormReport,
     StormRound,
 };
-use crate::load::{Latency, Pace};
+use crate::load::{Gauge, Latency, Meter, Pace};
 
 /// A bench, with all of its runs.
 #[derive(Debug, Serialize)]
@@ -90,6 +89,33 @@ pub(super) struct Measured {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connected_seconds: Option<f64>,
     pub(super) samples: Vec<Sample>,
+}
+
+/// The figures of one moment.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Sample {
+    /// Since the run began.
+    pub(super) seconds: f64,
+    pub(super) events: u64,
+    pub(super) deliveries: u64,
+    pub(super) bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server_cpu_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server_memory_bytes: Option<u64>,
+}
+
+impl Sample {
+    pub(super) fn take(begun: Instant, gauge: &Gauge, server: Option<Meter>) -> Self {
+        Sample {
+            seconds: begun.elapsed().as_secs_f64(),
+            events: gauge.accepted(),
+            deliveries: gauge.delivered(),
+            bytes: gauge.delivered_bytes(),
+            server_cpu_ns: server.and_then(|meter| meter.cpu_ns().ok()),
+            server_memory_bytes: server.and_then(|meter| meter.memory_estimate_bytes().ok()),
+        }
+    }
 }
 
 fn is_zero(number: &usize) -> bool {

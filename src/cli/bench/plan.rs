@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::super::Failure;
-use super::args::{EventArgs, GatewayArgs, Output, ProducerArgs, ServerArgs, Soak, Workload};
+use super::args::{
+    EventArgs, GatewayArgs, MAX_GATEWAYS, Output, ProducerArgs, ServerArgs, Soak, Workload,
+};
 use crate::config::Config;
 use crate::load::http2::Offer;
 use crate::load::workload::Mix;
@@ -258,8 +260,6 @@ impl Soak {
     }
 }
 
-/// The largest numbers that are meant, and not mistyped.
-pub(super) const MAX_GATEWAYS: usize = 1_000_000;
 const MAX_BATCH: usize = 4096;
 const DEFAULT_IN_FLIGHT: usize = 64;
 /// What an event takes in the ring besides its frame, and the frame besides the

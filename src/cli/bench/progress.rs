@@ -4,42 +4,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
 
-use super::table::{bytes, count};
+use super::outcome::Sample;
+use super::units::{bytes, count};
 use crate::load::{Gauge, Meter};
 
 /// How often the bar moves, and a sample is taken.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// The bar's steps.
 const STEPS: u64 = 1000;
-
-/// What was so at one moment.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Sample {
-    /// Since the run began.
-    pub(super) seconds: f64,
-    pub(super) events: u64,
-    pub(super) deliveries: u64,
-    pub(super) bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) server_cpu_ns: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) server_memory_bytes: Option<u64>,
-}
-
-impl Sample {
-    fn take(begun: Instant, gauge: &Gauge, server: Option<Meter>) -> Self {
-        Sample {
-            seconds: begun.elapsed().as_secs_f64(),
-            events: gauge.accepted(),
-            deliveries: gauge.delivered(),
-            bytes: gauge.delivered_bytes(),
-            server_cpu_ns: server.and_then(|meter| meter.cpu_ns().ok()),
-            server_memory_bytes: server.and_then(|meter| meter.memory_estimate_bytes().ok()),
-        }
-    }
-}
 
 /// Looks on until the run is over, which drops the sender.
 pub(super) fn watch(
