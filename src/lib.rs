@@ -28,7 +28,6 @@
 //! | [`contract`] | what both ends of a stream agree on: messages, paths, metadata, ids |
 //! | [`engine`] | the ring, its publishers and subscribers; no I/O |
 //! | [`clock`] | where the engine's milliseconds come from |
-//! | [`history`] | a record of who published and received what, and whether all promises were kept |
 //! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
 //! | `transport` | bytes and time for it: sockets, tasks, limits |
 //! | `service` | the trait between the two rooms around it |
@@ -39,7 +38,8 @@
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
-//! | [`load`] | a load generator: many gateways and publishers, and what they cost a server |
+//! | `command` | what commands share: values of flags, failures, signals |
+//! | [`lab`] | what measures and checks a server: load generator, `bench`, histories |
 //! | [`cli`] | the command line, a file for each subcommand |
 //!
 //! # Where to change what
@@ -67,19 +67,19 @@ mod prefetch;
 pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod config;
-#[cfg(feature = "history")]
-pub mod history;
+#[cfg(any(feature = "bench", feature = "history"))]
+pub mod lab;
 
 #[cfg(feature = "server")]
 pub mod backbone;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "cli")]
+mod command;
 #[cfg(feature = "server")]
 pub mod grpc;
 #[cfg(feature = "server")]
 pub mod http2;
-#[cfg(feature = "bench")]
-pub mod load;
 #[cfg(feature = "server")]
 mod open_files;
 #[cfg(feature = "server")]

@@ -6,9 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use galaxy_push::load::http2::Offer;
-use galaxy_push::load::workload::{Live, LoadError, Replay};
-use galaxy_push::load::{Endpoint, GalaxyPush, Gauge, Pace, Plan, Shape};
+use galaxy_push::lab::load::http2::Offer;
+use galaxy_push::lab::load::workload::{Live, LoadError, Replay};
+use galaxy_push::lab::load::{Endpoint, GalaxyPush, Gauge, Pace, Plan, Shape};
 use support::{Harness, until};
 
 fn plan(pace: Pace) -> Plan {

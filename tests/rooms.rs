@@ -44,21 +44,28 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // The gateway's side.
     ("client", &["config", "contract", "cursor"]),
-    // The load generator and the checker see a server from outside.
-    ("history", &["cursor"]),
+    // What commands share, and the lab, which sees a server from outside.
+    ("command", &[]),
     (
-        "load",
-        &["config", "contract", "cursor", "history", "http2"],
+        "lab",
+        &[
+            "command",
+            "config",
+            "contract",
+            "cursor",
+            "http2",
+            "open_files",
+        ],
     ),
     (
         "cli",
         &[
             "client",
+            "command",
             "config",
             "contract",
             "cursor",
-            "load",
-            "open_files",
+            "lab",
             "server",
         ],
     ),

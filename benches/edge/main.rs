@@ -26,7 +26,7 @@
 //! # Who is compared, and how it is set up
 //!
 //! Each server is a process of its own, started anew for each measurement; gateways and
-//! producers are the same load generator's for all ([`galaxy_push::load`]), a connection
+//! producers are the same load generator's for all ([`galaxy_push::lab::load`]), a connection
 //! each.
 //!
 //! | name | what |

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use galaxy_push::load::http2::Offer;
-use galaxy_push::load::workload::{
+use galaxy_push::lab::load::http2::Offer;
+use galaxy_push::lab::load::workload::{
     Idle, IdleReport, Live, LiveReport, LoadError, Publish, PublishReport, Replay, ReplayReport,
     Span, Storm, StormReport,
 };
-use galaxy_push::load::{Gauge, Latency, Pace, Plan, Shape, Target};
+use galaxy_push::lab::load::{Gauge, Latency, Pace, Plan, Shape, Target};
 
 use crate::row::{Size, Work};
 use crate::server::Server;

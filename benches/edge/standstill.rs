@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use galaxy_push::load::now_ns;
+use galaxy_push::lab::load::now_ns;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The variable of the environment that makes a process the one that watches.

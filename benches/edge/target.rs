@@ -3,9 +3,9 @@
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 
-use galaxy_push::load::http2::Offer;
-use galaxy_push::load::workload::LoadError;
-use galaxy_push::load::{Consumer, Endpoint, GalaxyPush, Meter, Producer, Target};
+use galaxy_push::lab::load::http2::Offer;
+use galaxy_push::lab::load::workload::LoadError;
+use galaxy_push::lab::load::{Consumer, Endpoint, GalaxyPush, Meter, Producer, Target};
 
 use crate::clients::jetstream::{JetStreamConsumer, JetStreamProducer};
 use crate::clients::nats::{NatsConsumer, NatsProducer};

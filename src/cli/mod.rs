@@ -1,26 +1,20 @@
 //! The command line: what people type, turned into what the other rooms do.
 //!
-//! A file for each subcommand, and around them what they share. Nothing here is
-//! for others to call but [`main`]; whoever embeds the server or a gateway uses
-//! [`server`](crate::server) and [`client`](crate::client).
+//! Each subcommand has a file; `bench` is the lab's. Only [`main`] is public: a program
+//! that embeds the server or a gateway uses [`server`](crate::server) and
+//! [`client`](crate::client).
 //!
-//! Standard output carries results and nothing else: cursors (`publish`), events
-//! (`tail`), figures (`bench`). Everything meant for a person goes to standard error, and a failure
-//! is one line there.
+//! Standard output carries results only: cursors (`publish`), events (`tail`), figures
+//! (`bench`). Texts for people go to standard error, and a failure is one line there.
 
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "bench")]
-mod bench;
 mod flags;
 mod json;
 mod publish;
 mod serve;
-mod stderr;
-mod stop;
 mod tail;
 mod usage;
-mod value;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -29,6 +23,10 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use crate::command::{Failure, stderr};
+#[cfg(feature = "bench")]
+use crate::lab::bench;
 
 /// A backend's push channel: every gateway gets every event, in one order, over
 /// one gRPC stream, and resumes where it stopped.
@@ -78,39 +76,6 @@ enum Command {
     Tail(tail::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
-}
-
-/// Why a command ended without having done its work.
-#[derive(Debug)]
-struct Failure {
-    exit: u8,
-    message: String,
-}
-
-impl Failure {
-    /// It was tried and did not work.
-    fn failed(message: impl Into<String>) -> Self {
-        Failure {
-            exit: 1,
-            message: message.into(),
-        }
-    }
-
-    /// What was asked for cannot be.
-    fn usage(message: impl Into<String>) -> Self {
-        Failure {
-            exit: 2,
-            message: message.into(),
-        }
-    }
-
-    /// Another gateway has the id now.
-    fn taken_over(message: impl Into<String>) -> Self {
-        Failure {
-            exit: 3,
-            message: message.into(),
-        }
-    }
 }
 
 /// Runs the command line `args`, the program's name first, and answers the exit

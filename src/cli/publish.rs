@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::mpsc;
 
-use super::{Failure, json, stderr, value};
+use super::json;
 use crate::client;
+use crate::command::{Failure, stderr, value};
 use crate::config::{Address, Config};
 use crate::contract::publisher::PublishRequest;
 use crate::contract::publisher::publisher_client::PublisherClient;

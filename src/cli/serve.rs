@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, stop, value};
+use crate::command::{Failure, stop, value};
 use crate::config::{Address, Config, Setting};
 use crate::server::{PublisherThreads, ServeError, Server, Threads};
 

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use galaxy_push::load::{Begin, Consumer, Producer};
+use galaxy_push::lab::load::{Begin, Consumer, Producer};
 
 use crate::clients::tcp::{TcpConsumer, TcpProducer};
 use crate::peers::tcp::Floor;

@@ -1,6 +1,6 @@
 //! JetStream's requests and answers.
 
-use galaxy_push::load::{Begin, Consumer, Producer};
+use galaxy_push::lab::load::{Begin, Consumer, Producer};
 
 use crate::clients::jetstream::{JetStreamConsumer, JetStreamProducer};
 use crate::record::{answer, batch, consume};

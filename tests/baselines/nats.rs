@@ -1,6 +1,6 @@
 //! NATS' protocol.
 
-use galaxy_push::load::{Begin, Consumer};
+use galaxy_push::lab::load::{Begin, Consumer};
 
 use crate::clients::nats::NatsConsumer;
 use crate::record::consume;

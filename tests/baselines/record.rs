@@ -1,7 +1,7 @@
 //! What a consumer or a producer told.
 
 use galaxy_push::cursor::Cursor;
-use galaxy_push::load::{Answers, Batch, Consumer, End, Producer, Shape, Sink, Stamp, Start};
+use galaxy_push::lab::load::{Answers, Batch, Consumer, End, Producer, Shape, Sink, Stamp, Start};
 
 /// Notes everything.
 #[derive(Debug, Default, PartialEq)]

@@ -1,6 +1,6 @@
 //! A gateway and a producer of Redis, against what a server says.
 
-use galaxy_push::load::{Begin, Consumer, Producer};
+use galaxy_push::lab::load::{Begin, Consumer, Producer};
 
 use crate::clients::redis_pubsub::{PubSubConsumer, PubSubProducer};
 use crate::clients::redis_streams::{StreamConsumer, StreamProducer};

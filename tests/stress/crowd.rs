@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use galaxy_push::history::End;
+use galaxy_push::lab::history::End;
 
 use crate::producer::{Producing, produce};
 use crate::reader::{self, Got, Reader};

@@ -1,7 +1,7 @@
 //! Events that differ from one another, and what is remembered of them.
 
 use galaxy_push::cursor::Cursor;
-use galaxy_push::history::Fingerprint;
+use galaxy_push::lab::history::Fingerprint;
 
 /// The field that the engine appends: tag, length, cursor.
 const CURSOR_FIELD_BYTES: usize = 2 + Cursor::TEXT_BYTES;

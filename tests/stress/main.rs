@@ -1,6 +1,6 @@
 //! Many producers and readers on one engine, at once: fast and slow, joining and
 //! leaving, resuming, taking over and being lapped. Each keeps a record, and the
-//! history of each round is checked afterwards: see `galaxy_push::history`.
+//! history of each round is checked afterwards: see `galaxy_push::lab::history`.
 //!
 //! `GALAXY_PUSH_STRESS_SECONDS` says how long it goes on (6), and
 //! `GALAXY_PUSH_STRESS_SEED` makes the same choices again as a run that failed;
@@ -25,7 +25,7 @@ use std::env;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use galaxy_push::history::Summary;
+use galaxy_push::lab::history::Summary;
 
 use self::crowd::crowd;
 use self::random::Random;

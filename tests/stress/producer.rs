@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use galaxy_push::engine::{PublishError, Publisher};
 use galaxy_push::event::Event;
-use galaxy_push::history::{Fingerprint, Producer};
+use galaxy_push::lab::history::{Fingerprint, Producer};
 
 use crate::event;
 use crate::random::Random;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
 use galaxy_push::engine::{Batch, RecvError, Resume, Subscriber, TryRecvError};
-use galaxy_push::history::{Decision, End, Fingerprint, Stream};
+use galaxy_push::lab::history::{Decision, End, Fingerprint, Stream};
 
 use crate::event;
 use crate::random::Random;

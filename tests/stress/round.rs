@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use galaxy_push::cursor::Cursor;
 use galaxy_push::engine::Engine;
-use galaxy_push::history::{History, Report, Terms};
+use galaxy_push::lab::history::{History, Report, Terms};
 
 use crate::gate::Gate;
 use crate::random::Random;

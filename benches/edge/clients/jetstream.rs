@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start};
+use galaxy_push::lab::load::{
+    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+};
 
 use super::owed::Owed;
 use super::{EVENTS, end, unexpected};

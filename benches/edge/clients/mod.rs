@@ -10,7 +10,7 @@ pub(crate) mod tcp;
 
 use std::borrow::Cow;
 
-use galaxy_push::load::{End, ProtocolError};
+use galaxy_push::lab::load::{End, ProtocolError};
 
 use crate::wire::Malformed;
 

@@ -1,6 +1,8 @@
 //! NATS core: one PUB an event, which nobody answers; one SUB a gateway.
 
-use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start};
+use galaxy_push::lab::load::{
+    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+};
 
 use super::{EVENTS, end};
 use crate::wire::nats::{self, Message, Said, said};

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use galaxy_push::load::Answers;
+use galaxy_push::lab::load::Answers;
 
 /// How many answers each batch still lacks, the oldest batch first.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,8 @@
 //! Redis pub/sub: one PUBLISH an event, pipelined; one SUBSCRIBE a gateway.
 
-use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start};
+use galaxy_push::lab::load::{
+    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+};
 
 use super::owed::Owed;
 use super::{EVENTS, end, unexpected};

@@ -1,7 +1,9 @@
 //! Redis Streams: one XADD an event, pipelined; XREAD after XREAD a gateway, each
 //! asking for what follows the newest entry that it has.
 
-use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start};
+use galaxy_push::lab::load::{
+    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+};
 
 use super::owed::Owed;
 use super::{EVENTS, end, unexpected};

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use galaxy_push::cursor::Cursor;
 
-use galaxy_push::load::{Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start};
+use galaxy_push::lab::load::{
+    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+};
 
 use super::unexpected;
 use crate::peers::tcp::{CURSOR_BYTES, LIVE, NUMBER_BYTES, split_frame};

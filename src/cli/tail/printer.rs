@@ -15,8 +15,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::cursor_file::{CursorFile, CursorFileError};
-use super::{Failure, json, stderr};
+use super::json;
 use crate::client::{Disconnect, Gap, Resume, Start};
+use crate::command::{Failure, stderr};
 use crate::contract::push::PushEvent;
 use crate::cursor::Cursor;
 

@@ -1,0 +1,95 @@
+//! `live`: events at a steady rate, to many receivers.
+
+use std::time::Duration;
+
+use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
+use crate::lab::load::clock::now_ns;
+use crate::lab::load::gauge::Gauge;
+use crate::lab::load::latency::{Latency, Windows};
+use crate::lab::load::producers::Plan;
+use crate::lab::load::protocol::Begin;
+use crate::lab::load::target::Target;
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// How many receivers there are.
+    pub receivers: usize,
+    /// How many more there are, which are subscribed and then never read.
+    pub stalled: usize,
+    /// How many producers share the rate.
+    pub producers: usize,
+    /// What they publish.
+    pub plan: Plan,
+    /// How long it runs before anything is measured.
+    pub warm_up: Duration,
+    /// How long it is measured.
+    pub duration: Duration,
+    /// Into how many parts that time is divided, of which latencies are told apart.
+    pub windows: usize,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LiveReport {
+    /// The measured time.
+    pub span: Span,
+    /// Of the events that were due in it.
+    pub latencies: Windows,
+    /// How late the generator itself sent requests.
+    pub lateness: Latency,
+    /// Events that were accepted, warm-up included.
+    pub accepted: u64,
+    /// Events that receivers got, warm-up included.
+    pub deliveries: u64,
+    /// Events of others that they got.
+    pub foreign: u64,
+    /// Events that were accepted, and that a receiver did not get.
+    pub lost: u64,
+}
+
+impl Live {
+    /// Runs it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]: also for a stream that ends or has a hole.
+    pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<LiveReport, LoadError> {
+        let mut party = Party::new(target, &self.plan, self.receivers, self.producers, gauge)?;
+        // Numbered after the others. Once they are subscribed nobody gives them another
+        // turn; they stay connected until all is published.
+        let stalling = (0..self.stalled).map(|n| target.stalling_consumer(self.receivers + n));
+        let mut stalled = Party::of(target, stalling, &self.plan, self.producers, gauge)?;
+        stalled.connect_all(Begin::Head)?;
+        party.connect_all(Begin::Head)?;
+        let mut producers = connect_producers(target, self.producers)?;
+        let meter = target.meter();
+        let (moments, published) = with_producers(&mut producers, &self.plan, gauge, || {
+            let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
+            let to_ns = from_ns + self.duration.as_nanos() as u64;
+            party
+                .tally
+                .measure(Windows::of(from_ns..to_ns, self.windows));
+            gauge.begin_until("warming up", from_ns);
+            party.until(from_ns)?;
+            let from = Moment::now(meter, &party);
+            gauge.begin_until("measuring", to_ns);
+            party.until(to_ns)?;
+            Ok((from, Moment::now(meter, &party)))
+        })?;
+        gauge.begin_stage("catching up");
+        drop(stalled);
+        let lost = party.catch_up(published.accepted)?;
+        let (from, to) = moments;
+        Ok(LiveReport {
+            span: from.until(&to),
+            latencies: party.tally.latencies().clone(),
+            lateness: published.lateness,
+            accepted: published.accepted,
+            deliveries: party.tally.delivered(),
+            foreign: party.tally.foreign(),
+            lost,
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! `publish`: producers, as fast as they are accepted, and nobody who receives.
+
+use std::time::Duration;
+
+use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
+use crate::lab::load::clock::now_ns;
+use crate::lab::load::gauge::Gauge;
+use crate::lab::load::latency::Latency;
+use crate::lab::load::producers::{Pace, Plan};
+use crate::lab::load::target::Target;
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// How many producers there are.
+    pub producers: usize,
+    /// What they publish; the pace is [`Pace::Full`] whatever it says.
+    pub plan: Plan,
+    /// How long it runs before anything is measured.
+    pub warm_up: Duration,
+    /// How long it is measured.
+    pub duration: Duration,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PublishReport {
+    /// The measured time.
+    pub span: Span,
+    /// From writing a request until its answer was there, with as many others under
+    /// way as are allowed.
+    pub round_trip: Latency,
+    /// Events that were accepted, warm-up included.
+    pub accepted: u64,
+}
+
+impl Publish {
+    /// Runs it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<PublishReport, LoadError> {
+        let plan = Plan {
+            pace: Pace::Full,
+            ..self.plan.clone()
+        };
+        let mut party = Party::new(target, &plan, 0, self.producers, gauge)?;
+        let mut producers = connect_producers(target, self.producers)?;
+        let meter = target.meter();
+        let ((from, to), mut published) = with_producers(&mut producers, &plan, gauge, || {
+            let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
+            let to_ns = from_ns + self.duration.as_nanos() as u64;
+            gauge.begin_until("warming up", from_ns);
+            party.until(from_ns)?;
+            gauge.begin_phase(1);
+            gauge.begin_until("measuring", to_ns);
+            let from = Moment::now(meter, &party);
+            party.until(to_ns)?;
+            Ok((from, Moment::now(meter, &party)))
+        })?;
+        Ok(PublishReport {
+            span: from.until(&to),
+            round_trip: published.round_trips.pop().unwrap_or_default(),
+            accepted: published.accepted,
+        })
+    }
+}
