@@ -60,13 +60,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "client",
-            "command",
-            "config",
-            "contract",
-            "cursor",
-            "lab",
-            "server",
+            "client", "command", "config", "contract", "cursor", "lab", "server",
         ],
     ),
 ];
@@ -75,7 +69,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// or a run of `super::`, groups in braces included. Comments do not count (a
 /// link in the documentation is no dependency), nor do the tests at the bottom,
 /// which stand outside and may use what they like.
-fn named_rooms(source: &str) -> BTreeSet<String> {
+fn named_rooms(source: &str, own_modules: &BTreeSet<String>) -> BTreeSet<String> {
     let product = source.split("\nmod tests {").next().unwrap_or_default();
     let code: String = product
         .lines()
@@ -87,7 +81,10 @@ fn named_rooms(source: &str) -> BTreeSet<String> {
         for (at, _) in code.match_indices(root) {
             let longer_word = code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
             if !longer_word {
-                rooms.extend(first_names(&code[at + root.len()..]));
+                let names = first_names(&code[at + root.len()..]);
+                // Above a file of a room are the room's own modules.
+                let is_own = |name: &String| root == "super::" && own_modules.contains(name);
+                rooms.extend(names.into_iter().filter(|name| !is_own(name)));
             }
         }
     }
@@ -127,11 +124,10 @@ fn trespasses(room: &str, source: &str, own_modules: &BTreeSet<String>) -> Vec<S
         .iter()
         .find(|(name, _)| *name == room)
         .unwrap_or_else(|| panic!("src/ has a room `{room}` that tests/rooms.rs does not know"));
-    named_rooms(source)
+    named_rooms(source, own_modules)
         .into_iter()
         .filter(|named| ROOMS.iter().any(|(name, _)| name == named))
         .filter(|named| named != room && !allowed.contains(&named.as_str()))
-        .filter(|named| !own_modules.contains(named))
         .collect()
 }
 
@@ -152,6 +148,23 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The names of all modules in a room, at any depth; a room of one file has none.
+fn modules(room: &Path) -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir(room) else {
+        return BTreeSet::new();
+    };
+    let mut names = BTreeSet::new();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        names.extend(
+            path.file_stem()
+                .and_then(|stem| stem.to_str())
+                .map(String::from),
+        );
+        names.extend(modules(&path));
+    }
+    names
+}
+
 #[test]
 fn no_room_knows_one_that_it_must_not_know() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -165,12 +178,7 @@ fn no_room_knows_one_that_it_must_not_know() {
             .and_then(|first| Path::new(first).file_stem())
             .and_then(|stem| stem.to_str())
             .expect("rooms have plain names");
-        let own_modules = match fs::read_dir(src.join(room)) {
-            Ok(entries) => entries
-                .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(String::from))
-                .collect(),
-            Err(_) => BTreeSet::new(),
-        };
+        let own_modules = modules(&src.join(room));
         let source = fs::read_to_string(&file).expect("a readable source file");
         for named in trespasses(room, &source, &own_modules) {
             wrong.push(format!("src/{} names `{named}`", inside.display()));
