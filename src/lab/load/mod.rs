@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod clock;
+mod delivery_check;
 mod event;
 mod gauge;
 pub mod http2;
@@ -36,19 +37,20 @@ mod producers;
 mod protocol;
 mod receivers;
 mod socket;
-mod tally;
 mod target;
 mod usage;
 pub mod workload;
 
 pub use clock::now_ns;
+pub use delivery_check::{DeliveryCheck, DeliveryErrors};
 pub use event::{Batch, Shape, Stamp};
 pub use gauge::{Gauge, Stage};
 pub use latency::{Latency, Windows};
-pub use producers::{MAX_PRODUCERS, Onlooker, Pace, Plan, ProducerError, Producers, Published};
+pub use producers::{
+    MAX_PRODUCERS, Pace, Plan, ProducerError, Producers, PublishObserver, Published,
+};
 pub use protocol::{Answers, Begin, Consumer, End, Producer, ProtocolError, Sink, Start};
-pub use receivers::{BrokenConnection, Receivers, Witness};
+pub use receivers::{BrokenConnection, Receivers, StreamObserver};
 pub use socket::Endpoint;
-pub use tally::{Complaints, Tally};
 pub use target::{GalaxyPush, Target};
 pub use usage::{Meter, Usage};

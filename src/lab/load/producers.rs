@@ -70,7 +70,7 @@ pub struct Published {
 }
 
 /// Looks on while producers publish. Each is called by its number, from 0 on.
-pub trait Onlooker {
+pub trait PublishObserver {
     /// It publishes this batch now.
     fn publishing(&mut self, who: usize, batch: &Batch);
     /// Its oldest batch without an answer was accepted, to these places.
@@ -78,7 +78,7 @@ pub trait Onlooker {
 }
 
 /// Nobody looks on.
-impl Onlooker for () {
+impl PublishObserver for () {
     fn publishing(&mut self, _who: usize, _batch: &Batch) {}
     fn accepted(&mut self, _who: usize, _places: Option<(Cursor, Cursor)>) {}
 }
@@ -185,11 +185,11 @@ impl<P: Producer> Producers<P> {
     /// # Errors
     ///
     /// The first thing that went wrong with any of them.
-    pub fn run<O: Onlooker>(
+    pub fn run<O: PublishObserver>(
         &mut self,
         plan: &Plan,
         gauge: &Gauge,
-        onlooker: &mut O,
+        observer: &mut O,
     ) -> Result<Published, ProducerError> {
         precise_timers();
         let mut run = Run::new(plan, gauge, self.members.len());
@@ -199,7 +199,7 @@ impl<P: Producer> Producers<P> {
             member.asked.accepted = 0;
             member.asked.round_trips.clear();
         }
-        let outcome = self.publish(&mut run, &mut done, onlooker);
+        let outcome = self.publish(&mut run, &mut done, observer);
         for member in &self.members {
             done.accepted += member.asked.accepted;
             done.firsts.push(member.asked.first);
@@ -215,11 +215,11 @@ impl<P: Producer> Producers<P> {
         outcome.map(|()| done)
     }
 
-    fn publish<O: Onlooker>(
+    fn publish<O: PublishObserver>(
         &mut self,
         run: &mut Run<'_>,
         done: &mut Published,
-        onlooker: &mut O,
+        observer: &mut O,
     ) -> Result<(), ProducerError> {
         let mut given_up_ns = None;
         loop {
@@ -237,16 +237,16 @@ impl<P: Producer> Producers<P> {
                 }
             }
             for (who, member) in self.members.iter_mut().enumerate() {
-                if !ends && let Some(due_ns) = run.publish_due(who, member, done, onlooker) {
+                if !ends && let Some(due_ns) = run.publish_due(who, member, done, observer) {
                     wake_ns = wake_ns.min(due_ns);
                 }
                 member
-                    .write(&mut Told::new(who, run.gauge, onlooker))
+                    .write(&mut Told::new(who, run.gauge, observer))
                     .map_err(|error| ProducerError::Broken(who, error.into()))?;
             }
             self.wait(wake_ns).map_err(ProducerError::Wait)?;
             for (who, member) in self.members.iter_mut().enumerate() {
-                let mut told = Told::new(who, run.gauge, onlooker);
+                let mut told = Told::new(who, run.gauge, observer);
                 member.read(&mut self.buffer, &mut told).map_err(|error| {
                     // What the server said before it closed the connection says more.
                     match member.asked.end.take() {
@@ -332,12 +332,12 @@ impl<'a> Run<'a> {
     }
 
     /// Publishes what is due. Answers when the next is, if that is what it waits for.
-    fn publish_due<P: Producer, O: Onlooker>(
+    fn publish_due<P: Producer, O: PublishObserver>(
         &mut self,
         who: usize,
         member: &mut Member<P>,
         done: &mut Published,
-        onlooker: &mut O,
+        observer: &mut O,
     ) -> Option<u64> {
         loop {
             let has_room = member.producer.has_room()
@@ -363,7 +363,7 @@ impl<'a> Run<'a> {
                 due_ns,
             };
             self.batch.fill(stamp, events as usize);
-            onlooker.publishing(who, &self.batch);
+            observer.publishing(who, &self.batch);
             member.producer.publish(&self.batch, &mut member.out);
             member.number += events;
             member.asked.requests.push_back(Request {
@@ -384,7 +384,7 @@ impl<P: Producer> Member<P> {
         self.out.is_empty() && self.asked.requests.is_empty()
     }
 
-    fn write<O: Onlooker>(&mut self, told: &mut Told<'_, O>) -> io::Result<()> {
+    fn write<O: PublishObserver>(&mut self, told: &mut Told<'_, O>) -> io::Result<()> {
         if !self.out.is_empty() {
             write_out(&mut self.socket, &mut self.out)?;
         }
@@ -397,7 +397,7 @@ impl<P: Producer> Member<P> {
         Ok(())
     }
 
-    fn read<O: Onlooker>(
+    fn read<O: PublishObserver>(
         &mut self,
         buffer: &mut Vec<u8>,
         told: &mut Told<'_, O>,
@@ -435,15 +435,15 @@ impl<P: Producer> Member<P> {
 struct Told<'a, O> {
     who: usize,
     gauge: &'a Gauge,
-    onlooker: &'a mut O,
+    observer: &'a mut O,
 }
 
-impl<'a, O: Onlooker> Told<'a, O> {
-    fn new(who: usize, gauge: &'a Gauge, onlooker: &'a mut O) -> Self {
+impl<'a, O: PublishObserver> Told<'a, O> {
+    fn new(who: usize, gauge: &'a Gauge, observer: &'a mut O) -> Self {
         Told {
             who,
             gauge,
-            onlooker,
+            observer,
         }
     }
 }
@@ -457,7 +457,7 @@ struct Answering<'a, 'b, O> {
 }
 
 impl Asked {
-    fn told_to<'a, 'b, O: Onlooker>(
+    fn told_to<'a, 'b, O: PublishObserver>(
         &'a mut self,
         told: &'a mut Told<'b, O>,
     ) -> Answering<'a, 'b, O> {
@@ -476,7 +476,7 @@ impl<O> Drop for Answering<'_, '_, O> {
     }
 }
 
-impl<O: Onlooker> Answers for Answering<'_, '_, O> {
+impl<O: PublishObserver> Answers for Answering<'_, '_, O> {
     fn accepted(&mut self, places: Option<(Cursor, Cursor)>) {
         let asked = &mut *self.asked;
         let Some(request) = asked.requests.pop_front() else {
@@ -502,7 +502,7 @@ impl<O: Onlooker> Answers for Answering<'_, '_, O> {
                 .resize_with(request.phase + 1, Latency::default);
         }
         asked.round_trips[request.phase].record(self.now_ns.saturating_sub(request.due_ns));
-        self.told.onlooker.accepted(self.told.who, places);
+        self.told.observer.accepted(self.told.who, places);
     }
 
     fn ended(&mut self, end: &End) {

@@ -29,7 +29,7 @@ const AWAKE_NS: u64 = 20_000;
 const EVENTS_AT_ONCE: usize = 1024;
 
 /// Watches all receivers of a run. Each is called by its number, from 0 on.
-pub trait Witness {
+pub trait StreamObserver {
     /// As [`Sink::started`]: at this time.
     fn started(&mut self, who: usize, now_ns: u64, start: &Start);
     /// As [`Sink::event`]: received at this time.
@@ -51,7 +51,7 @@ pub enum BrokenConnection {
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
     /// The peer has closed it, without an end of its stream.
-    #[error("the peer has closed the connection without a word")]
+    #[error("connection closed before the stream's status")]
     Closed,
     /// The peer does not keep to its protocol.
     #[error(transparent)]
@@ -208,9 +208,13 @@ impl<C: Consumer> Receivers<C> {
     /// # Errors
     ///
     /// The system does not tell about sockets any more. What goes wrong with a single
-    /// connection, the witness is told.
-    pub fn turn<W: Witness>(&mut self, patience: Duration, witness: &mut W) -> io::Result<()> {
-        self.begin_connections(witness);
+    /// connection, the observer is told.
+    pub fn turn<W: StreamObserver>(
+        &mut self,
+        patience: Duration,
+        observer: &mut W,
+    ) -> io::Result<()> {
+        self.begin_connections(observer);
         let is_awake = now_ns() < self.read_ns + AWAKE_NS;
         let patience = if self.unread.is_empty() && !is_awake {
             patience
@@ -226,10 +230,10 @@ impl<C: Consumer> Receivers<C> {
         for event in &ready {
             let who = event.token().0;
             if event.is_writable() || event.is_error() {
-                self.writable(who, witness);
+                self.writable(who, observer);
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.readable(who, event.is_read_closed(), witness);
+                self.readable(who, event.is_read_closed(), observer);
             }
         }
         self.ready = ready;
@@ -238,12 +242,12 @@ impl<C: Consumer> Receivers<C> {
                 break;
             };
             self.members[who].is_unread = false;
-            self.readable(who, true, witness);
+            self.readable(who, true, observer);
         }
         Ok(())
     }
 
-    fn begin_connections<W: Witness>(&mut self, witness: &mut W) {
+    fn begin_connections<W: StreamObserver>(&mut self, observer: &mut W) {
         while self.connecting < CONNECTING_AT_ONCE {
             let Some(who) = self.to_connect.pop_front() else {
                 return;
@@ -268,21 +272,21 @@ impl<C: Consumer> Receivers<C> {
                 Err(error) => {
                     self.members[who].link = Link::None;
                     let endpoint = self.endpoint.clone();
-                    witness.broken(who, &BrokenConnection::Unreachable(endpoint, error));
+                    observer.broken(who, &BrokenConnection::Unreachable(endpoint, error));
                 }
             }
         }
     }
 
     /// The socket is connected, or takes more.
-    fn writable<W: Witness>(&mut self, who: usize, witness: &mut W) {
+    fn writable<W: StreamObserver>(&mut self, who: usize, observer: &mut W) {
         let member = &mut self.members[who];
         match std::mem::replace(&mut member.link, Link::None) {
             Link::Connecting(socket) => {
                 self.connecting -= 1;
                 if let Err(error) = socket.take_error() {
                     let endpoint = self.endpoint.clone();
-                    witness.broken(who, &BrokenConnection::Unreachable(endpoint, error));
+                    observer.broken(who, &BrokenConnection::Unreachable(endpoint, error));
                     return;
                 }
                 member.link = Link::Open(socket);
@@ -290,22 +294,22 @@ impl<C: Consumer> Receivers<C> {
             }
             other => member.link = other,
         }
-        self.flush(who, witness);
+        self.flush(who, observer);
     }
 
-    fn flush<W: Witness>(&mut self, who: usize, witness: &mut W) {
+    fn flush<W: StreamObserver>(&mut self, who: usize, observer: &mut W) {
         let member = &mut self.members[who];
         if let Link::Open(socket) = &mut member.link
             && !member.out.is_empty()
             && let Err(error) = write_out(socket, &mut member.out)
         {
-            self.fail(who, error.into(), witness);
+            self.fail(who, error.into(), observer);
         }
     }
 
-    fn fail<W: Witness>(&mut self, who: usize, error: BrokenConnection, witness: &mut W) {
+    fn fail<W: StreamObserver>(&mut self, who: usize, error: BrokenConnection, observer: &mut W) {
         self.cut(who);
-        witness.broken(who, &error);
+        observer.broken(who, &error);
     }
 
     fn mark_unread(&mut self, who: usize) {
@@ -318,12 +322,12 @@ impl<C: Consumer> Receivers<C> {
     /// Reads what is there. A read that does not fill the buffer has emptied the
     /// socket, and whatever comes later is told anew; only the peer's end must be
     /// asked for.
-    fn readable<W: Witness>(&mut self, who: usize, to_the_end: bool, witness: &mut W) {
+    fn readable<W: StreamObserver>(&mut self, who: usize, to_the_end: bool, observer: &mut W) {
         if self.members[who].is_paused {
             return;
         }
         for _ in 0..READS_IN_A_ROW {
-            match self.read_once(who, BUFFER_BYTES, witness) {
+            match self.read_once(who, BUFFER_BYTES, observer) {
                 Read::Nothing => return,
                 Read::All if !to_the_end => return,
                 Read::All | Read::Some => {}
@@ -333,13 +337,13 @@ impl<C: Consumer> Receivers<C> {
     }
 
     /// Lets receiver `who`, though it is [paused](Self::pause), take so many bytes.
-    pub fn sip<W: Witness>(&mut self, who: usize, bytes: usize, witness: &mut W) {
+    pub fn sip<W: StreamObserver>(&mut self, who: usize, bytes: usize, observer: &mut W) {
         if who < self.members.len() {
-            self.read_once(who, bytes, witness);
+            self.read_once(who, bytes, observer);
         }
     }
 
-    fn read_once<W: Witness>(&mut self, who: usize, limit: usize, witness: &mut W) -> Read {
+    fn read_once<W: StreamObserver>(&mut self, who: usize, limit: usize, observer: &mut W) -> Read {
         let member = &mut self.members[who];
         let Link::Open(socket) = &mut member.link else {
             return Read::Nothing;
@@ -349,14 +353,14 @@ impl<C: Consumer> Receivers<C> {
         let room = &mut self.buffer[kept..kept + room_bytes];
         let read = match socket.read(room) {
             Ok(0) => {
-                self.fail(who, BrokenConnection::Closed, witness);
+                self.fail(who, BrokenConnection::Closed, observer);
                 return Read::Nothing;
             }
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::Nothing,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Read::Some,
             Err(error) => {
-                self.fail(who, error.into(), witness);
+                self.fail(who, error.into(), observer);
                 return Read::Nothing;
             }
         };
@@ -369,7 +373,7 @@ impl<C: Consumer> Receivers<C> {
         let mut sink = One {
             who,
             now_ns,
-            witness,
+            observer,
             has_ended: false,
         };
         let received = member.consumer.receive(bytes, &mut member.out, &mut sink);
@@ -388,10 +392,10 @@ impl<C: Consumer> Receivers<C> {
             return Read::Nothing;
         }
         if let Err(error) = result {
-            self.fail(who, error.into(), witness);
+            self.fail(who, error.into(), observer);
             return Read::Nothing;
         }
-        self.flush(who, witness);
+        self.flush(who, observer);
         if read < room_bytes {
             Read::All
         } else {
@@ -410,26 +414,26 @@ enum Read {
     Some,
 }
 
-/// A witness's view of one receiver.
+/// A observer's view of one receiver.
 struct One<'a, W> {
     who: usize,
     now_ns: u64,
-    witness: &'a mut W,
+    observer: &'a mut W,
     has_ended: bool,
 }
 
-impl<W: Witness> Sink for One<'_, W> {
+impl<W: StreamObserver> Sink for One<'_, W> {
     fn started(&mut self, start: &Start) {
-        self.witness.started(self.who, self.now_ns, start);
+        self.observer.started(self.who, self.now_ns, start);
     }
 
     #[inline]
     fn event(&mut self, event: &[u8], cursor: Option<Cursor>) {
-        self.witness.event(self.who, self.now_ns, event, cursor);
+        self.observer.event(self.who, self.now_ns, event, cursor);
     }
 
     fn ended(&mut self, end: &End) {
         self.has_ended = true;
-        self.witness.ended(self.who, end);
+        self.observer.ended(self.who, end);
     }
 }

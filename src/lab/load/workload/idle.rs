@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{LoadError, Moment, Party, Span};
+use super::{Fleet, LoadError, Moment, Span};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::event::Shape;
 use crate::lab::load::gauge::Gauge;
@@ -52,16 +52,16 @@ impl Idle {
             in_flight: 1,
             events: None,
         };
-        let mut party = Party::new(target, &plan, self.receivers, 0, gauge)?;
+        let mut fleet = Fleet::new(target, &plan, self.receivers, 0, gauge)?;
         let before_bytes = meter.memory_bytes().map_err(unreadable)?;
         let begun_ns = now_ns();
-        party.connect_all(Begin::Head)?;
+        fleet.connect_all(Begin::Head)?;
         let connected_ns = now_ns();
         let ends_ns = connected_ns + self.duration.as_nanos() as u64;
         gauge.begin_until("idling", ends_ns);
-        let from = Moment::now(Some(meter), &party);
-        party.until(ends_ns)?;
-        let to = Moment::now(Some(meter), &party);
+        let from = Moment::now(Some(meter), &fleet);
+        fleet.until(ends_ns)?;
+        let to = Moment::now(Some(meter), &fleet);
         Ok(IdleReport {
             before_bytes,
             after_bytes: meter.memory_bytes().map_err(unreadable)?,

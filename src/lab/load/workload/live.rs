@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
 use crate::lab::load::latency::{Latency, Windows};
@@ -56,39 +56,39 @@ impl Live {
     ///
     /// [`LoadError`]: also for a stream that ends or has a hole.
     pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<LiveReport, LoadError> {
-        let mut party = Party::new(target, &self.plan, self.receivers, self.producers, gauge)?;
+        let mut fleet = Fleet::new(target, &self.plan, self.receivers, self.producers, gauge)?;
         // Numbered after the others. Once they are subscribed nobody gives them another
         // turn; they stay connected until all is published.
         let stalling = (0..self.stalled).map(|n| target.stalling_consumer(self.receivers + n));
-        let mut stalled = Party::of(target, stalling, &self.plan, self.producers, gauge)?;
+        let mut stalled = Fleet::of(target, stalling, &self.plan, self.producers, gauge)?;
         stalled.connect_all(Begin::Head)?;
-        party.connect_all(Begin::Head)?;
+        fleet.connect_all(Begin::Head)?;
         let mut producers = connect_producers(target, self.producers)?;
         let meter = target.meter();
         let (moments, published) = with_producers(&mut producers, &self.plan, gauge, || {
             let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
             let to_ns = from_ns + self.duration.as_nanos() as u64;
-            party
-                .tally
+            fleet
+                .check
                 .measure(Windows::of(from_ns..to_ns, self.windows));
             gauge.begin_until("warming up", from_ns);
-            party.until(from_ns)?;
-            let from = Moment::now(meter, &party);
+            fleet.until(from_ns)?;
+            let from = Moment::now(meter, &fleet);
             gauge.begin_until("measuring", to_ns);
-            party.until(to_ns)?;
-            Ok((from, Moment::now(meter, &party)))
+            fleet.until(to_ns)?;
+            Ok((from, Moment::now(meter, &fleet)))
         })?;
         gauge.begin_stage("catching up");
         drop(stalled);
-        let lost = party.catch_up(published.accepted)?;
+        let lost = fleet.catch_up(published.accepted)?;
         let (from, to) = moments;
         Ok(LiveReport {
             span: from.until(&to),
-            latencies: party.tally.latencies().clone(),
+            latencies: fleet.check.latencies().clone(),
             lateness: published.lateness,
             accepted: published.accepted,
-            deliveries: party.tally.delivered(),
-            foreign: party.tally.foreign(),
+            deliveries: fleet.check.delivered(),
+            foreign: fleet.check.foreign(),
             lost,
         })
     }

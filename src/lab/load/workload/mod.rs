@@ -22,11 +22,11 @@ pub use soak::{Mix, Soak, SoakReport};
 pub use storm::{Storm, StormReport, StormRound};
 
 use super::clock::now_ns;
+use super::delivery_check::DeliveryCheck;
 use super::gauge::Gauge;
-use super::producers::{Onlooker, Plan, ProducerError, Producers, Published};
+use super::producers::{Plan, ProducerError, Producers, PublishObserver, Published};
 use super::protocol::{Begin, Consumer, Producer};
 use super::receivers::Receivers;
-use super::tally::Tally;
 use super::target::Target;
 use super::usage::{Meter, Usage};
 
@@ -56,14 +56,14 @@ pub enum LoadError {
     Stopped,
 }
 
-/// Receivers with their tally.
-struct Party<C> {
+/// Receivers with their check.
+struct Fleet<C> {
     receivers: Receivers<C>,
-    tally: Tally,
+    check: DeliveryCheck,
     gauge: Gauge,
 }
 
-impl<C: Consumer> Party<C> {
+impl<C: Consumer> Fleet<C> {
     fn new<T: Target<Consumer = C>>(
         target: &T,
         plan: &Plan,
@@ -72,7 +72,7 @@ impl<C: Consumer> Party<C> {
         gauge: &Gauge,
     ) -> Result<Self, LoadError> {
         let consumers = (0..receivers).map(|who| target.consumer(who));
-        Party::of(target, consumers, plan, producers, gauge)
+        Fleet::of(target, consumers, plan, producers, gauge)
     }
 
     fn of<T: Target<Consumer = C>>(
@@ -83,10 +83,10 @@ impl<C: Consumer> Party<C> {
         gauge: &Gauge,
     ) -> Result<Self, LoadError> {
         let receivers = consumers.len();
-        Ok(Party {
+        Ok(Fleet {
             receivers: Receivers::new(target.consumers_at(), consumers)
                 .map_err(|error| LoadError::System("cannot wait for sockets", error))?,
-            tally: Tally::new(plan.shape.clone(), receivers, producers),
+            check: DeliveryCheck::new(plan.shape.clone(), receivers, producers),
             gauge: gauge.clone(),
         })
     }
@@ -97,11 +97,11 @@ impl<C: Consumer> Party<C> {
             return Err(LoadError::Stopped);
         }
         self.receivers
-            .turn(patience, &mut self.tally)
+            .turn(patience, &mut self.check)
             .map_err(|error| LoadError::System("cannot wait for sockets", error))?;
         self.gauge
-            .set_delivered(self.tally.delivered(), self.receivers.received_bytes());
-        match self.tally.complaints().first() {
+            .set_delivered(self.check.delivered(), self.receivers.received_bytes());
+        match self.check.errors().first() {
             Some(complaint) => Err(LoadError::Receiver(complaint.to_owned())),
             None => Ok(()),
         }
@@ -122,11 +122,11 @@ impl<C: Consumer> Party<C> {
     fn while_it_moves(
         &mut self,
         what: &str,
-        is_done: impl Fn(&Tally) -> bool,
+        is_done: impl Fn(&DeliveryCheck) -> bool,
     ) -> Result<(), LoadError> {
         let mut seen = 0;
         let mut seen_ns = now_ns();
-        while !is_done(&self.tally) {
+        while !is_done(&self.check) {
             self.turn(TURN)?;
             let moved = self.receivers.received_bytes();
             if moved != seen {
@@ -148,36 +148,36 @@ impl<C: Consumer> Party<C> {
             self.receivers.connect(who, begin);
         }
         let all = self.receivers.len();
-        self.while_it_moves("all receivers are subscribed", |tally| {
-            tally.started() == all
+        self.while_it_moves("all receivers are subscribed", |check| {
+            check.started() == all
         })
     }
 
     /// Cuts a receiver off.
     fn cut(&mut self, who: usize) {
         self.receivers.cut(who);
-        self.tally.disconnected(who);
+        self.check.disconnected(who);
     }
 
     /// Lets a receiver come back, to go on where it was.
     fn reconnect(&mut self, who: usize) {
-        let place = self.tally.cursor(who);
+        let place = self.check.cursor(who);
         let begin = place.map_or(Begin::Head, Begin::After);
-        self.tally.disconnected(who);
+        self.check.disconnected(who);
         self.receivers.connect(who, begin);
     }
 
     /// Waits until each of them has got so many events. Answers how many are missing
     /// when nothing comes any more.
     fn catch_up(&mut self, each: u64) -> Result<u64, LoadError> {
-        let before = self.tally.delivered();
-        let missing = self.tally.missing(each);
-        let caught_up = self.while_it_moves("all receivers have everything", |tally| {
-            tally.delivered() - before >= missing && tally.missing(each) == 0
+        let before = self.check.delivered();
+        let missing = self.check.missing(each);
+        let caught_up = self.while_it_moves("all receivers have everything", |check| {
+            check.delivered() - before >= missing && check.missing(each) == 0
         });
         match caught_up {
             Ok(()) => Ok(0),
-            Err(LoadError::Standstill(_)) => Ok(self.tally.missing(each)),
+            Err(LoadError::Standstill(_)) => Ok(self.check.missing(each)),
             Err(error) => Err(error),
         }
     }
@@ -195,17 +195,17 @@ fn with_producers<P: Producer + Send, R>(
 }
 
 /// The same, with somebody who looks on.
-fn with_watched_producers<P: Producer + Send, O: Onlooker + Send, R>(
+fn with_watched_producers<P: Producer + Send, O: PublishObserver + Send, R>(
     producers: &mut Producers<P>,
     plan: &Plan,
     gauge: &Gauge,
-    onlooker: &mut O,
+    observer: &mut O,
     meanwhile: impl FnOnce() -> Result<R, LoadError>,
 ) -> Result<(R, Published), LoadError> {
     gauge.let_producers_begin();
     thread::scope(|scope| {
         let publishing = scope.spawn(|| {
-            let outcome = producers.run(plan, gauge, onlooker);
+            let outcome = producers.run(plan, gauge, observer);
             if outcome.is_err() {
                 // Nobody is to wait for what will not be published.
                 gauge.fail();
@@ -247,13 +247,13 @@ struct Moment {
 }
 
 impl Moment {
-    fn now<C: Consumer>(server: Option<Meter>, party: &Party<C>) -> Self {
+    fn now<C: Consumer>(server: Option<Meter>, fleet: &Fleet<C>) -> Self {
         Moment::of(
             server,
-            party.gauge.accepted(),
-            party.tally.delivered(),
-            party.receivers.received_bytes(),
-            party.receivers.reads(),
+            fleet.gauge.accepted(),
+            fleet.check.delivered(),
+            fleet.receivers.received_bytes(),
+            fleet.receivers.reads(),
         )
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
 use crate::lab::load::latency::Latency;
@@ -46,19 +46,19 @@ impl Publish {
             pace: Pace::Full,
             ..self.plan.clone()
         };
-        let mut party = Party::new(target, &plan, 0, self.producers, gauge)?;
+        let mut fleet = Fleet::new(target, &plan, 0, self.producers, gauge)?;
         let mut producers = connect_producers(target, self.producers)?;
         let meter = target.meter();
         let ((from, to), mut published) = with_producers(&mut producers, &plan, gauge, || {
             let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
             let to_ns = from_ns + self.duration.as_nanos() as u64;
             gauge.begin_until("warming up", from_ns);
-            party.until(from_ns)?;
+            fleet.until(from_ns)?;
             gauge.begin_phase(1);
             gauge.begin_until("measuring", to_ns);
-            let from = Moment::now(meter, &party);
-            party.until(to_ns)?;
-            Ok((from, Moment::now(meter, &party)))
+            let from = Moment::now(meter, &fleet);
+            fleet.until(to_ns)?;
+            Ok((from, Moment::now(meter, &fleet)))
         })?;
         Ok(PublishReport {
             span: from.until(&to),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
 use crate::cursor::{Cursor, Seq};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
@@ -51,7 +51,7 @@ impl Replay {
             events: Some(self.events),
             ..self.plan.clone()
         };
-        let mut party = Party::new(target, &plan, self.receivers, 1, gauge)?;
+        let mut fleet = Fleet::new(target, &plan, self.receivers, 1, gauge)?;
         let mut producers = connect_producers(target, 1)?;
         gauge.begin_accepting("filling the ring", self.events);
         let ((), published) = with_producers(&mut producers, &plan, gauge, || {
@@ -72,24 +72,24 @@ impl Replay {
         let mut lost = 0;
         let ends_ns = now_ns() + self.duration.as_nanos() as u64;
         while rounds.is_empty() || now_ns() < ends_ns && lost == 0 {
-            party.tally.rewind(place);
+            fleet.check.rewind(place);
             gauge.begin_delivering("replaying", self.events * self.receivers as u64);
-            let from = Moment::now(target.meter(), &party);
+            let from = Moment::now(target.meter(), &fleet);
             for who in 0..self.receivers {
-                party.receivers.connect(who, begin);
+                fleet.receivers.connect(who, begin);
             }
-            lost += party.catch_up(self.events)?;
-            let to = Moment::now(target.meter(), &party);
+            lost += fleet.catch_up(self.events)?;
+            let to = Moment::now(target.meter(), &fleet);
             rounds.push(from.until(&to));
             for who in 0..self.receivers {
-                party.receivers.cut(who);
+                fleet.receivers.cut(who);
             }
         }
         Ok(ReplayReport {
             rounds,
             accepted: published.accepted,
-            deliveries: party.tally.delivered(),
-            foreign: party.tally.foreign(),
+            deliveries: fleet.check.delivered(),
+            foreign: fleet.check.foreign(),
             lost,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LoadError, Moment, Party, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
 use crate::lab::load::latency::{Latency, Windows};
@@ -73,15 +73,15 @@ impl Storm {
     ///
     /// [`LoadError`]: also for a receiver that is not resumed where it was.
     pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<StormReport, LoadError> {
-        let mut party = Party::new(target, &self.plan, self.receivers, self.producers, gauge)?;
+        let mut fleet = Fleet::new(target, &self.plan, self.receivers, self.producers, gauge)?;
         let begun_ns = now_ns();
-        party.connect_all(Begin::Head)?;
+        fleet.connect_all(Begin::Head)?;
         let connected = Duration::from_nanos(now_ns() - begun_ns);
         let mut producers = connect_producers(target, self.producers)?;
         let meter = target.meter();
         let mut rounds = Vec::new();
         let mut storms = Span::default();
-        party.tally.measure(Windows::of(0..u64::MAX, 1));
+        fleet.check.measure(Windows::of(0..u64::MAX, 1));
         let ((), mut published) = with_producers(&mut producers, &self.plan, gauge, || {
             let quiet_ns = self.quiet.as_nanos() as u64;
             let mut calm_until_ns = now_ns() + quiet_ns;
@@ -89,20 +89,20 @@ impl Storm {
             loop {
                 gauge.begin_phase(QUIET);
                 gauge.begin_until("quiet", calm_until_ns);
-                party.until(calm_until_ns)?;
+                fleet.until(calm_until_ns)?;
                 if !rounds.is_empty() && now_ns() >= ends_ns {
                     return Ok(());
                 }
                 gauge.begin_phase(STORMY);
                 gauge.begin_stage("storm");
-                let from = Moment::now(meter, &party);
-                rounds.push(storm(&mut party)?);
-                storms.add(&from.until(&Moment::now(meter, &party)));
+                let from = Moment::now(meter, &fleet);
+                rounds.push(storm(&mut fleet)?);
+                storms.add(&from.until(&Moment::now(meter, &fleet)));
                 calm_until_ns = now_ns() + quiet_ns / 2;
             }
         })?;
         gauge.begin_stage("catching up");
-        let lost = party.catch_up(published.accepted)?;
+        let lost = fleet.catch_up(published.accepted)?;
         published.round_trips.resize_with(2, Latency::default);
         Ok(StormReport {
             connected,
@@ -110,32 +110,32 @@ impl Storm {
             storms,
             stormy: published.round_trips.swap_remove(STORMY),
             quiet: published.round_trips.swap_remove(QUIET),
-            latency: party.tally.latencies().all(),
+            latency: fleet.check.latencies().all(),
             accepted: published.accepted,
-            deliveries: party.tally.delivered(),
-            foreign: party.tally.foreign(),
+            deliveries: fleet.check.delivered(),
+            foreign: fleet.check.foreign(),
             lost,
         })
     }
 }
 
 /// Cuts all of them, and waits until all are whole again.
-fn storm<C: Consumer>(party: &mut Party<C>) -> Result<StormRound, LoadError> {
+fn storm<C: Consumer>(fleet: &mut Fleet<C>) -> Result<StormRound, LoadError> {
     let begun_ns = now_ns();
-    for who in 0..party.receivers.len() {
-        party.cut(who);
+    for who in 0..fleet.receivers.len() {
+        fleet.cut(who);
     }
-    for who in 0..party.receivers.len() {
-        party.reconnect(who);
+    for who in 0..fleet.receivers.len() {
+        fleet.reconnect(who);
     }
-    let all = party.receivers.len();
-    party.while_it_moves("all receivers are subscribed again", |tally| {
-        tally.started() == all
+    let all = fleet.receivers.len();
+    fleet.while_it_moves("all receivers are subscribed again", |check| {
+        check.started() == all
     })?;
     let subscribed_ns = now_ns();
-    let head = party.gauge.accepted();
-    party.while_it_moves("all receivers have what they missed", |tally| {
-        tally.missing(head) == 0
+    let head = fleet.gauge.accepted();
+    fleet.while_it_moves("all receivers have what they missed", |check| {
+        check.missing(head) == 0
     })?;
     Ok(StormRound {
         subscribed_seconds: (subscribed_ns - begun_ns) as f64 / 1e9,

@@ -15,7 +15,7 @@ use crate::lab::load::http2::{Offer, Subscribe};
 use crate::lab::load::latency::Latency;
 use crate::lab::load::producers::Pace;
 use crate::lab::load::protocol::{self, Begin, Start};
-use crate::lab::load::receivers::{BrokenConnection, Receivers, Witness};
+use crate::lab::load::receivers::{BrokenConnection, Receivers, StreamObserver};
 use crate::lab::load::target::GalaxyPush;
 use crate::lab::load::usage::Meter;
 use crate::lab::load::workload::{LoadError, Moment, STANDSTILL_NS, TURN};
@@ -315,7 +315,7 @@ impl People {
     }
 }
 
-impl Witness for People {
+impl StreamObserver for People {
     fn started(&mut self, who: usize, _now_ns: u64, start: &Start) {
         let started = self.gateways[who].started(start);
         self.complain(started);

@@ -21,7 +21,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Act {
     Connect,
-    /// It leaves without a word.
+    /// It disconnects without notice.
     Leave,
     /// It stops reading.
     Pause,

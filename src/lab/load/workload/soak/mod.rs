@@ -13,7 +13,7 @@ mod publishing;
 
 use std::time::Duration;
 
-use super::{LoadError, Party, Span, connect_producers, with_watched_producers};
+use super::{Fleet, LoadError, Span, connect_producers, with_watched_producers};
 use crate::cursor::Cursor;
 use crate::lab::history::{History, Report, Terms};
 use crate::lab::load::clock::now_ns;
@@ -34,7 +34,7 @@ pub struct Mix {
     pub slow: usize,
     /// They stop reading for a while, again and again.
     pub stalled: usize,
-    /// They leave without a word and come back, again and again.
+    /// They disconnect without notice and reconnect, again and again.
     pub flapping: usize,
     /// Pairs that share an id, and take it from each other.
     pub rivals: usize,
@@ -138,8 +138,8 @@ impl Soak {
 
     /// The newest event that there is before anybody begins.
     fn head(&self, target: &GalaxyPush, gauge: &Gauge) -> Result<Option<Cursor>, LoadError> {
-        let mut probe = Party::new(target, &self.plan, 1, 0, gauge)?;
+        let mut probe = Fleet::new(target, &self.plan, 1, 0, gauge)?;
         probe.connect_all(Begin::Head)?;
-        Ok(probe.tally.cursor(0))
+        Ok(probe.check.cursor(0))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::cursor::Cursor;
 use crate::lab::history::{self, Fingerprint, History};
 use crate::lab::load::event::Batch;
-use crate::lab::load::producers::Onlooker;
+use crate::lab::load::producers::PublishObserver;
 
 /// How many of the newest events are remembered one by one: more than any ring of a
 /// soak keeps, and what the record needs 8 bytes each for.
@@ -39,7 +39,7 @@ impl Publishing {
     }
 }
 
-impl Onlooker for Publishing {
+impl PublishObserver for Publishing {
     fn publishing(&mut self, who: usize, batch: &Batch) {
         let producer = &mut self.producers[who];
         let events = batch.events().map(Fingerprint::of).collect();

@@ -3,12 +3,12 @@
 use super::event::Shape;
 use super::latency::Windows;
 use super::protocol::{End, Start};
-use super::receivers::{BrokenConnection, Witness};
+use super::receivers::{BrokenConnection, StreamObserver};
 use crate::cursor::Cursor;
 
 /// Counts what receivers get, and finds every hole.
 #[derive(Debug)]
-pub struct Tally {
+pub struct DeliveryCheck {
     shape: Shape,
     producers: usize,
     /// The number of each producer's next event, for each receiver.
@@ -19,7 +19,7 @@ pub struct Tally {
     delivered: u64,
     foreign: u64,
     latencies: Windows,
-    complaints: Complaints,
+    errors: DeliveryErrors,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -32,12 +32,12 @@ struct Receiver {
 
 /// What went wrong with receivers: how often, and the first time in words.
 #[derive(Clone, Debug, Default)]
-pub struct Complaints {
+pub struct DeliveryErrors {
     count: u64,
     first: Option<String>,
 }
 
-impl Complaints {
+impl DeliveryErrors {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -57,11 +57,11 @@ impl Complaints {
     }
 }
 
-impl Tally {
+impl DeliveryCheck {
     /// For so many receivers of what so many producers publish.
     #[must_use]
     pub fn new(shape: Shape, receivers: usize, producers: usize) -> Self {
-        Tally {
+        DeliveryCheck {
             shape,
             producers,
             next: vec![0; receivers * producers],
@@ -70,7 +70,7 @@ impl Tally {
             delivered: 0,
             foreign: 0,
             latencies: Windows::of(0..0, 1),
-            complaints: Complaints::default(),
+            errors: DeliveryErrors::default(),
         }
     }
 
@@ -155,12 +155,12 @@ impl Tally {
 
     /// What went wrong.
     #[must_use]
-    pub fn complaints(&self) -> &Complaints {
-        &self.complaints
+    pub fn errors(&self) -> &DeliveryErrors {
+        &self.errors
     }
 }
 
-impl Witness for Tally {
+impl StreamObserver for DeliveryCheck {
     fn started(&mut self, who: usize, _now_ns: u64, start: &Start) {
         let receiver = &mut self.receivers[who];
         receiver.is_started = true;
@@ -168,7 +168,7 @@ impl Witness for Tally {
         if let (Some(before), Some(after)) = (receiver.cursor, start.cursor)
             && before != after
         {
-            self.complaints.add(|| {
+            self.errors.add(|| {
                 format!(
                     "receiver {who} was at {before} and starts after {after} ({})",
                     start.reason
@@ -188,7 +188,7 @@ impl Witness for Tally {
             });
             if !follows {
                 let before = receiver.cursor;
-                self.complaints
+                self.errors
                     .add(|| format!("receiver {who} got {found} after {before:?}"));
             }
             receiver.cursor = cursor;
@@ -205,7 +205,7 @@ impl Witness for Tally {
         let next = &mut self.next[who * self.producers + producer];
         if *next != stamp.number {
             let due = *next;
-            self.complaints.add(|| {
+            self.errors.add(|| {
                 format!(
                     "receiver {who} got event {} of producer {producer} where {due} was due",
                     stamp.number
@@ -221,12 +221,12 @@ impl Witness for Tally {
 
     fn ended(&mut self, who: usize, end: &End) {
         self.disconnected(who);
-        self.complaints
+        self.errors
             .add(|| format!("the stream of receiver {who} ended: {end}"));
     }
 
     fn broken(&mut self, who: usize, error: &BrokenConnection) {
         self.disconnected(who);
-        self.complaints.add(|| format!("receiver {who}: {error}"));
+        self.errors.add(|| format!("receiver {who}: {error}"));
     }
 }
