@@ -1,8 +1,7 @@
 //! The header block that is arriving in HEADERS and CONTINUATION (RFC 9113, section 4.3).
 //!
 //! It is decoded as it arrives, and no longer than its fields are kept: of a block of any
-//! length there is at most one list of fields that is accepted, and one field. What it costs
-//! its sender is counted in [octets](OCTETS_PER_UNIT).
+//! length there is at most one list of fields that is accepted, and one field.
 
 use super::error::Error;
 use super::hpack::{Decoder, Field, HpackError};

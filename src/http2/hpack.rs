@@ -769,9 +769,9 @@ mod tests {
                 let mut decoder = Decoder::new(100, 120);
                 let (mut read, mut room) = (Vec::new(), usize::MAX);
                 let mut field = |field: Field<'_>| read.push(format!("{field:?}"));
+                let mut pieces = pieces;
                 let result = pieces
-                    .map(|piece| decoder.decode_piece(piece, false, &mut room, &mut field))
-                    .collect::<Result<(), _>>()
+                    .try_for_each(|piece| decoder.decode_piece(piece, false, &mut room, &mut field))
                     .and_then(|()| decoder.decode_piece(b"", true, &mut room, &mut field));
                 (result, read, room, decoder.octets)
             };

@@ -13,7 +13,7 @@
 //! |---|---|
 //! | [`frame`] | headers of frames, settings, error codes |
 //! | `reader` | finds frames in what arrives, and checks their form |
-//! | `header_block` | header blocks, put together and decoded |
+//! | `header_block` | the header block that is arriving |
 //! | [`hpack`] | header fields, read and written |
 //! | `huffman` | the code of HPACK's strings |
 //! | [`request`] | a request's head, checked |

@@ -327,7 +327,9 @@ impl<S: Default> Connection<S> {
         if self.budget.left() < budget::FULL / 2 {
             self.refill_budget();
         }
+        // The same in the end, wherever the block is cut.
         let room = self.budget.left() as usize * budget::HEADER_OCTETS;
+        let room = room.saturating_sub(self.header_octets);
         let mut left = room;
         match self.block.piece(bytes, ends_block, &mut left) {
             Ok(()) => {}
@@ -346,14 +348,14 @@ impl<S: Default> Connection<S> {
         }
         let fields = self.block.take_fields();
         if self.block.stream() > self.newest {
-            self.request(fields)
+            self.request(*fields)
         } else {
             self.trailers(&fields)
         }
     }
 
     /// A request's header block is complete.
-    fn request<'a>(&mut self, fields: Box<Fields>) -> Handled<'a> {
+    fn request<'a>(&mut self, fields: Fields) -> Handled<'a> {
         let id = self.block.stream();
         let ends = self.block.ends_stream();
         self.newest = id;

@@ -78,9 +78,7 @@ impl<S> Stream<S> {
     /// So many bytes of content arrive. Returns what is wrong with that: the sum of all is
     /// to be what `content-length` has announced (RFC 9113, section 8.1.1).
     pub(super) fn has_content(&mut self, bytes: u32, ends: bool) -> Option<Reason> {
-        let Some(left) = self.content_left else {
-            return None;
-        };
+        let left = self.content_left?;
         let left_now = left.checked_sub(u64::from(bytes));
         self.content_left = left_now;
         match left_now {
