@@ -96,7 +96,7 @@ async fn a_preface_without_settings_behind_it_is_told_so() {
 async fn a_frame_that_must_not_be_ends_the_connection_with_its_own_error() {
     let server = Harness::start().await;
     let block = HeaderBlock::request("POST", "/");
-    for address in server.addresses() {
+    for (address, path) in server.methods() {
         for (what, attack, expected) in [
             (
                 "noise of which the first frame would be long",
@@ -105,7 +105,11 @@ async fn a_frame_that_must_not_be_ends_the_connection_with_its_own_error() {
             ),
             (
                 "DATA of 20,000 bytes",
-                frames::data(1, &[0; 20_000]),
+                [
+                    frames::headers(1, &HeaderBlock::call(path)),
+                    frames::data(1, &[0; 20_000]),
+                ]
+                .concat(),
                 goodbye::FRAME_TOO_LONG,
             ),
             (
@@ -174,19 +178,25 @@ async fn a_frame_that_must_not_be_ends_the_connection_with_its_own_error() {
 async fn a_header_block_without_end_ends_the_connection() {
     let server = Harness::start().await;
     for address in server.addresses() {
-        for (what, first, piece) in [
+        for (what, first, piece, expected) in [
             (
                 "one value of 16 MiB",
                 HeaderBlock::new().announced("a", 16 << 20),
                 &[b'x'; 1000][..],
+                goodbye::HEADER_FLOOD,
             ),
-            ("nothing at all", HeaderBlock::new(), b""),
+            (
+                "nothing at all",
+                HeaderBlock::new(),
+                b"",
+                goodbye::CONTINUATION_FLOOD,
+            ),
         ] {
             let mut wire = Wire::connect(address).await;
             wire.send(&frames::any(kind::HEADERS, 0, 1, first.bytes()))
                 .await;
             let pieces = frames::any(kind::CONTINUATION, 0, 1, piece).repeat(100);
-            wire.send_until_goodbye(&pieces, 100, goodbye::ENDLESS_HEADERS, what)
+            wire.send_until_goodbye(&pieces, 100, expected, what)
                 .await;
         }
     }
@@ -328,7 +338,7 @@ async fn streams_that_are_reset_as_they_are_opened_end_the_connection() {
             })
             .collect();
         let wire = Wire::connect(address).await;
-        wire.send_until_goodbye(&resets, 1, goodbye::REQUEST_FLOOD, path)
+        wire.send_until_goodbye(&resets, 1, goodbye::RESET_FLOOD, path)
             .await;
     }
     until(|| server.engine.stats().subscribers == 0).await;
@@ -340,19 +350,19 @@ async fn frames_that_bring_nobody_anything_end_the_connection() {
     let server = Harness::start().await;
     for (address, path) in server.methods() {
         for (what, frame, expected) in [
-            ("PING", frames::ping(&[0; 8]), goodbye::FRAME_FLOOD),
-            ("PING ACK", frames::ping_ack(&[0; 8]), goodbye::FRAME_FLOOD),
-            ("no settings", frames::settings(&[]), goodbye::FRAME_FLOOD),
-            ("empty DATA", frames::data(1, b""), goodbye::FRAME_FLOOD),
+            ("PING", frames::ping(&[0; 8]), goodbye::PING_FLOOD),
+            ("PING ACK", frames::ping_ack(&[0; 8]), goodbye::PING_FLOOD),
+            ("no settings", frames::settings(&[]), goodbye::SETTINGS_FLOOD),
+            ("empty DATA", frames::data(1, b""), goodbye::DATA_FLOOD),
             (
                 "the connection's window by a byte",
                 frames::window_update(0, 1),
-                goodbye::FRAME_FLOOD,
+                goodbye::WINDOW_FLOOD,
             ),
             (
                 "a stream's window by a byte",
                 frames::window_update(1, 1),
-                goodbye::FRAME_FLOOD,
+                goodbye::WINDOW_FLOOD,
             ),
             (
                 "frames of no known kind",
@@ -387,7 +397,7 @@ async fn a_flood_whose_answers_are_not_read_ends_the_connection_for_the_flood() 
         let mut wire = Wire::connect(address).await;
         // All answers fit into the sockets' buffers, so that nothing stalls.
         wire.send(&frames::ping(&[0; 8]).repeat(10_000)).await;
-        wire.assert_goodbye(goodbye::FRAME_FLOOD, "pings").await;
+        wire.assert_goodbye(goodbye::PING_FLOOD, "pings").await;
     }
     server.assert_alive().await;
 }
@@ -548,7 +558,7 @@ async fn a_header_block_that_stands_for_megabytes_ends_the_connection() {
         let block = (0..10_000).fold(block, |block, _| block.entry(0));
         let wire = Wire::connect(address).await;
         let attack = frames::headers(1, &block);
-        wire.send_until_goodbye(&attack, 1, goodbye::HEADER_BOMB, path)
+        wire.send_until_goodbye(&attack, 1, goodbye::HEADER_FLOOD, path)
             .await;
     }
     server.assert_alive().await;
@@ -631,21 +641,34 @@ async fn a_handshake_that_is_never_complete_is_cut_before_the_silent_are() {
 async fn on_a_full_listener_connections_without_a_call_make_room() {
     let server = Harness::with(|config| config.max_subscribers = 8).await;
     let mut subscribed = server.subscribe("subscribed", "").await;
-    // Until the listener takes no more. They answer pings, so that only their idleness
-    // can be held against them.
+    // As many as the listener takes. They answer pings, so that only their idleness can be
+    // held against them.
     let mut idle = Vec::new();
-    for _ in 0..400 {
+    for _ in 1..2 * 8 + 64 {
         let socket = soon(tokio::net::TcpStream::connect(server.gateway_addr()));
         let socket = socket.await.expect("connected");
-        idle.push(tokio::spawn(async move {
-            let handshake = h2::client::handshake(socket).await;
-            let (_streams, connection): (h2::client::SendRequest<Bytes>, _) = handshake?;
-            connection.await
-        }));
+        let handshake = h2::client::handshake(socket).await;
+        let (streams, connection): (h2::client::SendRequest<Bytes>, _) =
+            handshake.expect("a handshake");
+        // Without a request handle, it would end by itself.
+        idle.push((tokio::spawn(connection), streams));
     }
-    server.assert_alive().await;
-    let ended = idle.iter().filter(|idle| idle.is_finished()).count();
+    // Whoever comes now is told at once, and does not wait for room.
+    Wire::connect(server.gateway_addr())
+        .await
+        .assert_goodbye(goodbye::TOO_MANY_CONNECTIONS, "one more")
+        .await;
+
+    // Within seconds, there is room.
+    let begun = Instant::now();
+    while let Err(status) = server.try_subscribe("later", "").await {
+        assert!(status.message().contains("http2 error"), "{status:?}");
+        assert!(begun.elapsed() < BEFORE_THE_SILENT_ARE_CUT, "{status:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let ended = idle.iter().filter(|(idle, _)| idle.is_finished()).count();
     assert!(ended > 0, "somebody made room");
+    server.assert_alive().await;
     let published = server.publish(100, 101).await;
     let received = subscribed.cursors(2).await;
     assert_eq!(received[1..], published);

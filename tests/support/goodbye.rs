@@ -10,83 +10,81 @@ use super::frames::Reason;
 pub struct Goodbye {
     /// The error code.
     pub reason: Reason,
-    /// What the debug text contains: one of these.
-    pub texts: &'static [&'static str],
+    /// What the debug text contains.
+    pub text: &'static str,
 }
 
-const fn goodbye(reason: Reason, texts: &'static [&'static str]) -> Goodbye {
-    Goodbye { reason, texts }
+const fn goodbye(reason: Reason, text: &'static str) -> Goodbye {
+    Goodbye { reason, text }
 }
 
 /// The client preface is none.
-pub const NOT_HTTP2: Goodbye = goodbye(
-    Reason::ProtocolError,
-    &["not HTTP/2", "invalid connection preface"],
-);
+pub const NOT_HTTP2: Goodbye = goodbye(Reason::ProtocolError, "invalid connection preface");
 /// The client preface is not followed by SETTINGS.
 pub const NO_SETTINGS_FIRST: Goodbye =
-    goodbye(Reason::ProtocolError, &["first frame is not SETTINGS"]);
+    goodbye(Reason::ProtocolError, "the first frame is not SETTINGS");
 /// A frame is longer than the largest that was announced.
 pub const FRAME_TOO_LONG: Goodbye = goodbye(
     Reason::FrameSizeError,
-    &["over 16384 bytes", "SETTINGS_MAX_FRAME_SIZE"],
+    "frame longer than SETTINGS_MAX_FRAME_SIZE",
 );
 /// A frame on a stream that was never opened.
-pub const IDLE_STREAM: Goodbye = goodbye(Reason::ProtocolError, &["never opened", "idle stream"]);
+pub const IDLE_STREAM: Goodbye = goodbye(Reason::ProtocolError, "frame on an idle stream");
 /// A request on a stream that only a server may open.
 pub const EVEN_STREAM: Goodbye = goodbye(
     Reason::ProtocolError,
-    &["no client's stream", "even stream"],
+    "HEADERS on an even stream identifier",
 );
 /// A header block that is not HPACK.
-pub const HPACK: Goodbye = goodbye(
-    Reason::CompressionError,
-    &["header block that is none", "HPACK decoding failed"],
-);
+pub const HPACK: Goodbye = goodbye(Reason::CompressionError, "HPACK decoding failed");
 /// CONTINUATION without a HEADERS frame before it.
 pub const CONTINUATION_ALONE: Goodbye = goodbye(
     Reason::ProtocolError,
-    &["without a start", "CONTINUATION without"],
+    "CONTINUATION without a header block",
 );
 /// Another frame inside a header block.
-pub const HEADERS_INTERRUPTED: Goodbye = goodbye(Reason::ProtocolError, &["interrupted"]);
-/// A header block in more, or larger, CONTINUATION frames than any request needs.
-pub const ENDLESS_HEADERS: Goodbye = goodbye(
-    Reason::EnhanceYourCalm,
-    &[
-        "without end",
-        "too many CONTINUATION",
-        "header block too large",
-    ],
-);
-/// A header block that stands for far more than its own length.
-pub const HEADER_BOMB: Goodbye = goodbye(
-    Reason::EnhanceYourCalm,
-    &["stands for too much", "header list too large"],
-);
-/// A WINDOW_UPDATE of 0 for the connection.
-pub const WINDOW_UPDATE_OF_0: Goodbye = goodbye(
+pub const HEADERS_INTERRUPTED: Goodbye = goodbye(
     Reason::ProtocolError,
-    &["opened by nothing", "increment of 0"],
+    "a header block is interrupted by another frame",
 );
+/// A header block in more CONTINUATION frames than any request needs.
+pub const CONTINUATION_FLOOD: Goodbye =
+    goodbye(Reason::EnhanceYourCalm, "too many CONTINUATION frames");
+/// More header fields than any peer has, in one block or in many.
+pub const HEADER_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many header fields");
+/// A WINDOW_UPDATE of 0 for the connection.
+pub const WINDOW_UPDATE_OF_0: Goodbye =
+    goodbye(Reason::ProtocolError, "WINDOW_UPDATE increment of 0");
 /// The connection's window, or the initial one of all streams, beyond 2^31-1.
-pub const WINDOW_TOO_LARGE: Goodbye = goodbye(
-    Reason::FlowControlError,
-    &["too far", "over 2^31 - 1", "over 2^31-1"],
-);
+pub const WINDOW_TOO_LARGE: Goodbye = goodbye(Reason::FlowControlError, "window over 2^31-1");
 /// PUSH_PROMISE, which only a server may send.
-pub const PUSH_PROMISE: Goodbye = goodbye(Reason::ProtocolError, &["PUSH_PROMISE from a client"]);
-/// Frames that cost the server more than they bring anybody.
-pub const FRAME_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, &["too many frames"]);
-/// The same of settings: of the frames, or of what is in one.
-pub const SETTINGS_FLOOD: Goodbye = goodbye(
+pub const PUSH_PROMISE: Goodbye = goodbye(Reason::ProtocolError, "PUSH_PROMISE from a client");
+/// Pings, or their acknowledgements.
+pub const PING_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many PING frames");
+/// DATA that is empty, or that nobody wants.
+pub const DATA_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many DATA frames");
+/// Windows that are opened by a byte.
+pub const WINDOW_FLOOD: Goodbye =
+    goodbye(Reason::EnhanceYourCalm, "too many WINDOW_UPDATE frames");
+/// SETTINGS frames, or what is in them.
+pub const SETTINGS_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many SETTINGS");
+/// Frames of any other kind.
+pub const FRAME_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many frames");
+/// Streams that are reset as they are opened.
+pub const RESET_FLOOD: Goodbye = goodbye(
     Reason::EnhanceYourCalm,
-    &["too many settings", "too many frames"],
+    "too many streams reset by the peer",
 );
-/// Requests that are reset, or refused, as fast as they come.
-pub const REQUEST_FLOOD: Goodbye = goodbye(
-    Reason::EnhanceYourCalm,
-    &["too many requests", "too many frames"],
-);
+/// Streams that the server is made to reset.
+pub const STREAM_ERROR_FLOOD: Goodbye =
+    goodbye(Reason::EnhanceYourCalm, "too many stream errors");
 /// A frame or a header block whose rest does not come.
-pub const LATE: Goodbye = goodbye(Reason::EnhanceYourCalm, &["did not arrive in time"]);
+pub const LATE: Goodbye = goodbye(Reason::EnhanceYourCalm, "did not arrive in time");
+/// As many connections are open as the listener takes.
+pub const TOO_MANY_CONNECTIONS: Goodbye =
+    goodbye(Reason::EnhanceYourCalm, "too many connections: the limit is");
+/// The process has as many files open as the system lets it.
+pub const NO_FILES: Goodbye = goodbye(
+    Reason::EnhanceYourCalm,
+    "the server has no file descriptor left",
+);
