@@ -104,10 +104,10 @@ async fn a_frame_that_must_not_be_ends_the_connection_with_its_own_error() {
                 goodbye::FRAME_TOO_LONG,
             ),
             (
-                "DATA of 20,000 bytes",
+                "DATA that claims 16 MiB",
                 [
-                    frames::headers(1, &HeaderBlock::call(path)),
-                    frames::data(1, &[0; 20_000]),
+                    &frames::open_call(1, path)[..],
+                    &[0xff, 0xff, 0xff, kind::DATA, 0, 0, 0, 0, 1],
                 ]
                 .concat(),
                 goodbye::FRAME_TOO_LONG,
@@ -196,8 +196,7 @@ async fn a_header_block_without_end_ends_the_connection() {
             wire.send(&frames::any(kind::HEADERS, 0, 1, first.bytes()))
                 .await;
             let pieces = frames::any(kind::CONTINUATION, 0, 1, piece).repeat(100);
-            wire.send_until_goodbye(&pieces, 100, expected, what)
-                .await;
+            wire.send_until_goodbye(&pieces, 100, expected, what).await;
         }
     }
     server.assert_alive().await;
@@ -352,7 +351,11 @@ async fn frames_that_bring_nobody_anything_end_the_connection() {
         for (what, frame, expected) in [
             ("PING", frames::ping(&[0; 8]), goodbye::PING_FLOOD),
             ("PING ACK", frames::ping_ack(&[0; 8]), goodbye::PING_FLOOD),
-            ("no settings", frames::settings(&[]), goodbye::SETTINGS_FLOOD),
+            (
+                "no settings",
+                frames::settings(&[]),
+                goodbye::SETTINGS_FLOOD,
+            ),
             ("empty DATA", frames::data(1, b""), goodbye::DATA_FLOOD),
             (
                 "the connection's window by a byte",

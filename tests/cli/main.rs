@@ -5,6 +5,7 @@
 mod bench;
 mod connections;
 mod flags;
+mod limits;
 mod publish;
 mod serve;
 mod stalled;

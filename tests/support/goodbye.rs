@@ -38,10 +38,8 @@ pub const EVEN_STREAM: Goodbye = goodbye(
 /// A header block that is not HPACK.
 pub const HPACK: Goodbye = goodbye(Reason::CompressionError, "HPACK decoding failed");
 /// CONTINUATION without a HEADERS frame before it.
-pub const CONTINUATION_ALONE: Goodbye = goodbye(
-    Reason::ProtocolError,
-    "CONTINUATION without a header block",
-);
+pub const CONTINUATION_ALONE: Goodbye =
+    goodbye(Reason::ProtocolError, "CONTINUATION without a header block");
 /// Another frame inside a header block.
 pub const HEADERS_INTERRUPTED: Goodbye = goodbye(
     Reason::ProtocolError,
@@ -56,7 +54,7 @@ pub const HEADER_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many hea
 pub const WINDOW_UPDATE_OF_0: Goodbye =
     goodbye(Reason::ProtocolError, "WINDOW_UPDATE increment of 0");
 /// The connection's window, or the initial one of all streams, beyond 2^31-1.
-pub const WINDOW_TOO_LARGE: Goodbye = goodbye(Reason::FlowControlError, "window over 2^31-1");
+pub const WINDOW_TOO_LARGE: Goodbye = goodbye(Reason::FlowControlError, "over 2^31-1");
 /// PUSH_PROMISE, which only a server may send.
 pub const PUSH_PROMISE: Goodbye = goodbye(Reason::ProtocolError, "PUSH_PROMISE from a client");
 /// Pings, or their acknowledgements.
@@ -64,8 +62,7 @@ pub const PING_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many PING 
 /// DATA that is empty, or that nobody wants.
 pub const DATA_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many DATA frames");
 /// Windows that are opened by a byte.
-pub const WINDOW_FLOOD: Goodbye =
-    goodbye(Reason::EnhanceYourCalm, "too many WINDOW_UPDATE frames");
+pub const WINDOW_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many WINDOW_UPDATE frames");
 /// SETTINGS frames, or what is in them.
 pub const SETTINGS_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many SETTINGS");
 /// Frames of any other kind.
@@ -76,13 +73,14 @@ pub const RESET_FLOOD: Goodbye = goodbye(
     "too many streams reset by the peer",
 );
 /// Streams that the server is made to reset.
-pub const STREAM_ERROR_FLOOD: Goodbye =
-    goodbye(Reason::EnhanceYourCalm, "too many stream errors");
+pub const STREAM_ERROR_FLOOD: Goodbye = goodbye(Reason::EnhanceYourCalm, "too many stream errors");
 /// A frame or a header block whose rest does not come.
 pub const LATE: Goodbye = goodbye(Reason::EnhanceYourCalm, "did not arrive in time");
 /// As many connections are open as the listener takes.
-pub const TOO_MANY_CONNECTIONS: Goodbye =
-    goodbye(Reason::EnhanceYourCalm, "too many connections: the limit is");
+pub const TOO_MANY_CONNECTIONS: Goodbye = goodbye(
+    Reason::EnhanceYourCalm,
+    "too many connections: the limit is",
+);
 /// The process has as many files open as the system lets it.
 pub const NO_FILES: Goodbye = goodbye(
     Reason::EnhanceYourCalm,

@@ -1,0 +1,147 @@
+//! Limits of connections and of open files: whoever comes too late is told so at once, the
+//! log names the limit and its setting, and when there is room again others are served.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
+
+use crate::support::frames::kind;
+use crate::support::goodbye::{NO_FILES, TOO_MANY_CONNECTIONS};
+use crate::support::process::Server;
+use crate::support::soon;
+use crate::support::wire::Wire;
+
+/// A connection that has its server's SETTINGS; `None` if it is refused.
+async fn try_connect(address: SocketAddr) -> Option<Wire> {
+    let mut wire = Wire::connect(address).await;
+    wire.find(kind::SETTINGS).await;
+    // The acknowledgement of its own settings, or GOAWAY.
+    let frame = wire.next().await?;
+    (frame.kind == kind::SETTINGS).then_some(wire)
+}
+
+async fn connect(address: SocketAddr) -> Wire {
+    let wire = try_connect(address).await;
+    wire.expect("there is room")
+}
+
+/// Connects until there is room.
+async fn connect_in_time(address: SocketAddr) -> Wire {
+    soon(async {
+        loop {
+            if let Some(wire) = try_connect(address).await {
+                return wire;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_producer_too_many_is_told_and_served_when_another_has_gone() {
+    let server = Server::start(&["--max-producers", "3"]);
+    let address: SocketAddr = server.producers.parse().expect("an address");
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(connect(address).await);
+    }
+    for late in 0..3 {
+        let wire = Wire::connect(address).await;
+        wire.assert_goodbye(TOO_MANY_CONNECTIONS, late).await;
+    }
+    let line = server.process.err.find("connections refused");
+    assert!(line.contains("3 connections are open"), "{line}");
+    assert!(line.contains("--max-producers"), "{line}");
+
+    drop(open.pop());
+    open.push(connect_in_time(address).await);
+    for wire in &mut open {
+        wire.assert_alive().await;
+    }
+}
+
+#[tokio::test]
+async fn one_gateway_connection_too_many_is_told_and_served_when_another_has_gone() {
+    let server = Server::start(&["--max-subscribers", "2"]);
+    let address: SocketAddr = server.gateways.parse().expect("an address");
+    let mut open = Vec::new();
+    for _ in 0..2 * 2 + 64 {
+        open.push(connect(address).await);
+    }
+    let wire = Wire::connect(address).await;
+    wire.assert_goodbye(TOO_MANY_CONNECTIONS, "one more").await;
+    let line = server.process.err.find("connections refused");
+    assert!(line.contains("68 connections are open"), "{line}");
+    assert!(line.contains("--max-subscribers"), "{line}");
+
+    drop(open.pop());
+    connect_in_time(address).await.assert_alive().await;
+}
+
+#[tokio::test]
+async fn handshakes_that_wait_take_connections_and_give_them_back() {
+    let server = Server::start(&["--max-producers", "3"]);
+    let address: SocketAddr = server.producers.parse().expect("an address");
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        waiting.push(Wire::connect_silent(address).await);
+    }
+    let wire = Wire::connect(address).await;
+    wire.assert_goodbye(TOO_MANY_CONNECTIONS, "one more").await;
+    server.process.err.find("--max-producers");
+    // They are cut after the handshake timeout; nobody has to end them.
+    connect_in_time(address).await.assert_alive().await;
+    for mut wire in waiting {
+        while wire.next().await.is_some() {}
+    }
+}
+
+#[tokio::test]
+async fn without_file_descriptors_peers_are_told_and_served_when_there_are_some_again() {
+    let server = Server::start(&[]);
+    let address: SocketAddr = server.producers.parse().expect("an address");
+    // Whatever is opened once is open now.
+    connect(address).await.assert_alive().await;
+    let process = server.process.id();
+    let files = fs::read_dir(format!("/proc/{process}/fd"));
+    let highest = files
+        .expect("it runs")
+        .filter_map(|file| file.ok()?.file_name().to_str()?.parse::<u64>().ok())
+        .max()
+        .expect("some are open");
+    let before = prlimit(
+        Some(server.process.pid()),
+        Resource::Nofile,
+        Rlimit {
+            current: Some(highest + 3),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        },
+    )
+    .expect("allowed");
+
+    let mut open = Vec::new();
+    loop {
+        assert!(open.len() < 64, "the limit is not reached");
+        let mut wire = Wire::connect(address).await;
+        wire.find(kind::SETTINGS).await;
+        let frame = wire.next().await.expect("a word");
+        if frame.kind == kind::GOAWAY {
+            let text = String::from_utf8_lossy(&frame.payload[8..]).into_owned();
+            assert!(text.contains(NO_FILES.text), "{text}");
+            assert_eq!(frame.code(), Some(NO_FILES.reason as u32));
+            break;
+        }
+        open.push(wire);
+    }
+    let line = server.process.err.find("connections refused");
+    assert!(line.contains("limit of open files"), "{line}");
+    for wire in &mut open {
+        wire.assert_alive().await;
+    }
+
+    prlimit(Some(server.process.pid()), Resource::Nofile, before).expect("allowed");
+    connect_in_time(address).await.assert_alive().await;
+}
