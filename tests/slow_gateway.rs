@@ -1,5 +1,5 @@
-//! Gateways that take nothing, or too little: nobody else notices, they are told
-//! or cut, and what they held is given back.
+//! Gateways that take nothing, or too little: nobody else notices, they are told,
+//! and what they held is given back.
 
 #![cfg(feature = "server")]
 
@@ -10,23 +10,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::cursor::{Cursor, Seq};
+use h2::RecvStream;
+use http::Response;
 use support::frames::{self, MAX_WINDOW, Reason, kind, setting};
 use support::grpc::{PUBLISH, PUBLISH_STREAM, SUBSCRIBE, publish_request, subscribe_request};
-use support::h2_client::H2Client;
+use support::h2_client::{Answer, H2Client};
 use support::wire::Wire;
 use support::{
     Harness, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
 };
 use tokio::sync::watch;
+use tokio::time::sleep;
+use tonic::Code;
 
 /// A timeout that no test waits for.
 const LONG: Duration = Duration::from_secs(3600);
 /// A timeout that tests do wait for.
 const SHORT: Duration = Duration::from_millis(200);
+/// Within this time more, the watchdog has looked twice.
+const LOOKS: Duration = Duration::from_millis(2500);
 
-/// Waits until the connection under `client` has ended.
-async fn cut(client: H2Client) {
-    soon(client.driver).await.expect("no panic");
+/// Reads a stream that took nothing to its end: its status is this one, and its
+/// connection goes on.
+async fn ended(client: &H2Client, stream: Response<RecvStream>, status: Code) {
+    let answer = Answer::read(stream).await;
+    assert_eq!(answer.grpc_status(), Some(status), "{answer:?}");
+    assert!(!client.driver.is_finished(), "its connection has ended");
 }
 
 /// Publishes `count` events of about 10 KiB, eight a batch.
@@ -97,34 +106,34 @@ async fn among_fast_gateways_only_the_slow_one_misses_anything() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_never_reads_is_cut_and_its_memory_given_back() {
+async fn a_gateway_that_never_reads_is_ended_and_its_memory_given_back() {
     let server = Harness::with(|config| {
         config.max_bytes = 4 << 20;
         config.stall_timeout = SHORT;
     })
     .await;
     let mut deaf = H2Client::with_window(server.gateway_addr(), 1000).await;
-    let _stream = deaf.subscribe("deaf").await;
+    let stream = deaf.subscribe("deaf").await;
     publish_large(&server, 1000).await;
-    cut(deaf).await;
     until(|| server.engine.stats().subscribers == 0).await;
+    ended(&deaf, stream, Code::DeadlineExceeded).await;
     until(|| server.engine.stats().pinned_bytes == 0).await;
     server.assert_alive().await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_waits_for_events_is_never_cut() {
+async fn a_gateway_that_waits_for_events_is_never_ended() {
     let server = Harness::with(|config| config.stall_timeout = SHORT).await;
     let mut patient = server.subscribe("patient", "").await;
     let first = server.publish(0, 1).await;
     assert_eq!(patient.cursors(1).await, first);
-    // Others come, stall and are cut one after another, over events that it has
+    // Others come, stall and are ended one after another, over events that it has
     // received already.
     for _ in 0..3 {
         let mut deaf = H2Client::with_window(server.gateway_addr(), 10).await;
-        let _stream = deaf.subscribe_after("deaf", &zero(&server)).await;
-        cut(deaf).await;
+        let stream = deaf.subscribe_after("deaf", &zero(&server)).await;
         until(|| server.engine.stats().subscribers == 1).await;
+        ended(&deaf, stream, Code::DeadlineExceeded).await;
     }
     let next = server.publish(1, 2).await;
     assert_eq!(patient.cursors(1).await, next);
@@ -136,19 +145,21 @@ fn zero(server: &Harness) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_that_has_ended_is_cut_too_if_its_last_events_are_not_taken() {
+async fn a_stream_that_has_ended_says_so_even_if_its_last_events_are_not_taken() {
     let server = Harness::with(|config| config.stall_timeout = SHORT).await;
     let mut deaf = H2Client::with_window(server.gateway_addr(), 10).await;
-    let _stream = deaf.subscribe("gateway").await;
+    let stream = deaf.subscribe("gateway").await;
     server.publish(0, 1).await;
     // Taken over, it ends behind the event that is still under way.
     let _newer = server.subscribe("gateway", "").await;
     until(|| server.engine.stats().subscribers == 1).await;
-    cut(deaf).await;
+    // Nothing is read before it has ended.
+    sleep(SHORT + LOOKS).await;
+    ended(&deaf, stream, Code::Aborted).await;
 }
 
 #[tokio::test]
-async fn a_producer_that_never_takes_its_answers_is_cut() {
+async fn a_producer_that_never_takes_its_answers_is_ended() {
     let server = Harness::with(|config| config.stall_timeout = SHORT).await;
     let request = Bytes::from(publish_request(vec![event(1)]));
     for (n, path) in [(1, PUBLISH), (2, PUBLISH_STREAM)] {
@@ -157,15 +168,17 @@ async fn a_producer_that_never_takes_its_answers_is_cut() {
         let (response, mut to) = deaf.open(path).await;
         to.send_data(request.clone(), path == PUBLISH)
             .expect("sent");
-        let _response = soon(response).await.expect("a response");
-        cut(deaf).await;
+        let response = soon(response).await.expect("a response");
+        // Nothing is read before it has ended.
+        sleep(SHORT + LOOKS).await;
+        ended(&deaf, response, Code::DeadlineExceeded).await;
         let head = server.engine.head().seq().number();
         assert_eq!(head, n, "it was published");
     }
 }
 
 #[tokio::test]
-async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
+async fn pinned_memory_is_bounded_by_ending_the_longest_stalled() {
     let server = Harness::with(|config| {
         config.max_bytes = 4 << 20;
         config.max_event_bytes = 16 << 10;
@@ -187,7 +200,7 @@ async fn pinned_memory_is_bounded_by_cutting_the_longest_stalled() {
     until(|| server.engine.stats().pinned_bytes <= limit).await;
     let left = server.engine.stats().subscribers;
     assert!(left < 60, "somebody held more than the limit");
-    assert!(left > 0, "no more than necessary were cut");
+    assert!(left > 0, "no more than necessary were ended");
     server.assert_alive().await;
 }
 

@@ -79,6 +79,8 @@ impl Wire {
     /// One that has sent nothing.
     pub async fn connect_silent(address: SocketAddr) -> Self {
         let socket = soon(TcpStream::connect(address)).await.expect("connected");
+        // Small frames one after another must not wait for acknowledgements.
+        socket.set_nodelay(true).expect("set");
         Wire { socket }
     }
 
