@@ -280,6 +280,7 @@ impl Cursor {
 
     /// The text form, without allocating.
     #[must_use]
+    #[inline]
     pub fn to_text(self) -> CursorText {
         let mut text = *b"000000000000-00000000000";
         text[..EPOCH_CHARS - 8].copy_from_slice(&eight_digits(self.epoch.0 >> 40)[4..]);

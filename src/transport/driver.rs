@@ -36,8 +36,10 @@ use crate::service::{EndCause, Progress, Service, Turn};
 
 /// How much may wait to be written that is not data, before no more is read, or answered.
 const MAX_OUTPUT_BYTES: usize = 16 << 10;
-/// What is read at once.
-const READ_BYTES: usize = 64 << 10;
+/// What is read at once. A request that lies whole in it is published from there; one that
+/// is cut by its end has to be put together first. So it is many times a request of a
+/// hundred events.
+const READ_BYTES: usize = 256 << 10;
 /// Pieces of a body up to this length are gathered: to give them to a call together costs
 /// less than to give it each from where it was read.
 const GATHERED_BYTES: usize = 1 << 10;

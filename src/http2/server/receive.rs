@@ -122,14 +122,8 @@ impl<S: Default> Connection<S> {
     fn whole_data<'a>(&mut self, stream: u32, data: &'a [u8], ends_stream: bool) -> Handled<'a> {
         // No more than a frame may have.
         let bytes = data.len() as u32;
-        if !self.data(stream, bytes, bytes, ends_stream)? {
-            return Ok(None);
-        }
-        self.data = DataFrame {
-            stream: Some(stream),
-            ends_stream,
-        };
-        Ok(self.data_piece(data, true))
+        let at = self.data(stream, bytes, bytes, ends_stream)?;
+        Ok(at.and_then(|at| self.take_piece(at, data, ends_stream)))
     }
 
     fn preface(&mut self, input: &mut &[u8]) -> Result<(), Error> {
@@ -162,12 +156,12 @@ impl<S: Default> Connection<S> {
                 data_bytes,
                 ends_stream,
             } => {
-                let is_wanted = self.data(stream, payload_bytes, data_bytes, ends_stream);
+                let at = self.data(stream, payload_bytes, data_bytes, ends_stream);
                 self.data = DataFrame {
-                    stream: matches!(is_wanted, Ok(true)).then_some(stream),
+                    stream: matches!(at, Ok(Some(_))).then_some(stream),
                     ends_stream,
                 };
-                is_wanted.map(|_| None)
+                at.map(|_| None)
             }
             Frame::DataPiece { bytes, is_last } => Ok(self.data_piece(bytes, is_last)),
             Frame::Headers {
@@ -254,15 +248,15 @@ impl<S: Default> Connection<S> {
         }
     }
 
-    /// A DATA frame begins. Says whether somebody wants what is in it. Else it is given back
-    /// to the windows already.
+    /// A DATA frame begins. The index of its stream, if anybody wants what is in it. Else it
+    /// is given back to the windows already.
     fn data(
         &mut self,
         stream: u32,
         payload_bytes: u32,
         data_bytes: u32,
         ends: bool,
-    ) -> Result<bool, Violation> {
+    ) -> Result<Option<usize>, Violation> {
         self.known(stream)?;
         if !self.flow.receive.receive(payload_bytes) {
             let text = "DATA exceeds the connection's flow-control window";
@@ -283,7 +277,7 @@ impl<S: Default> Connection<S> {
             if ends {
                 self.closed.update(stream, Closed::Complete);
             }
-            return Ok(false);
+            return Ok(None);
         };
         if data_bytes == 0 {
             self.spend(Cause::UselessData, budget::FRAME)?;
@@ -305,7 +299,7 @@ impl<S: Default> Connection<S> {
             // It counts.
             self.release_on(at, padding_bytes);
         }
-        Ok(true)
+        Ok(Some(at))
     }
 
     fn data_piece<'a>(&mut self, data: &'a [u8], is_last: bool) -> Option<Event<'a>> {
@@ -316,9 +310,14 @@ impl<S: Default> Connection<S> {
             self.flow.release(bytes, &mut self.output.bytes);
             return None;
         };
-        let stream = &mut self.streams[at];
-        stream.uncredited += bytes;
         let ends = is_last && self.data.ends_stream;
+        self.take_piece(at, data, ends)
+    }
+
+    /// A piece of a body, for the stream at this index.
+    fn take_piece<'a>(&mut self, at: usize, data: &'a [u8], ends: bool) -> Option<Event<'a>> {
+        let stream = &mut self.streams[at];
+        stream.uncredited += data.len() as u32;
         stream.is_complete = ends;
         (ends || !data.is_empty()).then_some(Event::Data { at, data, ends })
     }
