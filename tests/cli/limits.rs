@@ -11,15 +11,21 @@ use crate::support::frames::kind;
 use crate::support::goodbye::{NO_FILES, TOO_MANY_CONNECTIONS};
 use crate::support::process::Server;
 use crate::support::soon;
-use crate::support::wire::Wire;
+use crate::support::wire::{Frame, Wire};
 
-/// A connection that has its server's SETTINGS; `None` if it is refused.
-async fn try_connect(address: SocketAddr) -> Option<Wire> {
+/// A connection that is served, or the GOAWAY frame of one that is refused.
+async fn try_connect(address: SocketAddr) -> Result<Wire, Frame> {
     let mut wire = Wire::connect(address).await;
     wire.find(kind::SETTINGS).await;
-    // The acknowledgement of its own settings, or GOAWAY.
-    let frame = wire.next().await?;
-    (frame.kind == kind::SETTINGS).then_some(wire)
+    loop {
+        let frame = wire.next().await.expect("GOAWAY before the end");
+        match frame.kind {
+            // The acknowledgement of its own settings.
+            kind::SETTINGS => return Ok(wire),
+            kind::GOAWAY => return Err(frame),
+            _ => {}
+        }
+    }
 }
 
 async fn connect(address: SocketAddr) -> Wire {
@@ -31,7 +37,7 @@ async fn connect(address: SocketAddr) -> Wire {
 async fn connect_in_time(address: SocketAddr) -> Wire {
     soon(async {
         loop {
-            if let Some(wire) = try_connect(address).await {
+            if let Ok(wire) = try_connect(address).await {
                 return wire;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -125,16 +131,15 @@ async fn without_file_descriptors_peers_are_told_and_served_when_there_are_some_
     let mut open = Vec::new();
     loop {
         assert!(open.len() < 64, "the limit is not reached");
-        let mut wire = Wire::connect(address).await;
-        wire.find(kind::SETTINGS).await;
-        let frame = wire.next().await.expect("a word");
-        if frame.kind == kind::GOAWAY {
-            let text = String::from_utf8_lossy(&frame.payload[8..]).into_owned();
-            assert!(text.contains(NO_FILES.text), "{text}");
-            assert_eq!(frame.code(), Some(NO_FILES.reason as u32));
-            break;
+        match try_connect(address).await {
+            Ok(wire) => open.push(wire),
+            Err(frame) => {
+                let text = String::from_utf8_lossy(&frame.payload[8..]).into_owned();
+                assert!(text.contains(NO_FILES.text), "{text}");
+                assert_eq!(frame.code(), Some(NO_FILES.reason as u32));
+                break;
+            }
         }
-        open.push(wire);
     }
     let line = server.process.err.find("connections refused");
     assert!(line.contains("limit of open files"), "{line}");
