@@ -140,11 +140,11 @@ def test_events_expire_by_age_too(serve):
     assert stream.push_metadata == resumed_at(answer.last_cursor)
 
 
-@pytest.mark.parametrize("ahead", [1, 1000, 2**64 - 1])
+@pytest.mark.parametrize("ahead", [1, 1000, 2**55 - 1])
 def test_a_cursor_past_the_head_is_ahead(server, ahead):
     head = server.producer().publish(*numbered(range(10))).last_cursor
     epoch, sequence = parse(head)
-    cursor = Cursor(epoch, min(sequence + ahead, 2**64 - 1))
+    cursor = Cursor(epoch, min(sequence + ahead, 2**55 - 1))
     stream = server.gateway().subscribe(str(cursor))
     assert stream.push_metadata == fresh_at(head, "ahead")
     assert_starts_after(server, stream, head)
@@ -184,8 +184,7 @@ def test_a_cursor_from_before_a_restart_starts_afresh(serve):
         pytest.param(lambda text: text + "0", id="one too long"),
         pytest.param(lambda text: " " + text[1:], id="a space"),
         pytest.param(lambda text: text.replace("-", "_"), id="no dash"),
-        pytest.param(lambda text: "8" + text[1:], id="an epoch of 49 bits"),
-        pytest.param(lambda text: text[:11] + "G" + text[12:], id="65 bits"),
+        pytest.param(lambda text: f"{text[:10]}-{'0' * 13}", id="the form of before"),
         pytest.param(lambda text: text[:-1] + "é", id="not ASCII"),
         pytest.param(lambda text: "\0", id="a zero byte"),
         pytest.param(lambda text: "0" * 3000, id="3,000 bytes"),
