@@ -28,13 +28,8 @@ async fn try_connect(address: SocketAddr) -> Result<Wire, Frame> {
     }
 }
 
+/// Connects when there is room: what the server has yet to see the end of counts as well.
 async fn connect(address: SocketAddr) -> Wire {
-    let wire = try_connect(address).await;
-    wire.expect("there is room")
-}
-
-/// Connects until there is room.
-async fn connect_in_time(address: SocketAddr) -> Wire {
     soon(async {
         loop {
             if let Ok(wire) = try_connect(address).await {
@@ -63,7 +58,7 @@ async fn one_producer_too_many_is_told_and_served_when_another_has_gone() {
     assert!(line.contains("--max-producers"), "{line}");
 
     drop(open.pop());
-    open.push(connect_in_time(address).await);
+    open.push(connect(address).await);
     for wire in &mut open {
         wire.assert_alive().await;
     }
@@ -84,7 +79,7 @@ async fn one_gateway_connection_too_many_is_told_and_served_when_another_has_gon
     assert!(line.contains("--max-subscribers"), "{line}");
 
     drop(open.pop());
-    connect_in_time(address).await.assert_alive().await;
+    connect(address).await.assert_alive().await;
 }
 
 #[tokio::test]
@@ -99,7 +94,7 @@ async fn handshakes_that_wait_take_connections_and_give_them_back() {
     wire.assert_goodbye(TOO_MANY_CONNECTIONS, "one more").await;
     server.process.err.find("--max-producers");
     // They are cut after the handshake timeout; nobody has to end them.
-    connect_in_time(address).await.assert_alive().await;
+    connect(address).await.assert_alive().await;
     for mut wire in waiting {
         while wire.next().await.is_some() {}
     }
@@ -149,5 +144,5 @@ async fn without_file_descriptors_peers_are_told_and_served_when_there_are_some_
     }
 
     prlimit(Some(server.process.pid()), Resource::Nofile, before).expect("allowed");
-    connect_in_time(address).await.assert_alive().await;
+    connect(address).await.assert_alive().await;
 }

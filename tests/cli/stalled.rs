@@ -25,7 +25,7 @@ const MAX_BYTES: u64 = 32 << 20;
 const MAX_PINNED_BYTES: u64 = MAX_BYTES / 4;
 /// What is published between two looks at what is pinned, and what the allocator has yet
 /// to give back.
-const SLACK_BYTES: u64 = MAX_BYTES / 4;
+const SLACK_BYTES: u64 = MAX_BYTES * 3 / 8;
 /// What requests and answers under way take.
 const WORK_BYTES: u64 = 12 << 20;
 /// What ARCHITECTURE.md (*Memory*) says that a gateway's connection takes at most, as
@@ -191,7 +191,8 @@ fn a_thousand_gateways_that_never_read_hold_no_more_than_is_allowed() {
             .expect("in time")
             .expect("the healthy gateway misses nothing");
 
-        // Whoever was in the way was cut; the others are still there, and go now.
+        // Some had full sockets, and were cut; others had shut windows, and only lost their
+        // streams. All go now.
         let cut = deaf.iter().filter(|socket| is_cut(socket)).count();
         println!("{cut} were cut");
         assert!(cut > 0, "the limit had to act");
@@ -199,7 +200,8 @@ fn a_thousand_gateways_that_never_read_hold_no_more_than_is_allowed() {
         let begun = Instant::now();
         loop {
             let left = resident_bytes(process);
-            if left + MAX_PINNED_BYTES / 2 <= most {
+            // How much of what was freed, the allocator decides.
+            if left + MAX_PINNED_BYTES / 8 <= most {
                 println!("{} KiB afterwards", left >> 10);
                 break;
             }

@@ -120,6 +120,8 @@ pub struct End {
 }
 
 impl End {
+    /// `DEADLINE_EXCEEDED`: it took nothing for the stall timeout.
+    pub const DEADLINE_EXCEEDED: u32 = 4;
     /// `ABORTED`: somebody else has the id.
     pub const ABORTED: u32 = 10;
     /// `OUT_OF_RANGE`: too slow for the ring.

@@ -1,5 +1,7 @@
 //! gRPC on top of a call's headers and body.
 
+use percent_encoding::percent_decode_str;
+
 use crate::http2::hpack::Decoder;
 use crate::lab::load::protocol::{End, ProtocolError};
 
@@ -125,7 +127,10 @@ impl Fields {
             match name {
                 b":status" => fields.http_status = text.parse().ok(),
                 b"grpc-status" => fields.grpc_status = text.parse().ok(),
-                b"grpc-message" => fields.grpc_message = text.into_owned(),
+                b"grpc-message" => {
+                    let message = percent_decode_str(&text).decode_utf8_lossy();
+                    fields.grpc_message = message.into_owned();
+                }
                 b"push-resume-reason" => fields.resume_reason = text.into_owned(),
                 b"push-start-cursor" => fields.start_cursor = text.into_owned(),
                 b"push-missed" => fields.missed = text.parse().ok(),

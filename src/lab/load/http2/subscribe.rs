@@ -129,10 +129,11 @@ impl<S: Sink> Call for Stream<'_, S> {
             if *self.phase == Phase::Asked {
                 fields.check_head()?;
             }
-            if !self.messages.is_between() {
+            let end = fields.end()?;
+            // A stream that stalls is ended wherever its window was shut.
+            if end.code == 0 && !self.messages.is_between() {
                 return Err(ProtocolError::new("the stream ends inside a message"));
             }
-            let end = fields.end()?;
             self.end(&end);
             return Ok(());
         }

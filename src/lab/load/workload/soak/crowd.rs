@@ -342,6 +342,8 @@ impl StreamObserver for People {
 
     fn ended(&mut self, who: usize, end: &protocol::End) {
         let ended = self.gateways[who].ended(end);
+        let is_stall = end.code == protocol::End::DEADLINE_EXCEEDED && ended.is_ok();
+        self.cut_by_server += u64::from(is_stall);
         self.complain(ended);
         self.comes_back(who);
     }
@@ -349,9 +351,8 @@ impl StreamObserver for People {
     fn broken(&mut self, who: usize, error: &BrokenConnection) {
         let gateway = &mut self.gateways[who];
         gateway.left(End::Cut);
-        let may_be_cut = matches!(gateway.kind, Kind::Slow | Kind::Stalled);
         let what = match error {
-            BrokenConnection::Io(_) | BrokenConnection::Closed if may_be_cut => Ok(()),
+            BrokenConnection::Io(_) | BrokenConnection::Closed if gateway.may_stall() => Ok(()),
             error => Err(format!("gateway {}: {error}", gateway.id)),
         };
         self.cut_by_server += u64::from(what.is_ok());

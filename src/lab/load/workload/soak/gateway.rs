@@ -104,11 +104,17 @@ impl Gateway {
         }
     }
 
+    /// Whether it takes so little that the server may end its stream for it.
+    pub(super) fn may_stall(&self) -> bool {
+        matches!(self.kind, Kind::Slow | Kind::Stalled)
+    }
+
     /// Its stream was ended by the server. `Err`: for no good reason.
     pub(super) fn ended(&mut self, end: &protocol::End) -> Result<(), String> {
         let known = match (end.code, end.missed) {
             (protocol::End::OUT_OF_RANGE, Some(missed)) => Some(End::Lapped { missed }),
             (protocol::End::ABORTED, None) => Some(End::TakenOver),
+            (protocol::End::DEADLINE_EXCEEDED, None) => Some(End::Cut),
             _ => None,
         };
         self.left(known.unwrap_or(End::Cut));
@@ -116,6 +122,7 @@ impl Gateway {
             Some(End::Lapped { .. }) => self.kind != Kind::Steady,
             // One that leaves and comes back may be quicker than the news of its leaving.
             Some(End::TakenOver) => matches!(self.kind, Kind::Rival | Kind::Flapping),
+            Some(End::Cut) => self.may_stall(),
             _ => false,
         };
         if is_due {

@@ -81,8 +81,8 @@ pub struct SoakReport {
     pub accepted: u64,
     /// Events that gateways got, all together.
     pub deliveries: u64,
-    /// Connections that were cut by the server without a status: it does that to those
-    /// that stall.
+    /// Streams that the server ended because they took nothing, and connections that it cut
+    /// because their sockets did.
     pub cut_by_server: u64,
     /// What the record shows.
     pub history: Report,
