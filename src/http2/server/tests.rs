@@ -18,6 +18,8 @@ const LIMITS: Limits = Limits {
     max_frame_bytes: DEFAULT_FRAME_BYTES,
 };
 
+mod stream_rules;
+
 /// `:method: POST`, `:scheme: http`, `:path: /`.
 const POST: &[u8] = b"\x83\x86\x84";
 
