@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use super::claim::{MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_EVENTS};
 use super::frame;
+use super::handle::Engine;
 use super::index::ENTRY_BYTES;
 use super::pool::SPARES;
 use super::registry::Registry;
 use super::ring::{Ring, Shape};
+use super::shared::Shared;
 use super::sync::{Arc, AtomicBool};
 use super::time::{Time, millis};
 use super::waiters::{MAX_SEATS, Waiters};
-use super::{Engine, Shared};
 use crate::clock::Clock;
 use crate::cursor::{Epoch, EpochError};
 

@@ -6,8 +6,9 @@
 use std::alloc::Layout;
 use std::ptr;
 
+use super::account::Account;
 use super::segment::{ALIGN_BYTES, Segment};
-use super::sync::{Arc, AtomicPtr, AtomicUsize, Ordering};
+use super::sync::{Arc, AtomicPtr, Ordering};
 
 /// Where segments come from and go back to. Only publishers come here, and none
 /// waits for another.
@@ -37,10 +38,7 @@ impl Pool {
             layout,
             budget: segments + SPARES,
             spares: Default::default(),
-            account: Arc::new(Account {
-                live: AtomicUsize::new(0),
-                retired: AtomicUsize::new(0),
-            }),
+            account: Arc::new(Account::new()),
         }
     }
 
@@ -96,45 +94,12 @@ impl Pool {
 
     /// Bytes that the ring owns.
     pub(super) fn live_bytes(&self) -> u64 {
-        self.account.live.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
+        self.account.live() as u64 * self.layout.size() as u64
     }
 
     /// Bytes that left the ring but are still held.
     pub(super) fn pinned_bytes(&self) -> u64 {
-        self.account.retired.load(Ordering::Relaxed) as u64 * self.layout.size() as u64
-    }
-}
-
-/// How many segments there are, and on whose account.
-#[derive(Debug)]
-pub(super) struct Account {
-    /// The ring's: those in it, the spares, and those about to be one of both.
-    live: AtomicUsize,
-    /// Those that left the ring but are still held.
-    retired: AtomicUsize,
-}
-
-impl Account {
-    // Relaxed, all of it: counts for the memory bound; no data depends on them.
-
-    /// Counts one more of the ring's, if it has fewer than `budget`.
-    fn open(&self, budget: usize) -> bool {
-        let room = |live| (live < budget).then_some(live + 1);
-        self.live
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
-            .is_ok()
-    }
-
-    /// Takes a segment from the ring's account to those that hold it.
-    pub(super) fn retire(&self) {
-        self.retired.fetch_add(1, Ordering::Relaxed);
-        self.live.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// A segment is freed.
-    pub(super) fn close(&self, retired: bool) {
-        let count = if retired { &self.retired } else { &self.live };
-        count.fetch_sub(1, Ordering::Relaxed);
+        self.account.retired() as u64 * self.layout.size() as u64
     }
 }
 

@@ -1,6 +1,7 @@
 //! The producers' end of the engine.
 
-use super::Shared;
+use super::error::PublishError;
+use super::shared::Shared;
 use super::sync::Arc;
 use crate::cursor::{Cursor, Seq};
 use crate::event::Event;
@@ -102,46 +103,4 @@ impl Publisher {
     fn cursor(&self, seq: u64) -> Cursor {
         Cursor::new(self.shared.ring.epoch(), Seq::issued(seq))
     }
-}
-
-/// Why a batch was refused. Nothing of it was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// There is nothing in the batch.
-    #[error("a batch holds at least one event")]
-    NoEvents,
-    /// One event is larger than the engine takes.
-    #[error("events[{index}] has {bytes} bytes, the limit is {limit}")]
-    EventTooLarge {
-        /// Which one, from 0.
-        index: usize,
-        /// The producer's bytes.
-        bytes: usize,
-        /// The engine's `max_event_bytes`.
-        limit: usize,
-    },
-    /// The batch has more events than may be claimed at once.
-    #[error("the batch has {events} events, the limit is {limit}")]
-    TooManyEvents {
-        /// How many it has.
-        events: usize,
-        /// The engine's `max_batch_events`.
-        limit: usize,
-    },
-    /// The batch needs more of the ring than one batch may have.
-    #[error("the batch needs {bytes} bytes of the ring, the limit is {limit}")]
-    BatchTooLarge {
-        /// Its frames, in bytes.
-        bytes: u64,
-        /// The engine's `max_batch_bytes`.
-        limit: u64,
-    },
-    /// The engine takes no more events.
-    #[error("the engine is closed")]
-    Closed,
-    /// Not as many sequences are left in this epoch as the batch has events: the last
-    /// is [`Seq::MAX`].
-    #[error("no sequence is left in this epoch")]
-    Exhausted,
 }

@@ -15,7 +15,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::{self, NonNull};
 
-use super::pool::Account;
+use super::account::Account;
 use super::sync::{Arc, AtomicBool, AtomicU64, Ordering, Watch};
 use crate::prefetch;
 

@@ -3,9 +3,10 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use super::Shared;
 use super::batch::Batch;
+use super::error::{RecvError, SubscribeError, TryRecvError};
 use super::ring::{Read, Reader, Retained};
+use super::shared::Shared;
 use super::subscription::Subscription;
 use super::sync::{Arc, Ordering};
 use crate::cursor::{Cursor, Seq};
@@ -307,51 +308,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// Why there is no subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscribeError {
-    /// As many gateways as allowed are subscribed.
-    #[error("{limit} gateways are subscribed, which is the limit")]
-    TooManySubscribers {
-        /// The engine's `max_subscribers`.
-        limit: usize,
-    },
-    /// The engine is closed.
-    #[error("the engine is closed")]
-    Closed,
-}
-
-/// Why nothing was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecvError {
-    /// The subscriber was lapped: so many events were dropped before it read
-    /// them. It goes on with the oldest event that the ring still has.
-    #[error("lapped: {0} events were dropped unread")]
-    Lagged(u64),
-    /// A newer subscription has the id. Final.
-    #[error("a newer subscription took over")]
-    TakenOver,
-    /// The engine is closed and everything was received, or it was aborted. Final.
-    #[error("the engine is closed")]
-    Closed,
-}
-
-/// Why nothing was received at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TryRecvError {
-    /// Nothing new is published.
-    #[error("nothing new is published")]
-    Empty,
-    /// As [`RecvError::Lagged`].
-    #[error("lapped: {0} events were dropped unread")]
-    Lagged(u64),
-    /// As [`RecvError::TakenOver`].
-    #[error("a newer subscription took over")]
-    TakenOver,
-    /// As [`RecvError::Closed`].
-    #[error("the engine is closed")]
-    Closed,
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::cursor::Epoch;
+use crate::cursor::{Cursor, Epoch, Seq};
 use crate::event::Event;
 
 /// The encoding of `PushEvent { client_event: { user_id: "u", kind: "k", payload } }`
@@ -194,7 +194,7 @@ fn the_largest_batch_fits_a_ring_that_is_in_use() {
 }
 
 #[test]
-fn a_lapped_subscriber_learns_the_exact_count_and_goes_on() {
+fn a_lagging_subscriber_learns_the_exact_count_and_goes_on() {
     let engine = small().max_events(10).build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();
     for _ in 0..25 {

@@ -1,11 +1,11 @@
 //! Many producers and readers on one engine, at once: fast and slow, joining and
-//! leaving, resuming, taking over and being lapped. Each keeps a record, and the
+//! leaving, resuming, taking over and lagging. Each keeps a record, and the
 //! history of each round is checked afterwards: see `galaxy_push::lab::history`.
 //!
 //! `GALAXY_PUSH_STRESS_SECONDS` says how long it goes on (6), and
 //! `GALAXY_PUSH_STRESS_SEED` makes the same choices again as a run that failed;
 //! `scripts/stress 60` is a minute of it. What it is for is forced to happen in each
-//! round, not left to luck: one reader at least is lapped, one cursor expires, one
+//! round, not left to luck: one reader at least lags, one cursor expires, one
 //! subscription is taken over, and everybody is woken a hundred times by one event.
 //! What happens too rarely in the crowd has a test of its own, in short rounds: an end
 //! in the midst of publishing, an event for whoever is about to park, two publishers at

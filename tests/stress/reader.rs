@@ -288,18 +288,18 @@ pub(crate) fn contend(round: &Round<'_>, mut random: Random) {
     }
 }
 
-/// Is lapped, then lets a cursor expire, then resumes: what luck might leave out.
+/// Lags, then lets a cursor expire, then resumes: what luck might leave out.
 pub(crate) fn stall(round: &Round<'_>) {
     let Some(mut reader) = Reader::join(round, "stalled", "") else {
         return;
     };
     let start = reader.position();
-    if !round.is_lapped(start) {
+    if !round.has_lagged(start) {
         return;
     }
     match reader.try_receive() {
         Some(Got::Gap(missed)) => assert!(missed > 0),
-        _ => panic!("{start} was lapped and is not told so"),
+        _ => panic!("{start} has lagged and is not told so"),
     }
     reader.leave(End::Cut);
     let Some(reader) = Reader::join(round, "stalled", &start.to_string()) else {

@@ -130,11 +130,12 @@ impl<'a> Round<'a> {
 
     /// Waits until the ring cannot have the event after `position` any more. `false`
     /// if that will never be.
-    pub(crate) fn is_lapped(&self, position: Cursor) -> bool {
-        let lapped = position.seq().number() + self.shape.lapping_events;
-        self.comes_true("the ring has lapped a reader that stalls", || {
-            self.head() >= lapped
-        })
+    pub(crate) fn has_lagged(&self, position: Cursor) -> bool {
+        let beyond = position.seq().number() + self.shape.lagging_events;
+        self.comes_true(
+            "the ring has dropped what a stalled reader has not read",
+            || self.head() >= beyond,
+        )
     }
 
     /// Waits until `condition` holds, but not for ever.

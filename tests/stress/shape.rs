@@ -12,7 +12,7 @@ pub(crate) struct Shape {
     /// subscription is being decided.
     pub(crate) retained_events: u64,
     /// How many it cannot hold.
-    pub(crate) lapping_events: u64,
+    pub(crate) lagging_events: u64,
 }
 
 pub(crate) const SHAPES: [Shape; 4] = [
@@ -25,7 +25,7 @@ pub(crate) const SHAPES: [Shape; 4] = [
         },
         payload_bytes: 3000,
         retained_events: 8,
-        lapping_events: 9,
+        lagging_events: 9,
     },
     Shape {
         name: "as few bytes as can be",
@@ -39,14 +39,14 @@ pub(crate) const SHAPES: [Shape; 4] = [
         payload_bytes: 900,
         retained_events: 0,
         // Four segments of 4 KiB hold fewer of any size.
-        lapping_events: 500,
+        lagging_events: 500,
     },
     Shape {
         name: "1 MiB",
         builder: || (Engine::builder().max_bytes(1 << 20)).max_event_bytes(16 << 10),
         payload_bytes: 2000,
         retained_events: 0,
-        lapping_events: 25_000,
+        lagging_events: 25_000,
     },
     Shape {
         name: "100,000 events",
@@ -57,7 +57,7 @@ pub(crate) const SHAPES: [Shape; 4] = [
         },
         payload_bytes: 300,
         retained_events: 100_000,
-        lapping_events: 100_001,
+        lagging_events: 100_001,
     },
 ];
 

@@ -16,7 +16,7 @@
 //! | `f` `g` | receive a batch | id, limit |
 //! | `h` | receive until there is nothing | id |
 //! | `i` | wait for a batch, with a waker | id |
-//! | `j` | publish until the subscriber is lapped | id |
+//! | `j` | publish until the subscriber lags | id |
 //! | `k` | drop the subscriber, and whatever it has left behind | id |
 //! | `l` | the clock goes forward | tens of ms |
 //! | `m` | the clock goes back | tens of ms |

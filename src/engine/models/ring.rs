@@ -268,7 +268,7 @@ fn an_index_entry_is_overwritten_by_one_that_knows_the_head_by_hearsay() {
     });
 }
 
-/// A reader that finds that it was lapped must come to know of a head beyond that.
+/// A reader that finds that it has lagged must come to know of a head beyond that.
 #[test]
 fn a_floor_is_raised_by_one_that_knows_the_head_by_hearsay() {
     large_model(|| {

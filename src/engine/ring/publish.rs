@@ -5,8 +5,8 @@
 use super::Ring;
 use crate::cursor::Seq;
 use crate::engine::claim::MAX_IN_FLIGHT_EVENTS;
+use crate::engine::error::PublishError;
 use crate::engine::frame;
-use crate::engine::publisher::PublishError;
 use crate::engine::segment::Seal;
 use crate::engine::sync::{Backoff, Ordering, fence, spin_loop};
 use crate::event::Event;

@@ -129,7 +129,7 @@ fn publish_and_read(builder: Builder) -> u64 {
 }
 
 #[test]
-fn nobody_is_lapped_in_a_large_ring() {
+fn nobody_lags_in_a_large_ring() {
     let builder = small()
         .max_event_bytes(1000)
         .max_bytes(rounds(64 << 20, 1 << 16) as u64)
@@ -138,7 +138,7 @@ fn nobody_is_lapped_in_a_large_ring() {
 }
 
 #[test]
-fn lapped_subscribers_account_for_every_event() {
+fn lagging_subscribers_account_for_every_event() {
     let builder = small()
         .max_event_bytes(1000)
         .max_bytes(rounds(500_000, 40_000) as u64)

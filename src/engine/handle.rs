@@ -1,0 +1,127 @@
+//! The handle to an engine: what can be done to it, and what can be seen of it.
+
+use super::builder::{Builder, Limits};
+use super::error::SubscribeError;
+use super::publisher::Publisher;
+use super::shared::Shared;
+use super::subscriber::Subscriber;
+use super::sync::{Arc, Ordering};
+use super::waiters::Notifier;
+use crate::cursor::{Cursor, Seq};
+
+/// One stream of events, its ring and its subscribers. Cheap to clone: all clones
+/// are the same engine.
+///
+/// Dropping them ends nothing: whoever has a [`Publisher`] or a [`Subscriber`] has the
+/// engine. [`close`](Self::close) tells subscribers that nothing more will come.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Engine {
+    /// Settings, each with its default.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A producers' end.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(Arc::clone(&self.shared))
+    }
+
+    /// Subscribes a gateway, resuming after `cursor` if that is possible:
+    /// [`Subscriber::start`] tells where the stream starts, and why. `cursor` is
+    /// the text of the last processed event's cursor, or empty.
+    ///
+    /// An older subscription of the same id is taken over: when this returns, it
+    /// has received its last event.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`] if the engine is closed or as many gateways as allowed
+    /// are subscribed. An id that is subscribed already is let in all the same,
+    /// unless more than `max_subscribers` subscriptions that were taken over have
+    /// not been dropped yet.
+    pub fn subscribe(&self, gateway_id: &str, cursor: &str) -> Result<Subscriber, SubscribeError> {
+        Subscriber::subscribe(&self.shared, gateway_id, cursor)
+    }
+
+    /// Takes no more events. What was published is still delivered; each
+    /// subscriber gets [`RecvError::Closed`] when it has received everything.
+    pub fn close(&self) {
+        self.shared.ring.close();
+        self.shared.waiters.notify();
+    }
+
+    /// Takes no more events and delivers no more: every subscriber's next receive
+    /// is [`RecvError::Closed`].
+    pub fn abort(&self) {
+        // Release: before the close, so that a subscriber that is woken for that one,
+        // or does not park because of it, comes to see this.
+        self.shared.aborted.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Whether the engine takes no more events.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.ring.is_closed()
+    }
+
+    /// The newest event's cursor, or that of sequence 0.
+    #[must_use]
+    pub fn head(&self) -> Cursor {
+        let ring = &self.shared.ring;
+        Cursor::new(ring.epoch(), Seq::issued(ring.head()))
+    }
+
+    /// What the engine was built for.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let shared = &self.shared;
+        Limits::of(shared.ring.shape(), shared.registry.max())
+    }
+
+    /// Its state now. The figures are read one after another, while others work.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let ring = &self.shared.ring;
+        let head = ring.head();
+        Stats {
+            subscribers: self.shared.registry.len(),
+            // With nothing retained, the oldest is the one after the head.
+            retained_events: match head.checked_sub(ring.oldest(head)) {
+                Some(between) => between + 1,
+                None => 0,
+            },
+            ring_bytes: ring.pool().live_bytes() + ring.index_bytes(),
+            pinned_bytes: ring.pool().pinned_bytes(),
+        }
+    }
+
+    /// Takes over the waking of parked subscribers from the engine's own thread.
+    /// Spawn it on the runtime that the subscribers run on; until it is polled or
+    /// dropped, nobody is woken.
+    pub fn notifier(&self) -> Notifier {
+        Notifier::attach(&self.shared.waiters)
+    }
+}
+
+/// An engine's state at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Gateways that are subscribed.
+    pub subscribers: usize,
+    /// Events that can be read.
+    pub retained_events: u64,
+    /// Memory of the ring itself, in bytes; never above the `max_bytes` setting.
+    pub ring_bytes: u64,
+    /// Memory that has left the ring, but is kept alive by batches that were not
+    /// let go of, or by subscribers that do not go on reading: each holds the
+    /// segment that it read last. In bytes.
+    pub pinned_bytes: u64,
+}

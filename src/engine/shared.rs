@@ -1,0 +1,37 @@
+//! What the ends of an engine share.
+
+use std::fmt;
+
+use super::registry::Registry;
+use super::ring::Ring;
+use super::sync::AtomicBool;
+use super::time::Time;
+use super::waiters::Waiters;
+
+/// What all ends of an engine share.
+pub(super) struct Shared {
+    pub(super) ring: Ring,
+    pub(super) registry: Registry,
+    pub(super) waiters: std::sync::Arc<Waiters>,
+    pub(super) time: Time,
+    pub(super) window_ms: u64,
+    pub(super) aborted: AtomicBool,
+}
+
+/// Short: with all of its ring it would be megabytes.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("epoch", &self.ring.epoch())
+            .field("head", &self.ring.head())
+            .field("closed", &self.ring.is_closed())
+            .field("subscribers", &self.registry.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.waiters.stop();
+    }
+}
