@@ -476,8 +476,8 @@ fn stalled_subscribers_pin_what_is_counted_and_no_more() {
             assert!(pinned <= 4 * STALLED as u64, "{pinned} segments");
         }
         for subscriber in &mut subscribers {
-            let lapped = subscriber.try_recv();
-            assert!(matches!(lapped, Err(TryRecvError::Lagged(_))));
+            let lagged = subscriber.try_recv();
+            assert!(matches!(lagged, Err(TryRecvError::Lagged(_))));
         }
         let mut pinned = check(&ring.engine, STALLED, &held);
         for held in &mut held {

@@ -98,7 +98,7 @@ async fn a_taken_over_stream_and_its_successor_together_are_whole() {
 }
 
 #[tokio::test]
-async fn a_lapped_stream_is_out_of_range_and_delivered_and_missed_add_up() {
+async fn a_lagged_stream_is_out_of_range_and_delivered_and_missed_add_up() {
     let server = Harness::with(|config| config.max_bytes = 2 << 20).await;
     let mut gateway = PushClient::new(connect_narrow(server.gateway_addr()).await);
     let slow = subscribe(&mut gateway, "slow", "")
@@ -124,7 +124,7 @@ async fn a_lapped_stream_is_out_of_range_and_delivered_and_missed_add_up() {
 }
 
 #[tokio::test]
-async fn resuming_after_being_lapped_tells_the_same_gap() {
+async fn resuming_after_having_lagged_tells_the_same_gap() {
     let server = Harness::with(|config| config.max_events = 100).await;
     let mut gateway = PushClient::new(connect_narrow(server.gateway_addr()).await);
     let slow = subscribe(&mut gateway, "slow", "")

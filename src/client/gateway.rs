@@ -358,7 +358,7 @@ impl From<Status> for Failure {
         match status.code() {
             Code::Aborted => Failure::Stop(Stopped::TakenOver(status)),
             Code::InvalidArgument | Code::Unimplemented => Failure::Stop(Stopped::Refused(status)),
-            Code::OutOfRange => Failure::Retry(Disconnect::Lapped {
+            Code::OutOfRange => Failure::Retry(Disconnect::Lagged {
                 missed: start::missed(status.metadata()),
                 status,
             }),

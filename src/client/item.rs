@@ -65,7 +65,7 @@ pub enum Disconnect {
         "too slow, the server has dropped unread events: {}",
         status_line(status)
     )]
-    Lapped {
+    Lagged {
         /// How many were dropped unread by then. The [`Gap`] of the next
         /// subscription contains them; it may be larger.
         missed: Option<u64>,

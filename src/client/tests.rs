@@ -88,10 +88,10 @@ fn with_missed(act: Act, missed: &str) -> Act {
     Act::Stream(metadata, events, end)
 }
 
-fn lapped(missed: &str) -> Status {
+fn lagged(missed: &str) -> Status {
     let mut trailers = MetadataMap::new();
     trailers.insert("push-missed", missed.parse().unwrap());
-    Status::with_metadata(tonic::Code::OutOfRange, "lapped", trailers)
+    Status::with_metadata(tonic::Code::OutOfRange, "lagged", trailers)
 }
 
 /// The server: its script, and the subscriptions that it saw.
@@ -184,7 +184,7 @@ async fn told(gateway: &mut Gateway) -> (Vec<String>, Stopped) {
                 told.push(format!("{:?} {}", start.resume, start.cursor.seq()));
             }
             Ok(Item::Disconnected { cause, .. }) => told.push(match cause {
-                Disconnect::Lapped { missed, .. } => format!("lapped {missed:?}"),
+                Disconnect::Lagged { missed, .. } => format!("lagged {missed:?}"),
                 Disconnect::Violation(violation) => violation.to_string(),
                 Disconnect::Status(status) => format!("{:?}", status.code()),
                 other => other.to_string(),
@@ -303,11 +303,11 @@ async fn a_fresh_start_is_a_gap_even_where_nobody_knows_its_size() {
 }
 
 #[tokio::test]
-async fn being_lapped_is_one_gap_counted_when_it_is_final() {
+async fn having_lagged_is_one_gap_counted_when_it_is_final() {
     let (mut gateway, _theatre) = play(
         Some(at(3)),
         [
-            stream("resumed", "requested", at(3), 1, End::With(lapped("5"))),
+            stream("resumed", "requested", at(3), 1, End::With(lagged("5"))),
             with_missed(stream("fresh", "expired", at(12), 1, End::Ok), "8"),
         ],
     )
@@ -318,7 +318,7 @@ async fn being_lapped_is_one_gap_counted_when_it_is_final() {
         [
             "Resumed 3",
             "4",
-            "lapped Some(5)",
+            "lagged Some(5)",
             "gap Some(8) expired",
             "Fresh 12",
             "13"
@@ -327,11 +327,11 @@ async fn being_lapped_is_one_gap_counted_when_it_is_final() {
 }
 
 #[tokio::test]
-async fn being_lapped_is_no_gap_if_the_cursor_resumes_after_all() {
+async fn having_lagged_is_no_gap_if_the_cursor_resumes_after_all() {
     let (mut gateway, _theatre) = play(
         Some(at(3)),
         [
-            stream("resumed", "requested", at(3), 1, End::With(lapped("5"))),
+            stream("resumed", "requested", at(3), 1, End::With(lagged("5"))),
             stream("resumed", "requested", at(4), 1, End::Ok),
         ],
     )
@@ -339,7 +339,7 @@ async fn being_lapped_is_no_gap_if_the_cursor_resumes_after_all() {
     let (told, _) = told(&mut gateway).await;
     assert_eq!(
         told[..5],
-        ["Resumed 3", "4", "lapped Some(5)", "Resumed 4", "5"]
+        ["Resumed 3", "4", "lagged Some(5)", "Resumed 4", "5"]
     );
 }
 

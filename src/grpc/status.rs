@@ -134,7 +134,7 @@ pub(super) fn stopping() -> Status {
 }
 
 /// How a stream ends. `lag` is what the subscriber still had before it: after it
-/// was lapped, both together are everything from its last event to the head.
+/// lagged, both together are everything from its last event to the head.
 pub(super) fn end_of_stream(error: RecvError, lag: u64) -> Status {
     match error {
         RecvError::TakenOver => {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lapped_stream_is_told_what_was_dropped_and_what_it_had_not_read() {
+    fn a_lagged_stream_is_told_what_was_dropped_and_what_it_had_not_read() {
         let status = end_of_stream(RecvError::Lagged(40), 2);
         assert_eq!(status.metadata().get(PUSH_MISSED).unwrap(), "42");
         assert!(status.message().contains("42 events"), "{status:?}");

@@ -80,7 +80,7 @@ fn a_gap_is_one_line_with_its_count() {
 }
 
 #[test]
-fn a_tail_that_was_lapped_prints_and_misses_all_that_was_published() {
+fn a_tail_that_was_lagged_prints_and_misses_all_that_was_published() {
     let server = Server::start(&["--max-bytes", "2MiB", "--max-event-bytes", "16KiB"]);
     let mut tail = server.tail(&[]);
     // More than its windows, its queue, the pipe and the ring can hold, while

@@ -136,7 +136,7 @@ pub(super) struct Soaked {
     pub(super) streams: u64,
     pub(super) resumed: u64,
     pub(super) expired: u64,
-    pub(super) lapped: u64,
+    pub(super) lagged: u64,
     pub(super) taken_over: u64,
     pub(super) cut_by_server: u64,
     /// Events that gateways were told that they missed: at the end of a stream, and
@@ -161,7 +161,7 @@ impl Soaked {
             streams: summary.streams,
             resumed: summary.resumed,
             expired: summary.expired,
-            lapped: summary.lapped,
+            lagged: summary.lagged,
             taken_over: summary.taken_over,
             cut_by_server: report.cut_by_server,
             announced_missed: summary.missed_events,

@@ -88,7 +88,7 @@ fn measures() -> Vec<Measure> {
         ("  too late to resume, and told", |run| {
             soak(run, |soak| soak.expired)
         }),
-        ("  lapped, and told", |run| soak(run, |soak| soak.lapped)),
+        ("  lagged, and told", |run| soak(run, |soak| soak.lagged)),
         ("  taken over, and told", |run| {
             soak(run, |soak| soak.taken_over)
         }),

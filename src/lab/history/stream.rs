@@ -104,8 +104,8 @@ pub enum End {
     Cut,
     /// It was told that a newer subscription has its id.
     TakenOver,
-    /// It was told that it was lapped, and goes no further.
-    Lapped {
+    /// It was told that it lagged, and goes no further.
+    Lagged {
         /// How many events were said to lie between its last one and the head.
         missed: u64,
     },
@@ -277,14 +277,14 @@ impl Stream {
         // The gap between the last event and the head lies behind the last event.
         let last = self.gap.map_or(self.position, |gap| gap.after);
         let last = self.received_any.then(|| self.record.cursor(last));
-        if let End::Lapped { missed } = end {
+        if let End::Lagged { missed } = end {
             self.announced(missed);
         }
         let had_rivals = self.shared.takeovers.end(&self.begun, last);
         match end {
             End::Cut | End::Stopped => {}
             End::Closed => self.summary.closed = 1,
-            End::Lapped { .. } => self.summary.lapped = 1,
+            End::Lagged { .. } => self.summary.lagged = 1,
             End::TakenOver => {
                 self.summary.taken_over = 1;
                 if !had_rivals {

@@ -36,8 +36,8 @@ pub struct Summary {
     pub missed_events: u64,
     /// Streams that ended because they were taken over.
     pub taken_over: u64,
-    /// Streams that ended because they were lapped.
-    pub lapped: u64,
+    /// Streams that ended because they lagged.
+    pub lagged: u64,
     /// Streams that ended when they had everything.
     pub closed: u64,
 }
@@ -58,7 +58,7 @@ impl AddAssign for Summary {
             gaps,
             missed_events,
             taken_over,
-            lapped,
+            lagged,
             closed,
         } = other;
         self.accepted_batches += accepted_batches;
@@ -73,7 +73,7 @@ impl AddAssign for Summary {
         self.gaps += gaps;
         self.missed_events += missed_events;
         self.taken_over += taken_over;
-        self.lapped += lapped;
+        self.lagged += lagged;
         self.closed += closed;
     }
 }
@@ -85,7 +85,7 @@ impl fmt::Display for Summary {
             "{} events accepted in {} batches, {} batches refused, {} unanswered; \
              {} events received by {} streams ({} not compared), \
              {} missed, {} gaps; \
-             {} resumed, {} expired, {} taken over, {} lapped, {} closed",
+             {} resumed, {} expired, {} taken over, {} lagged, {} closed",
             self.accepted_events,
             self.accepted_batches,
             self.refused_batches,
@@ -98,7 +98,7 @@ impl fmt::Display for Summary {
             self.resumed,
             self.expired,
             self.taken_over,
-            self.lapped,
+            self.lagged,
             self.closed,
         )
     }

@@ -121,7 +121,7 @@ fn announced_gaps_are_fine() {
     stream.lagged(3);
     stream.lagged(1);
     receive(&mut stream, 7..=8);
-    stream.ended(End::Lapped { missed: 12 });
+    stream.ended(End::Lagged { missed: 12 });
     drop(producer);
     assert_eq!(told(&history), NOTHING);
     let summary = history.check().summary;
@@ -807,13 +807,13 @@ fn a_closed_stream_that_lacks_what_another_one_received() {
 
 #[test]
 fn a_last_gap_that_is_too_large() {
-    for end in [End::Cut, End::Closed, End::Lapped { missed: 1 }] {
+    for end in [End::Cut, End::Closed, End::Lagged { missed: 1 }] {
         let history = History::default();
         let mut producer = history.producer("p");
         let mut stream = subscribe(&history, "g", 0);
         publish(&mut producer, 1..=3);
         receive(&mut stream, 1..=1);
-        stream.lagged(if end == (End::Lapped { missed: 1 }) {
+        stream.lagged(if end == (End::Lagged { missed: 1 }) {
             2
         } else {
             3

@@ -315,7 +315,7 @@ impl Model {
         let missed = self.head() - open.position;
         let end = match () {
             () if open.is_taken => End::TakenOver,
-            () if missed > RETAINED => End::Lapped { missed },
+            () if missed > RETAINED => End::Lagged { missed },
             () => End::Cut,
         };
         let stream = open.stream;
@@ -358,7 +358,7 @@ fn random_histories_are_clean() {
         expired,
         gaps,
         taken_over,
-        lapped,
+        lagged,
         closed,
         ..
     } = summary;
@@ -369,7 +369,7 @@ fn random_histories_are_clean() {
         expired,
         gaps,
         taken_over,
-        lapped,
+        lagged,
         closed,
     ];
     assert!(counts.iter().all(|count| *count > 100), "{summary}");
@@ -431,15 +431,15 @@ const MUTATIONS: &[(&str, Mutation)] = &[
         steps.remove(at);
         Some(())
     }),
-    ("a lapped stream is told of too much", |steps, random| {
-        let lapped = |step: &Step| {
-            let end = End::Lapped { missed: 0 };
+    ("a lagged stream is told of too much", |steps, random| {
+        let lagged = |step: &Step| {
+            let end = End::Lagged { missed: 0 };
             matches!(step, Step::Ended { end: found, .. }
                 if std::mem::discriminant(found) == std::mem::discriminant(&end))
         };
-        let at = random.choose(&all(steps, lapped))?;
+        let at = random.choose(&all(steps, lagged))?;
         if let Step::Ended {
-            end: End::Lapped { missed },
+            end: End::Lagged { missed },
             ..
         } = &mut steps[at]
         {

@@ -173,7 +173,7 @@ impl Crowd {
                     gateway.id, gateway.cursor
                 )));
             }
-            // Whoever is lapped or cut off meanwhile comes back.
+            // A gateway that lagged or was cut off meanwhile comes back.
             self.act(now_ns());
             self.turn(TURN)?;
         }

@@ -112,14 +112,14 @@ impl Gateway {
     /// Its stream was ended by the server. `Err`: for no good reason.
     pub(super) fn ended(&mut self, end: &protocol::End) -> Result<(), String> {
         let known = match (end.code, end.missed) {
-            (protocol::End::OUT_OF_RANGE, Some(missed)) => Some(End::Lapped { missed }),
+            (protocol::End::OUT_OF_RANGE, Some(missed)) => Some(End::Lagged { missed }),
             (protocol::End::ABORTED, None) => Some(End::TakenOver),
             (protocol::End::DEADLINE_EXCEEDED, None) => Some(End::Cut),
             _ => None,
         };
         self.left(known.unwrap_or(End::Cut));
         let is_due = match known {
-            Some(End::Lapped { .. }) => self.kind != Kind::Steady,
+            Some(End::Lagged { .. }) => self.kind != Kind::Steady,
             // One that leaves and comes back may be quicker than the news of its leaving.
             Some(End::TakenOver) => matches!(self.kind, Kind::Rival | Kind::Flapping),
             Some(End::Cut) => self.may_stall(),

@@ -4,7 +4,7 @@
 //! Beside steady gateways there are those that read too slowly for the rate, those that
 //! stop reading for a while, those that leave and come back, and pairs that take one
 //! id from each other. [`History`](crate::lab::history::History) judges what each of them
-//! was told and got: that a gateway is cut off, lapped or replaced is allowed; that it
+//! was told and got: that a gateway is cut off, lagged or replaced is allowed; that it
 //! misses an event without being told is not.
 
 mod crowd;
