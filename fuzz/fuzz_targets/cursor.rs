@@ -28,10 +28,7 @@ fuzz_target!(|input: &[u8]| {
     for pair in cursors.windows(2) {
         let [a, b] = [pair[0], pair[1]];
         assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
-        assert_eq!(
-            a.cmp(&b),
-            numbers(a).cmp(&numbers(b))
-        );
+        assert_eq!(a.cmp(&b), numbers(a).cmp(&numbers(b)));
     }
 });
 

@@ -4,10 +4,10 @@
 
 #![no_main]
 
-use galaxy_push::event::{Event, EventError, RequestError, parse_publish_request};
 use galaxy_push::contract::publisher::PublishRequest;
 use galaxy_push::contract::push::PushEvent;
 use galaxy_push::contract::push::push_event::Kind;
+use galaxy_push::event::{Event, EventError, RequestError, parse_publish_request};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 

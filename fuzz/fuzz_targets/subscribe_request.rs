@@ -5,11 +5,11 @@
 
 use std::sync::LazyLock;
 
-use galaxy_push::cursor::{Cursor, Epoch, Seq};
 use galaxy_push::contract::gateway_id;
+use galaxy_push::contract::push::GatewaySubscribeRequest;
+use galaxy_push::cursor::{Cursor, Epoch, Seq};
 use galaxy_push::engine::{Engine, Resume, TryRecvError};
 use galaxy_push::event::Event;
-use galaxy_push::contract::push::GatewaySubscribeRequest;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
