@@ -50,14 +50,14 @@ impl Engine {
     }
 
     /// Takes no more events. What was published is still delivered; each
-    /// subscriber gets [`RecvError::Closed`] when it has received everything.
+    /// subscriber gets [`RecvError::Closed`](super::RecvError::Closed) when it has received everything.
     pub fn close(&self) {
         self.shared.ring.close();
         self.shared.waiters.notify();
     }
 
     /// Takes no more events and delivers no more: every subscriber's next receive
-    /// is [`RecvError::Closed`].
+    /// is [`RecvError::Closed`](super::RecvError::Closed).
     pub fn abort(&self) {
         // Release: before the close, so that a subscriber that is woken for that one,
         // or does not park because of it, comes to see this.
