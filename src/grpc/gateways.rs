@@ -8,19 +8,20 @@ use tonic::Status;
 use super::method::Stream;
 use super::router::{Methods, Router, Stopping};
 use super::streaming::StreamCall;
-use super::subscribe::{Subscribe, Subscription};
+use super::subscribe::{MAX_REQUEST_BYTES, Subscribe, Subscription};
 use crate::contract::path;
 use crate::engine::{Batch, Engine};
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::Limits;
 use crate::service::{Progress, Turn};
 
-/// What gateways may do. Requests are short.
+/// What gateways may do.
 pub(super) const LIMITS: Limits = Limits {
     max_streams: super::MAX_STREAMS as usize,
     max_field_bytes: super::MAX_FIELD_BYTES as usize,
     stream_window: INITIAL_WINDOW,
-    connection_window: INITIAL_WINDOW,
+    // Half a request on every stream leaves room for one more.
+    connection_window: super::MAX_STREAMS * (MAX_REQUEST_BYTES as u32 + 64) + INITIAL_WINDOW,
     max_frame_bytes: DEFAULT_FRAME_BYTES,
 };
 

@@ -47,9 +47,9 @@ const GATHERED_BYTES: usize = 1 << 10;
 const TURN_BYTES: usize = 1 << 20;
 /// How often one peer is written to before others have a turn, however little it is.
 const TURN_WRITES: usize = 128;
-/// Requests up to this length need no memory of their own: parts of them on all streams of
-/// a connection fill a quarter of a window of 4 MiB.
-const SHORT_REQUEST_BYTES: usize = 4 << 10;
+/// Requests up to this length, prefix included, need no memory of their own: parts of them
+/// on 256 streams fill a quarter of a window of 4 MiB.
+const SHORT_REQUEST_BYTES: usize = (4 << 10) + 16;
 /// Longer ones that wait for memory may hold this share of the connection's window. The
 /// peer is told of less than a quarter only when it is as much; the rest is for what does
 /// not wait.
