@@ -29,6 +29,7 @@
 mod budget;
 mod closed;
 mod receive;
+mod requests;
 mod response;
 mod shutdown;
 mod stream;
