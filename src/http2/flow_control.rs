@@ -1,6 +1,9 @@
 //! Flow-control windows (RFC 9113, section 5.2): of a stream, and of the connection.
 
-use super::frame::{self, DEFAULT_FRAME_BYTES, INITIAL_WINDOW, MAX_WINDOW};
+use super::error::Error;
+use super::frame::{
+    self, DEFAULT_FRAME_BYTES, INITIAL_WINDOW, MAX_FRAME_BYTES, MAX_WINDOW, setting,
+};
 
 /// The peer is told of credit once it is this part of a window.
 const CREDIT_PART: u32 = 4;
@@ -137,6 +140,35 @@ impl FlowControl {
             initial_window: INITIAL_WINDOW,
             max_frame_bytes: DEFAULT_FRAME_BYTES,
             late_bytes: 0,
+        }
+    }
+
+    /// A change of SETTINGS_INITIAL_WINDOW_SIZE lifts a stream's window over its limit.
+    pub(super) const SETTINGS_OVERFLOW: Error =
+        Error::flow_control("SETTINGS lift a stream's flow-control window over 2^31-1");
+
+    /// A setting of the peer. Returns by how much the send windows of streams change.
+    pub(super) fn setting(&mut self, name: u16, value: u32) -> Result<i64, Error> {
+        match name {
+            setting::ENABLE_PUSH if value > 1 => {
+                Err(Error::protocol("SETTINGS_ENABLE_PUSH is neither 0 nor 1"))
+            }
+            setting::INITIAL_WINDOW_SIZE if value > MAX_WINDOW => Err(Error::flow_control(
+                "SETTINGS_INITIAL_WINDOW_SIZE over 2^31-1",
+            )),
+            setting::INITIAL_WINDOW_SIZE => {
+                let change = i64::from(value) - i64::from(self.initial_window);
+                self.initial_window = value;
+                Ok(change)
+            }
+            setting::MAX_FRAME_SIZE => {
+                if !(DEFAULT_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&value) {
+                    return Err(Error::protocol("SETTINGS_MAX_FRAME_SIZE out of range"));
+                }
+                self.max_frame_bytes = value;
+                Ok(0)
+            }
+            _ => Ok(0),
         }
     }
 

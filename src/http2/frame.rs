@@ -140,6 +140,27 @@ pub fn write(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]
     out.extend(payload);
 }
 
+/// Appends a header block: HEADERS, and as many CONTINUATION as it takes for a peer that
+/// has announced nothing.
+pub(super) fn write_block(out: &mut Vec<u8>, stream: u32, block: &[u8], ends_stream: bool) {
+    let mut rest = block;
+    let mut of = kind::HEADERS;
+    let mut flags = if ends_stream { flag::END_STREAM } else { 0 };
+    // No fields are a frame too.
+    loop {
+        let (piece, after) = rest.split_at(rest.len().min(DEFAULT_FRAME_BYTES as usize));
+        rest = after;
+        if rest.is_empty() {
+            flags |= flag::END_HEADERS;
+        }
+        write(out, of, flags, stream, piece);
+        if rest.is_empty() {
+            break;
+        }
+        (of, flags) = (kind::CONTINUATION, 0);
+    }
+}
+
 /// Appends a SETTINGS frame.
 pub fn write_settings(out: &mut Vec<u8>, settings: &[(u16, u32)]) {
     let payload: Vec<u8> = settings

@@ -5,21 +5,32 @@
 
 use super::error::Error;
 use super::hpack::{Decoder, Field, HpackError};
-use super::request::Fields;
+
+/// What collects the fields of a block.
+pub(super) trait FieldList {
+    /// Takes at most so many bytes, as RFC 9113 counts them (section 6.5.2).
+    fn with_room(max_bytes: usize) -> Self;
+
+    /// The next field.
+    fn add(&mut self, name: &[u8], value: &[u8]);
+
+    /// A field that is too long by itself.
+    fn add_too_long(&mut self);
+}
 
 /// The header block that is arriving, and the decoder of all of them.
 #[derive(Debug)]
-pub(super) struct HeaderBlock {
+pub(super) struct HeaderBlock<F> {
     decoder: Decoder,
     max_field_bytes: usize,
     stream: u32,
     ends_stream: bool,
     depends_on_itself: bool,
     /// None before its first piece.
-    fields: Option<Box<Fields>>,
+    fields: Option<Box<F>>,
 }
 
-impl HeaderBlock {
+impl<F: FieldList> HeaderBlock<F> {
     /// For lists of fields up to `max_field_bytes`.
     pub(super) fn new(table_octets: usize, max_field_bytes: usize) -> Self {
         HeaderBlock {
@@ -65,7 +76,7 @@ impl HeaderBlock {
         let max_field_bytes = self.max_field_bytes;
         let fields = self
             .fields
-            .get_or_insert_with(|| Box::new(Fields::new(max_field_bytes)));
+            .get_or_insert_with(|| Box::new(F::with_room(max_field_bytes)));
         self.decoder
             .decode_piece(bytes, ends_block, room, |field| match field {
                 Field::Whole(name, value) => fields.add(name, value),
@@ -74,9 +85,9 @@ impl HeaderBlock {
     }
 
     /// The fields of a block that has ended.
-    pub(super) fn take_fields(&mut self) -> Box<Fields> {
+    pub(super) fn take_fields(&mut self) -> Box<F> {
         let fields = self.fields.take();
-        fields.unwrap_or_else(|| Box::new(Fields::new(self.max_field_bytes)))
+        fields.unwrap_or_else(|| Box::new(F::with_room(self.max_field_bytes)))
     }
 }
 

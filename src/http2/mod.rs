@@ -18,10 +18,13 @@
 //! | `huffman` | the code of HPACK's strings |
 //! | [`request`] | a request's head, checked |
 //! | `flow_control` | windows |
+//! | `response` | a response's fields, checked |
 //! | [`server`] | the server's end of a connection |
+//! | [`client`] | the client's end of a connection with one call |
 //!
 //! Nothing here knows of sockets, tasks or time (which is told), of gRPC, or of events.
 
+pub mod client;
 mod error;
 mod flow_control;
 pub mod frame;
@@ -30,6 +33,7 @@ pub mod hpack;
 mod huffman;
 mod reader;
 pub mod request;
+mod response;
 pub mod server;
 
 pub use error::Error;

@@ -67,8 +67,13 @@ pub(super) enum Frame<'a> {
         is_ack: bool,
         payload: [u8; 8],
     },
+    /// GOAWAY begins. What it says for people [follows](Frame::GoAwayText).
     GoAway {
         code: u32,
+    },
+    GoAwayText {
+        bytes: &'a [u8],
+        is_last: bool,
     },
     WindowUpdate {
         /// 0 is the connection.
@@ -98,6 +103,10 @@ enum State {
     /// A payload of a fixed length, or the part of it that matters.
     Fixed(FrameHeader),
     Settings {
+        left: u32,
+    },
+    /// What GOAWAY says for people.
+    Text {
         left: u32,
     },
     Skip {
@@ -189,6 +198,21 @@ impl FrameReader {
                         name: u16::from_be_bytes([n, m]),
                         value: u32::from_be_bytes([a, b, c, d]),
                     })
+                }
+                State::Text { left } => {
+                    if left > 0 && input.is_empty() {
+                        return Ok(None);
+                    }
+                    let (bytes, rest) = input.split_at(input.len().min(left as usize));
+                    *input = rest;
+                    let left_now = left - bytes.len() as u32;
+                    self.state = State::Text { left: left_now };
+                    self.count(left, left_now);
+                    let is_last = left_now == 0;
+                    if is_last {
+                        self.end_frame();
+                    }
+                    Some(Frame::GoAwayText { bytes, is_last })
                 }
                 State::Skip { left } => {
                     let n = input.len().min(left as usize);
@@ -438,7 +462,6 @@ impl FrameReader {
         input: &mut &[u8],
     ) -> Result<Option<Frame<'static>>, Error> {
         let stream = header.stream;
-        let mut rest = 0;
         let frame = match header.kind {
             kind::PING => self.fixed(input).map(|payload| Frame::Ping {
                 is_ack: header.has(flag::ACK),
@@ -458,22 +481,20 @@ impl FrameReader {
                     stream,
                     depends_on: stream_id([a, b, c, d]),
                 }),
-            // GOAWAY: what it says for people is not read.
+            // GOAWAY.
             _ => {
-                rest = header.payload_bytes - 8;
                 let [.., a, b, c, d] = match self.fixed::<8>(input) {
                     Some(bytes) => bytes,
                     None => return Ok(None),
                 };
+                let left = header.payload_bytes - 8;
+                self.state = State::Text { left };
                 let code = u32::from_be_bytes([a, b, c, d]);
-                Some(Frame::GoAway { code })
+                return Ok(Some(Frame::GoAway { code }));
             }
         };
         if frame.is_some() {
-            match rest {
-                0 => self.end_frame(),
-                left => self.state = State::Skip { left },
-            }
+            self.end_frame();
         }
         Ok(frame)
     }

@@ -2,8 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::header_block::FieldList;
+
 /// What a field counts in addition to its name and value (section 6.5.2).
-const FIELD_OVERHEAD: usize = 32;
+pub(super) const FIELD_OVERHEAD: usize = 32;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,22 @@ pub(super) enum Malformed {
     TooLarge,
 }
 
+/// A field that does not begin with a colon, if it is one of HTTP/2 (section 8.2).
+pub(super) fn regular_field(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    // `from_lowercase` refuses upper case, as section 8.2.1 demands.
+    let name = HeaderName::from_lowercase(name).ok()?;
+    let is_of_connection = matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+    );
+    if is_of_connection {
+        return None;
+    }
+    // RFC 9113, 8.2.1 would have no space at either end; gRPC lets metadata have it, and
+    // has readers strip it. gRPC wins: such a call is served.
+    Some((name, HeaderValue::from_bytes(value).ok()?))
+}
+
 /// Collects a request's fields as they are decoded.
 #[derive(Debug)]
 pub(super) struct Fields {
@@ -39,9 +57,8 @@ pub(super) struct Fields {
     failed: Option<Malformed>,
 }
 
-impl Fields {
-    /// Of at most `max_bytes`, as section 6.5.2 counts them.
-    pub(super) fn new(max_bytes: usize) -> Self {
+impl FieldList for Fields {
+    fn with_room(max_bytes: usize) -> Self {
         Fields {
             room: max_bytes,
             method: None,
@@ -55,7 +72,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+    fn add(&mut self, name: &[u8], value: &[u8]) {
         // Whoever failed once goes on being decoded: the table must stay in step.
         if self.failed != Some(Malformed::TooLarge) {
             let bytes = name.len() + value.len() + FIELD_OVERHEAD;
@@ -71,33 +88,27 @@ impl Fields {
         }
     }
 
-    /// A field that is too long by itself.
-    pub(super) fn add_too_long(&mut self) {
+    fn add_too_long(&mut self) {
         self.failed = Some(Malformed::TooLarge);
         self.fields = HeaderMap::new();
     }
+}
 
+impl Fields {
     fn try_add(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         if let [b':', name @ ..] = name {
             self.has_pseudo = true;
             return self.add_pseudo(name, value);
         }
-        // `from_lowercase` refuses upper case, as section 8.2.1 demands.
-        let name = HeaderName::from_lowercase(name).ok()?;
-        let connection_specific = match name.as_str() {
-            "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade" => {
-                true
-            }
-            "te" => value != b"trailers",
-            "content-length" => !self.add_content_length(value),
+        let (name, value) = regular_field(name, value)?;
+        let is_wrong = match name.as_str() {
+            "te" => value != "trailers",
+            "content-length" => !self.add_content_length(value.as_bytes()),
             _ => false,
         };
-        if connection_specific {
+        if is_wrong {
             return None;
         }
-        // RFC 9113, 8.2.1 would have no space at either end; gRPC lets metadata have it, and
-        // has readers strip it. gRPC wins: such a call is served.
-        let value = HeaderValue::from_bytes(value).ok()?;
         self.fields.try_append(name, value).ok()?;
         Some(())
     }
@@ -165,7 +176,7 @@ mod tests {
     use super::*;
 
     fn finish(fields: &[(&str, &str)]) -> Result<RequestHead, Malformed> {
-        let mut collected = Fields::new(1000);
+        let mut collected = Fields::with_room(1000);
         for (name, value) in fields {
             collected.add(name.as_bytes(), value.as_bytes());
         }
@@ -230,7 +241,7 @@ mod tests {
     #[test]
     fn a_body_has_one_length() {
         let lengths = |lengths: &[&str]| {
-            let mut fields = Fields::new(1000);
+            let mut fields = Fields::with_room(1000);
             for length in lengths {
                 fields.add(b"content-length", length.as_bytes());
             }
@@ -244,14 +255,14 @@ mod tests {
     #[test]
     fn trailers_have_no_pseudo_header_fields() {
         let trailers = |name: &[u8], value: &[u8]| {
-            let mut fields = Fields::new(1000);
+            let mut fields = Fields::with_room(1000);
             fields.add(b"a", b"b");
             fields.add(name, value);
             fields.are_trailers()
         };
         assert!(trailers(b"c", b"d") && trailers(b"c", &[b'x'; 2000]));
         assert!(!trailers(b":method", b"GET") && !trailers(b"Upper", b"x"));
-        let mut first = Fields::new(1000);
+        let mut first = Fields::with_room(1000);
         first.add(b":method", b"GET");
         assert!(!first.are_trailers());
     }

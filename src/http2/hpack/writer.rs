@@ -1,5 +1,9 @@
 //! Writes header blocks.
 
+use http::HeaderMap;
+
+use super::index;
+
 /// Writes header blocks that need no table at the other end.
 #[derive(Debug)]
 pub struct FieldsWriter<'a>(&'a mut Vec<u8>);
@@ -32,6 +36,17 @@ impl<'a> FieldsWriter<'a> {
         self.number(0, 4, 0);
         self.string(name);
         self.string(value);
+    }
+
+    /// All of them.
+    pub fn fields(&mut self, fields: &HeaderMap) {
+        for (name, value) in fields {
+            if name == http::header::CONTENT_TYPE {
+                self.with_indexed_name(index::CONTENT_TYPE, value.as_bytes());
+            } else {
+                self.literal(name.as_str().as_bytes(), value.as_bytes());
+            }
+        }
     }
 
     pub(super) fn string(&mut self, string: &[u8]) {

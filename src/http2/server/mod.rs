@@ -54,6 +54,7 @@ use super::frame::{
 use super::header_block::HeaderBlock;
 use super::hpack;
 use super::reader::FrameReader;
+use super::request::Fields;
 
 /// As much memory of its body a stream keeps for what is to come.
 const KEPT_BYTES: usize = 16 << 10;
@@ -87,7 +88,7 @@ pub struct Connection<S> {
     reader: FrameReader,
     /// The DATA frame that is arriving.
     data: DataFrame,
-    block: HeaderBlock,
+    block: HeaderBlock<Fields>,
     /// In the order of their identifiers.
     /// Most connections have one: it lies where the connection lies.
     streams: SmallVec<[Stream<S>; 1]>,

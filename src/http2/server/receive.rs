@@ -7,11 +7,8 @@ use super::budget::{self, Cause};
 use super::closed::Closed;
 use super::stream::EndCause;
 use crate::http2::error::Error;
-use crate::http2::flow_control::Overflow;
-use crate::http2::frame::{
-    self, DEFAULT_FRAME_BYTES, INITIAL_WINDOW, MAX_FRAME_BYTES, MAX_WINDOW, PREFACE, Reason, flag,
-    kind, setting,
-};
+use crate::http2::flow_control::{FlowControl, Overflow};
+use crate::http2::frame::{self, INITIAL_WINDOW, MAX_WINDOW, PREFACE, Reason, flag, kind};
 use crate::http2::reader::Frame;
 use crate::http2::request::RequestHead;
 
@@ -138,6 +135,7 @@ impl<S: Default> Connection<S> {
             frame,
             Frame::DataPiece { .. }
                 | Frame::BlockPiece { .. }
+                | Frame::GoAwayText { .. }
                 | Frame::Setting { .. }
                 | Frame::SettingsEnd
         );
@@ -220,6 +218,7 @@ impl<S: Default> Connection<S> {
             | Frame::Continuation
             | Frame::SettingsAck
             | Frame::GoAway { .. }
+            | Frame::GoAwayText { .. }
             | Frame::Unknown => Ok(None),
         }
     }
@@ -311,33 +310,12 @@ impl<S: Default> Connection<S> {
     }
 
     fn setting(&mut self, name: u16, value: u32) -> Result<(), Error> {
-        match name {
-            setting::ENABLE_PUSH if value > 1 => {
-                return Err(Error::protocol("SETTINGS_ENABLE_PUSH is neither 0 nor 1"));
+        let change = self.flow.setting(name, value)?;
+        if change != 0 {
+            for stream in &mut self.streams {
+                let shifted = stream.send.shift(change);
+                shifted.map_err(|Overflow| FlowControl::SETTINGS_OVERFLOW)?;
             }
-            setting::INITIAL_WINDOW_SIZE => self.initial_window_size(value)?,
-            setting::MAX_FRAME_SIZE => {
-                if !(DEFAULT_FRAME_BYTES..=MAX_FRAME_BYTES).contains(&value) {
-                    return Err(Error::protocol("SETTINGS_MAX_FRAME_SIZE out of range"));
-                }
-                self.flow.max_frame_bytes = value;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn initial_window_size(&mut self, bytes: u32) -> Result<(), Error> {
-        if bytes > MAX_WINDOW {
-            let text = "SETTINGS_INITIAL_WINDOW_SIZE over 2^31-1";
-            return Err(Error::flow_control(text));
-        }
-        let change = i64::from(bytes) - i64::from(self.flow.initial_window);
-        self.flow.initial_window = bytes;
-        for stream in &mut self.streams {
-            stream.send.shift(change).map_err(|Overflow| {
-                Error::flow_control("SETTINGS lift a stream's flow-control window over 2^31-1")
-            })?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::budget::Budget;
 use super::closed::{Closed, ClosedStreams};
 use super::stream::{EndCause, Sendable, Stream};
 use crate::http2::flow_control::{FlowControl, SendWindow};
-use crate::http2::frame::{self, DEFAULT_FRAME_BYTES, Reason, flag, kind};
+use crate::http2::frame::{self, Reason, kind};
 use crate::http2::hpack::{FieldsWriter, index};
 
 /// How far a stream's response has come.
@@ -219,15 +219,15 @@ impl Output {
             200 => writer.indexed(index::STATUS_200),
             _ => writer.with_indexed_name(index::STATUS, code.to_string().as_bytes()),
         }
-        write_fields(&mut writer, fields);
-        self.write_block(stream, &block, ends);
+        writer.fields(fields);
+        frame::write_block(&mut self.bytes, stream, &block, ends);
     }
 
     fn trailers(&mut self, stream: u32, fields: &HeaderMap) {
         let mut block = Vec::with_capacity(256);
         let mut writer = self.block_writer(&mut block);
-        write_fields(&mut writer, fields);
-        self.write_block(stream, &block, true);
+        writer.fields(fields);
+        frame::write_block(&mut self.bytes, stream, &block, true);
     }
 
     /// Appends RST_STREAM.
@@ -247,34 +247,5 @@ impl Output {
             writer.no_table();
         }
         writer
-    }
-
-    fn write_block(&mut self, stream: u32, block: &[u8], ends: bool) {
-        let mut rest = block;
-        let mut of = kind::HEADERS;
-        let mut flags = if ends { flag::END_STREAM } else { 0 };
-        // No fields are a frame too.
-        loop {
-            let (piece, after) = rest.split_at(rest.len().min(DEFAULT_FRAME_BYTES as usize));
-            rest = after;
-            if rest.is_empty() {
-                flags |= flag::END_HEADERS;
-            }
-            frame::write(&mut self.bytes, of, flags, stream, piece);
-            if rest.is_empty() {
-                break;
-            }
-            (of, flags) = (kind::CONTINUATION, 0);
-        }
-    }
-}
-
-fn write_fields(writer: &mut FieldsWriter<'_>, fields: &HeaderMap) {
-    for (name, value) in fields {
-        if name == http::header::CONTENT_TYPE {
-            writer.with_indexed_name(index::CONTENT_TYPE, value.as_bytes());
-        } else {
-            writer.literal(name.as_str().as_bytes(), value.as_bytes());
-        }
     }
 }

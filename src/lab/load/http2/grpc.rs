@@ -2,16 +2,18 @@
 
 use percent_encoding::percent_decode_str;
 
-use crate::http2::hpack::Decoder;
+use http::{HeaderMap, HeaderValue, header};
+
+use super::Offer;
+use crate::contract::{MESSAGE_PREFIX_BYTES as PREFIX_BYTES, metadata};
+use crate::http2::client::{Connection, ConnectionError, Limits};
 use crate::lab::load::protocol::{End, ProtocolError};
 
-/// The prefix of each message: compressed or not, and its length.
-pub(super) const PREFIX_BYTES: usize = 5;
 /// The longest message that is taken: far above what a server can be set to.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
-/// From here on the beginning of a message is put aside, instead of being received
-/// again and again with what comes after it.
-const PUT_ASIDE_BYTES: usize = 4 << 10;
+/// The fields of a response, and those of its trailers. A server of the contract sends some
+/// hundred bytes.
+const MAX_FIELD_BYTES: usize = 64 << 10;
 
 /// Finds messages in the body, wherever frames and reads have cut it.
 #[derive(Clone, Debug, Default)]
@@ -30,36 +32,27 @@ impl Messages {
         self.aside.is_empty()
     }
 
-    /// Hands each whole message to `message`, and answers how many bytes are done
-    /// with: all, if they are the rest of their frame.
+    /// Hands each whole message to `message`, where it lies if it lies there as a whole.
     pub(super) fn read(
         &mut self,
         bytes: &[u8],
-        is_complete: bool,
         mut message: impl FnMut(&[u8]) -> Result<(), ProtocolError>,
-    ) -> Result<usize, ProtocolError> {
-        let mut at = 0;
+    ) -> Result<(), ProtocolError> {
+        let mut rest = bytes;
         if !self.aside.is_empty() {
-            at = self.complete(bytes)?;
+            rest = &bytes[self.complete(bytes)?..];
             match Self::first(&self.aside)? {
                 Some(first) => message(first)?,
-                None => return Ok(at),
+                None => return Ok(()),
             }
             self.aside.clear();
         }
-        loop {
-            let rest = &bytes[at..];
-            if let Some(first) = Self::first(rest)? {
-                message(first)?;
-                at += PREFIX_BYTES + first.len();
-                continue;
-            }
-            if is_complete || rest.len() >= PUT_ASIDE_BYTES {
-                self.aside.extend_from_slice(rest);
-                at = bytes.len();
-            }
-            return Ok(at);
+        while let Some(first) = Self::first(rest)? {
+            message(first)?;
+            rest = &rest[PREFIX_BYTES + first.len()..];
         }
+        self.aside.extend_from_slice(rest);
+        Ok(())
     }
 
     /// Appends to what was put aside what belongs to its message: so many bytes.
@@ -109,7 +102,6 @@ impl Messages {
 /// What a header block of a response says, as far as it matters.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields {
-    pub(super) http_status: Option<u16>,
     pub(super) grpc_status: Option<u32>,
     pub(super) grpc_message: String,
     pub(super) resume_reason: String,
@@ -118,42 +110,27 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub(super) fn read(block: &[u8]) -> Result<Self, ProtocolError> {
-        let mut fields = Fields::default();
-        // No table was offered, so that each block is understood by itself.
-        let mut decoder = Decoder::with_table(0);
-        let read = decoder.decode(block, |name, value| {
-            let text = String::from_utf8_lossy(value);
-            match name {
-                b":status" => fields.http_status = text.parse().ok(),
-                b"grpc-status" => fields.grpc_status = text.parse().ok(),
-                b"grpc-message" => {
-                    let message = percent_decode_str(&text).decode_utf8_lossy();
-                    fields.grpc_message = message.into_owned();
-                }
-                b"push-resume-reason" => fields.resume_reason = text.into_owned(),
-                b"push-start-cursor" => fields.start_cursor = text.into_owned(),
-                b"push-missed" => fields.missed = text.parse().ok(),
-                _ => {}
-            }
-        });
-        read.map_err(|error| ProtocolError::new(error.to_string()))?;
-        Ok(fields)
-    }
-
-    /// Whether the head of a response is that of a stream.
-    pub(super) fn check_head(&self) -> Result<(), ProtocolError> {
-        match self.http_status {
-            Some(200) => Ok(()),
-            Some(status) => Err(ProtocolError::new(format!("the HTTP status {status}"))),
-            None => Err(ProtocolError::new("a response without a status")),
+    pub(super) fn read(fields: &HeaderMap) -> Self {
+        let text = |name| {
+            let value = fields.get(name).map(HeaderValue::as_bytes);
+            value.map(String::from_utf8_lossy)
+        };
+        let owned = |name| text(name).unwrap_or_default().into_owned();
+        Fields {
+            grpc_status: text("grpc-status").and_then(|text| text.parse().ok()),
+            grpc_message: text("grpc-message").map_or_else(String::new, |text| {
+                percent_decode_str(&text).decode_utf8_lossy().into_owned()
+            }),
+            resume_reason: owned(metadata::PUSH_RESUME_REASON),
+            start_cursor: owned(metadata::PUSH_START_CURSOR),
+            missed: text(metadata::PUSH_MISSED).and_then(|text| text.parse().ok()),
         }
     }
 
     /// How the stream ended.
     pub(super) fn end(self) -> Result<End, ProtocolError> {
         let Some(code) = self.grpc_status else {
-            return Err(ProtocolError::new("the stream ends without a gRPC status"));
+            return Err(no_status());
         };
         Ok(End {
             code,
@@ -161,6 +138,43 @@ impl Fields {
             missed: self.missed,
         })
     }
+}
+
+/// Begins a call: the client's preface and the head of the request.
+pub(super) fn open(offer: Offer, authority: &str, path: &str, out: &mut Vec<u8>) -> Connection {
+    let limits = Limits {
+        window_bytes: offer.window_bytes,
+        max_frame_bytes: offer.frame_bytes,
+        max_field_bytes: MAX_FIELD_BYTES,
+    };
+    let fields = [
+        (header::TE, HeaderValue::from_static("trailers")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        ),
+    ];
+    let fields = HeaderMap::from_iter(fields);
+    Connection::open(limits, authority, path, &fields, out)
+}
+
+/// Whether a response's head is that of a call.
+pub(super) fn check_status(status: u16) -> Result<(), ProtocolError> {
+    match status {
+        200 => Ok(()),
+        status => Err(ProtocolError::new(format!("the HTTP status {status}"))),
+    }
+}
+
+impl From<ConnectionError> for ProtocolError {
+    fn from(error: ConnectionError) -> Self {
+        ProtocolError::new(error.to_string())
+    }
+}
+
+/// A body has ended without trailers.
+pub(super) fn no_status() -> ProtocolError {
+    ProtocolError::new("the stream ends without a gRPC status")
 }
 
 /// How a stream ended that the server has reset.

@@ -1,17 +1,11 @@
-//! HTTP/2 and gRPC from the client's side, for load: one connection, one call, no
-//! sockets.
+//! gRPC from the client's side, for load: one connection, one call, no sockets.
 //!
-//! By hand, and not by h2 and tonic as the product's own client, because a load
-//! generator shares the machine with what it measures. Here a delivery costs some ten
-//! nanoseconds beyond the system call that receives it; there it would cost as much as
-//! it costs the server.
-//!
-//! It speaks what it needs and no more: requests of a few literal header fields,
-//! responses without a dynamic table (it offers none), one stream. Whatever a server
-//! sends that is against the protocol, or that it has no use for, is an error that
-//! names it.
+//! Over [`crate::http2::client`], and not h2 and tonic as the product's own client, because
+//! a load generator shares the machine with what it measures. Here a delivery costs some
+//! ten nanoseconds beyond the system call that receives it; there it would cost as much as
+//! it costs the server. Whatever a server sends that is against the protocol, or that has
+//! no use here, is an error that names it.
 
-mod connection;
 mod grpc;
 mod publish;
 mod subscribe;

@@ -3,22 +3,24 @@
 use prost::Message as _;
 
 use super::Offer;
-use super::connection::{Call, Connection};
 use super::grpc::{self, Fields, Messages};
 use crate::contract::publisher::PublishResponse;
+use crate::contract::{MESSAGE_PREFIX_BYTES, path};
 use crate::cursor::Cursor;
+use crate::http2::client::{Connection, Event};
 use crate::lab::load::event::Batch;
-use crate::lab::load::protocol::{Answers, End, Producer, ProtocolError};
+use crate::lab::load::protocol::{Answers, Producer, ProtocolError};
 
-const PATH: &str = "/galaxy.push.publisher.v1.Publisher/PublishStream";
 /// `events`, the one field of a request.
 const EVENTS_KEY: u8 = 1 << 3 | 2;
 
 /// One producer, which pipelines its requests on one stream.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Publish {
     authority: String,
-    connection: Connection,
+    offer: Offer,
+    /// The one that was opened last.
+    connection: Option<Connection>,
     messages: Messages,
     /// What the server's windows have not let out, from `sent` on.
     queue: Vec<u8>,
@@ -32,7 +34,8 @@ impl Publish {
     pub fn new(authority: impl Into<String>, offer: Offer) -> Self {
         Publish {
             authority: authority.into(),
-            connection: Connection::new(offer),
+            offer,
+            connection: None,
             messages: Messages::default(),
             queue: Vec::new(),
             sent: 0,
@@ -42,14 +45,11 @@ impl Publish {
 
     /// Sends of the queue what the windows let out.
     fn flush(&mut self, out: &mut Vec<u8>) {
-        while self.sent < self.queue.len() {
-            let rest = &self.queue[self.sent..];
-            let sendable = self.connection.sendable_bytes().min(rest.len());
-            if sendable == 0 {
-                return;
-            }
-            self.connection.send(&rest[..sendable], false, out);
-            self.sent += sendable;
+        if let Some(connection) = &mut self.connection {
+            self.sent += connection.send(&self.queue[self.sent..], false, out);
+        }
+        if self.sent < self.queue.len() {
+            return;
         }
         self.queue.clear();
         self.sent = 0;
@@ -62,7 +62,12 @@ impl Producer for Publish {
         self.queue.clear();
         self.sent = 0;
         self.has_ended = false;
-        self.connection.open(&self.authority, PATH, out);
+        self.connection = Some(grpc::open(
+            self.offer,
+            &self.authority,
+            path::PUBLISH_STREAM,
+            out,
+        ));
     }
 
     fn has_room(&self) -> bool {
@@ -72,7 +77,7 @@ impl Producer for Publish {
     fn publish(&mut self, batch: &Batch, out: &mut Vec<u8>) {
         let field_bytes = |event: &[u8]| 1 + prost::length_delimiter_len(event.len()) + event.len();
         let message_bytes: usize = batch.events().map(field_bytes).sum();
-        self.queue.reserve(grpc::PREFIX_BYTES + message_bytes);
+        self.queue.reserve(MESSAGE_PREFIX_BYTES + message_bytes);
         self.queue.push(0);
         self.queue
             .extend_from_slice(&(message_bytes as u32).to_be_bytes());
@@ -90,57 +95,41 @@ impl Producer for Publish {
         out: &mut Vec<u8>,
         answers: &mut A,
     ) -> Result<usize, ProtocolError> {
-        let mut stream = Stream {
-            messages: &mut self.messages,
-            has_ended: &mut self.has_ended,
-            answers,
+        let Some(connection) = &mut self.connection else {
+            return Ok(bytes.len());
         };
-        let done = self.connection.receive(bytes, out, &mut stream)?;
+        let mut input = bytes;
+        while let Some(event) = connection.receive(&mut input, out)? {
+            let end = match event {
+                Event::Data { data, ends } => {
+                    self.messages.read(data, |message| {
+                        answers.accepted(Some(places(message)?));
+                        Ok(())
+                    })?;
+                    if ends {
+                        return Err(grpc::no_status());
+                    }
+                    continue;
+                }
+                Event::Head {
+                    status,
+                    fields,
+                    ends,
+                } => {
+                    grpc::check_status(status)?;
+                    if !ends {
+                        continue;
+                    }
+                    Fields::read(&fields).end()?
+                }
+                Event::Trailers(fields) => Fields::read(&fields).end()?,
+                Event::Reset(code) => grpc::reset(code),
+            };
+            self.has_ended = true;
+            answers.ended(&end);
+        }
         self.flush(out);
-        Ok(done)
-    }
-}
-
-struct Stream<'a, A> {
-    messages: &'a mut Messages,
-    has_ended: &'a mut bool,
-    answers: &'a mut A,
-}
-
-impl<A: Answers> Stream<'_, A> {
-    fn end(&mut self, end: &End) {
-        if !std::mem::replace(self.has_ended, true) {
-            self.answers.ended(end);
-        }
-    }
-}
-
-impl<A: Answers> Call for Stream<'_, A> {
-    fn data(&mut self, bytes: &[u8], is_complete: bool) -> Result<usize, ProtocolError> {
-        let answers = &mut *self.answers;
-        self.messages.read(bytes, is_complete, |message| {
-            answers.accepted(Some(places(message)?));
-            Ok(())
-        })
-    }
-
-    fn headers(&mut self, block: &[u8], ends: bool) -> Result<(), ProtocolError> {
-        let fields = Fields::read(block)?;
-        if ends {
-            let end = fields.end()?;
-            self.end(&end);
-            return Ok(());
-        }
-        fields.check_head()
-    }
-
-    fn body_ended(&mut self) -> Result<(), ProtocolError> {
-        Err(ProtocolError::new("the stream ends without a gRPC status"))
-    }
-
-    fn reset(&mut self, code: u32) -> Result<(), ProtocolError> {
-        self.end(&grpc::reset(code));
-        Ok(())
+        Ok(bytes.len())
     }
 }
 

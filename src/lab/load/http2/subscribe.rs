@@ -3,35 +3,29 @@
 use prost::Message as _;
 
 use super::Offer;
-use super::connection::{Call, Connection};
-use super::grpc::{self, Fields, Messages, PREFIX_BYTES};
+use super::grpc::{self, Fields, Messages};
 use crate::contract::push::GatewaySubscribeRequest;
+use crate::contract::{MESSAGE_PREFIX_BYTES, path};
 use crate::cursor::{Cursor, Seq};
+use crate::http2::client::{Connection, Event};
 use crate::lab::load::protocol::{Begin, Consumer, ProtocolError, Sink, Start};
 
-const PATH: &str = "/galaxy.backend.push.v1.Push/SubscribePush";
 /// The cursor is a message's last field: its key, its length, its text.
 const CURSOR_FIELD_BYTES: usize = Cursor::FIELD_BYTES;
 const CURSOR_KEY: [u8; 2] = [3 << 3 | 2, Cursor::TEXT_BYTES as u8];
 
 /// One gateway: it subscribes under its own id.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Subscribe {
     id: String,
     authority: String,
     /// Where [`Begin::Oldest`] is, which only a cursor can say.
     oldest: Option<Cursor>,
-    connection: Connection,
+    offer: Offer,
+    /// The one that was opened last.
+    connection: Option<Connection>,
     messages: Messages,
     cursors: Cursors,
-    phase: Phase,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Asked,
-    Started,
-    Ended,
 }
 
 impl Subscribe {
@@ -42,10 +36,10 @@ impl Subscribe {
             id: id.into(),
             authority: authority.into(),
             oldest: None,
-            connection: Connection::new(offer),
+            offer,
+            connection: None,
             messages: Messages::default(),
             cursors: Cursors::default(),
-            phase: Phase::Ended,
         }
     }
 
@@ -60,7 +54,6 @@ impl Subscribe {
 impl Consumer for Subscribe {
     fn open(&mut self, begin: Begin, out: &mut Vec<u8>) {
         self.messages.clear();
-        self.phase = Phase::Asked;
         let after = match begin {
             Begin::Head => None,
             Begin::Oldest => self.oldest,
@@ -70,12 +63,13 @@ impl Consumer for Subscribe {
             gateway_client_id: self.id.clone(),
             cursor: after.map(|cursor| cursor.to_string()).unwrap_or_default(),
         };
-        let mut message = vec![0; PREFIX_BYTES];
+        let mut message = vec![0; MESSAGE_PREFIX_BYTES];
         message[1..].copy_from_slice(&(request.encoded_len() as u32).to_be_bytes());
         message.extend_from_slice(&request.encode_to_vec());
-        self.connection.open(&self.authority, PATH, out);
-        // An id and a cursor fit into any frame.
-        self.connection.send(&message, true, out);
+        let mut connection = grpc::open(self.offer, &self.authority, path::SUBSCRIBE_PUSH, out);
+        // An id and a cursor fit into any window.
+        connection.send(&message, true, out);
+        self.connection = Some(connection);
     }
 
     fn receive<S: Sink>(
@@ -84,87 +78,63 @@ impl Consumer for Subscribe {
         out: &mut Vec<u8>,
         sink: &mut S,
     ) -> Result<usize, ProtocolError> {
-        let mut stream = Stream {
-            messages: &mut self.messages,
-            cursors: &mut self.cursors,
-            phase: &mut self.phase,
-            sink,
+        let Some(connection) = &mut self.connection else {
+            return Ok(bytes.len());
         };
-        self.connection.receive(bytes, out, &mut stream)
-    }
-}
-
-struct Stream<'a, S> {
-    messages: &'a mut Messages,
-    cursors: &'a mut Cursors,
-    phase: &'a mut Phase,
-    sink: &'a mut S,
-}
-
-impl<S: Sink> Stream<'_, S> {
-    fn end(&mut self, end: &crate::lab::load::protocol::End) {
-        if *self.phase != Phase::Ended {
-            *self.phase = Phase::Ended;
-            self.sink.ended(end);
-        }
-    }
-}
-
-impl<S: Sink> Call for Stream<'_, S> {
-    fn data(&mut self, bytes: &[u8], is_complete: bool) -> Result<usize, ProtocolError> {
-        if *self.phase != Phase::Started {
-            return Err(ProtocolError::new("data before the response's head"));
-        }
-        let (sink, cursors) = (&mut *self.sink, &mut *self.cursors);
-        self.messages.read(bytes, is_complete, |message| {
-            let (event, cursor) = cursors.split_off(message)?;
-            sink.event(event, Some(cursor));
-            Ok(())
-        })
-    }
-
-    fn headers(&mut self, block: &[u8], ends: bool) -> Result<(), ProtocolError> {
-        let fields = Fields::read(block)?;
-        if ends {
-            if *self.phase == Phase::Asked {
-                fields.check_head()?;
+        let (messages, cursors) = (&mut self.messages, &mut self.cursors);
+        let mut input = bytes;
+        while let Some(event) = connection.receive(&mut input, out)? {
+            match event {
+                Event::Data { data, ends } => {
+                    messages.read(data, |message| {
+                        let (event, cursor) = cursors.split_off(message)?;
+                        sink.event(event, Some(cursor));
+                        Ok(())
+                    })?;
+                    if ends {
+                        return Err(grpc::no_status());
+                    }
+                }
+                Event::Head {
+                    status,
+                    fields,
+                    ends,
+                } => {
+                    grpc::check_status(status)?;
+                    let fields = Fields::read(&fields);
+                    if ends {
+                        sink.ended(&fields.end()?);
+                    } else {
+                        sink.started(&start(fields)?);
+                    }
+                }
+                Event::Trailers(fields) => {
+                    if !messages.is_between() {
+                        return Err(ProtocolError::new("the stream ends inside a message"));
+                    }
+                    sink.ended(&Fields::read(&fields).end()?);
+                }
+                Event::Reset(code) => sink.ended(&grpc::reset(code)),
             }
-            let end = fields.end()?;
-            // A stream that stalls is ended wherever its window was shut.
-            if end.code == 0 && !self.messages.is_between() {
-                return Err(ProtocolError::new("the stream ends inside a message"));
-            }
-            self.end(&end);
-            return Ok(());
         }
-        if *self.phase != Phase::Asked {
-            return Err(ProtocolError::new("a second head of one response"));
-        }
-        fields.check_head()?;
-        *self.phase = Phase::Started;
-        let cursor = match fields.start_cursor.as_str() {
-            // A server of the contract alone does not say it.
-            "" => None,
-            text => Some(text.parse().map_err(|error| {
-                ProtocolError::new(format!("push-start-cursor: {text:?}: {error}"))
-            })?),
-        };
-        self.sink.started(&Start {
-            cursor,
-            reason: fields.resume_reason,
-            missed: fields.missed,
-        });
-        Ok(())
+        Ok(bytes.len())
     }
+}
 
-    fn body_ended(&mut self) -> Result<(), ProtocolError> {
-        Err(ProtocolError::new("the stream ends without a gRPC status"))
-    }
-
-    fn reset(&mut self, code: u32) -> Result<(), ProtocolError> {
-        self.end(&grpc::reset(code));
-        Ok(())
-    }
+/// Where the head of a response says that its stream begins.
+fn start(head: Fields) -> Result<Start, ProtocolError> {
+    let cursor = match head.start_cursor.as_str() {
+        // A server of the contract alone does not say it.
+        "" => None,
+        text => Some(text.parse().map_err(|error| {
+            ProtocolError::new(format!("push-start-cursor: {text:?}: {error}"))
+        })?),
+    };
+    Ok(Start {
+        cursor,
+        reason: head.resume_reason,
+        missed: head.missed,
+    })
 }
 
 /// Reads the cursors of one event after another. Nearly all differ from the one before

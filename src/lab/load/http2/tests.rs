@@ -38,11 +38,17 @@ impl Sink for Seen {
 struct Server(Vec<u8>);
 
 impl Server {
-    /// As it greets, and begins a stream after this place.
-    fn with_head(seq: u64) -> Self {
+    /// As it greets.
+    fn new() -> Self {
         let mut server = Server::default();
         frame::write_settings(&mut server.0, &[(setting::MAX_FRAME_SIZE, 1 << 20)]);
         frame::write(&mut server.0, kind::SETTINGS, flag::ACK, 0, &[]);
+        server
+    }
+
+    /// As it greets, and begins a stream after this place.
+    fn with_head(seq: u64) -> Self {
+        let mut server = Server::new();
         let start = cursor(seq).to_string();
         let fields = [
             ("push-resume", "resumed"),
@@ -219,14 +225,14 @@ fn a_connection_begins_with_what_the_contract_asks_for() {
 }
 
 #[test]
-fn windows_are_given_back_when_half_is_used() {
+fn windows_are_given_back_when_a_quarter_is_used() {
     let offer = Offer {
         window_bytes: 100_000,
         ..Offer::default()
     };
     let (mut gateway, _) = gateway(offer);
     let mut server = Server::with_head(0);
-    let event = vec![0; 40_000 - 31];
+    let event = vec![0; 20_000 - 31];
     server.data(&message(&event, 1));
     let (seen, out) = receive(&mut gateway, [&server.0[..]]);
     assert_eq!((seen.unwrap().events.len(), out.len()), (1, 9));
@@ -234,8 +240,8 @@ fn windows_are_given_back_when_half_is_used() {
     server.data(&message(&event, 2));
     let (_, out) = receive(&mut gateway, [&server.0[..]]);
     let mut updates = Vec::new();
-    frame::write_window_update(&mut updates, 0, 80_000);
-    frame::write_window_update(&mut updates, 1, 80_000);
+    frame::write_window_update(&mut updates, 0, 40_000);
+    frame::write_window_update(&mut updates, 1, 40_000);
     assert_eq!(out, updates);
 }
 
@@ -244,20 +250,23 @@ fn whatever_is_against_the_protocol_is_named() {
     let head = || Server::with_head(0);
     let mut long = head();
     long.frame(kind::DATA, 0, 1, &vec![0; (1 << 20) + 1]);
-    let mut headless = Server::default();
+    let mut headless = Server::new();
     headless.data(b"x");
-    let mut status = Server::default();
+    let mut status = Server::new();
+    let mut unsettled = Server::default();
+    unsettled.headers(true, &[], false);
     status.frame(kind::HEADERS, flag::END_HEADERS, 1, b"\x8d");
     for (server, what) in [
-        (&long, "a DATA frame of 1048577 bytes"),
-        (&headless, "data before the response's head"),
+        (&long, "frame longer than SETTINGS_MAX_FRAME_SIZE"),
+        (&headless, "DATA before a response's head"),
         (&status, "the HTTP status 404"),
+        (&unsettled, "the first frame is not SETTINGS"),
         (head().data(b"\x01\0\0\0\0"), "compressed"),
         (head().data(b"\0\xff\0\0\0"), "a message of"),
         (head().data(b"\0\0\0\0\x01x"), "no cursor"),
         (
             head().frame(kind::DATA, flag::PADDED, 1, b"\x05abc"),
-            "shorter than its padding",
+            "padding is longer than the payload",
         ),
         (
             head().frame(kind::DATA, flag::END_STREAM, 1, b""),
@@ -271,26 +280,35 @@ fn whatever_is_against_the_protocol_is_named() {
         ),
         (head().headers(false, &[], true), "without a gRPC status"),
         (head().headers(true, &[], false), "a second head"),
-        (head().frame(kind::DATA, 0, 3, b""), "for stream 3"),
-        (head().frame(kind::HEADERS, 4, 2, b""), "for stream 2"),
+        (
+            head().frame(kind::DATA, 0, 3, b""),
+            "a stream that was never opened",
+        ),
+        (
+            head().frame(kind::HEADERS, 4, 2, b""),
+            "a stream that was never opened",
+        ),
         (
             head().frame(kind::PUSH_PROMISE, 4, 1, b"\0\0\0\x02"),
-            "push",
+            "PUSH_PROMISE",
         ),
         (head().frame(kind::CONTINUATION, 4, 1, b""), "CONTINUATION"),
         (
             head().frame(kind::HEADERS, 0, 1, b"").data(b""),
             "interrupted",
         ),
-        (head().frame(kind::HEADERS, 0x24, 1, b"ab"), "padding"),
+        (
+            head().frame(kind::HEADERS, 0x24, 1, b"ab"),
+            "too short for its priority",
+        ),
         (head().frame(kind::SETTINGS, 0, 0, b"12345"), "SETTINGS"),
         (
             head().frame(kind::SETTINGS, 0, 0, b"\0\x05\0\0\0\x01"),
-            "a largest frame of 1 bytes",
+            "SETTINGS_MAX_FRAME_SIZE out of range",
         ),
         (
             head().frame(kind::SETTINGS, 0, 0, b"\0\x04\xff\0\0\0"),
-            "a window above",
+            "SETTINGS_INITIAL_WINDOW_SIZE over 2^31-1",
         ),
         (head().frame(kind::PING, 0, 0, b"1"), "PING"),
         (head().frame(kind::RST_STREAM, 0, 1, b"1"), "RST_STREAM"),
@@ -301,15 +319,21 @@ fn whatever_is_against_the_protocol_is_named() {
         ),
         (
             head().frame(kind::WINDOW_UPDATE, 0, 0, b"\0\0\0\0"),
-            "WINDOW_UPDATE of 0",
+            "WINDOW_UPDATE increment of 0",
         ),
         (
             head().frame(kind::WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff"),
-            "WINDOW_UPDATE of 2147483647",
+            "window over 2^31-1",
         ),
         (
-            head().frame(kind::SETTINGS, 0, 0, &vec![0; 70_000]),
-            "70000 bytes",
+            head().data(b"").headers(false, &[(":status", "200")], true),
+            "malformed fields",
+        ),
+        (
+            head()
+                .headers(false, &[("grpc-status", "0")], true)
+                .data(b"x"),
+            "DATA on a stream that has ended",
         ),
     ] {
         let error = refused(server);
@@ -393,7 +417,7 @@ fn a_producer_sends_no_more_than_the_windows_let_out() {
     assert!(lengths.iter().all(|length| *length <= 16 << 10));
     assert!(!producer.has_room());
 
-    let mut server = Server::default();
+    let mut server = Server::new();
     server.frame(kind::WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
     let mut answered = Answered::default();
     out.clear();
@@ -428,7 +452,7 @@ fn a_producer_sends_no_more_than_the_windows_let_out() {
 fn a_producer_is_answered_and_told_the_end() {
     let mut producer = Publish::new("localhost", Offer::default());
     producer.open(&mut Vec::new());
-    let mut server = Server::default();
+    let mut server = Server::new();
     server.headers(true, &[], false);
     let answer = format!("\0\0\0\0\x34\x0a\x18{}\x12\x18{}", cursor(7), cursor(9));
     server.data(answer.repeat(2).as_bytes());
