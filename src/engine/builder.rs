@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::appender::Appender;
 use super::claim::{MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_EVENTS};
 use super::frame;
 use super::handle::Engine;
@@ -57,6 +58,7 @@ pub struct Builder {
     epoch: Option<Epoch>,
     time: Time,
     origin: u64,
+    is_appended: bool,
 }
 
 impl Default for Builder {
@@ -70,6 +72,7 @@ impl Default for Builder {
             epoch: None,
             time: Time::system(),
             origin: 0,
+            is_appended: false,
         }
     }
 }
@@ -153,6 +156,31 @@ impl Builder {
         self.with_shape(shape)
     }
 
+    /// Builds an engine that one [`Appender`] feeds, with sequences from outside, and no
+    /// [`Publisher`](super::Publisher). `epoch` is that of the log which gives them; it
+    /// takes the place of what [`epoch`](Self::epoch) has set.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_appended(self, epoch: Epoch) -> Result<(Engine, Appender), BuildError> {
+        let shape = self.shape()?;
+        self.appended(epoch, shape)
+    }
+
+    /// Builds an engine of exactly this shape, and its appender.
+    pub(super) fn appended(
+        mut self,
+        epoch: Epoch,
+        shape: Shape,
+    ) -> Result<(Engine, Appender), BuildError> {
+        self.epoch = Some(epoch);
+        self.is_appended = true;
+        let engine = self.with_shape(shape)?;
+        let appender = Appender::new(Arc::clone(&engine.shared));
+        Ok((engine, appender))
+    }
+
     /// Builds an engine of exactly this shape.
     pub(super) fn with_shape(self, shape: Shape) -> Result<Engine, BuildError> {
         if !(1..=MAX_SUBSCRIBERS).contains(&self.max_subscribers) {
@@ -172,6 +200,7 @@ impl Builder {
                 time: self.time,
                 window_ms: millis(self.window),
                 aborted: AtomicBool::new(false),
+                is_appended: self.is_appended,
             }),
         })
     }

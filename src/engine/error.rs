@@ -1,5 +1,7 @@
 //! Why an operation of the engine failed, and what holds afterwards.
 
+use crate::cursor::Seq;
+
 /// Why a batch was refused. Nothing of it was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -37,9 +39,30 @@ pub enum PublishError {
     #[error("the engine is closed")]
     Closed,
     /// Not as many sequences are left in this epoch as the batch has events: the last
-    /// is [`Seq::MAX`](crate::cursor::Seq::MAX).
+    /// is [`Seq::MAX`].
     #[error("no sequence is left in this epoch")]
     Exhausted,
+}
+
+/// Why a batch was not appended. Nothing of it was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The batch cannot be published, whatever its sequences are.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The batch neither follows the head nor repeats what was appended: it begins at or
+    /// before the head and ends beyond it, it has the sequence 0, or it has sequences that
+    /// are missing.
+    #[error("events {first} to {last} neither follow {head}, the newest, nor repeat earlier ones")]
+    OutOfOrder {
+        /// Its first sequence.
+        first: Seq,
+        /// Its last sequence.
+        last: Seq,
+        /// The newest event's.
+        head: Seq,
+    },
 }
 
 /// Why there is no subscription.

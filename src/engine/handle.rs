@@ -27,8 +27,17 @@ impl Engine {
     }
 
     /// A producers' end.
+    ///
+    /// # Panics
+    ///
+    /// If an [`Appender`](super::Appender) feeds the engine: sequences would come from two
+    /// sources.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
+        assert!(
+            !self.shared.is_appended,
+            "an engine that an Appender feeds has no Publisher"
+        );
         Publisher::new(Arc::clone(&self.shared))
     }
 
@@ -89,14 +98,9 @@ impl Engine {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let ring = &self.shared.ring;
-        let head = ring.head();
         Stats {
             subscribers: self.shared.registry.len(),
-            // With nothing retained, the oldest is the one after the head.
-            retained_events: match head.checked_sub(ring.oldest(head)) {
-                Some(between) => between + 1,
-                None => 0,
-            },
+            retained_events: ring.retained_events(),
             ring_bytes: ring.pool().live_bytes() + ring.index_bytes(),
             pinned_bytes: ring.pool().pinned_bytes(),
         }
@@ -116,7 +120,8 @@ impl Engine {
 pub struct Stats {
     /// Gateways that are subscribed.
     pub subscribers: usize,
-    /// Events that can be read.
+    /// Events that can be read. Missing ones between them count too (see
+    /// [`Appender`](super::Appender)).
     pub retained_events: u64,
     /// Memory of the ring itself, in bytes; never above the `max_bytes` setting.
     pub ring_bytes: u64,

@@ -9,7 +9,7 @@
 //! its head that a retained event's entry, or the one before the oldest, could be
 //! overwritten. A reader that was slow may still look at an entry that is gone:
 //! it must look at the head *afterwards* and check that the entry's sequence is
-//! still covered (`Ring::still_indexed`). The writer of the newer lap had seen that head
+//! still covered (`Ring::still_indexed`, `Ring::still_retained`). The writer of the newer lap had seen that head
 //! before it stored (Release) what the reader loaded (Acquire), so the reader
 //! cannot miss it.
 
@@ -19,9 +19,13 @@ use super::sync::{AtomicU64, Ordering};
 struct Entry {
     /// `end position << 1 | lap bit`.
     end: AtomicU64,
-    /// Milliseconds of the engine's clock.
+    /// Milliseconds of the engine's clock; or [`MISSING`] and where the stream goes on.
     published_ms: AtomicU64,
 }
+
+/// Marks the entry of a sequence that nobody appended. The other bits are the sequence of
+/// the first event after the hole.
+const MISSING: u64 = 1 << 63;
 
 #[derive(Debug)]
 pub(super) struct Index {
@@ -63,6 +67,17 @@ impl Index {
     /// Writes the time and the end of an event. After this (and after the same
     /// for all events before it) the event may be seen.
     pub(super) fn commit(&self, seq: u64, end: u64, published_ms: u64) {
+        debug_assert_eq!(published_ms & MISSING, 0, "times have 63 bits");
+        self.write(seq, end, published_ms);
+    }
+
+    /// Writes that there is no event `seq`, and that the next one is `next`, right after
+    /// the position `end`.
+    pub(super) fn leave_out(&self, seq: u64, end: u64, next: u64) {
+        self.write(seq, end, MISSING | next);
+    }
+
+    fn write(&self, seq: u64, end: u64, published_ms: u64) {
         let entry = self.entry(seq);
         // Release, both: see the module's last paragraph. The second publishes the
         // event's bytes to whoever moves the head over it.
@@ -84,7 +99,13 @@ impl Index {
         self.entry(seq).end.load(Ordering::Acquire) >> 1
     }
 
-    /// When `seq` was published.
+    /// If `seq` is missing, the first event after the hole that it is in.
+    pub(super) fn hole_end(&self, seq: u64) -> Option<u64> {
+        let published_ms = self.published_ms(seq);
+        (published_ms & MISSING != 0).then_some(published_ms & !MISSING)
+    }
+
+    /// When `seq` was published, unless it is missing.
     pub(super) fn published_ms(&self, seq: u64) -> u64 {
         self.entry(seq).published_ms.load(Ordering::Acquire)
     }

@@ -10,6 +10,9 @@
 //! committed; from there on everybody may read it. If somebody is parked, one look at
 //! the *waiters* tells, and the notifier is scheduled.
 //!
+//! **Two ways to feed it.** Any number of publishers, and the ring gives the sequences; or
+//! one [`Appender`], and a log elsewhere gives them.
+//!
 //! **A read's way.** A [`Subscriber`] begins a turn of its *subscription*, loads the
 //! head, and finds the frames after its position in the segment that it has a *lease*
 //! on. It ends the turn: if nobody took over meanwhile, the [`Batch`] is its own.
@@ -31,7 +34,7 @@
 //! | `error` | why an operation failed |
 //! | `time` | the clock, held to go forward |
 //! | `sync` | atomics and shared pointers: the real ones, or a model checker's |
-//! | [`Builder`], [`Engine`], [`Publisher`], [`Subscriber`] | the public ends; `handle` has the engine |
+//! | [`Builder`], [`Engine`], [`Publisher`], [`Appender`], [`Subscriber`] | the public ends; `handle` has the engine |
 //!
 //! `ARCHITECTURE.md` tells why it is built this way, and what is promised.
 //!
@@ -59,6 +62,7 @@
 //! ```
 
 mod account;
+mod appender;
 mod batch;
 mod builder;
 mod claim;
@@ -85,9 +89,10 @@ mod models;
 #[cfg(all(test, not(galaxy_loom)))]
 mod tests;
 
+pub use self::appender::{Appended, Appender};
 pub use self::batch::Batch;
 pub use self::builder::{BuildError, Builder, Limits};
-pub use self::error::{PublishError, RecvError, SubscribeError, TryRecvError};
+pub use self::error::{AppendError, PublishError, RecvError, SubscribeError, TryRecvError};
 pub use self::frame::Events;
 pub use self::handle::{Engine, Stats};
 pub use self::publisher::{Published, Publisher};

@@ -68,6 +68,13 @@ impl Slots {
         self.floor.load(Ordering::Acquire)
     }
 
+    /// Lets the events before `first` leave the ring, though their segments are still in
+    /// it. The event before it is published.
+    pub(super) fn raise_floor(&self, first: u64) {
+        // Release: pairs with the Acquire in `floor`.
+        self.floor.fetch_max(first, Ordering::Release);
+    }
+
     /// Segment `number`, installed if nobody has done that yet.
     ///
     /// # Safety
@@ -115,9 +122,8 @@ impl Slots {
             };
             if let Some(old) = current.as_ref() {
                 // Before the exchange: who finds the segment gone finds the floor
-                // raised. Release: pairs with the Acquire in `floor`.
-                let floor = old.sealed().last.saturating_add(1);
-                self.floor.fetch_max(floor, Ordering::Release);
+                // raised.
+                self.raise_floor(old.sealed().last.saturating_add(1));
             }
             let pointer = Arc::as_ptr(&segment);
             match slot.exchange(current, Arc::clone(&segment)) {

@@ -1,6 +1,7 @@
 //! What the engine promises, one behaviour a test; `model` holds it against a
 //! plain queue, `threads` is what takes more than one of them.
 
+mod appender;
 mod model;
 mod threads;
 

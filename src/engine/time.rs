@@ -58,9 +58,11 @@ impl fmt::Debug for Time {
     }
 }
 
-/// Whole milliseconds; the largest `u64` for what does not fit.
+/// Whole milliseconds; 2⁶³ - 1 for what does not fit in 63 bits. The index has another
+/// use for the last one.
 pub(super) fn millis(duration: Duration) -> u64 {
     (duration.as_secs())
         .saturating_mul(1000)
         .saturating_add(u64::from(duration.subsec_millis()))
+        .min(u64::MAX >> 1)
 }

@@ -8,6 +8,7 @@
 //! What is modelled otherwise than it runs: see `sync/modelled.rs`. What is not
 //! modelled at all: the queue of free slots (crossbeam's), `Bytes`, and the clock.
 
+mod appending;
 mod ring;
 mod subscriptions;
 mod waking;

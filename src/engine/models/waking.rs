@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use loom::future::block_on;
 
 use super::*;
+use crate::cursor::Seq;
 use crate::engine::RecvError;
 use crate::engine::sync::{AtomicU64, Ordering, thread};
 use crate::engine::waiters::{Notifier, Seat, Waiters};
@@ -30,6 +31,42 @@ fn received_when(happens: fn(Engine)) -> Result<usize, RecvError> {
 #[test]
 fn park_against_publish_against_notify() {
     model(|| assert_eq!(received_when(|engine| _ = accept(&engine, 1)), Ok(1)));
+}
+
+/// The engine is closed while a batch is appended after a hole: whatever comes of it, the
+/// subscriber is told all of it, and then the end.
+#[test]
+fn park_against_a_hole_against_a_close() {
+    deep_model(|| {
+        let (engine, mut appender) = Builder::default()
+            .max_subscribers(2)
+            .clock(ManualClock::new())
+            .appended(epoch(), shape())
+            .expect("two subscribers are few enough");
+        let notifier = engine.notifier();
+        let notifier = thread::spawn(move || block_on(notifier));
+        let mut subscriber = engine.subscribe("g", "").expect("there is room");
+        let appender = thread::spawn(move || {
+            let encoded = event(1);
+            let event = Event::parse(&encoded).expect("it is valid");
+            appender.append(Seq::new(3), &[event]).is_ok()
+        });
+        let closer = thread::spawn(move || engine.close());
+        let mut passed = 0;
+        let end = loop {
+            match block_on(subscriber.recv()) {
+                Ok(batch) => passed += batch.len() as u64,
+                Err(RecvError::Lagged(missed)) => passed += missed,
+                Err(end) => break end,
+            }
+        };
+        assert_eq!(end, RecvError::Closed);
+        let accepted = appender.join().unwrap();
+        assert!(accepted && passed == 3 || !accepted && (passed == 0 || passed == 2));
+        closer.join().unwrap();
+        drop(subscriber);
+        notifier.join().unwrap();
+    });
 }
 
 #[test]

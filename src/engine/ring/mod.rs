@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `positions` | bytes in the endless row of segments |
 //! | `publish` | claim, copy, commit |
+//! | `append` | sequences from outside, and holes |
 //! | `read` | a reader, what it finds, and whether it can resume |
 //!
 //! # The words that everybody shares
@@ -18,12 +19,14 @@
 //! | `slots` | publishers that install a segment (exchange) | everybody |
 //! | the floor, in `slots` | publishers that install a segment (max) | subscribers |
 
+mod append;
 mod positions;
 mod publish;
 mod read;
 
 use crossbeam::utils::CachePadded;
 
+pub(super) use self::append::Put;
 pub(super) use self::read::{Read, Reader, Retained};
 
 use self::positions::Positions;
@@ -123,6 +126,18 @@ impl Ring {
     pub(super) fn oldest(&self, head: u64) -> u64 {
         let by_events = head.saturating_sub(self.shape.max_events);
         (by_events.saturating_add(1)).max(self.slots.floor())
+    }
+
+    /// How many sequences there are from the oldest event that can be read to the head.
+    pub(super) fn retained_events(&self) -> u64 {
+        let head = self.head();
+        let oldest = self.oldest(head);
+        if oldest > head {
+            return 0;
+        }
+        // A figure, taken while others work: the entry may be gone.
+        let first = self.index.hole_end(oldest).unwrap_or(oldest);
+        (head + 1).saturating_sub(first)
     }
 
     pub(super) fn close(&self) {

@@ -53,6 +53,17 @@ impl Ring {
         now_ms: u64,
     ) -> Result<u64, PublishError> {
         let total = self.check(events)?;
+        self.put(events, total, now_ms)
+    }
+
+    /// Puts `events`, which were checked and take `total` bytes, into the ring.
+    #[inline(always)]
+    pub(super) fn put(
+        &self,
+        events: &[Event<'_>],
+        total: u64,
+        now_ms: u64,
+    ) -> Result<u64, PublishError> {
         let Claim { first, from } = self.claim(events, total)?;
         // From here to the commit nothing can fail: an event that is claimed and
         // never committed would hide every later one.
@@ -102,7 +113,7 @@ impl Ring {
 
     /// The batch's size in bytes of frames, if it may be published.
     #[inline(always)]
-    fn check(&self, events: &[Event<'_>]) -> Result<u64, PublishError> {
+    pub(super) fn check(&self, events: &[Event<'_>]) -> Result<u64, PublishError> {
         let mut total = 0;
         for (index, event) in events.iter().enumerate() {
             let bytes = event.as_bytes().len();
@@ -221,7 +232,7 @@ impl Ring {
     /// The first frame of segment `number`, with sequence `seq`, is ours: seal the
     /// segment before, and have the next one ready before it is needed.
     #[cold]
-    fn enter(&self, number: u64, seq: u64, end: u64) {
+    pub(super) fn enter(&self, number: u64, seq: u64, end: u64) {
         if let Some(before) = number.checked_sub(1) {
             // SAFETY: the caller's claim starts a segment right after this one, and
             // is not committed.

@@ -72,7 +72,7 @@ struct Reach {
 pub(in crate::engine) enum Retained {
     /// Yes; it was published at this time.
     Since { published_ms: u64 },
-    /// It has left the ring.
+    /// It has left the ring, or was never in it.
     Gone,
 }
 
@@ -124,9 +124,19 @@ impl Ring {
     fn seek(&self, reader: &mut Reader, mut head: u64, limit: u64) -> Result<Reach, u64> {
         loop {
             let next = reader.seq + 1;
-            let oldest = self.oldest(head);
-            if next < oldest {
-                return Err(oldest - next);
+            let first = next.max(self.oldest(head));
+            // Where the stream goes on: `first`, or after the hole that this is in. A
+            // floor beyond this head is of a newer one, which we do not know.
+            let there = match self.index.hole_end(first) {
+                Some(after_hole) if first <= head => after_hole,
+                _ => first,
+            };
+            if there != next {
+                if there == first || self.still_retained(first) {
+                    return Err(there - next);
+                }
+                head = self.head();
+                continue;
             }
             match self.try_seek(reader, head, limit) {
                 Some(reach) => return Ok(reach),
@@ -140,14 +150,11 @@ impl Ring {
     fn try_seek(&self, reader: &mut Reader, head: u64, limit: u64) -> Option<Reach> {
         let (mut start, mut spent) = match reader.place.take() {
             Some(Place { position, lease }) => (position, Some(lease)),
-            None => {
-                let position = self.index.end(reader.seq);
-                self.still_indexed(reader.seq).then_some(position)?;
-                (position, None)
-            }
+            None => (self.index.end(reader.seq), None),
         };
         let head_end = self.index.end(head);
-        if !self.still_indexed(head) {
+        // Both entries, and the look at the hole before, were of events that are there.
+        if !self.still_retained(reader.seq + 1) {
             return None;
         }
         loop {
@@ -204,7 +211,8 @@ impl Ring {
         let last = fits.max(after + 1);
         let end = self.index.end(last);
         // The oldest of the entries that were looked at.
-        self.still_indexed(after + 1).then_some(Reach { last, end })
+        self.still_retained(after + 1)
+            .then_some(Reach { last, end })
     }
 
     /// Whether the index entry of `seq`, loaded before this call, was still that
@@ -213,13 +221,23 @@ impl Ring {
         seq >= self.head().saturating_sub(self.shape.max_events)
     }
 
+    /// Whether `seq` has not left the ring: then its index entry, loaded before this call,
+    /// was that of `seq`, and so was the one before it, where a reader stands.
+    ///
+    /// A large hole overwrites entries that [`still_indexed`](Self::still_indexed) would
+    /// trust, but raises the floor over them first.
+    fn still_retained(&self, seq: u64) -> bool {
+        seq >= self.oldest(self.head())
+    }
+
     /// Whether `seq`, at most `head`, can still be read, and how old it is.
     pub(in crate::engine) fn retained(&self, seq: u64, head: u64) -> Retained {
         if seq < self.oldest(head) {
             return Retained::Gone;
         }
+        let is_missing = self.index.hole_end(seq).is_some();
         let published_ms = self.index.published_ms(seq);
-        if !self.still_indexed(seq) {
+        if is_missing || !self.still_retained(seq) {
             return Retained::Gone;
         }
         Retained::Since { published_ms }

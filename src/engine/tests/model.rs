@@ -13,19 +13,28 @@ use super::*;
 #[derive(Clone, Debug)]
 struct Kept {
     seq: u64,
-    event: Vec<u8>,
+    /// None: it is missing.
+    event: Option<Vec<u8>>,
     published_ms: u64,
     segment: u64,
 }
 
 impl Kept {
-    fn frame_bytes(&self) -> u64 {
-        self.event.len() as u64 + 31
+    fn frame(&self) -> Option<Vec<u8>> {
+        let event = self.event.as_ref()?;
+        let cursor = Cursor::new(epoch(), Seq::new(self.seq)).to_string();
+        let mut frame = vec![0];
+        frame.extend((event.len() as u32 + 26).to_be_bytes());
+        frame.extend(event);
+        frame.extend(b"\x1a\x18");
+        frame.extend(cursor.bytes());
+        Some(frame)
     }
 }
 
 /// A ring that is a queue. It keeps to the ring's steps: an event goes where it
-/// fits whole, and entering a segment forgets the one that is `slots - 1` behind.
+/// fits whole, and entering a segment forgets the one that is `slots - 1` behind. A hole
+/// takes the first byte of a new segment.
 #[derive(Debug)]
 struct Model {
     kept: VecDeque<Kept>,
@@ -63,11 +72,35 @@ impl Model {
             self.used += frame;
             self.kept.push_back(Kept {
                 seq: self.head,
-                event: event.clone(),
+                event: Some(event.clone()),
                 published_ms: self.latest_ms,
                 segment: self.segment,
             });
         }
+        self.forget();
+    }
+
+    /// Makes a hole of so many sequences.
+    fn leave_out(&mut self, missing: u64) {
+        if missing == 0 {
+            return;
+        }
+        self.segment += 1;
+        self.used = 1;
+        let before = self.head;
+        self.head += missing;
+        // Older ones would be forgotten at once.
+        let first = (before + 1).max(self.head.saturating_sub(self.max_events));
+        self.kept.extend((first..=self.head).map(|seq| Kept {
+            seq,
+            event: None,
+            published_ms: 0,
+            segment: self.segment,
+        }));
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         let segment = self.segment;
         let gone = |kept: &Kept| {
             kept.segment + self.slots <= segment + 1 || kept.seq + self.max_events <= self.head
@@ -85,7 +118,9 @@ impl Model {
             return (Resume::Ahead, self.head);
         }
         let next = self.kept.iter().find(|kept| kept.seq == cursor + 1);
-        let young = |kept: &Kept| self.latest_ms - kept.published_ms <= self.window_ms;
+        let young = |kept: &Kept| {
+            kept.event.is_some() && self.latest_ms - kept.published_ms <= self.window_ms
+        };
         if cursor == self.head || next.is_some_and(young) {
             (Resume::Resumed, cursor)
         } else {
@@ -106,27 +141,24 @@ impl Model {
                 Found::Empty
             };
         }
+        let first = *at + 1;
+        let run = (self.kept.iter()).skip_while(|kept| kept.seq < first || kept.event.is_none());
         // There is always a newest event to be found.
-        let oldest = self.kept.front().unwrap().seq;
-        if *at + 1 < oldest {
-            let missed = oldest - (*at + 1);
-            *at = oldest - 1;
+        let next = run.clone().next().unwrap();
+        if first < next.seq {
+            let missed = next.seq - first;
+            *at = next.seq - 1;
             return Found::Lagged(missed);
         }
-        let first = *at + 1;
-        let run = self.kept.iter().skip_while(|kept| kept.seq < first);
-        let segment = run.clone().next().unwrap().segment;
         let mut bytes = Vec::new();
-        for kept in run.take_while(|kept| kept.segment == segment) {
-            if !bytes.is_empty() && bytes.len() as u64 + kept.frame_bytes() > limit as u64 {
+        for kept in run.take_while(|kept| kept.segment == next.segment) {
+            let Some(frame) = kept.frame() else {
+                break;
+            };
+            if !bytes.is_empty() && bytes.len() + frame.len() > limit as usize {
                 break;
             }
-            let cursor = Cursor::new(epoch(), Seq::new(kept.seq)).to_string();
-            bytes.push(0);
-            bytes.extend((kept.event.len() as u32 + 26).to_be_bytes());
-            bytes.extend(&kept.event);
-            bytes.extend(b"\x1a\x18");
-            bytes.extend(cursor.bytes());
+            bytes.extend(frame);
             *at = kept.seq;
         }
         Found::Frames { first, bytes }
@@ -136,6 +168,13 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Op {
     Publish(Vec<u16>),
+    /// Publishes after a hole, where an appender feeds the engine.
+    Skip(u64),
+    /// Appends so many events whose first is so far behind the head.
+    Again {
+        behind: u64,
+        events: u64,
+    },
     Receive {
         id: u8,
         limit: u32,
@@ -157,7 +196,18 @@ enum Op {
 
 fn op(max_event: u16) -> impl Strategy<Value = Op> {
     let id = 0..5u8;
+    let skip = prop_oneof![
+        4 => 1..5u64,
+        2 => 0..200u64,
+        2 => 0..20_000u64,
+        // Around as much as the claim word tells apart.
+        1 => Just((1 << 23) - 1),
+        1 => Just(1 << 23),
+        1 => 0..1u64 << 40,
+    ];
     prop_oneof![
+        2 => skip.prop_map(Op::Skip),
+        1 => (0..30u64, 1..20u64).prop_map(|(behind, events)| Op::Again { behind, events }),
         10 => prop::collection::vec(0..max_event, 1..6).prop_map(Op::Publish),
         3 => prop::collection::vec(0..max_event, 1..60).prop_map(Op::Publish),
         10 => (id.clone(), prop_oneof![Just(u32::MAX), 0..20_000u32])
@@ -176,6 +226,7 @@ struct Setup {
     max_event_bytes: u16,
     window_ms: u64,
     origin: u64,
+    is_appended: bool,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
@@ -189,29 +240,38 @@ fn setup() -> impl Strategy<Value = Setup> {
         Just((1 << 40) - 100),
         Just(Seq::MAX.number() - 60_000),
     ];
-    (max_events, max_event_bytes, 0..300u64, origin, 0..8u64).prop_map(
-        |(max_events, max_event_bytes, window_ms, origin, more)| {
-            // The smallest ring for such events, or a little more.
-            let builder = Engine::builder().max_event_bytes(usize::from(max_event_bytes));
-            let Err(BuildError::MaxBytesTooSmall { least, .. }) = builder.max_bytes(1).build()
-            else {
-                panic!("no ring fits in one byte")
-            };
-            Setup {
-                max_events,
-                max_bytes: least + more * 5000,
-                max_event_bytes,
-                window_ms,
-                origin,
-            }
-        },
+    (
+        max_events,
+        max_event_bytes,
+        0..300u64,
+        origin,
+        0..8u64,
+        any::<bool>(),
     )
+        .prop_map(
+            |(max_events, max_event_bytes, window_ms, origin, more, is_appended)| {
+                // The smallest ring for such events, or a little more.
+                let builder = Engine::builder().max_event_bytes(usize::from(max_event_bytes));
+                let Err(BuildError::MaxBytesTooSmall { least, .. }) = builder.max_bytes(1).build()
+                else {
+                    panic!("no ring fits in one byte")
+                };
+                Setup {
+                    max_events,
+                    max_bytes: least + more * 5000,
+                    max_event_bytes,
+                    window_ms,
+                    origin,
+                    is_appended,
+                }
+            },
+        )
 }
 
 fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
     let clock = ManualClock::new();
     clock.set(Duration::from_secs(1000));
-    let engine = Engine::builder()
+    let builder = Engine::builder()
         .epoch(epoch())
         .max_events(setup.max_events)
         .max_bytes(setup.max_bytes)
@@ -219,9 +279,15 @@ fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
         .window(Duration::from_millis(setup.window_ms))
         .max_subscribers(3)
         .clock(clock.clone())
-        .origin(setup.origin)
-        .build()
-        .unwrap();
+        .origin(setup.origin);
+    let (engine, mut appender) = if setup.is_appended {
+        let (engine, appender) = builder.build_appended(epoch()).unwrap();
+        (engine, Some(appender))
+    } else {
+        (builder.build().unwrap(), None)
+    };
+    // How many sequences the next batch leaves out.
+    let mut skip = 0;
     engine.shared.time.now_ms();
     let limits = engine.limits();
     let mut now = Duration::from_secs(1000);
@@ -255,7 +321,18 @@ fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
                     .collect();
                 let events: Vec<_> = encoded.iter().map(|e| Event::parse(e).unwrap()).collect();
                 let bytes: u64 = encoded.iter().map(|e| e.len() as u64 + 31).sum();
-                let published = engine.publisher().publish_batch(&events);
+                let first = model.head + 1 + skip;
+                let published = match &mut appender {
+                    None => engine.publisher().publish_batch(&events),
+                    Some(appender) => match appender.append(Seq::new(first), &events) {
+                        Ok(Appended::After { missing, published }) => {
+                            prop_assert_eq!(missing, skip);
+                            Ok(published)
+                        }
+                        Err(AppendError::Publish(refused)) => Err(refused),
+                        other => panic!("{other:?}"),
+                    },
+                };
                 if bytes > limits.max_batch_bytes {
                     let limit = limits.max_batch_bytes;
                     prop_assert_eq!(published, Err(PublishError::BatchTooLarge { bytes, limit }));
@@ -263,9 +340,41 @@ fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
                     prop_assert_eq!(published, Err(PublishError::Closed));
                 } else {
                     let published = published.unwrap();
-                    prop_assert_eq!(published.first.seq().number(), model.head + 1);
+                    prop_assert_eq!(published.first.seq().number(), first);
+                    model.leave_out(std::mem::take(&mut skip));
                     model.publish(&encoded);
                     prop_assert_eq!(published.last.seq().number(), model.head);
+                }
+            }
+            Op::Skip(sequences) => {
+                // None is left to go on with near the end of the numbers.
+                let room = Seq::MAX.number() - model.head;
+                if appender.is_some() && *sequences < room - room.min(60_000) {
+                    skip = *sequences;
+                }
+            }
+            Op::Again { behind, events } => {
+                let Some(appender) = &mut appender else {
+                    continue;
+                };
+                let first = model.head.saturating_sub(*behind).max(1);
+                if first > model.head {
+                    continue;
+                }
+                let last = first + events - 1;
+                let encoded = encoded(0, 0);
+                let event = Event::parse(&encoded).unwrap();
+                let appended = appender.append(Seq::new(first), &vec![event; *events as usize]);
+                let is_missing = |kept: &Kept| kept.event.is_none() && kept.seq >= first;
+                if last > Seq::MAX.number() {
+                    prop_assert_eq!(appended, Err(PublishError::Exhausted.into()));
+                } else if last > model.head
+                    || model.kept.iter().any(|k| is_missing(k) && k.seq <= last)
+                {
+                    let [first, last, head] = [first, last, model.head].map(Seq::new);
+                    prop_assert_eq!(appended, Err(AppendError::OutOfOrder { first, last, head }));
+                } else {
+                    prop_assert_eq!(appended, Ok(Appended::Repeated));
                 }
             }
             Op::Receive { id, limit } => {
@@ -351,7 +460,9 @@ fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
             }
         }
         let stats = engine.stats();
-        prop_assert_eq!(stats.retained_events, model.kept.len() as u64);
+        // Those before the first event that is there can be read no more.
+        let readable = model.kept.iter().skip_while(|kept| kept.event.is_none());
+        prop_assert_eq!(stats.retained_events, readable.count() as u64);
         prop_assert_eq!(stats.subscribers, model.subscribers.len());
         prop_assert!(stats.ring_bytes <= setup.max_bytes);
         prop_assert_eq!(engine.head().seq().number(), model.head);

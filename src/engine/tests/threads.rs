@@ -46,7 +46,7 @@ fn produce(engine: &Engine, producer: u64, batches: u64) -> Vec<(u64, u64)> {
 }
 
 /// Reads until the engine closes. Returns what it read and how much it missed.
-fn consume(mut subscriber: Subscriber, slow: bool) -> (Vec<(u64, u64)>, u64) {
+pub(super) fn consume(mut subscriber: Subscriber, slow: bool) -> (Vec<(u64, u64)>, u64) {
     let (mut record, mut missed) = (Vec::new(), 0);
     let mut at = subscriber.position().seq().number();
     loop {
