@@ -194,13 +194,12 @@ impl Builder {
         };
         Ok(Engine {
             shared: Arc::new(Shared {
-                ring: Ring::new(shape, epoch, self.origin),
+                ring: Ring::new(shape, epoch, self.origin, self.is_appended),
                 registry: Registry::new(self.max_subscribers),
                 waiters: Waiters::new(2 * self.max_subscribers + EXTRA_SEATS),
                 time: self.time,
                 window_ms: millis(self.window),
                 aborted: AtomicBool::new(false),
-                is_appended: self.is_appended,
             }),
         })
     }

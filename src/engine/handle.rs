@@ -35,7 +35,7 @@ impl Engine {
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         assert!(
-            !self.shared.is_appended,
+            !self.shared.ring.may_have_holes(),
             "an engine that an Appender feeds has no Publisher"
         );
         Publisher::new(Arc::clone(&self.shared))

@@ -99,6 +99,11 @@ impl Index {
         self.entry(seq).end.load(Ordering::Acquire) >> 1
     }
 
+    /// Whether nobody appended `seq`.
+    pub(super) fn is_missing(&self, seq: u64) -> bool {
+        self.published_ms(seq) & MISSING != 0
+    }
+
     /// If `seq` is missing, the first event after the hole that it is in.
     pub(super) fn hole_end(&self, seq: u64) -> Option<u64> {
         let published_ms = self.published_ms(seq);

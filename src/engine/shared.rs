@@ -16,8 +16,6 @@ pub(super) struct Shared {
     pub(super) time: Time,
     pub(super) window_ms: u64,
     pub(super) aborted: AtomicBool,
-    /// Whether an appender feeds it, and not publishers.
-    pub(super) is_appended: bool,
 }
 
 /// Short: with all of its ring it would be megabytes.

@@ -58,11 +58,21 @@ impl fmt::Debug for Time {
     }
 }
 
-/// Whole milliseconds; 2⁶³ - 1 for what does not fit in 63 bits. The index has another
-/// use for the last one.
+/// Whole milliseconds; some 292 million years for anything longer. So the highest bit is
+/// never set: the index has another use for it.
 pub(super) fn millis(duration: Duration) -> u64 {
-    (duration.as_secs())
-        .saturating_mul(1000)
-        .saturating_add(u64::from(duration.subsec_millis()))
-        .min(u64::MAX >> 1)
+    const MAX_SECONDS: u64 = (u64::MAX >> 1) / 1000 - 1;
+    duration.as_secs().min(MAX_SECONDS) * 1000 + u64::from(duration.subsec_millis())
+}
+
+#[cfg(all(test, not(galaxy_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_have_63_bits() {
+        assert_eq!(millis(Duration::new(7, 999_999_999)), 7999);
+        assert_eq!(millis(Duration::MAX) >> 63, 0);
+        assert!(millis(Duration::MAX) > 1 << 62);
+    }
 }

@@ -14,7 +14,7 @@ fn append(ring: &Ring, first: u64, tag: u8) -> Option<Put> {
 /// What a reader from `after` on finds in three looks and a drain, while `first` is
 /// appended to a ring of the events up to `filled_to`.
 fn read_while_appending(shape: Shape, filled_to: u8, after: u64, first: u64) -> Record {
-    let ring = ring_of(shape);
+    let ring = log_of(shape);
     filled(&ring, filled_to);
     let appender = thread::spawn({
         let ring = Arc::clone(&ring);
@@ -82,7 +82,7 @@ fn a_hole_that_overwrites_some_entries_against_a_reader() {
 #[test]
 fn an_age_is_asked_for_while_a_hole_overwrites_its_entry() {
     model(|| {
-        let ring = ring();
+        let ring = log_of(shape());
         let encoded = event(0);
         let event = Event::parse(&encoded).expect("it is valid");
         for time in 1..=4 {
@@ -107,7 +107,7 @@ fn an_age_is_asked_for_while_a_hole_overwrites_its_entry() {
 fn a_close_against_a_hole() {
     for first in [4, 9, 10] {
         model(move || {
-            let ring = ring();
+            let ring = log_of(shape());
             filled(&ring, 1);
             let appender = thread::spawn({
                 let ring = Arc::clone(&ring);

@@ -77,8 +77,13 @@ fn ring() -> Arc<Ring> {
     ring_of(shape())
 }
 
+/// A ring that may have holes.
+fn log_of(shape: Shape) -> Arc<Ring> {
+    Arc::new(Ring::new(shape, epoch(), 0, true))
+}
+
 fn ring_of(shape: Shape) -> Arc<Ring> {
-    Arc::new(Ring::new(shape, epoch(), 0))
+    Arc::new(Ring::new(shape, epoch(), 0, false))
 }
 
 fn engine(shape: Shape) -> Engine {

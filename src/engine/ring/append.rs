@@ -55,7 +55,7 @@ impl Ring {
             debug_assert_eq!(put, first, "nobody else publishes");
             return Ok(Put::After { missing });
         }
-        let is_known = |seq| self.index.hole_end(seq).is_none();
+        let is_known = |seq| !self.index.is_missing(seq);
         let mut indexed = max(first, self.oldest(head))..=last;
         if first != 0 && last <= head && indexed.all(is_known) {
             return Ok(Put::Repeated);

@@ -79,11 +79,14 @@ pub(super) struct Ring {
     positions: Positions,
     shape: Shape,
     epoch: Epoch,
+    /// Whether sequences come from outside. Readers of other rings are spared the look.
+    may_have_holes: bool,
 }
 
 impl Ring {
-    /// An empty ring whose first event will be the one after `origin`.
-    pub(super) fn new(shape: Shape, epoch: Epoch, origin: u64) -> Self {
+    /// An empty ring whose first event will be the one after `origin`, or after a hole
+    /// that follows it.
+    pub(super) fn new(shape: Shape, epoch: Epoch, origin: u64, may_have_holes: bool) -> Self {
         let ring = Ring {
             claim: CachePadded::new(ClaimWord::new(origin)),
             head: CachePadded::new(AtomicU64::new(origin)),
@@ -95,6 +98,7 @@ impl Ring {
             positions: Positions::new(shape.segment_shift),
             shape,
             epoch,
+            may_have_holes,
         };
         ring.slots.install(0);
         ring
@@ -102,6 +106,11 @@ impl Ring {
 
     pub(super) fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// Whether an appender feeds it, and not publishers.
+    pub(super) fn may_have_holes(&self) -> bool {
+        self.may_have_holes
     }
 
     pub(super) fn epoch(&self) -> Epoch {

@@ -124,37 +124,42 @@ impl Ring {
     fn seek(&self, reader: &mut Reader, mut head: u64, limit: u64) -> Result<Reach, u64> {
         loop {
             let next = reader.seq + 1;
-            let first = next.max(self.oldest(head));
-            // Where the stream goes on: `first`, or after the hole that this is in. A
-            // floor beyond this head is of a newer one, which we do not know.
-            let there = match self.index.hole_end(first) {
-                Some(after_hole) if first <= head => after_hole,
-                _ => first,
-            };
-            if there != next {
-                if there == first || self.still_retained(first) {
-                    return Err(there - next);
+            let oldest = self.oldest(head);
+            if next < oldest {
+                // A floor beyond this head is of a newer one, which we do not know.
+                if oldest > head {
+                    return Err(oldest - next);
                 }
-                head = self.head();
-                continue;
+                if let Some(first) = self.first_from(oldest) {
+                    return Err(first - next);
+                }
+            } else if let Some(reach) = self.try_seek(reader, head, limit) {
+                return Ok(reach);
+            } else if let Some(first) = self.first_from(next)
+                && first > next
+            {
+                return Err(first - next);
             }
-            match self.try_seek(reader, head, limit) {
-                Some(reach) => return Ok(reach),
-                // Something left the ring while we looked: look again.
-                None => head = self.head(),
-            }
+            // Something left the ring while we looked: look again.
+            head = self.head();
         }
     }
 
-    /// One try at [`seek`](Self::seek); `None` when the ring moved on under it.
+    /// One try at [`seek`](Self::seek); `None` at a hole, and when the ring moved on under
+    /// it.
     fn try_seek(&self, reader: &mut Reader, head: u64, limit: u64) -> Option<Reach> {
         let (mut start, mut spent) = match reader.place.take() {
             Some(Place { position, lease }) => (position, Some(lease)),
             None => (self.index.end(reader.seq), None),
         };
         let head_end = self.index.end(head);
-        // Both entries, and the look at the hole before, were of events that are there.
-        if !self.still_retained(reader.seq + 1) {
+        // Both entries were those of these events; and the next one is there.
+        let is_next_there = if self.may_have_holes {
+            !self.index.is_missing(reader.seq + 1) && self.still_retained(reader.seq + 1)
+        } else {
+            self.still_indexed(reader.seq)
+        };
+        if !is_next_there {
             return None;
         }
         loop {
@@ -196,6 +201,13 @@ impl Ring {
         }
     }
 
+    /// The first event from `seq` on: `seq` itself, or the one after the hole that it is
+    /// in. `None` if `seq`, which is at most the head, has left the ring.
+    fn first_from(&self, seq: u64) -> Option<u64> {
+        let first = self.index.hole_end(seq).unwrap_or(seq);
+        self.still_retained(seq).then_some(first)
+    }
+
     /// Up to the last event of `(after, last]` whose frame ends at or before `bound`,
     /// or else to the first of them.
     fn cut(&self, after: u64, last: u64, bound: u64) -> Option<Reach> {
@@ -227,7 +239,7 @@ impl Ring {
     /// A large hole overwrites entries that [`still_indexed`](Self::still_indexed) would
     /// trust, but raises the floor over them first.
     fn still_retained(&self, seq: u64) -> bool {
-        seq >= self.oldest(self.head())
+        seq > self.head().saturating_sub(self.shape.max_events) && seq >= self.slots.floor()
     }
 
     /// Whether `seq`, at most `head`, can still be read, and how old it is.
@@ -235,7 +247,7 @@ impl Ring {
         if seq < self.oldest(head) {
             return Retained::Gone;
         }
-        let is_missing = self.index.hole_end(seq).is_some();
+        let is_missing = self.index.is_missing(seq);
         let published_ms = self.index.published_ms(seq);
         if is_missing || !self.still_retained(seq) {
             return Retained::Gone;
