@@ -155,7 +155,7 @@ impl Model {
             let Some(frame) = kept.frame() else {
                 break;
             };
-            if !bytes.is_empty() && bytes.len() + frame.len() > limit as usize {
+            if !bytes.is_empty() && bytes.len() + frame.len() > limit {
                 break;
             }
             bytes.extend(frame);
