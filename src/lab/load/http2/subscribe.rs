@@ -109,10 +109,12 @@ impl Consumer for Subscribe {
                     }
                 }
                 Event::Trailers(fields) => {
-                    if !messages.is_between() {
+                    let end = Fields::read(&fields).end()?;
+                    // A stream that stalls is ended wherever its window was shut.
+                    if end.code == 0 && !messages.is_between() {
                         return Err(ProtocolError::new("the stream ends inside a message"));
                     }
-                    sink.ended(&Fields::read(&fields).end()?);
+                    sink.ended(&end);
                 }
                 Event::Reset(code) => sink.ended(&grpc::reset(code)),
             }
