@@ -36,8 +36,8 @@ pub(crate) trait Service {
     fn open(&mut self, request: &RequestHead, peer: Peer) -> Result<Self::Call, Refusal>;
 
     /// Lets a call go on: it takes what it can of the body, and sends what the windows
-    /// allow. It is polled when more of the body has arrived, when some of its response was
-    /// written, and when it has woken the task of `cx`; never while its last
+    /// allow. It is polled whenever its connection is: when more has arrived, when something
+    /// was written, and when anybody has woken the task of `cx`; never while its last
     /// [data](Progress::data) is still being written.
     fn poll(
         &mut self,
@@ -46,8 +46,9 @@ pub(crate) trait Service {
         cx: &mut Context<'_>,
     ) -> Progress<Self::Data>;
 
-    /// Ends a call's response.
-    fn end(&mut self, call: &mut Self::Call, cause: EndCause, response: Response<'_>);
+    /// Ends a call. Where it stalls, at once; else after the responses to requests that were
+    /// taken, for which it goes on being polled. Returns how many bytes of those were sent.
+    fn end(&mut self, call: &mut Self::Call, cause: EndCause, response: Response<'_>) -> usize;
 
     /// How the log calls a call.
     fn describe(&self, call: &Self::Call) -> String;
@@ -85,7 +86,8 @@ pub(crate) struct Progress<D> {
     pub(crate) awaits_request: bool,
     /// How much of it is to come, as far as that is known.
     pub(crate) missing_bytes: usize,
-    /// Whether there are further requests, which wait until responses have been sent.
+    /// Whether there are further requests, which wait until responses have been sent. It is
+    /// polled again at once if [some were](Self::sent_bytes).
     pub(crate) is_held: bool,
     /// How many bytes of responses were made.
     pub(crate) queued_bytes: usize,

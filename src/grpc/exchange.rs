@@ -14,6 +14,7 @@ use super::message::{self, Next};
 use super::method::{Never, Respond, Responded};
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
+use crate::http2::server::Response;
 use crate::service::{Progress, Turn};
 
 /// With so many bytes of responses left to be sent no further request is taken: a peer
@@ -102,9 +103,16 @@ impl<M: Respond> Exchange<M> {
         }
         progress.queued_bytes = self.unsent.len() - before;
         if !turn.may_defer || self.is_full() {
-            progress.sent_bytes = self.send(&mut turn);
+            progress.sent_bytes = self.send(&mut turn.response);
         }
         progress
+    }
+
+    /// Takes no more requests, and ends after the responses to those that were taken.
+    /// Returns how many bytes of responses were sent.
+    pub(super) fn end(&mut self, status: Status, response: &mut Response<'_>) -> usize {
+        self.end.get_or_insert(status);
+        self.send(response)
     }
 
     /// Moves the responses that have come to those that are to be sent.
@@ -185,6 +193,11 @@ impl<M: Respond> Exchange<M> {
                     progress.consumed_bytes += end;
                     progress.requests += 1;
                 }
+                // Memory for the rest of it would be held for as long.
+                Ok(Next::Part { .. }) if self.is_full() => {
+                    progress.is_held = true;
+                    return;
+                }
                 Ok(Next::Part { missing_bytes }) => {
                     progress.awaits_request = true;
                     progress.missing_bytes = missing_bytes;
@@ -211,8 +224,7 @@ impl<M: Respond> Exchange<M> {
 
     /// Sends what the peer's windows allow, and the end after the last response. Returns how
     /// many bytes of responses were sent.
-    fn send(&mut self, turn: &mut Turn<'_>) -> usize {
-        let response = &mut turn.response;
+    fn send(&mut self, response: &mut Response<'_>) -> usize {
         let mut sent_bytes = 0;
         if !self.unsent.is_empty() {
             if !response.is_begun() {

@@ -12,7 +12,7 @@ use super::subscribe::{MAX_REQUEST_BYTES, Subscribe, Subscription};
 use crate::contract::path;
 use crate::engine::{Batch, Engine};
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
-use crate::http2::server::Limits;
+use crate::http2::server::{Limits, Response};
 use crate::service::{Progress, Turn};
 
 /// What gateways may do.
@@ -20,7 +20,7 @@ pub(super) const LIMITS: Limits = Limits {
     max_streams: super::MAX_STREAMS as usize,
     max_field_bytes: super::MAX_FIELD_BYTES as usize,
     stream_window: INITIAL_WINDOW,
-    // Half a request on every stream leaves room for one more.
+    // Half a request on every stream must not fill it.
     connection_window: super::MAX_STREAMS * (MAX_REQUEST_BYTES as u32 + 64) + INITIAL_WINDOW,
     max_frame_bytes: DEFAULT_FRAME_BYTES,
 };
@@ -72,9 +72,16 @@ impl Methods for Gateways {
         }
     }
 
-    fn end(&self, call: &mut Call) -> Option<Status> {
+    fn end(&mut self, call: &mut Call, status: Status, response: &mut Response<'_>) -> usize {
         match call {
-            Call::Subscribe(call) => call.end::<Subscribe>(),
+            Call::Subscribe(call) => call.end(&status, response),
+        }
+        0
+    }
+
+    fn ended(&self, call: &mut Call) -> Option<Status> {
+        match call {
+            Call::Subscribe(call) => call.ended::<Subscribe>(),
         }
     }
 

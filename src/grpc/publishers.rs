@@ -12,7 +12,7 @@ use super::router::{Methods, Router, Stopping};
 use crate::backbone::Log;
 use crate::contract::path;
 use crate::engine;
-use crate::http2::server::Limits;
+use crate::http2::server::{Limits, Response};
 use crate::service::{Progress, Turn};
 
 /// What publishers may do.
@@ -74,7 +74,11 @@ impl<L: Log> Methods for Publishers<L> {
         call.poll(&mut self.publish, turn, is_stopping, cx)
     }
 
-    fn end(&self, _call: &mut Self::Call) -> Option<Status> {
+    fn end(&mut self, call: &mut Self::Call, status: Status, response: &mut Response<'_>) -> usize {
+        call.end(status, response)
+    }
+
+    fn ended(&self, _call: &mut Self::Call) -> Option<Status> {
         // Responses that were not read are missing before any end of its own.
         None
     }

@@ -41,8 +41,12 @@ pub(crate) trait Methods {
         cx: &mut Context<'_>,
     ) -> Progress<Self::Data>;
 
+    /// Ends a call by this status, after the responses to requests that were taken. Returns
+    /// how many bytes of those were sent.
+    fn end(&mut self, call: &mut Self::Call, status: Status, response: &mut Response<'_>) -> usize;
+
     /// Why a call has ended, where that stands behind data which is not written.
-    fn end(&self, call: &mut Self::Call) -> Option<Status>;
+    fn ended(&self, call: &mut Self::Call) -> Option<Status>;
 
     /// How the log calls a call.
     fn describe(&self, call: &Self::Call) -> String;
@@ -87,7 +91,7 @@ impl<M: Methods> Router<M> {
             return Err(refusal);
         }
         let content_type = request.fields.get(header::CONTENT_TYPE);
-        if !content_type.is_some_and(|of| of.as_bytes().starts_with(b"application/grpc")) {
+        if !content_type.is_some_and(|of| is_grpc(of.as_bytes())) {
             return Err(http_refusal(415));
         }
         if !M::PATHS.contains(&&*request.path) {
@@ -99,6 +103,13 @@ impl<M: Methods> Router<M> {
         }
         Ok(())
     }
+}
+
+/// `application/grpc`, also with a message format or parameters behind it: not what merely
+/// begins alike, such as `application/grpc-web`.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// A response for peers that do not speak gRPC.
@@ -138,16 +149,19 @@ impl<M: Methods> Service for Router<M> {
         self.methods.poll(call, turn, is_stopping, cx)
     }
 
-    fn end(&mut self, call: &mut M::Call, cause: EndCause, mut response: Response<'_>) {
+    fn end(&mut self, call: &mut M::Call, cause: EndCause, mut response: Response<'_>) -> usize {
         let status = match cause {
             EndCause::RequestTimeout => status::request_timeout(M::REQUEST_TIMEOUT),
-            EndCause::Stalled(stall) => {
-                let ended = self.methods.end(call);
-                ended.unwrap_or_else(|| status::stalled(&stall))
-            }
             EndCause::TooManyLongRequests => status::too_many_long_requests(),
+            EndCause::Stalled(stall) => {
+                // What is before it is not taken.
+                let ended = self.methods.ended(call);
+                let status = ended.unwrap_or_else(|| status::stalled(&stall));
+                status::end(&mut response, &status);
+                return 0;
+            }
         };
-        status::end(&mut response, &status);
+        self.methods.end(call, status, &mut response)
     }
 
     fn describe(&self, call: &M::Call) -> String {
@@ -189,7 +203,11 @@ mod tests {
             Progress::default()
         }
 
-        fn end(&self, _call: &mut String) -> Option<Status> {
+        fn end(&mut self, _call: &mut String, _status: Status, _: &mut Response<'_>) -> usize {
+            0
+        }
+
+        fn ended(&self, _call: &mut String) -> Option<Status> {
             None
         }
 
@@ -221,6 +239,16 @@ mod tests {
         assert_eq!(open(&|_| {}), Ok("/a.B/D".to_owned()));
         assert_eq!(open(&|r| r.method = "GET".into()), Err((405, None)));
         assert_eq!(open(&|r| r.fields.clear()), Err((415, None)));
+        for (content_type, is_grpc) in [
+            ("application/grpc", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+        ] {
+            let value = HeaderValue::from_static(content_type);
+            let opened = open(&|r| drop(r.fields.insert(header::CONTENT_TYPE, value.clone())));
+            assert_eq!(opened.is_ok(), is_grpc, "{content_type}");
+        }
         assert_eq!(open(&|r| r.path = "/other".into()), status("12"));
         let gzip = HeaderValue::from_static("gzip");
         let compressed = open(&|r| drop(r.fields.insert("grpc-encoding", gzip.clone())));

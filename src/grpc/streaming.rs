@@ -8,6 +8,7 @@ use super::message::{self, Next};
 use super::method::Stream;
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
+use crate::http2::server::Response;
 use crate::service::{Progress, Turn};
 
 /// How far a call has come.
@@ -72,8 +73,14 @@ impl<S> StreamCall<S> {
         progress
     }
 
+    /// Ends it by this status.
+    pub(super) fn end(&mut self, status: &Status, response: &mut Response<'_>) {
+        status::end(response, status);
+        *self = StreamCall::Ended;
+    }
+
     /// Why it has ended, where that stands behind data which is not written.
-    pub(super) fn end<M: Stream<Source = S>>(&mut self) -> Option<Status> {
+    pub(super) fn ended<M: Stream<Source = S>>(&mut self) -> Option<Status> {
         match self {
             StreamCall::Response(source) => M::end(source),
             StreamCall::Request | StreamCall::Ended => None,

@@ -40,6 +40,8 @@ impl<S: Service> Served<S> {
 #[derive(Debug)]
 pub(super) enum Memory {
     None,
+    /// It has to wait, and is not in the queue: its connection has enough there.
+    Wanted,
     Waiting {
         wait: Box<PollSemaphore>,
         /// As many as it asked for at first: to ask for less would be to queue anew.
@@ -51,7 +53,12 @@ pub(super) enum Memory {
 
 impl Memory {
     pub(super) fn is_waiting(&self) -> bool {
-        matches!(self, Memory::Waiting { .. })
+        matches!(self, Memory::Wanted | Memory::Waiting { .. })
+    }
+
+    /// Whether it has memory, or a place in the queue.
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(self, Memory::Waiting { .. } | Memory::Held(_))
     }
 
     /// Gives up its place in the queue, if it has one.
@@ -61,17 +68,23 @@ impl Memory {
         }
     }
 
-    /// Whether there is memory for `bytes` that are to come.
+    /// Whether there is memory for `bytes` that are to come. `may_queue` says whether its
+    /// connection may have one more in the queue.
     pub(super) fn poll(
         &mut self,
         budget: &Arc<Semaphore>,
         bytes: usize,
+        may_queue: bool,
         cx: &mut Context<'_>,
     ) -> bool {
         loop {
             match self {
                 Memory::Held(_) => return true,
-                Memory::None => {
+                Memory::None | Memory::Wanted if !may_queue => {
+                    *self = Memory::Wanted;
+                    return false;
+                }
+                Memory::None | Memory::Wanted => {
                     *self = Memory::Waiting {
                         wait: Box::new(PollSemaphore::new(Arc::clone(budget))),
                         // A request's length is 32 bits long.

@@ -50,7 +50,10 @@ const TURN_WRITES: usize = 128;
 /// Requests up to this length, prefix included, need no memory of their own: parts of them
 /// on 256 streams fill a quarter of a window of 4 MiB.
 const SHORT_REQUEST_BYTES: usize = (4 << 10) + 16;
-/// Longer ones that wait for memory may hold this share of the connection's window. The
+/// How many calls of a connection may have memory for longer ones, or stand in the queue for
+/// it: others' calls have their turn too.
+const LONG_REQUESTS: usize = 4;
+/// Those that wait for memory may hold this share of the connection's window. The
 /// peer is told of less than a quarter only when it is as much; the rest is for what does
 /// not wait.
 const WAITING_SHARE: usize = 4;
@@ -172,6 +175,7 @@ impl<S: Service> Driver<S> {
                 let has_data = self.state == State::Open && self.serve(cx);
                 let http = &mut self.http;
                 if !has_data && self.writer.is_empty() && http.output().is_empty() {
+                    self.socket.has_nothing_to_write();
                     break;
                 }
                 match self
@@ -182,7 +186,13 @@ impl<S: Service> Driver<S> {
                     Written::Some { bytes } | Written::All { bytes } => turn_bytes += bytes,
                     // Reading may go on.
                     Written::Blocked if self.readable && self.reads() => break,
-                    Written::Blocked => return Poll::Pending,
+                    Written::Blocked => {
+                        if self.readable && self.state == State::Open {
+                            // It is full: nothing more is read until the peer reads.
+                            self.note_reading(false);
+                        }
+                        return Poll::Pending;
+                    }
                 }
                 turn_writes += 1;
                 if turn_bytes >= TURN_BYTES || turn_writes >= TURN_WRITES {
@@ -333,7 +343,7 @@ impl<S: Service> Driver<S> {
             self.refuse_waiting();
         }
         self.let_go();
-        if self.alarm_is_due {
+        if self.alarm_is_due && self.unread_since.is_none() {
             self.set_alarm(cx);
         }
         has_data
@@ -349,6 +359,7 @@ impl<S: Service> Driver<S> {
         cx: &mut Context<'_>,
     ) -> bool {
         let mut lent = lent;
+        let mut may_queue = None;
         loop {
             let Some(parts) = self.http.parts(at) else {
                 return false;
@@ -381,11 +392,12 @@ impl<S: Service> Driver<S> {
                 served.awaiting_since = Some(Instant::now());
                 self.alarm_is_due = true;
             }
-            let has_memory = served.memory_for(&progress, left_bytes, &self.shared.arriving, cx);
+            let wants_memory = served.wants_memory(&progress, left_bytes);
             let Progress {
                 consumed_bytes,
                 requests,
                 is_held,
+                missing_bytes,
                 sent_bytes,
                 data,
                 ..
@@ -407,14 +419,28 @@ impl<S: Service> Driver<S> {
             if requests > 0 {
                 self.http.answered(requests);
             }
-            if has_memory {
-                self.http.release_body(at);
+            if wants_memory {
+                let may_queue =
+                    *may_queue.get_or_insert_with(|| self.long_requests() < LONG_REQUESTS);
+                if let Some(Some(served)) = self.http.stream_mut(at).map(|of| &mut of.state)
+                    && served
+                        .memory
+                        .poll(&self.shared.arriving, missing_bytes, may_queue, cx)
+                {
+                    self.http.release_body(at);
+                }
             }
             // What holds it up may be the peer's window.
             if has_data || !is_held || sent_bytes == 0 || self.is_full() {
                 return has_data;
             }
         }
+    }
+
+    /// How many calls have memory for a long request, or a place in the queue.
+    fn long_requests(&self) -> usize {
+        let calls = self.http.streams().filter_map(|(_, of)| of.state.as_ref());
+        calls.filter(|served| served.memory.is_queued()).count()
     }
 
     /// Ends the newest of the calls that wait for memory while all of them hold too much of
@@ -444,7 +470,10 @@ impl<S: Service> Driver<S> {
         if let Some(parts) = self.http.parts(at)
             && let Some(served) = parts.state
         {
-            self.service.end(&mut served.call, cause, parts.response);
+            let sent_bytes = self.service.end(&mut served.call, cause, parts.response);
+            served.outgoing.in_flight.written(sent_bytes as u64);
+            served.awaiting_since = None;
+            served.memory = Memory::None;
         }
     }
 
@@ -453,7 +482,9 @@ impl<S: Service> Driver<S> {
         for ended in self.http.take_ended() {
             if let Some(served) = ended.state {
                 self.handle.stream_ended();
-                self.writer.stream_ended(ended.id, served);
+                let (watchdog, handle) = (&self.shared.watchdog, &self.handle);
+                let track = || watchdog.track(handle);
+                self.writer.stream_ended(ended.id, served, track);
             }
         }
     }
@@ -472,11 +503,17 @@ impl<S: Service> Driver<S> {
             self.http.shut_down();
         }
         self.end_stalled();
-        while let Some(alarm) = &mut self.alarm
+        while self.state == State::Open
+            && let Some(alarm) = &mut self.alarm
             && alarm.as_mut().poll(cx).is_ready()
         {
             self.alarm = None;
-            self.end_late(Instant::now());
+            if self.unread_since.is_some() {
+                // Nobody is late while nothing is read. It is set anew when that goes on.
+                self.alarm_is_due = true;
+                break;
+            }
+            self.end_late(cx);
             self.set_alarm(cx);
         }
         self.let_go();
@@ -489,6 +526,7 @@ impl<S: Service> Driver<S> {
     /// which the peer has acknowledged the least. Where neither is, the socket is full, and
     /// the watchdog watches that.
     fn end_stalled(&mut self) {
+        self.writer.ignore_stall();
         let sendable = self.http.sendable();
         let mut stalled: SmallVec<[(usize, Stall); 4]> = SmallVec::new();
         let mut by_connection = None;
@@ -530,7 +568,8 @@ impl<S: Service> Driver<S> {
 
     /// Ends what is late: calls whose requests did not arrive, and the connection if a frame
     /// did not.
-    fn end_late(&mut self, now: Instant) {
+    fn end_late(&mut self, cx: &mut Context<'_>) {
+        let now = Instant::now();
         if self
             .incomplete
             .is_some_and(|(_, since)| now >= since + S::REQUEST_TIMEOUT)
@@ -539,21 +578,32 @@ impl<S: Service> Driver<S> {
             let error = http2::Error::FRAME_TIMEOUT;
             self.log_end(&error);
             self.http.fail(error);
+            self.incomplete = None;
             self.state = State::Flushing;
             return;
         }
-        let late: SmallVec<[usize; 4]> = self
-            .http
-            .streams()
-            .filter(|(_, stream)| {
-                let deadline = stream.state.as_ref().and_then(Served::deadline);
-                deadline.is_some_and(|deadline| deadline <= now)
-            })
-            .map(|(at, _)| at)
-            .collect();
-        for at in late {
-            self.end_call(at, EndCause::RequestTimeout);
+        for at in self.late(now) {
+            // What is left of its request may have arrived just now.
+            self.poll_call(at, None, false, cx);
         }
+        for at in self.late(now) {
+            let served = self.http.stream(at).and_then(|of| of.state.as_ref());
+            let cause = if served.is_some_and(|served| served.memory.is_waiting()) {
+                EndCause::TooManyLongRequests
+            } else {
+                EndCause::RequestTimeout
+            };
+            self.end_call(at, cause);
+        }
+    }
+
+    /// The indices of the streams whose requests are late.
+    fn late(&self, now: Instant) -> SmallVec<[usize; 4]> {
+        let late = self.http.streams().filter(|(_, stream)| {
+            let deadline = stream.state.as_ref().and_then(Served::deadline);
+            deadline.is_some_and(|deadline| deadline <= now)
+        });
+        late.map(|(at, _)| at).collect()
     }
 
     /// Sets the alarm, if there is none, for what will be late first.
@@ -599,9 +649,8 @@ impl<S: Service> Driver<S> {
         self.unread_since = (!reads).then_some(now);
     }
 
-    /// The task goes to sleep: what is not written by now waits for the peer, and is
-    /// watched. (So is a frame whose stream has ended since: it was half written when we
-    /// last came here.)
+    /// The task goes to sleep, or leaves its turn to others: what is not written by now is
+    /// watched. (So is a frame whose stream has ended: since it did.)
     fn watch_unwritten(&mut self) {
         let (handle, watchdog) = (&self.handle, &self.shared.watchdog);
         for (_, stream) in self.http.streams_mut() {
@@ -613,24 +662,18 @@ impl<S: Service> Driver<S> {
 }
 
 impl<S: Service> Served<S> {
-    /// Whether there is memory for what is to come of a long request.
-    fn memory_for(
-        &mut self,
-        progress: &Progress<S::Data>,
-        arrived_bytes: usize,
-        budget: &Arc<Semaphore>,
-        cx: &mut Context<'_>,
-    ) -> bool {
+    /// Whether memory is needed for what is to come of a long request. What it has is kept
+    /// until that is taken: also while it is held up.
+    fn wants_memory(&mut self, progress: &Progress<S::Data>, arrived_bytes: usize) -> bool {
         let missing_bytes = progress.missing_bytes;
-        if progress.requests > 0 || !progress.awaits_request {
+        if progress.requests > 0 || !(progress.awaits_request || progress.is_held) {
             self.memory = Memory::None;
         }
-        if missing_bytes > 0 && arrived_bytes + missing_bytes > SHORT_REQUEST_BYTES {
-            self.memory.poll(budget, missing_bytes, cx)
-        } else {
+        let wants = missing_bytes > 0 && arrived_bytes + missing_bytes > SHORT_REQUEST_BYTES;
+        if !wants {
             self.memory.stop_waiting();
-            false
         }
+        wants
     }
 }
 

@@ -20,7 +20,7 @@
 //!
 //! | verb | what happens |
 //! |---|---|
-//! | *end* a stream | its status is sent, after the data before it; its neighbours go on |
+//! | *end* a stream | its status is sent, after the data before it; its neighbours go on. If it stalls, what its window does not take is dropped, be it in the middle of a message |
 //! | *reset* a stream | RST_STREAM: there is no status |
 //! | *shut down* a connection | GOAWAY: no new streams, the open ones go on, then it closes |
 //! | *fail* a connection | GOAWAY with an error: all its streams have ended, what is left is written |

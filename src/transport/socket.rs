@@ -106,6 +106,14 @@ impl Socket {
         self.unless_cut(cx, polled)
     }
 
+    /// There is nothing to write: whether the socket would take it does not matter.
+    pub(super) fn has_nothing_to_write(&mut self) {
+        if self.blocked {
+            self.blocked = false;
+            self.handle.toggle_write_block();
+        }
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if !self.full {
             let bytes: usize = slices.iter().map(|slice| slice.len()).sum();

@@ -73,7 +73,9 @@ impl Service for Feed {
         Progress::default()
     }
 
-    fn end(&mut self, _call: &mut (), _cause: EndCause, _response: Response<'_>) {}
+    fn end(&mut self, _call: &mut (), _cause: EndCause, _response: Response<'_>) -> usize {
+        0
+    }
 
     fn describe(&self, _call: &()) -> String {
         "a feed".to_owned()

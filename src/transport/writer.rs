@@ -5,12 +5,13 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use smallvec::SmallVec;
 
 use super::call::Served;
-use super::in_flight::InFlight;
+use super::in_flight::{InFlight, Tracked};
 use super::socket::Socket;
 use crate::http2::frame::{FrameHeader, HEADER_BYTES};
 use crate::http2::server::Connection;
@@ -312,12 +313,29 @@ impl<D: AsRef<[u8]>> Writer<D> {
         }
     }
 
-    /// A stream has ended, with what was left of it.
-    pub(super) fn stream_ended<S: Service<Data = D>>(&mut self, stream: u32, served: Served<S>) {
+    /// A stream has ended, with what was left of it. A frame that is half written goes on
+    /// being watched: `track` makes the watchdog know of it.
+    pub(super) fn stream_ended<S: Service<Data = D>>(
+        &mut self,
+        stream: u32,
+        served: Served<S>,
+        track: impl FnOnce() -> Arc<Tracked>,
+    ) {
         if let Some(frame) = &mut self.frame
             && frame.stream == stream
         {
             frame.orphan = served.outgoing.into_parts();
+            if let Some((_, in_flight)) = &mut frame.orphan {
+                in_flight.blocked(track);
+            }
+        }
+    }
+
+    /// Forgets that a frame whose stream has ended stalls: its socket is full, and the
+    /// watchdog cuts the connection for that.
+    pub(super) fn ignore_stall(&self) {
+        if let Some((_, in_flight)) = self.frame.as_ref().and_then(|of| of.orphan.as_ref()) {
+            in_flight.take_stall();
         }
     }
 }

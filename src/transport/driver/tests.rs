@@ -369,3 +369,84 @@ async fn a_request_that_does_not_arrive_ends_alone() {
     assert_eq!(engine.stats().subscribers, 1);
     assert!(!harness.ended);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_does_not_arrive_ends_the_connection_once() {
+    let engine = engine();
+    let mut harness = Harness::new(gateways(&engine), &[]);
+    harness.request(1, path::SUBSCRIBE_PUSH);
+    harness.data(1, flag::END_STREAM, &subscribe("whole"));
+    harness.to_send.extend([0, 0, 8, kind::PING, 0]);
+    harness.exchange().await;
+    let timeout = request_timeout(&harness);
+    advance(timeout + Duration::from_millis(5)).await;
+    // With as many turns as it likes: it must come to an end by itself.
+    let mut polls = 0;
+    tokio::task::unconstrained(std::future::poll_fn(|cx| {
+        polls += 1;
+        harness.ended |= Pin::new(&mut harness.driver).poll(cx).is_ready();
+        Poll::Ready(())
+    }))
+    .await;
+    harness.exchange().await;
+    let frames = harness.frames();
+    let goodbyes = frames.iter().filter(|of| of.header.kind == kind::GOAWAY);
+    assert_eq!((goodbyes.count(), polls), (1, 1), "{frames:?}");
+    assert_eq!(engine.stats().subscribers, 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_held_up_asks_for_no_memory_and_keeps_what_it_has() {
+    /// Of a request of 1 MiB, the prefix and a part.
+    const PART: [u8; 2000] = {
+        let mut part = [0; 2000];
+        part[2] = 0x10;
+        part
+    };
+    let engine = engine();
+    // None of its responses may be sent.
+    let mut harness = Harness::new(publishers(&engine), &[(setting::INITIAL_WINDOW_SIZE, 0)]);
+    let permits = |harness: &Harness<_>| harness.driver.shared.arriving.available_permits();
+    let all = permits(&harness);
+    harness.request(1, path::PUBLISH_STREAM);
+    harness.data(1, 0, &PART);
+    harness.exchange().await;
+    let missing_bytes = (1 << 20) + 5 - PART.len();
+    assert_eq!(all - permits(&harness), missing_bytes, "it has memory");
+
+    harness.request(3, path::PUBLISH_STREAM);
+    harness.data(3, 0, &PUBLISH.repeat(400));
+    harness.exchange().await;
+    assert!(engine.head().seq().number() < 400, "it is held up");
+    harness.data(3, 0, &PART);
+    harness.exchange().await;
+    assert_eq!(all - permits(&harness), missing_bytes, "the other has none");
+}
+
+#[tokio::test]
+async fn a_connection_queues_for_memory_with_a_few_calls_at_a_time() {
+    let engine = engine();
+    let mut harness = Harness::new(publishers(&engine), &[]);
+    // Each announces 256 KiB, of the 1 MiB that there is.
+    let calls = 10;
+    for n in 0..calls {
+        harness.request(2 * n + 1, path::PUBLISH_STREAM);
+        harness.data(2 * n + 1, 0, b"\0\0\x04\0\0begin");
+    }
+    harness.exchange().await;
+    assert_eq!(harness.driver.long_requests(), LONG_REQUESTS);
+    let waiting = |harness: &Harness<_>| {
+        let streams = harness.driver.http.streams();
+        let calls = streams.filter_map(|(_, of)| of.state.as_ref());
+        calls.filter(|of| of.memory.is_waiting()).count()
+    };
+    assert_eq!(waiting(&harness), calls as usize - LONG_REQUESTS);
+    // When some have gone, others take their places.
+    for stream in [1, 3] {
+        let cancel = 8_u32.to_be_bytes();
+        frame::write(&mut harness.to_send, kind::RST_STREAM, 0, stream, &cancel);
+    }
+    harness.exchange().await;
+    assert_eq!(harness.driver.long_requests(), LONG_REQUESTS);
+    assert_eq!(waiting(&harness), calls as usize - LONG_REQUESTS - 2);
+}

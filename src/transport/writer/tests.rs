@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -6,7 +5,6 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::http2::frame::{self, PREFACE, Reason, flag, kind, setting};
-use crate::transport::in_flight::Tracked;
 use crate::transport::test_support::{Feed, pair};
 
 /// More than a socket takes at once.
@@ -104,7 +102,10 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_is_watched_until_that_is_wr
     harness.write();
     harness.http.reset(1, Reason::Cancel);
     for ended in harness.http.take_ended() {
-        harness.writer.stream_ended(ended.id, ended.state.unwrap());
+        let track = || panic!("it is tracked");
+        harness
+            .writer
+            .stream_ended(ended.id, ended.state.unwrap(), track);
     }
     assert!(harness.tracked.progress().is_some() && !harness.tracked.has_ended());
 
