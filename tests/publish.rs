@@ -471,7 +471,8 @@ async fn large_requests_beyond_a_connections_memory_are_published_or_refused() {
             Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}"),
         }
     }
-    assert!(published >= 16, "{published}");
+    // As many as a connection may have memory for at once, at least.
+    assert!(published >= 8, "{published}");
     assert_eq!(server.engine.head().seq().number(), published * 60);
 }
 

@@ -427,11 +427,11 @@ async fn a_call_that_is_held_up_asks_for_no_memory_and_keeps_what_it_has() {
 async fn a_connection_queues_for_memory_with_a_few_calls_at_a_time() {
     let engine = engine();
     let mut harness = Harness::new(publishers(&engine), &[]);
-    // Each announces 256 KiB, of the 1 MiB that there is.
-    let calls = 10;
+    // Each announces 64 KiB, of the 1 MiB that there is.
+    let calls = 20;
     for n in 0..calls {
         harness.request(2 * n + 1, path::PUBLISH_STREAM);
-        harness.data(2 * n + 1, 0, b"\0\0\x04\0\0begin");
+        harness.data(2 * n + 1, 0, b"\0\0\x01\0\0begin");
     }
     harness.exchange().await;
     assert_eq!(harness.driver.long_requests(), LONG_REQUESTS);
