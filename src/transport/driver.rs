@@ -31,8 +31,7 @@ use crate::http2;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Blocked, Connection, Event};
 use crate::prefetch;
-use crate::service::Stall;
-use crate::service::{EndCause, Progress, Service, Turn};
+use crate::service::{EndCause, Progress, Service, Stall, Turn};
 
 /// How much may wait to be written that is not data, before no more is read, or answered.
 const MAX_OUTPUT_BYTES: usize = 16 << 10;
