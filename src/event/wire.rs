@@ -236,15 +236,22 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
-        match self.rest.split_first() {
-            Some((&byte, rest)) if byte < 0x80 => {
+        // Keys and the lengths of short strings have one byte, those of most payloads and
+        // events two.
+        match *self.rest {
+            [byte, ref rest @ ..] if byte < 0x80 => {
                 self.rest = rest;
                 Ok(u64::from(byte))
+            }
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
             _ => self.long_varint(),
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0u64;
