@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -38,13 +38,16 @@ pub(crate) trait Service {
     /// Lets a call go on: it takes what it can of the body, and sends what the windows
     /// allow. It is polled whenever its connection is: when more has arrived, when something
     /// was written, and when anybody has woken the task of `cx`; never while its last
-    /// [data](Progress::data) is still being written.
-    fn poll(
+    /// [data](Self::poll_data) is still being written.
+    fn poll(&mut self, call: &mut Self::Call, turn: Turn<'_>, cx: &mut Context<'_>) -> Progress;
+
+    /// The next of a response's data, where a call has come so far that nothing else is left
+    /// of it: then it is not polled otherwise. `None` where there is something else.
+    fn poll_data(
         &mut self,
         call: &mut Self::Call,
-        turn: Turn<'_>,
         cx: &mut Context<'_>,
-    ) -> Progress<Self::Data>;
+    ) -> Poll<Option<Self::Data>>;
 
     /// Ends a call. Where it stalls, at once; else after the responses to requests that were
     /// taken, for which it goes on being polled. Returns how many bytes of those were sent.
@@ -76,8 +79,8 @@ pub(crate) struct Turn<'a> {
 }
 
 /// What a call has come to.
-#[derive(Debug)]
-pub(crate) struct Progress<D> {
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
     /// How many bytes of the body are done with.
     pub(crate) consumed_bytes: usize,
     /// How many requests were answered: their sender is no flood.
@@ -93,23 +96,8 @@ pub(crate) struct Progress<D> {
     pub(crate) queued_bytes: usize,
     /// How many bytes of responses were sent.
     pub(crate) sent_bytes: usize,
-    /// Data that is to be written before the call goes on.
-    pub(crate) data: Option<D>,
-}
-
-impl<D> Default for Progress<D> {
-    fn default() -> Self {
-        Progress {
-            consumed_bytes: 0,
-            requests: 0,
-            awaits_request: false,
-            missing_bytes: 0,
-            is_held: false,
-            queued_bytes: 0,
-            sent_bytes: 0,
-            data: None,
-        }
-    }
+    /// Whether the rest of it is [data](Service::poll_data).
+    pub(crate) has_data: bool,
 }
 
 /// Why the transport ends a call.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use tonic::{Code, Status};
 
 use super::message::{self, Next};
-use super::method::{Never, Respond, Responded};
+use super::method::{Respond, Responded};
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::http2::server::Response;
@@ -84,7 +84,7 @@ impl<M: Respond> Exchange<M> {
         mut turn: Turn<'_>,
         is_stopping: bool,
         cx: &mut Context<'_>,
-    ) -> Progress<Never> {
+    ) -> Progress {
         if self.is_stream() && !turn.response.is_begun() {
             turn.response.head(200, &status::response_fields());
         }
@@ -154,13 +154,7 @@ impl<M: Respond> Exchange<M> {
 
     /// Takes the requests of `body`. The rest of it is to be given again, with what arrives
     /// behind it.
-    fn take(
-        &mut self,
-        method: &mut M,
-        body: &[u8],
-        is_complete: bool,
-        progress: &mut Progress<Never>,
-    ) {
+    fn take(&mut self, method: &mut M, body: &[u8], is_complete: bool, progress: &mut Progress) {
         let max_bytes = method.max_request_bytes();
         while self.end.is_none() {
             let rest = &body[progress.consumed_bytes..];
@@ -330,7 +324,7 @@ mod tests {
             Self::new(Cardinality::Many("Stream"), 1 << 20)
         }
 
-        fn poll(&mut self, body: &[u8], is_complete: bool) -> Progress<Never> {
+        fn poll(&mut self, body: &[u8], is_complete: bool) -> Progress {
             let turn = Turn {
                 body,
                 is_complete,

@@ -1,6 +1,6 @@
 //! The gateways' listener: its methods and its limits.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tonic::Status;
@@ -59,16 +59,22 @@ impl Methods for Gateways {
         (path == path::SUBSCRIBE_PUSH).then_some(Call::Subscribe(StreamCall::Request))
     }
 
-    #[inline]
     fn poll(
         &mut self,
         call: &mut Call,
         turn: Turn<'_>,
         is_stopping: bool,
-        cx: &mut Context<'_>,
-    ) -> Progress<Batch> {
+        _cx: &mut Context<'_>,
+    ) -> Progress {
         match call {
-            Call::Subscribe(call) => call.poll(&mut self.subscribe, turn, is_stopping, cx),
+            Call::Subscribe(call) => call.poll(&mut self.subscribe, turn, is_stopping),
+        }
+    }
+
+    #[inline]
+    fn poll_data(call: &mut Call, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
+        match call {
+            Call::Subscribe(call) => call.poll_data::<Subscribe>(cx),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The publishers' listener: its methods and its limits.
 
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tonic::Status;
@@ -70,8 +70,12 @@ impl<L: Log> Methods for Publishers<L> {
         turn: Turn<'_>,
         is_stopping: bool,
         cx: &mut Context<'_>,
-    ) -> Progress<Never> {
+    ) -> Progress {
         call.poll(&mut self.publish, turn, is_stopping, cx)
+    }
+
+    fn poll_data(_call: &mut Self::Call, _cx: &mut Context<'_>) -> Poll<Option<Never>> {
+        Poll::Ready(None)
     }
 
     fn end(&mut self, call: &mut Self::Call, status: Status, response: &mut Response<'_>) -> usize {

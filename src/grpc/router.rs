@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, header};
@@ -39,7 +39,10 @@ pub(crate) trait Methods {
         turn: Turn<'_>,
         is_stopping: bool,
         cx: &mut Context<'_>,
-    ) -> Progress<Self::Data>;
+    ) -> Progress;
+
+    /// See [`Service::poll_data`].
+    fn poll_data(call: &mut Self::Call, cx: &mut Context<'_>) -> Poll<Option<Self::Data>>;
 
     /// Ends a call by this status, after the responses to requests that were taken. Returns
     /// how many bytes of those were sent.
@@ -139,14 +142,14 @@ impl<M: Methods> Service for Router<M> {
     }
 
     #[inline]
-    fn poll(
-        &mut self,
-        call: &mut M::Call,
-        turn: Turn<'_>,
-        cx: &mut Context<'_>,
-    ) -> Progress<M::Data> {
+    fn poll(&mut self, call: &mut M::Call, turn: Turn<'_>, cx: &mut Context<'_>) -> Progress {
         let is_stopping = self.stopping.is_set();
         self.methods.poll(call, turn, is_stopping, cx)
+    }
+
+    #[inline]
+    fn poll_data(&mut self, call: &mut M::Call, cx: &mut Context<'_>) -> Poll<Option<M::Data>> {
+        M::poll_data(call, cx)
     }
 
     fn end(&mut self, call: &mut M::Call, cause: EndCause, mut response: Response<'_>) -> usize {
@@ -199,8 +202,12 @@ mod tests {
             _turn: Turn<'_>,
             _is_stopping: bool,
             _cx: &mut Context<'_>,
-        ) -> Progress<Never> {
+        ) -> Progress {
             Progress::default()
+        }
+
+        fn poll_data(_call: &mut String, _cx: &mut Context<'_>) -> Poll<Option<Never>> {
+            Poll::Ready(None)
         }
 
         fn end(&mut self, _call: &mut String, _status: Status, _: &mut Response<'_>) -> usize {

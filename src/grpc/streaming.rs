@@ -18,20 +18,20 @@ pub(crate) enum StreamCall<S> {
     Request,
     /// Its response goes on.
     Response(S),
+    /// Its response is to end by this status.
+    Ending(Status),
     /// It has ended.
     Ended,
 }
 
 impl<S> StreamCall<S> {
     /// See [`Service::poll`](crate::service::Service::poll).
-    #[inline]
     pub(super) fn poll<M: Stream<Source = S>>(
         &mut self,
         method: &mut M,
         mut turn: Turn<'_>,
         is_stopping: bool,
-        cx: &mut Context<'_>,
-    ) -> Progress<M::Data> {
+    ) -> Progress {
         let mut progress = Progress::default();
         if let StreamCall::Request = self {
             let only = message::only(turn.body, turn.is_complete, M::MAX_REQUEST_BYTES, M::NAME);
@@ -53,6 +53,7 @@ impl<S> StreamCall<S> {
                 Ok((fields, source)) => {
                     turn.response.head(200, &fields);
                     *self = StreamCall::Response(source);
+                    progress.has_data = true;
                 }
                 Err(status) => {
                     status::end(&mut turn.response, &status);
@@ -60,17 +61,26 @@ impl<S> StreamCall<S> {
                 }
             }
         }
-        if let StreamCall::Response(source) = self {
-            match M::poll_next(source, cx) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(data)) => progress.data = Some(data),
-                Poll::Ready(Err(status)) => {
-                    status::end(&mut turn.response, &status);
-                    *self = StreamCall::Ended;
-                }
-            }
+        if let StreamCall::Ending(status) = self {
+            status::end(&mut turn.response, status);
+            *self = StreamCall::Ended;
         }
         progress
+    }
+
+    /// See [`Service::poll_data`](crate::service::Service::poll_data).
+    #[inline]
+    pub(super) fn poll_data<M: Stream<Source = S>>(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<M::Data>> {
+        let StreamCall::Response(source) = self else {
+            return Poll::Ready(None);
+        };
+        M::poll_next(source, cx).map(|next| {
+            next.map_err(|status| *self = StreamCall::Ending(status))
+                .ok()
+        })
     }
 
     /// Ends it by this status.
@@ -83,6 +93,7 @@ impl<S> StreamCall<S> {
     pub(super) fn ended<M: Stream<Source = S>>(&mut self) -> Option<Status> {
         match self {
             StreamCall::Response(source) => M::end(source),
+            StreamCall::Ending(status) => Some(status.clone()),
             StreamCall::Request | StreamCall::Ended => None,
         }
     }

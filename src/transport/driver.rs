@@ -330,15 +330,17 @@ impl<S: Service> Driver<S> {
     fn serve(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_data = false;
         let count = self.http.stream_count();
-        let first = if self.turn < count { self.turn } else { 0 };
-        for at in (first..count).chain(0..first) {
-            if self.is_full() {
-                self.turn = at;
-                break;
+        if count == 1 {
+            has_data = !self.is_full() && self.go_on(0, cx);
+        } else {
+            let first = if self.turn < count { self.turn } else { 0 };
+            for at in (first..count).chain(0..first) {
+                if self.is_full() {
+                    self.turn = at;
+                    break;
+                }
+                has_data |= self.go_on(at, cx);
             }
-            has_data |= self.poll_call(at, None, false, cx);
-        }
-        if count > 1 {
             self.refuse_waiting();
         }
         self.let_go();
@@ -348,8 +350,32 @@ impl<S: Service> Driver<S> {
         has_data
     }
 
-    /// Lets a call go on, with what has arrived of its body: lent, or kept for it. Returns
-    /// whether it has data to write.
+    /// Lets a call go on. Returns whether it has data to write.
+    #[inline]
+    fn go_on(&mut self, at: usize, cx: &mut Context<'_>) -> bool {
+        loop {
+            let stream = self.http.stream_mut(at);
+            let Some(served) = stream.and_then(|stream| stream.state.as_mut()) else {
+                return false;
+            };
+            if !served.outgoing.is_empty() {
+                return true;
+            }
+            match self.service.poll_data(&mut served.call, cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Some(data)) => {
+                    served.outgoing.set(data);
+                    return true;
+                }
+                Poll::Ready(None) if self.poll_call(at, None, false, cx) => {}
+                Poll::Ready(None) => return false,
+            }
+        }
+    }
+
+    /// Lets a call go on that is not all [data](Service::poll_data), with what has arrived of
+    /// its body: lent, or kept for it. Returns whether it is now.
+    #[inline(never)]
     fn poll_call(
         &mut self,
         at: usize,
@@ -398,13 +424,9 @@ impl<S: Service> Driver<S> {
                 is_held,
                 missing_bytes,
                 sent_bytes,
-                data,
+                has_data,
                 ..
             } = progress;
-            let has_data = data.is_some();
-            if let Some(data) = data {
-                served.outgoing.set(data);
-            }
             match lent.take() {
                 Some(data) => {
                     self.http.consumed(at, consumed_bytes);
@@ -478,6 +500,13 @@ impl<S: Service> Driver<S> {
 
     /// Lets go of the streams that have ended.
     fn let_go(&mut self) {
+        if self.http.has_ended() {
+            self.let_go_of_ended();
+        }
+    }
+
+    #[cold]
+    fn let_go_of_ended(&mut self) {
         for ended in self.http.take_ended() {
             if let Some(served) = ended.state {
                 self.handle.stream_ended();
@@ -663,14 +692,16 @@ impl<S: Service> Driver<S> {
 impl<S: Service> Served<S> {
     /// Whether memory is needed for what is to come of a long request. What it has is kept
     /// until that is taken: also while it is held up.
-    fn wants_memory(&mut self, progress: &Progress<S::Data>, arrived_bytes: usize) -> bool {
+    fn wants_memory(&mut self, progress: &Progress, arrived_bytes: usize) -> bool {
         let missing_bytes = progress.missing_bytes;
-        if progress.requests > 0 || !(progress.awaits_request || progress.is_held) {
-            self.memory = Memory::None;
-        }
         let wants = missing_bytes > 0 && arrived_bytes + missing_bytes > SHORT_REQUEST_BYTES;
-        if !wants {
-            self.memory.stop_waiting();
+        if !matches!(self.memory, Memory::None) {
+            if progress.requests > 0 || !(progress.awaits_request || progress.is_held) {
+                self.memory = Memory::None;
+            }
+            if !wants {
+                self.memory.stop_waiting();
+            }
         }
         wants
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -64,13 +64,12 @@ impl Service for Feed {
         Ok(())
     }
 
-    fn poll(
-        &mut self,
-        _call: &mut (),
-        _turn: Turn<'_>,
-        _cx: &mut Context<'_>,
-    ) -> Progress<Arc<[u8]>> {
+    fn poll(&mut self, _call: &mut (), _turn: Turn<'_>, _cx: &mut Context<'_>) -> Progress {
         Progress::default()
+    }
+
+    fn poll_data(&mut self, _call: &mut (), _cx: &mut Context<'_>) -> Poll<Option<Arc<[u8]>>> {
+        Poll::Pending
     }
 
     fn end(&mut self, _call: &mut (), _cause: EndCause, _response: Response<'_>) -> usize {

@@ -240,6 +240,12 @@ impl<S> Connection<S> {
         ))
     }
 
+    /// Whether streams have ended that were not [taken](Self::take_ended).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended > 0
+    }
+
     /// The streams that have ended since the last call, which changes indices.
     pub fn take_ended(&mut self) -> impl Iterator<Item = Ended<S>> + use<S> {
         let mut taken: SmallVec<[Ended<S>; 1]> = SmallVec::new();
