@@ -51,7 +51,7 @@ fn publish_among_others(c: &mut Criterion) {
         groups::publish_parked::<GalaxyPush>(c, subscribers, From::Outside);
     }
     for threads in [2, 4] {
-        groups::producers::<GalaxyPush>(c, threads);
+        groups::publishers::<GalaxyPush>(c, threads);
     }
 }
 

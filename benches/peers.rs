@@ -9,18 +9,18 @@
 //! | `single` | one event published and read by each reader |
 //! | `publish-parked` | one publisher among the subscribers' tasks, and these are parked |
 //! | `publish-parked-outside` | the same, but the publisher is no task and the runtime sleeps |
-//! | `producers` | several threads publish |
+//! | `publishers` | several threads publish |
 //! | `hop` | from one thread to another that spins |
 //!
 //! All keep as many events: 4,096, or 1,048,576 as the engine does by default. Rings
-//! and heaps are warm: they have gone around before the clock starts. In `producers` and
+//! and heaps are warm: they have gone around before the clock starts. In `publishers` and
 //! `hop`, each thread has a processor of its own, as far as there are enough.
 //!
 //! # Who is left out
 //!
 //! - `publish-parked` needs readers that wait as tasks: `crossbeam-channel` and
 //!   `disruptor` have none.
-//! - In `publish` and `producers`, what waits for its readers (`disruptor`) or refuses
+//! - In `publish` and `publishers`, what waits for its readers (`disruptor`) or refuses
 //!   to go on without them (`crossbeam-channel`) has one that catches up between two
 //!   measurements. The others have one that never reads.
 //!
@@ -91,14 +91,14 @@ fn publish_parked(c: &mut Criterion) {
     }
 }
 
-fn producers(c: &mut Criterion) {
+fn publishers(c: &mut Criterion) {
     for threads in [2, 4] {
-        groups::producers::<GalaxyPush>(c, threads);
-        groups::producers::<TokioBroadcast>(c, threads);
-        groups::producers::<AsyncBroadcast>(c, threads);
-        groups::producers::<CrossbeamChannel>(c, threads);
-        groups::producers::<DisruptorOfMany<Bytes>>(c, threads);
-        groups::producers::<DisruptorOfMany<Inline>>(c, threads);
+        groups::publishers::<GalaxyPush>(c, threads);
+        groups::publishers::<TokioBroadcast>(c, threads);
+        groups::publishers::<AsyncBroadcast>(c, threads);
+        groups::publishers::<CrossbeamChannel>(c, threads);
+        groups::publishers::<DisruptorOfMany<Bytes>>(c, threads);
+        groups::publishers::<DisruptorOfMany<Inline>>(c, threads);
     }
 }
 
@@ -114,6 +114,6 @@ fn hop(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = groups::criterion();
-    targets = publish, drain, single, publish_parked, producers, hop
+    targets = publish, drain, single, publish_parked, publishers, hop
 }
 criterion_main!(benches);

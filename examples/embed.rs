@@ -126,7 +126,7 @@ fn publish(publisher: &Publisher, events: Vec<PushEvent>) -> Result<Published, S
 }
 
 /// The backend's own service, with which moderators end sessions. It reuses the
-/// producers' contract, so that this example needs no `.proto` of its own.
+/// publishers' contract, so that this example needs no `.proto` of its own.
 struct Moderation {
     publisher: Publisher,
 }

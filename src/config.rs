@@ -219,7 +219,7 @@ impl Config {
             return fail(
                 S::PublishListen,
                 format!(
-                    "{} is where gateways subscribe already: producers need an address of their own",
+                    "{} is where gateways subscribe already: publishers need an address of their own",
                     self.publish_listen
                 ),
             );

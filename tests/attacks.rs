@@ -1,5 +1,5 @@
 //! What no honest peer sends. Each attack is stopped for its own reason, which the peer
-//! is told; after it the server serves a new gateway and a new producer.
+//! is told; after it the server serves a new gateway and a new publisher.
 
 #![cfg(feature = "server")]
 
@@ -207,7 +207,7 @@ async fn more_header_fields_than_allowed_are_431_and_other_calls_go_on() {
     let server = Harness::start().await;
     for (address, path) in [
         (server.gateway_addr(), SUBSCRIBE),
-        (server.producer_addr(), PUBLISH),
+        (server.publisher_addr(), PUBLISH),
     ] {
         let mut wire = Wire::connect(address).await;
         let value = "x".repeat(1000);
@@ -409,10 +409,10 @@ async fn a_flood_whose_answers_are_not_read_ends_the_connection_for_the_flood() 
 async fn a_peer_that_goes_on_asking_and_reads_nothing_is_cut_for_its_full_socket() {
     let stall_timeout = Duration::from_secs(5);
     let server = Harness::with(|config| config.stall_timeout = stall_timeout).await;
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     for _ in 0..100 {
         let batch = (0..10).map(|_| large_event(10_000)).collect();
-        publish(&mut producer, batch).await.expect("published");
+        publish(&mut publisher, batch).await.expect("published");
     }
     // Its windows take everything: it is the socket that fills.
     let windows = [

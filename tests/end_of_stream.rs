@@ -44,12 +44,12 @@ async fn a_taken_over_stream_has_nothing_from_after_the_newer_ones_response() {
     let engine = server.engine.clone();
     let stop = Arc::new(AtomicBool::new(false));
     let publishing = tokio::spawn({
-        let mut producer = server.producer().await;
+        let mut publisher = server.publisher().await;
         let stop = Arc::clone(&stop);
         async move {
             let mut n = 0;
             while !stop.load(Ordering::Relaxed) {
-                publish(&mut producer, vec![event(n)])
+                publish(&mut publisher, vec![event(n)])
                     .await
                     .expect("published");
                 n += 1;
@@ -106,11 +106,11 @@ async fn a_lagged_stream_is_out_of_range_and_delivered_and_missed_add_up() {
         .expect("subscribed");
 
     // Nobody reads while several times the ring is published.
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     const EVENTS: u64 = 8 * 1024;
     for _ in 0..EVENTS / 64 {
         let batch = (0..64).map(|_| large_event(1000)).collect();
-        publish(&mut producer, batch).await.expect("published");
+        publish(&mut publisher, batch).await.expect("published");
     }
 
     let (events, status) = slow.finish().await;
@@ -130,10 +130,10 @@ async fn resuming_after_having_lagged_tells_the_same_gap() {
     let slow = subscribe(&mut gateway, "slow", "")
         .await
         .expect("subscribed");
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     for _ in 0..64 {
         let batch = (0..64).map(|_| large_event(2000)).collect();
-        publish(&mut producer, batch).await.expect("published");
+        publish(&mut publisher, batch).await.expect("published");
     }
     let (events, status) = slow.finish().await;
     let last = &events.last().expect("the window took some").cursor;

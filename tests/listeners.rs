@@ -45,16 +45,16 @@ async fn connect(path: &Path) -> Channel {
 }
 
 /// Publishes through one socket and receives through the other.
-async fn assert_served(gateways: &Path, producers: &Path) {
+async fn assert_served(gateways: &Path, publishers: &Path) {
     let mut gateway = PushClient::new(connect(gateways).await);
     let mut subscription = subscribe(&mut gateway, "gateway", "")
         .await
         .expect("subscribed");
-    let mut producer = PublisherClient::new(connect(producers).await);
+    let mut publisher = PublisherClient::new(connect(publishers).await);
     let request = PublishRequest {
         events: vec![event(1)],
     };
-    let answer = soon(producer.publish(request)).await.expect("published");
+    let answer = soon(publisher.publish(request)).await.expect("published");
     assert_eq!(
         subscription.next().await.cursor,
         answer.into_inner().first_cursor
@@ -65,10 +65,10 @@ async fn assert_served(gateways: &Path, producers: &Path) {
 async fn unix_sockets_serve_and_their_files_go_with_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let gateways = directory.path().join("gateways.sock");
-    let producers = directory.path().join("producers.sock");
+    let publishers = directory.path().join("publishers.sock");
     let addresses = config(
         Address::Unix(gateways.clone()),
-        Address::Unix(producers.clone()),
+        Address::Unix(publishers.clone()),
     );
     let server = Server::bind(addresses).await.expect("bound");
     let shown = format!("unix:{}", gateways.display());
@@ -78,11 +78,11 @@ async fn unix_sockets_serve_and_their_files_go_with_the_server() {
     let running = tokio::spawn(server.run(async {
         let _ = stopped.await;
     }));
-    assert_served(&gateways, &producers).await;
+    assert_served(&gateways, &publishers).await;
     stop.send(()).unwrap();
     soon(running).await.unwrap().expect("a graceful stop");
     assert!(!gateways.exists());
-    assert!(!producers.exists());
+    assert!(!publishers.exists());
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn plan(pace: Pace) -> Plan {
 fn target(server: &Harness, frame_bytes: u32) -> GalaxyPush {
     GalaxyPush {
         gateways: Endpoint::Tcp(server.gateway_addr()),
-        producers: Endpoint::Tcp(server.producer_addr()),
+        publishers: Endpoint::Tcp(server.publisher_addr()),
         offer: Offer {
             frame_bytes,
             ..Offer::default()
@@ -84,7 +84,7 @@ async fn live_delivers_what_was_accepted() {
         let live = Live {
             receivers: 5,
             stalled: 3,
-            producers: 2,
+            publishers: 2,
             plan: plan(Pace::PerSecond(5000.0)),
             warm_up: Duration::from_millis(100),
             duration: Duration::from_millis(300),
@@ -115,7 +115,7 @@ async fn stopping_the_gauge_ends_a_running_workload() {
         let live = Live {
             receivers: 1,
             stalled: 0,
-            producers: 1,
+            publishers: 1,
             plan: plan(Pace::PerSecond(1000.0)),
             warm_up: Duration::ZERO,
             duration: Duration::from_secs(3600),

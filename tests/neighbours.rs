@@ -1,4 +1,4 @@
-//! Gateways and producers that share a connection, as behind a proxy: what one stream does
+//! Gateways and publishers that share a connection, as behind a proxy: what one stream does
 //! ends that stream alone. The others miss nothing.
 
 #![cfg(feature = "server")]
@@ -249,11 +249,11 @@ impl End {
 /// Publishes `count` batches of eight events of about 10 KiB; returns the cursor of each
 /// batch's last.
 async fn publish_large(server: &Harness, count: usize) -> Vec<String> {
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let mut last = Vec::new();
     for _ in 0..count {
         let batch = (0..8).map(|_| large_event(10_000)).collect();
-        let answer = publish(&mut producer, batch).await.expect("published");
+        let answer = publish(&mut publisher, batch).await.expect("published");
         last.push(answer.last_cursor);
     }
     last
@@ -328,10 +328,10 @@ async fn a_taken_over_gateway_that_takes_nothing_ends_with_its_own_status() {
 }
 
 #[tokio::test]
-async fn a_producer_that_takes_no_answers_ends_alone() {
+async fn a_publisher_that_takes_no_answers_ends_alone() {
     let server = Harness::with(|config| config.stall_timeout = SHORT).await;
     // Less than an answer.
-    let mut shared = Shared::connect_wide(server.producer_addr(), 10).await;
+    let mut shared = Shared::connect_wide(server.publisher_addr(), 10).await;
     let good = shared.good(PUBLISH_STREAM).await;
     let request = publish_request(vec![event(1)]);
     let unary = shared.call(PUBLISH, &request).await;

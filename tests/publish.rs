@@ -124,7 +124,7 @@ async fn assert_untouched(server: &Harness, gateway: &mut support::Subscription)
 async fn each_bad_request_is_refused_by_field_and_index_and_leaves_no_trace() {
     let server = Harness::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
     let mut gateway = server.subscribe("gateway", "").await;
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     for (what, request, says) in refusals() {
         let answer = client.call(PUBLISH, message(&request)).await;
         assert_eq!(
@@ -141,7 +141,7 @@ async fn each_bad_request_is_refused_by_field_and_index_and_leaves_no_trace() {
 async fn each_bad_request_ends_a_stream_the_same_way() {
     let server = Harness::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
     let mut gateway = server.subscribe("gateway", "").await;
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     for (what, request, says) in refusals() {
         let answer = client.call(PUBLISH_STREAM, message(&request)).await;
         assert_eq!(
@@ -164,9 +164,11 @@ async fn an_event_of_just_the_limit_is_accepted() {
     let event = large_event(payload);
     assert_eq!(event.encoded_len(), MAX_EVENT_BYTES);
     let server = Harness::with(|config| config.max_event_bytes = MAX_EVENT_BYTES).await;
-    let mut producer = server.producer().await;
-    publish(&mut producer, vec![event]).await.expect("accepted");
-    let status = publish(&mut producer, vec![large_event(payload + 1)])
+    let mut publisher = server.publisher().await;
+    publish(&mut publisher, vec![event])
+        .await
+        .expect("accepted");
+    let status = publish(&mut publisher, vec![large_event(payload + 1)])
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
@@ -176,10 +178,10 @@ async fn an_event_of_just_the_limit_is_accepted() {
 #[tokio::test]
 async fn a_request_over_the_message_limit_is_refused_and_the_server_lives() {
     let server = Harness::start().await;
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     for _ in 0..3 {
         let batch = (0..200).map(|_| large_event(60_000)).collect();
-        let status = publish(&mut producer, batch).await.unwrap_err();
+        let status = publish(&mut publisher, batch).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         assert!(status.message().contains("4194304"), "{status:?}");
     }
@@ -191,9 +193,9 @@ async fn a_request_over_the_message_limit_is_refused_and_the_server_lives() {
 async fn a_batch_is_contiguous_and_answered_with_its_first_and_last_cursor() {
     let server = Harness::start().await;
     let mut gateway = server.subscribe("gateway", "").await;
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let events: Vec<_> = (0..500).map(event).collect();
-    let answer = publish(&mut producer, events.clone())
+    let answer = publish(&mut publisher, events.clone())
         .await
         .expect("published");
     let mut received = Vec::new();
@@ -209,7 +211,7 @@ async fn a_batch_is_contiguous_and_answered_with_its_first_and_last_cursor() {
 }
 
 #[tokio::test]
-async fn a_gateway_gets_the_producers_bytes_and_then_the_cursor() {
+async fn a_gateway_gets_the_publishers_bytes_and_then_the_cursor() {
     let server = Harness::start().await;
     let mut gateway = H2Client::connect(server.gateway_addr()).await;
     let stream = gateway.subscribe("gateway").await;
@@ -224,8 +226,8 @@ async fn a_gateway_gets_the_producers_bytes_and_then_the_cursor() {
     odd.extend(b"\xa8\x06\x01");
     let plain = invalidation("user").encode_to_vec();
 
-    let mut producer = H2Client::connect(server.producer_addr()).await;
-    let answer = producer
+    let mut publisher = H2Client::connect(server.publisher_addr()).await;
+    let answer = publisher
         .call(PUBLISH, message(&request(&[&odd, &plain])))
         .await;
     assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
@@ -250,9 +252,9 @@ async fn open_stream(
     mpsc::Sender<PublishRequest>,
     tonic::Streaming<PublishResponse>,
 ) {
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let (requests, receiver) = mpsc::channel(1000);
-    let answers = soon(producer.publish_stream(ReceiverStream::new(receiver)))
+    let answers = soon(publisher.publish_stream(ReceiverStream::new(receiver)))
         .await
         .expect("a stream");
     (requests, answers.into_inner())
@@ -294,7 +296,7 @@ async fn a_bad_request_ends_the_stream_and_earlier_answers_stand() {
     body.extend(message(&request(&[&good(), b""])));
     body.extend(message(&request(&[&good()])));
     // All in one piece, so that the answers wait in one buffer with the status.
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     let answer = client.call(PUBLISH_STREAM, body).await;
     assert_eq!(
         answer.grpc_status(),
@@ -332,12 +334,12 @@ fn messages(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
 const ANSWER_BYTES: usize = 57;
 
 #[tokio::test]
-async fn a_producer_that_does_not_read_its_answers_is_stopped_by_flow_control() {
+async fn a_publisher_that_does_not_read_its_answers_is_stopped_by_flow_control() {
     let server = Harness::start().await;
     // Room for few answers.
     let narrow = frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 1000)]);
-    let mut wire = Wire::connect_with(server.producer_addr(), &narrow).await;
-    // As many requests as fit into the windows of a producer that never waits.
+    let mut wire = Wire::connect_with(server.publisher_addr(), &narrow).await;
+    // As many requests as fit into the windows of a publisher that never waits.
     let all = 8000;
     let mut sent = frames::open_call(1, PUBLISH_STREAM);
     for piece in SHORT.repeat(all).chunks(16 << 10) {
@@ -361,7 +363,7 @@ async fn a_producer_that_does_not_read_its_answers_is_stopped_by_flow_control() 
 #[tokio::test]
 async fn compressed_requests_are_refused() {
     let server = Harness::start().await;
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     let answer = client
         .call_with(PUBLISH, message(&request(&[&good()])), |head| {
             head.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
@@ -382,18 +384,18 @@ async fn compressed_requests_are_refused() {
 }
 
 #[tokio::test]
-async fn large_requests_of_many_producers_at_once_are_all_taken() {
+async fn large_requests_of_many_publishers_at_once_are_all_taken() {
     let server = Harness::with(|config| config.max_bytes = 64 << 20).await;
-    let mut producers = Vec::new();
+    let mut publishers = Vec::new();
     for _ in 0..40 {
-        let mut producer = server.producer().await;
-        producers.push(tokio::spawn(async move {
+        let mut publisher = server.publisher().await;
+        publishers.push(tokio::spawn(async move {
             let batch = (0..60).map(|_| large_event(60_000)).collect();
-            publish(&mut producer, batch).await
+            publish(&mut publisher, batch).await
         }));
     }
-    for producer in producers {
-        soon(producer).await.unwrap().expect("published");
+    for publisher in publishers {
+        soon(publisher).await.unwrap().expect("published");
     }
     assert_eq!(server.engine.head().seq().number(), 40 * 60);
 }
@@ -401,12 +403,12 @@ async fn large_requests_of_many_producers_at_once_are_all_taken() {
 #[tokio::test]
 async fn more_calls_at_once_on_a_connection_than_its_window_holds_are_all_taken() {
     let server = Harness::start().await;
-    let producer = server.producer().await;
+    let publisher = server.publisher().await;
     let calls: Vec<_> = (0..200)
         .map(|_| {
-            let mut producer = producer.clone();
+            let mut publisher = publisher.clone();
             // 200 times 60 KiB are three times the window.
-            tokio::spawn(async move { publish(&mut producer, vec![large_event(60_000)]).await })
+            tokio::spawn(async move { publish(&mut publisher, vec![large_event(60_000)]).await })
         })
         .collect();
     for call in calls {
@@ -420,7 +422,7 @@ async fn more_calls_at_once_on_a_connection_than_its_window_holds_are_all_taken(
 async fn hoard(server: &Harness) -> Vec<(H2Client, SendStream<Bytes>)> {
     let mut hoarders = Vec::new();
     for _ in 0..20 {
-        let mut client = H2Client::connect(server.producer_addr()).await;
+        let mut client = H2Client::connect(server.publisher_addr()).await;
         let (response, mut request) = client.open(PUBLISH_STREAM).await;
         let mut beginning = vec![0];
         beginning.extend((4_u32 << 20).to_be_bytes());
@@ -436,14 +438,14 @@ async fn hoard(server: &Harness) -> Vec<(H2Client, SendStream<Bytes>)> {
 async fn requests_that_never_end_keep_only_large_ones_waiting() {
     let server = Harness::start().await;
     let mut hoarders = hoard(&server).await;
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let mut large = tokio::spawn({
-        let mut producer = producer.clone();
+        let mut publisher = publisher.clone();
         let batch: Vec<_> = (0..60).map(|_| large_event(60_000)).collect();
-        async move { publish(&mut producer, batch).await }
+        async move { publish(&mut publisher, batch).await }
     });
     for n in 0..100 {
-        let published = soon(publish(&mut producer, vec![event(n)])).await;
+        let published = soon(publish(&mut publisher, vec![event(n)])).await;
         published.expect("published");
     }
     assert!(!large.is_finished());
@@ -456,12 +458,12 @@ async fn requests_that_never_end_keep_only_large_ones_waiting() {
 #[tokio::test]
 async fn large_requests_beyond_a_connections_memory_are_published_or_refused() {
     let server = Harness::with(|config| config.max_bytes = 64 << 20).await;
-    let producer = server.producer().await;
+    let publisher = server.publisher().await;
     let calls: Vec<_> = (0..60)
         .map(|_| {
-            let mut producer = producer.clone();
+            let mut publisher = publisher.clone();
             let batch = (0..60).map(|_| large_event(60_000)).collect();
-            tokio::spawn(async move { publish(&mut producer, batch).await })
+            tokio::spawn(async move { publish(&mut publisher, batch).await })
         })
         .collect();
     let mut published = 0;
@@ -479,7 +481,7 @@ async fn large_requests_beyond_a_connections_memory_are_published_or_refused() {
 #[tokio::test]
 async fn a_published_request_gives_its_memory_back_before_the_next() {
     let server = Harness::with(|config| config.max_bytes = 64 << 20).await;
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     let (response, mut requests) = client.open(PUBLISH_STREAM).await;
     let event = large_event(60_000).encode_to_vec();
     let large = message(&request(&vec![&event[..]; 50]));
@@ -511,7 +513,7 @@ async fn a_stream_that_is_far_ahead_leaves_turns_to_other_calls() {
         frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 1 << 20)]),
         frames::window_update(0, 1 << 20),
     ];
-    let mut wire = Wire::connect_with(server.producer_addr(), &windows.concat()).await;
+    let mut wire = Wire::connect_with(server.publisher_addr(), &windows.concat()).await;
     let all = 8000;
     let mut sent = frames::open_call(1, PUBLISH_STREAM);
     for piece in SHORT.repeat(all).chunks(16 << 10) {
@@ -535,7 +537,7 @@ async fn a_stream_that_is_far_ahead_leaves_turns_to_other_calls() {
 #[tokio::test]
 async fn data_under_way_to_a_refused_stream_is_no_flood() {
     let server = Harness::start().await;
-    let mut wire = Wire::connect(server.producer_addr()).await;
+    let mut wire = Wire::connect(server.publisher_addr()).await;
     let mut sent = frames::open_call(1, PUBLISH_STREAM);
     sent.extend(frames::data(1, &message(b"")));
     // More frames than a flood may have.
@@ -550,7 +552,7 @@ async fn data_under_way_to_a_refused_stream_is_no_flood() {
 #[tokio::test]
 async fn a_request_in_frames_of_a_byte_is_taken() {
     let server = Harness::start().await;
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     for path in [PUBLISH, PUBLISH_STREAM] {
         let (response, mut request) = client.open(path).await;
         let body = message(&request_of(20));
@@ -569,7 +571,7 @@ async fn a_request_in_frames_of_a_byte_is_taken() {
 #[tokio::test]
 async fn publish_takes_one_request() {
     let server = Harness::start().await;
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     for body in [vec![], message(&request_of(1)).repeat(2)] {
         let answer = client.call(PUBLISH, body).await;
         assert_eq!(
@@ -597,10 +599,10 @@ fn request_of(events: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
+async fn a_publisher_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
     let server = Harness::start().await;
     let whole = publish_request(vec![event(1), event(2)]);
-    let mut wire = Wire::connect(server.producer_addr()).await;
+    let mut wire = Wire::connect(server.publisher_addr()).await;
     let mut stream = 1;
     for path in [PUBLISH, PUBLISH_STREAM] {
         for cut in [1, 5, 6, whole.len() / 2, whole.len() - 1] {
@@ -617,7 +619,7 @@ async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
     wire.settle().await;
     drop(wire);
     // A body that ends in the middle of a message.
-    let mut client = H2Client::connect(server.producer_addr()).await;
+    let mut client = H2Client::connect(server.publisher_addr()).await;
     for path in [PUBLISH, PUBLISH_STREAM] {
         let answer = client.call(path, whole[..whole.len() - 1].to_vec()).await;
         assert_ne!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
@@ -627,7 +629,7 @@ async fn a_producer_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
 }
 
 #[test]
-fn producer_threads_answer_while_the_gateways_thread_is_held() {
+fn publisher_threads_answer_while_the_gateways_thread_is_held() {
     let one_thread = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -636,7 +638,7 @@ fn producer_threads_answer_while_the_gateways_thread_is_held() {
             .unwrap()
     };
     let (gateways, test) = (one_thread(), one_thread());
-    let producers = PublisherThreads::start(1).expect("threads");
+    let publishers = PublisherThreads::start(1).expect("threads");
     let any_port = Address::Tcp("127.0.0.1:0".to_owned());
     let config = Config {
         listen: any_port.clone(),
@@ -644,7 +646,7 @@ fn producer_threads_answer_while_the_gateways_thread_is_held() {
         ..Config::default()
     };
     let server = gateways
-        .block_on(Server::bind_apart(config, &producers))
+        .block_on(Server::bind_apart(config, &publishers))
         .expect("bound");
     let engine = server.engine().clone();
     let BoundAddress::Tcp(publish_addr) = *server.publish_addr() else {
@@ -664,9 +666,9 @@ fn producer_threads_answer_while_the_gateways_thread_is_held() {
     });
     busy.recv().unwrap();
     test.block_on(async {
-        let mut producer = PublisherClient::new(connect(publish_addr).await);
+        let mut publisher = PublisherClient::new(connect(publish_addr).await);
         for n in 0..3 {
-            let published = soon(publish(&mut producer, vec![event(n)])).await;
+            let published = soon(publish(&mut publisher, vec![event(n)])).await;
             published.expect("published");
         }
     });

@@ -42,14 +42,14 @@ async fn under_load_everything_answered_reaches_every_gateway() {
 
     // Two publish one by one, two in streams; each until it is refused, noting
     // what was answered.
-    let mut producers = Vec::new();
+    let mut publishers = Vec::new();
     for n in 0..4 {
-        let mut producer = server.producer().await;
-        producers.push(tokio::spawn(async move {
+        let mut publisher = server.publisher().await;
+        publishers.push(tokio::spawn(async move {
             let mut answered = Vec::new();
             if n % 2 == 0 {
                 loop {
-                    match publish(&mut producer, vec![event(n), event(n)]).await {
+                    match publish(&mut publisher, vec![event(n), event(n)]).await {
                         Ok(answer) => answered.push(answer),
                         Err(status) => return (answered, status),
                     }
@@ -62,7 +62,7 @@ async fn under_load_everything_answered_reaches_every_gateway() {
                 };
                 while requests.send(request.clone()).await.is_ok() {}
             });
-            let answers = producer.publish_stream(ReceiverStream::new(receiver));
+            let answers = publisher.publish_stream(ReceiverStream::new(receiver));
             let mut answers = match soon(answers).await {
                 Ok(answers) => answers.into_inner(),
                 Err(status) => return (answered, status),
@@ -83,8 +83,8 @@ async fn under_load_everything_answered_reaches_every_gateway() {
     server.ask_to_stop();
 
     let mut answered = Vec::new();
-    for producer in producers {
-        let (answers, status) = soon(producer).await.expect("no panic");
+    for publisher in publishers {
+        let (answers, status) = soon(publisher).await.expect("no panic");
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         for answer in answers {
             answered.extend([answer.first_cursor, answer.last_cursor]);
@@ -120,11 +120,11 @@ async fn a_gateway_that_is_behind_still_gets_everything() {
     let gateway = subscribe(&mut gateway, "slow", "")
         .await
         .expect("subscribed");
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let mut published = Vec::new();
     for _ in 0..100 {
         let batch = (0..20).map(|_| large_event(10_000)).collect();
-        let answer = publish(&mut producer, batch).await.expect("published");
+        let answer = publish(&mut publisher, batch).await.expect("published");
         published.extend([answer.first_cursor, answer.last_cursor]);
     }
     server.ask_to_stop();
@@ -154,10 +154,10 @@ async fn bytes_that_are_unread_in_the_socket_after_the_last_write_arrive() {
     // last events, and is answered before they have arrived.
     valve.send_replace(false);
     const EVENTS: usize = 2000;
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     for _ in 0..EVENTS / 20 {
         let batch = (0..20).map(|_| large_event(10_000)).collect();
-        publish(&mut producer, batch).await.expect("published");
+        publish(&mut publisher, batch).await.expect("published");
     }
     server.ask_to_stop();
     until(|| server.engine.is_closed()).await;
@@ -182,9 +182,9 @@ async fn bytes_that_are_unread_in_the_socket_after_the_last_write_arrive() {
 #[tokio::test]
 async fn an_idle_publish_stream_does_not_hold_up_the_stop() {
     let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let (requests, receiver) = mpsc::channel(1);
-    let answers = soon(producer.publish_stream(ReceiverStream::new(receiver))).await;
+    let answers = soon(publisher.publish_stream(ReceiverStream::new(receiver))).await;
     let mut answers = answers.expect("a stream").into_inner();
     let events = vec![event(1)];
     requests.send(PublishRequest { events }).await.unwrap();
@@ -201,13 +201,13 @@ async fn an_idle_publish_stream_does_not_hold_up_the_stop() {
 async fn requests_that_never_arrive_in_full_do_not_hold_up_the_stop() {
     let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let mut gateway = H2Client::connect(server.gateway_addr()).await;
-    let mut producer = H2Client::connect(server.producer_addr()).await;
+    let mut publisher = H2Client::connect(server.publisher_addr()).await;
     let mut calls = Vec::new();
     for path in [SUBSCRIBE, PUBLISH, PUBLISH_STREAM] {
         let client = if path == SUBSCRIBE {
             &mut gateway
         } else {
-            &mut producer
+            &mut publisher
         };
         for piece in [&b""[..], b"\0\0\0\0\x20half"] {
             let (response, mut to) = client.open(path).await;
@@ -219,7 +219,7 @@ async fn requests_that_never_arrive_in_full_do_not_hold_up_the_stop() {
     // The last of them has arrived when another call is answered on the same
     // connection.
     gateway.subscribe("gateway").await;
-    producer.call(PUBLISH, message(b"")).await;
+    publisher.call(PUBLISH, message(b"")).await;
 
     server.ask_to_stop();
     for (path, response, _to) in calls {
@@ -240,7 +240,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 async fn connections_without_a_handshake_do_not_hold_up_the_stop() {
     let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let mut silent = Vec::new();
-    for address in [server.gateway_addr(), server.producer_addr()] {
+    for address in [server.gateway_addr(), server.publisher_addr()] {
         for words in [&b""[..], &PREFACE[..8], PREFACE] {
             let mut socket = soon(TcpStream::connect(address)).await.expect("connected");
             socket.write_all(words).await.expect("sent");
@@ -267,7 +267,7 @@ async fn connections_that_were_not_accepted_yet_are_answered_unavailable() {
     // This thread is the server's too: it has accepted none of these when it is
     // asked to stop.
     let connect = || {
-        let socket = std::net::TcpStream::connect(server.producer_addr()).expect("connected");
+        let socket = std::net::TcpStream::connect(server.publisher_addr()).expect("connected");
         socket.set_nonblocking(true).expect("set");
         TcpStream::from_std(socket).expect("a socket")
     };
@@ -291,7 +291,7 @@ async fn connections_that_were_not_accepted_yet_are_answered_unavailable() {
 async fn idle_connections_do_not_hold_up_the_stop() {
     let server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let _gateway = connect(server.gateway_addr()).await;
-    let _producer = connect(server.producer_addr()).await;
+    let _publisher = connect(server.publisher_addr()).await;
     server.assert_alive().await;
     server.stop().await.expect("a graceful stop");
 }
@@ -326,10 +326,10 @@ async fn after_the_grace_period_a_slow_gateway_is_told_unavailable() {
     let gateway = subscribe(&mut gateway, "slow", "")
         .await
         .expect("subscribed");
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     for _ in 0..100 {
         let batch = (0..20).map(|_| large_event(10_000)).collect();
-        publish(&mut producer, batch).await.expect("published");
+        publish(&mut publisher, batch).await.expect("published");
     }
     server.ask_to_stop();
     let (events, status) = gateway.finish().await;
@@ -366,12 +366,12 @@ async fn no_connection_is_accepted_while_the_server_drains() {
 #[tokio::test]
 async fn a_stopped_servers_ports_can_be_bound_at_once() {
     let server = Harness::start().await;
-    let (gateways, producers) = (server.gateway_addr(), server.producer_addr());
+    let (gateways, publishers) = (server.gateway_addr(), server.publisher_addr());
     server.assert_alive().await;
     server.stop().await.expect("a graceful stop");
     let next = Harness::with(|config| {
         config.listen = Address::Tcp(gateways.to_string());
-        config.publish_listen = Address::Tcp(producers.to_string());
+        config.publish_listen = Address::Tcp(publishers.to_string());
     })
     .await;
     assert_eq!(next.gateway_addr(), gateways);

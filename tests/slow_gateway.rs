@@ -40,10 +40,10 @@ async fn ended(client: &H2Client, stream: Response<RecvStream>, status: Code) {
 
 /// Publishes `count` events of about 10 KiB, eight a batch.
 async fn publish_large(server: &Harness, count: u64) {
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     for _ in 0..count / 8 {
         let batch = (0..8).map(|_| large_event(10_000)).collect();
-        publish(&mut producer, batch).await.expect("published");
+        publish(&mut publisher, batch).await.expect("published");
     }
 }
 
@@ -77,11 +77,11 @@ async fn among_fast_gateways_only_the_slow_one_misses_anything() {
     // Several times the ring. The fast ones get time to be fast; the slow one
     // reads nothing all the while.
     const EVENTS: u64 = 2000;
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let mut published = Vec::new();
     for n in 0..EVENTS / 8 {
         let batch = (0..8).map(|_| large_event(10_000)).collect();
-        let answer = publish(&mut producer, batch).await.expect("published");
+        let answer = publish(&mut publisher, batch).await.expect("published");
         published.extend([answer.first_cursor, answer.last_cursor]);
         for (seen, _) in &mut fast {
             soon(seen.wait_for(|seen| *seen >= (n + 1) * 8))
@@ -159,12 +159,12 @@ async fn a_stream_that_has_ended_says_so_even_if_its_last_events_are_not_taken()
 }
 
 #[tokio::test]
-async fn a_producer_that_never_takes_its_answers_is_ended() {
+async fn a_publisher_that_never_takes_its_answers_is_ended() {
     let server = Harness::with(|config| config.stall_timeout = SHORT).await;
     let request = Bytes::from(publish_request(vec![event(1)]));
     for (n, path) in [(1, PUBLISH), (2, PUBLISH_STREAM)] {
         // Less than an answer.
-        let mut deaf = H2Client::with_window(server.producer_addr(), 10).await;
+        let mut deaf = H2Client::with_window(server.publisher_addr(), 10).await;
         let (response, mut to) = deaf.open(path).await;
         to.send_data(request.clone(), path == PUBLISH)
             .expect("sent");

@@ -311,10 +311,10 @@ async fn every_gateway_gets_every_event_in_one_order() {
     for n in 0..5 {
         gateways.push(server.subscribe(&format!("gateway-{n}"), "").await);
     }
-    let mut producer = server.producer().await;
+    let mut publisher = server.publisher().await;
     let mut published = Vec::new();
     for n in 0..100 {
-        let answer = publish(&mut producer, vec![event(2 * n), event(2 * n + 1)])
+        let answer = publish(&mut publisher, vec![event(2 * n), event(2 * n + 1)])
             .await
             .unwrap();
         published.extend([answer.first_cursor, answer.last_cursor]);

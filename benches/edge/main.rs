@@ -5,14 +5,14 @@
 //! | group | what is done | parameter |
 //! |---|---|---|
 //! | `replay` | eight gateways take 200,000 events that are there | the frames that gateways offer |
-//! | `live` | one producer publishes event by event at a steady rate | the rate, and how many gateways |
+//! | `live` | one publisher publishes event by event at a steady rate | the rate, and how many gateways |
 //! | `fan-out` | 100,000 deliveries a second | to how many gateways |
 //! | `stalled` | 500 events a second to 100 gateways, without and with others that are subscribed and never read: the latency for those that do | how many others |
 //! | `idle` | gateways are subscribed, and nothing is published | how many |
 //! | `storm` | all gateways are cut at once, and all come back for what they missed | how many |
-//! | `publish` | one producer publishes as fast as it is answered; nobody listens | events to a request |
+//! | `publish` | one publisher publishes as fast as it is answered; nobody listens | events to a request |
 //!
-//! An event is the same for all: 219 bytes as its producer makes it, which is a frame of
+//! An event is the same for all: 219 bytes as its publisher makes it, which is a frame of
 //! 250 with gRPC's prefix and the cursor. What else a protocol puts around it is its own.
 //! *CPU* is processor time of all threads of the server, as the kernel counts it; sending
 //! on the loopback interface includes the receiver's half of TCP. *Latency* is from when
@@ -26,7 +26,7 @@
 //! # Who is compared, and how it is set up
 //!
 //! Each server is a process of its own, started anew for each measurement; gateways and
-//! producers are the same load generator's for all ([`galaxy_push::lab::load`]), a connection
+//! publishers are the same load generator's for all ([`galaxy_push::lab::load`]), a connection
 //! each.
 //!
 //! | name | what |
@@ -42,7 +42,7 @@
 //! All that have a history keep the newest 262,144 events, so that each is full, and
 //! touches no fresh memory any more, before `publish` is measured. Ours and the two of
 //! tonic have mimalloc as their allocator and as many threads as there are cores: all for
-//! whatever comes with tonic, where that is tokio's default; with ours one for producers
+//! whatever comes with tonic, where that is tokio's default; with ours one for publishers
 //! and, on two cores, one for gateways. Redis runs its commands on one thread.
 //!
 //! # Who is left out

@@ -37,8 +37,8 @@ impl Figure {
     }
 }
 
-/// How many requests a producer may have unanswered at a steady rate: so many that it is
-/// not the producer who waits.
+/// How many requests a publisher may have unanswered at a steady rate: so many that it is
+/// not the publisher who waits.
 const IN_FLIGHT: usize = 1 << 14;
 
 /// While `storm` and its connections come and go: as many deliveries as `fan-out` has.
@@ -155,7 +155,7 @@ pub(crate) fn measure(
         Work::Storm { gateways } => {
             let storm = Storm {
                 receivers: gateways,
-                producers: 1,
+                publishers: 1,
                 plan: plan(1, Pace::PerSecond(STORM_PER_SECOND), IN_FLIGHT),
                 quiet: size.live,
                 duration: size.storm,
@@ -167,7 +167,7 @@ pub(crate) fn measure(
         Work::Publish { batch } => {
             let (events, requests) = PIPELINED;
             let publish = Publish {
-                producers: 1,
+                publishers: 1,
                 plan: plan(batch, Pace::Full, requests.max(events / batch)),
                 warm_up: size.fill,
                 duration: size.publish,
@@ -181,7 +181,7 @@ fn live(per_second: u32, gateways: usize, size: &Size) -> Live {
     Live {
         receivers: gateways,
         stalled: 0,
-        producers: 1,
+        publishers: 1,
         plan: plan(1, Pace::PerSecond(per_second.into()), IN_FLIGHT),
         warm_up: size.warm_up,
         duration: size.live,

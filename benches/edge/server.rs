@@ -46,8 +46,8 @@ pub(crate) struct Server {
     child: Child,
     /// Where gateways connect.
     pub(crate) gateways: SocketAddr,
-    /// Where producers connect.
-    pub(crate) producers: SocketAddr,
+    /// Where publishers connect.
+    pub(crate) publishers: SocketAddr,
     /// What it keeps on disk, which is next to nothing.
     _home: TempDir,
 }
@@ -67,8 +67,8 @@ impl Server {
     pub(crate) fn start(system: System) -> Result<Self, StartError> {
         let failed = |error| StartError::Failed(system, error);
         let home = tempfile::tempdir().map_err(failed)?;
-        let [gateways, producers] = addresses(system).map_err(failed)?;
-        let mut command = command(system, home.path(), gateways, producers).map_err(failed)?;
+        let [gateways, publishers] = addresses(system).map_err(failed)?;
+        let mut command = command(system, home.path(), gateways, publishers).map_err(failed)?;
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if std::env::var_os("EDGE_VERBOSE").is_none() {
             command.stderr(Stdio::null());
@@ -82,7 +82,7 @@ impl Server {
         let mut server = Server {
             child,
             gateways,
-            producers,
+            publishers,
             _home: home,
         };
         server.wait().map_err(failed)?;
@@ -98,7 +98,7 @@ impl Server {
 
     fn wait(&mut self) -> io::Result<()> {
         let begun = Instant::now();
-        for address in [self.gateways, self.producers] {
+        for address in [self.gateways, self.publishers] {
             while let Err(error) = TcpStream::connect(address) {
                 if let Some(status) = self.child.try_wait()? {
                     return Err(io::Error::other(format!("it ended with {status}")));
@@ -147,7 +147,7 @@ fn command(
     system: System,
     home: &Path,
     gateways: SocketAddr,
-    producers: SocketAddr,
+    publishers: SocketAddr,
 ) -> io::Result<Command> {
     let role = match system {
         System::Tonic => Role::Tonic,
@@ -158,7 +158,7 @@ fn command(
             let mut command = Command::new(program(system));
             command.arg("serve");
             command.arg(format!("--listen={gateways}"));
-            command.arg(format!("--publish-listen={producers}"));
+            command.arg(format!("--publish-listen={publishers}"));
             command.arg(format!("--max-events={KEPT_EVENTS}"));
             command.arg(format!("--max-bytes={KEPT_BYTES}"));
             return Ok(command);
@@ -185,6 +185,6 @@ fn command(
     let mut command = Command::new(std::env::current_exe()?);
     command.env(Role::VARIABLE, role.name());
     command.env(Role::GATEWAYS, gateways.to_string());
-    command.env(Role::PRODUCERS, producers.to_string());
+    command.env(Role::PUBLISHERS, publishers.to_string());
     Ok(command)
 }

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use galaxy_push::lab::load::http2::Offer;
 use galaxy_push::lab::load::workload::LoadError;
-use galaxy_push::lab::load::{Consumer, Endpoint, GalaxyPush, Meter, Producer, Target};
+use galaxy_push::lab::load::{Consumer, Endpoint, GalaxyPush, Meter, Publisher, Target};
 
-use crate::clients::jetstream::{JetStreamConsumer, JetStreamProducer};
-use crate::clients::nats::{NatsConsumer, NatsProducer};
-use crate::clients::redis_pubsub::{PubSubConsumer, PubSubProducer};
-use crate::clients::redis_streams::{StreamConsumer, StreamProducer};
-use crate::clients::tcp::{TcpConsumer, TcpProducer};
+use crate::clients::jetstream::{JetStreamConsumer, JetStreamPublisher};
+use crate::clients::nats::{NatsConsumer, NatsPublisher};
+use crate::clients::redis_pubsub::{PubSubConsumer, PubSubPublisher};
+use crate::clients::redis_streams::{StreamConsumer, StreamPublisher};
+use crate::clients::tcp::{TcpConsumer, TcpPublisher};
 use crate::server::Server;
 use crate::system::System;
 
@@ -33,23 +33,23 @@ pub(crate) fn run<J: Job>(
         System::GalaxyPush | System::Tonic | System::TonicBytes | System::Handshake => {
             job.run(&GalaxyPush {
                 gateways: Endpoint::Tcp(server.gateways),
-                producers: Endpoint::Tcp(server.producers),
+                publishers: Endpoint::Tcp(server.publishers),
                 offer,
                 pid: Some(server.pid()),
             })
         }
-        System::Tcp => job.run(&Plain::<TcpConsumer, TcpProducer>::new(server)),
-        System::RedisPubsub => job.run(&Plain::<PubSubConsumer, PubSubProducer>::new(server)),
-        System::RedisStreams => job.run(&Plain::<StreamConsumer, StreamProducer>::new(server)),
-        System::Nats => job.run(&Plain::<NatsConsumer, NatsProducer>::new(server)),
-        System::Jetstream => job.run(&Plain::<JetStreamConsumer, JetStreamProducer>::new(server)),
+        System::Tcp => job.run(&Plain::<TcpConsumer, TcpPublisher>::new(server)),
+        System::RedisPubsub => job.run(&Plain::<PubSubConsumer, PubSubPublisher>::new(server)),
+        System::RedisStreams => job.run(&Plain::<StreamConsumer, StreamPublisher>::new(server)),
+        System::Nats => job.run(&Plain::<NatsConsumer, NatsPublisher>::new(server)),
+        System::Jetstream => job.run(&Plain::<JetStreamConsumer, JetStreamPublisher>::new(server)),
     }
 }
 
 /// A server whose clients need to know nothing of one another.
 struct Plain<C, P> {
     gateways: SocketAddr,
-    producers: SocketAddr,
+    publishers: SocketAddr,
     pid: u32,
     speaks: PhantomData<fn() -> (C, P)>,
 }
@@ -58,7 +58,7 @@ impl<C, P> Plain<C, P> {
     fn new(server: &Server) -> Self {
         Plain {
             gateways: server.gateways,
-            producers: server.producers,
+            publishers: server.publishers,
             pid: server.pid(),
             speaks: PhantomData,
         }
@@ -68,24 +68,24 @@ impl<C, P> Plain<C, P> {
 impl<C, P> Target for Plain<C, P>
 where
     C: Consumer + Default,
-    P: Producer + Default + Send,
+    P: Publisher + Default + Send,
 {
     type Consumer = C;
-    type Producer = P;
+    type Publisher = P;
 
     fn consumers_at(&self) -> Endpoint {
         Endpoint::Tcp(self.gateways)
     }
 
-    fn producers_at(&self) -> Endpoint {
-        Endpoint::Tcp(self.producers)
+    fn publishers_at(&self) -> Endpoint {
+        Endpoint::Tcp(self.publishers)
     }
 
     fn consumer(&self, _who: usize) -> C {
         C::default()
     }
 
-    fn producer(&self, _who: usize) -> P {
+    fn publisher(&self, _who: usize) -> P {
         P::default()
     }
 

@@ -7,7 +7,7 @@
 mod galaxy_push;
 mod hop;
 mod parked;
-mod producers;
+mod publishers;
 mod threads;
 
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 pub(crate) use self::galaxy_push::GalaxyPush;
 pub(crate) use self::hop::hop;
 pub(crate) use self::parked::{From, Recv, publish_parked};
-pub(crate) use self::producers::producers;
+pub(crate) use self::publishers::publishers;
 
 /// One implementation: publishers on one side, readers on the other, and each
 /// reader gets every event.

@@ -56,7 +56,7 @@ Examples:
   galaxy-push publish --user-id u1 --session-id s1 --kind avatar --payload-file face.png
   galaxy-push publish --invalidate --user-id u2 --reason logout
   galaxy-push publish examples/events.jsonl
-  producer | galaxy-push publish - --connect unix:/run/galaxy-push.sock
+  publisher | galaxy-push publish - --connect unix:/run/galaxy-push.sock
 
 A line of FILE is one of:
   {\"client_event\":{\"user_id\":\"u1\",\"device_session_id\":\"s1\",\"kind\":\"turn.ready\",

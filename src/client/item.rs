@@ -27,7 +27,7 @@ pub enum Item {
     Event {
         /// Its place in the stream.
         cursor: Cursor,
-        /// The event as its producer made it, and its cursor as text.
+        /// The event as its publisher made it, and its cursor as text.
         event: PushEvent,
     },
     /// The subscription ended, or an attempt failed. The next one follows after

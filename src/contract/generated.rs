@@ -1,5 +1,5 @@
 //! The generated messages and, with the feature `client`, tonic's stubs, under short
-//! names: `push` is the contract with the gateways, `publisher` the producers' side.
+//! names: `push` is the contract with the gateways, `publisher` the publishers' side.
 
 pub use galaxy::backend::push::v1 as push;
 pub use galaxy::push::publisher::v1 as publisher;

@@ -5,9 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use galaxy_push::lab::load::{Begin, Consumer, Producer};
+use galaxy_push::lab::load::{Begin, Consumer, Publisher};
 
-use crate::clients::tcp::{TcpConsumer, TcpProducer};
+use crate::clients::tcp::{TcpConsumer, TcpPublisher};
 use crate::peers::tcp::Floor;
 use crate::record::{Record, batch};
 
@@ -66,19 +66,19 @@ impl Gateway {
 fn the_plain_tcp_server_delivers_every_event_to_every_gateway() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let floor = Floor::bind(any, any).expect("bound");
-    let [gateways, producers] = floor.addresses().expect("addresses");
+    let [gateways, publishers] = floor.addresses().expect("addresses");
     // It ends with the process.
     std::thread::spawn(|| floor.run());
 
     let mut live = Gateway::open(gateways, Begin::Head);
-    let mut producer = TcpProducer::default();
-    let mut socket = connect(producers);
+    let mut publisher = TcpPublisher::default();
+    let mut socket = connect(publishers);
     let (mut out, mut sent) = (Vec::new(), Vec::new());
-    producer.open(&mut out);
+    publisher.open(&mut out);
     for first in (0..5000).step_by(100) {
         let batch = batch(first, 100);
         sent.extend(batch.events().map(<[u8]>::to_vec));
-        producer.publish(&batch, &mut out);
+        publisher.publish(&batch, &mut out);
     }
     socket.write_all(&out).expect("written");
     let mut answers = Record::default();
@@ -87,7 +87,7 @@ fn the_plain_tcp_server_delivers_every_event_to_every_gateway() {
         let mut buffer = [0; 64];
         let read = socket.read(&mut buffer).expect("answers in time");
         unread.extend(&buffer[..read]);
-        let taken = producer
+        let taken = publisher
             .receive(&unread, &mut Vec::new(), &mut answers)
             .expect("numbers");
         unread.drain(..taken);

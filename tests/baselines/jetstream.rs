@@ -1,8 +1,8 @@
 //! JetStream's requests and answers.
 
-use galaxy_push::lab::load::{Begin, Consumer, Producer};
+use galaxy_push::lab::load::{Begin, Consumer, Publisher};
 
-use crate::clients::jetstream::{JetStreamConsumer, JetStreamProducer};
+use crate::clients::jetstream::{JetStreamConsumer, JetStreamPublisher};
 use crate::record::{answer, batch, consume};
 use crate::wire::jetstream::{OrderedConsumer, StreamConfig, granted, is_flow_control};
 use serde_json::{Value, json};
@@ -69,10 +69,10 @@ fn a_consumer_that_is_refused_ends() {
 
 #[test]
 fn a_batch_is_accepted_with_its_last_acknowledgement() {
-    let mut producer = JetStreamProducer::default();
-    producer.open(&mut Vec::new());
-    producer.publish(&batch(0, 2), &mut Vec::new());
+    let mut publisher = JetStreamPublisher::default();
+    publisher.open(&mut Vec::new());
+    publisher.publish(&batch(0, 2), &mut Vec::new());
     let acknowledged = b"MSG i 2 9\r\n{\"seq\":1}\r\n";
-    assert_eq!(answer(&mut producer, acknowledged).accepted, 0);
-    assert_eq!(answer(&mut producer, acknowledged).accepted, 1);
+    assert_eq!(answer(&mut publisher, acknowledged).accepted, 0);
+    assert_eq!(answer(&mut publisher, acknowledged).accepted, 1);
 }

@@ -1,7 +1,7 @@
-//! What a consumer or a producer told.
+//! What a consumer or a publisher told.
 
 use galaxy_push::cursor::Cursor;
-use galaxy_push::lab::load::{Answers, Batch, Consumer, End, Producer, Shape, Sink, Stamp, Start};
+use galaxy_push::lab::load::{Answers, Batch, Consumer, End, Publisher, Shape, Sink, Stamp, Start};
 
 /// Notes everything.
 #[derive(Debug, Default, PartialEq)]
@@ -51,13 +51,13 @@ pub(crate) fn consume(consumer: &mut impl Consumer, bytes: &[u8]) -> (Record, Ve
     (record, out)
 }
 
-/// The same of a producer.
-pub(crate) fn answer(producer: &mut impl Producer, bytes: &[u8]) -> Record {
+/// The same of a publisher.
+pub(crate) fn answer(publisher: &mut impl Publisher, bytes: &[u8]) -> Record {
     let (mut record, mut out) = (Record::default(), Vec::new());
     let mut taken = 0;
     for end in 0..=bytes.len() {
         let rest = &bytes[taken..end];
-        taken += producer.receive(rest, &mut out, &mut record).unwrap();
+        taken += publisher.receive(rest, &mut out, &mut record).unwrap();
     }
     assert_eq!(taken, bytes.len());
     record
@@ -67,7 +67,7 @@ pub(crate) fn answer(producer: &mut impl Producer, bytes: &[u8]) -> Record {
 pub(crate) fn batch(first: u64, events: usize) -> Batch {
     let mut batch = Shape::with_payload(Shape::DEFAULT_PAYLOAD_BYTES).batch();
     let stamp = Stamp {
-        producer: 0,
+        publisher: 0,
         number: first,
         due_ns: 0,
     };

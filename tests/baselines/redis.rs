@@ -1,9 +1,9 @@
-//! A gateway and a producer of Redis, against what a server says.
+//! A gateway and a publisher of Redis, against what a server says.
 
-use galaxy_push::lab::load::{Begin, Consumer, Producer};
+use galaxy_push::lab::load::{Begin, Consumer, Publisher};
 
-use crate::clients::redis_pubsub::{PubSubConsumer, PubSubProducer};
-use crate::clients::redis_streams::{StreamConsumer, StreamProducer};
+use crate::clients::redis_pubsub::{PubSubConsumer, PubSubPublisher};
+use crate::clients::redis_streams::{StreamConsumer, StreamPublisher};
 use crate::record::{answer, batch, consume};
 use crate::wire::resp::command;
 
@@ -40,17 +40,17 @@ fn a_refusal_ends_a_subscriber() {
 
 #[test]
 fn a_batch_is_accepted_with_its_last_event() {
-    let mut producer = PubSubProducer::default();
+    let mut publisher = PubSubPublisher::default();
     let mut out = Vec::new();
-    producer.publish(&batch(0, 2), &mut out);
-    producer.publish(&batch(2, 1), &mut out);
-    assert_eq!(answer(&mut producer, b":0\r\n").accepted, 0);
-    assert_eq!(answer(&mut producer, b":0\r\n:0\r\n").accepted, 2);
+    publisher.publish(&batch(0, 2), &mut out);
+    publisher.publish(&batch(2, 1), &mut out);
+    assert_eq!(answer(&mut publisher, b":0\r\n").accepted, 0);
+    assert_eq!(answer(&mut publisher, b":0\r\n:0\r\n").accepted, 2);
 
-    let mut producer = StreamProducer::default();
-    producer.publish(&batch(0, 2), &mut out);
+    let mut publisher = StreamPublisher::default();
+    publisher.publish(&batch(0, 2), &mut out);
     assert_eq!(
-        answer(&mut producer, b"$3\r\n1-0\r\n$3\r\n1-1\r\n").accepted,
+        answer(&mut publisher, b"$3\r\n1-0\r\n$3\r\n1-1\r\n").accepted,
         1
     );
 }

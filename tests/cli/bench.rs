@@ -237,7 +237,7 @@ fn a_running_server_is_measured_too() {
         "--connect",
         &server.gateways,
         "--publish-connect",
-        &server.producers,
+        &server.publishers,
         "--gateways=2",
         "--rate=100",
         "--duration=300ms",
@@ -309,16 +309,16 @@ fn what_cannot_be_measured_is_one_line() {
     ]);
     assert_eq!(output.status.code(), Some(1));
     assert!(only_line(&output).contains("/nonexistent/report.html"));
-    // Producers' port: there is no Push service.
+    // Publishers' port: there is no Push service.
     let server = Server::start(&[]);
     let output = run(&[
         "bench",
         "live",
         "--gateways=1",
         "--connect",
-        &server.producers,
+        &server.publishers,
         "--publish-connect",
-        &server.producers,
+        &server.publishers,
     ]);
     assert_eq!(output.status.code(), Some(1));
     assert!(only_line(&output).contains("Unimplemented"), "{output:?}");
@@ -335,7 +335,7 @@ fn a_server_that_dies_is_told() {
         "--connect",
         &server.gateways,
         "--publish-connect",
-        &server.producers,
+        &server.publishers,
     ]);
     let tail = server.tail(&[]);
     tail.out.take(10);
@@ -358,7 +358,7 @@ fn a_server_that_has_events_already_can_be_soaked() {
         "--connect",
         &server.gateways,
         "--publish-connect",
-        &server.producers,
+        &server.publishers,
     ]);
     let soak = &outcome["runs"][0]["soak"];
     assert_eq!(soak["violations"], 0);

@@ -16,7 +16,7 @@ use crate::support::{event, soon, until};
 const SUBSCRIBERS: usize = 20;
 /// Every subscriber may be connected twice, and some more.
 const GATEWAY_CONNECTIONS: usize = 2 * SUBSCRIBERS + 64;
-const PRODUCER_CONNECTIONS: usize = 512;
+const PUBLISHER_CONNECTIONS: usize = 512;
 
 fn open_files(process: u32) -> usize {
     let files = fs::read_dir(format!("/proc/{process}/fd"));
@@ -50,7 +50,7 @@ async fn thousands_of_quick_connects_leave_no_slot_subscription_or_descriptor() 
     let server = Server::start(&["--max-subscribers", &SUBSCRIBERS.to_string()]);
     let process = server.process.id();
     let gateways: SocketAddr = server.gateways.parse().expect("an address");
-    let producers: SocketAddr = server.producers.parse().expect("an address");
+    let publishers: SocketAddr = server.publishers.parse().expect("an address");
     // Whatever is opened once is open now.
     server.publish_small(0..1);
     let quiet = open_files(process);
@@ -63,7 +63,7 @@ async fn thousands_of_quick_connects_leave_no_slot_subscription_or_descriptor() 
                 let call = frames::call(1, SUBSCRIBE, &request);
                 come_and_go(gateways, &call, kind).await;
                 let call = frames::call(1, PUBLISH, &publish_request(vec![event(n)]));
-                come_and_go(producers, &call, kind).await;
+                come_and_go(publishers, &call, kind).await;
             }
         }));
     }
@@ -77,7 +77,7 @@ async fn thousands_of_quick_connects_leave_no_slot_subscription_or_descriptor() 
     let mut open = Vec::new();
     for (address, most) in [
         (gateways, GATEWAY_CONNECTIONS),
-        (producers, PRODUCER_CONNECTIONS),
+        (publishers, PUBLISHER_CONNECTIONS),
     ] {
         for _ in 1..most {
             let mut wire = Wire::connect(address).await;

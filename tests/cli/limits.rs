@@ -42,9 +42,9 @@ async fn connect(address: SocketAddr) -> Wire {
 }
 
 #[tokio::test]
-async fn one_producer_too_many_is_told_and_served_when_another_has_gone() {
+async fn one_publisher_too_many_is_told_and_served_when_another_has_gone() {
     let server = Server::start(&["--max-producers", "3"]);
-    let address: SocketAddr = server.producers.parse().expect("an address");
+    let address: SocketAddr = server.publishers.parse().expect("an address");
     let mut open = Vec::new();
     for _ in 0..3 {
         open.push(connect(address).await);
@@ -85,7 +85,7 @@ async fn one_gateway_connection_too_many_is_told_and_served_when_another_has_gon
 #[tokio::test]
 async fn handshakes_that_wait_take_connections_and_give_them_back() {
     let server = Server::start(&["--max-producers", "3"]);
-    let address: SocketAddr = server.producers.parse().expect("an address");
+    let address: SocketAddr = server.publishers.parse().expect("an address");
     let mut waiting = Vec::new();
     for _ in 0..3 {
         waiting.push(Wire::connect_silent(address).await);
@@ -103,7 +103,7 @@ async fn handshakes_that_wait_take_connections_and_give_them_back() {
 #[tokio::test]
 async fn without_file_descriptors_peers_are_told_and_served_when_there_are_some_again() {
     let server = Server::start(&[]);
-    let address: SocketAddr = server.producers.parse().expect("an address");
+    let address: SocketAddr = server.publishers.parse().expect("an address");
     // Whatever is opened once is open now.
     connect(address).await.assert_alive().await;
     let process = server.process.id();

@@ -22,7 +22,7 @@ fn one_event_from_flags() {
     let output = run(&[
         "publish",
         "--connect",
-        &server.producers,
+        &server.publishers,
         "--user-id",
         "u1",
         "--session-id",
@@ -56,7 +56,7 @@ fn one_invalidation_from_flags() {
     run(&[
         "publish",
         "--connect",
-        &server.producers,
+        &server.publishers,
         "--invalidate",
         "--user-id",
         "u2",
@@ -80,7 +80,7 @@ fn a_payload_file_is_sent_byte_for_byte() {
     run(&[
         "publish",
         "--connect",
-        &server.producers,
+        &server.publishers,
         "--user-id",
         "u",
         "--kind",
@@ -112,7 +112,7 @@ fn lines_are_published_in_their_order_and_each_cursor_printed() {
 #[test]
 fn an_event_is_published_while_the_input_is_still_open() {
     let server = Server::start(&[]);
-    let mut command = galaxy_push(&["publish", "-", "--connect", &server.producers]);
+    let mut command = galaxy_push(&["publish", "-", "--connect", &server.publishers]);
     command.stdin(Stdio::piped());
     let mut publish = Process::spawn(command);
     let mut stdin = publish.stdin();
@@ -169,7 +169,12 @@ fn a_bad_line_ends_it_and_says_what_was_accepted() {
     lines.push_str("{\"client_event\":{\"user_id\":\"u\",\"knd\":\"k\"}}\n");
     lines.push_str(&small(300));
     fs::write(file.path(), lines).unwrap();
-    let output = run(&["publish", "--connect", &server.producers, text(file.path())]);
+    let output = run(&[
+        "publish",
+        "--connect",
+        &server.publishers,
+        text(file.path()),
+    ]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stdout(&output).lines().count(), 299);
     let line = only_line(&output);
@@ -194,7 +199,7 @@ fn an_event_that_the_server_refuses_is_named_by_its_line() {
         "publish",
         "-",
         "--connect",
-        &server.producers,
+        &server.publishers,
         "--batch",
         "1",
     ];
@@ -220,7 +225,12 @@ fn a_batch_is_refused_as_a_whole() {
         &format!("\"payload\":\"{}\"", "x".repeat(200)),
     );
     fs::write(file.path(), small(1) + &large + &small(3)).unwrap();
-    let output = run(&["publish", "--connect", &server.producers, text(file.path())]);
+    let output = run(&[
+        "publish",
+        "--connect",
+        &server.publishers,
+        text(file.path()),
+    ]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stdout(&output), "");
     let line = only_line(&output);
@@ -238,7 +248,7 @@ fn a_batch_is_refused_as_a_whole() {
 #[test]
 fn a_broken_connection_says_what_is_certain_and_what_in_doubt() {
     let mut server = Server::start(&[]);
-    let mut command = galaxy_push(&["publish", "-", "--connect", &server.producers]);
+    let mut command = galaxy_push(&["publish", "-", "--connect", &server.publishers]);
     command.stdin(Stdio::piped());
     let mut publish = Process::spawn(command);
     let mut stdin = publish.stdin();
@@ -265,7 +275,7 @@ fn a_broken_connection_says_what_is_certain_and_what_in_doubt() {
 fn publishing_goes_on_when_nobody_reads_the_cursors() {
     let server = Server::start(&[]);
     let tail = server.tail(&[]);
-    let mut command = galaxy_push(&["publish", "-", "--connect", &server.producers]);
+    let mut command = galaxy_push(&["publish", "-", "--connect", &server.publishers]);
     command.stdin(Stdio::piped());
     let mut publish = Process::spawn(command);
     publish.out.close();
@@ -311,7 +321,12 @@ fn what_other_tools_write_is_published() {
     fs::write(file.path(), others).unwrap();
     assert!(server.publish(ours).status.success());
     assert!(server.publish(others).status.success());
-    let output = run(&["publish", "--connect", &server.producers, text(file.path())]);
+    let output = run(&[
+        "publish",
+        "--connect",
+        &server.publishers,
+        text(file.path()),
+    ]);
     assert!(output.status.success(), "{output:?}");
     let events: Vec<_> = tail.out.take(6).iter().map(|line| event(line)).collect();
     assert_eq!(events[..2], events[2..4], "from standard input");
@@ -338,7 +353,12 @@ fn what_is_not_json_lines_is_named_and_not_published() {
         ),
     ] {
         fs::write(file.path(), input).unwrap();
-        let output = run(&["publish", "--connect", &server.producers, text(file.path())]);
+        let output = run(&[
+            "publish",
+            "--connect",
+            &server.publishers,
+            text(file.path()),
+        ]);
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(stdout(&output), "");
         let line = only_line(&output);

@@ -119,7 +119,7 @@ fn a_thousand_gateways_that_never_read_hold_no_more_than_is_allowed() {
     ]);
     let process = server.process.id();
     let gateways: SocketAddr = server.gateways.parse().expect("an address");
-    let producers = format!("http://{}", server.producers);
+    let publishers = format!("http://{}", server.publishers);
     let quiet = resident_bytes(process);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -135,13 +135,13 @@ fn a_thousand_gateways_that_never_read_hold_no_more_than_is_allowed() {
             .expect("in time")
             .expect("reading");
 
-        let mut producer = PublisherClient::connect(producers)
+        let mut publisher = PublisherClient::connect(publishers)
             .await
             .expect("connected");
         let mut published = 0;
         let mut publish = async |seen: &mut watch::Receiver<u64>| {
             let request = PublishRequest { events: batch() };
-            producer.publish(request).await.expect("published");
+            publisher.publish(request).await.expect("published");
             published += BATCH as u64;
             let near = seen.wait_for(|seen| *seen + AHEAD >= published);
             tokio::time::timeout(PATIENCE, near)

@@ -19,7 +19,7 @@ fn two_tails_print_the_same_events_in_the_same_order() {
     let server = Server::start(&[]);
     let tails = [server.tail(&["--id", "a"]), server.tail(&["--id", "b"])];
     let events = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/events.jsonl");
-    let output = run(&["publish", "--connect", &server.producers, text(&events)]);
+    let output = run(&["publish", "--connect", &server.publishers, text(&events)]);
     let cursors = stdout(&output);
     let [a, b] = tails.map(|tail| tail.out.take(cursors.lines().count()));
     assert_eq!(a, b);
@@ -40,11 +40,11 @@ fn two_tails_print_the_same_events_in_the_same_order() {
 fn unix_sockets_work_for_both_sides() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| format!("unix:{}/{name} with space", directory.path().display());
-    let (gateways, producers) = (path("g"), path("p"));
-    let server = Server::start(&["--listen", &gateways, "--publish-listen", &producers]);
+    let (gateways, publishers) = (path("g"), path("p"));
+    let server = Server::start(&["--listen", &gateways, "--publish-listen", &publishers]);
     assert_eq!(
-        (&server.gateways, &server.producers),
-        (&gateways, &producers)
+        (&server.gateways, &server.publishers),
+        (&gateways, &publishers)
     );
     let tail = server.tail(&[]);
     let cursors = server.publish_small(0..3);
@@ -306,13 +306,13 @@ fn a_closed_pipe_ends_it_quietly() {
 
 #[test]
 fn a_refused_subscription_is_told() {
-    // Producers' port: there is no Push service.
+    // Publishers' port: there is no Push service.
     let server = Server::start(&[]);
-    let mut tail = Process::start(&["tail", "--connect", &server.producers]);
+    let mut tail = Process::start(&["tail", "--connect", &server.publishers]);
     assert_eq!(tail.end().code(), Some(1));
     let said = tail.err.rest().pop().unwrap();
     assert!(
-        said.contains(&server.producers)
+        said.contains(&server.publishers)
             && said.contains("refuses the subscription: UNIMPLEMENTED"),
         "{said}"
     );

@@ -1,4 +1,4 @@
-"""A gateway and a producer that know nothing but the protobuf files and the
+"""A gateway and a publisher that know nothing but the protobuf files and the
 README: the stubs are generated when the tests start, the server is the real
 binary, and everything goes over real sockets. Some of them are run with several
 gRPC implementations, directly and through several proxies.

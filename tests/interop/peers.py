@@ -1,4 +1,4 @@
-"""The two peers of the server: a gateway that subscribes and a producer that
+"""The two peers of the server: a gateway that subscribes and a publisher that
 publishes. Both can speak in messages and in raw bytes, since what a server does
 to bytes shows only in bytes.
 """
@@ -57,7 +57,7 @@ def numbers(events):
     return [int(event.client_event.event_id) for event in events]
 
 
-class Producer:
+class Publisher:
     def __init__(self, target):
         self._channel = open_channel(target)
         self._stub = publisher_pb2_grpc.PublisherStub(self._channel)

@@ -61,9 +61,9 @@ class Route:
         self.start_server()
         try:
             if name == "direct":
-                self.gateways, self.producers = self._upstream
+                self.gateways, self.publishers = self._upstream
             else:
-                self.gateways, self.producers = f"{self.host}:50061", f"{self.host}:50062"
+                self.gateways, self.publishers = f"{self.host}:50061", f"{self.host}:50062"
                 for command in getattr(self, f"_{name}")():
                     self._start(command)
             self.wait_until_open()
@@ -110,7 +110,7 @@ class Route:
         log.close()
 
     def wait_until_open(self):
-        for target in (self.gateways, self.producers):
+        for target in (self.gateways, self.publishers):
             wait_until(lambda: self._accepts(target), 30)
 
     def _accepts(self, target):
@@ -162,7 +162,7 @@ class Route:
         yield [program("haproxy"), "-db", "-f", self._configuration("haproxy.cfg")]
 
     def _nghttpx(self):
-        for name in ("nghttpx-gateways.conf", "nghttpx-producers.conf"):
+        for name in ("nghttpx-gateways.conf", "nghttpx-publishers.conf"):
             yield [program("nghttpx"), f"--conf={self._configuration(name)}"]
 
     def close(self):

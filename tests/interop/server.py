@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 
-from peers import Gateway, Producer
+from peers import Gateway, Publisher
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("GALAXY_PUSH_BINARY", ROOT / "target/debug/galaxy-push")
@@ -76,15 +76,15 @@ class Server:
             if "gateways" in pattern:
                 self.gateways = found[1]
             else:
-                self.producers = found[1]
+                self.publishers = found[1]
 
     def gateway(self, gateway_id="gateway-1"):
         client = Gateway(self.gateways, gateway_id)
         self._clients.append(client)
         return client
 
-    def producer(self):
-        client = Producer(self.producers)
+    def publisher(self):
+        client = Publisher(self.publishers)
         self._clients.append(client)
         return client
 

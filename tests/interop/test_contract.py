@@ -28,15 +28,15 @@ def gateway(route, connect):
 
 
 @pytest.fixture
-def producer(route, connect):
-    return connect(route.producers)
+def publisher(route, connect):
+    return connect(route.publishers)
 
 
-def publish(producer, wanted, batch=100, padding=0):
+def publish(publisher, wanted, batch=100, padding=0):
     """Publishes events with these numbers, by batches; returns the last cursor."""
     wanted = list(wanted)
     for first in range(0, len(wanted), batch):
-        answer = producer.publish(*numbered(wanted[first : first + batch], padding))
+        answer = publisher.publish(*numbered(wanted[first : first + batch], padding))
     return answer.last_cursor
 
 
@@ -46,25 +46,25 @@ def assert_follows(events, cursor):
     assert sequences(events) == list(range(first, first + len(events)))
 
 
-def assert_goes_on(stream, producer):
+def assert_goes_on(stream, publisher):
     """What is published from now on arrives."""
-    publish(producer, [4711])
+    publish(publisher, [4711])
     assert numbers([stream.next()]) == [4711]
 
 
-def test_the_metadata_arrives_before_any_event(gateway, producer):
+def test_the_metadata_arrives_before_any_event(gateway, publisher):
     stream = gateway.subscribe(new_id())
     # Nothing is published for it yet: only the headers can be here.
     metadata = stream.metadata
     start = metadata.pop("push-start-cursor")
     assert metadata == {"push-resume": "fresh", "push-resume-reason": "no-cursor"}
-    publish(producer, [1, 2, 3])
+    publish(publisher, [1, 2, 3])
     events = stream.take(3)
     assert numbers(events) == [1, 2, 3]
     assert_follows(events, start)
 
 
-def test_events_arrive_as_they_were_published(gateway, producer):
+def test_events_arrive_as_they_were_published(gateway, publisher):
     stream = gateway.subscribe(new_id())
     assert stream.metadata
     published = [
@@ -80,7 +80,7 @@ def test_events_arrive_as_they_were_published(gateway, producer):
         session_invalidation(user_id="user"),
         client_event(payload=b""),
     ]
-    answer = producer.publish(*published)
+    answer = publisher.publish(*published)
     events = stream.take(4)
     assert (answer.first_cursor, answer.last_cursor) == (
         events[0].cursor,
@@ -91,26 +91,26 @@ def test_events_arrive_as_they_were_published(gateway, producer):
     assert events == published
 
 
-def test_a_long_run_of_events_has_no_gap(gateway, producer):
+def test_a_long_run_of_events_has_no_gap(gateway, publisher):
     stream = gateway.subscribe(new_id())
     start = stream.metadata["push-start-cursor"]
     # Never a whole ring ahead of the reader.
     for first in range(0, 2000, 250):
-        publish(producer, range(first, first + 250), padding=500)
+        publish(publisher, range(first, first + 250), padding=500)
         events = stream.take(250)
         assert numbers(events) == list(range(first, first + 250))
         assert_follows(events, start)
         start = events[-1].cursor
 
 
-def test_a_gateway_resumes_by_its_cursor(gateway, producer):
+def test_a_gateway_resumes_by_its_cursor(gateway, publisher):
     gateway_id = new_id()
     stream = gateway.subscribe(gateway_id)
     assert stream.metadata
-    publish(producer, range(10))
+    publish(publisher, range(10))
     last = stream.take(4)[-1].cursor
     stream.cancel()
-    publish(producer, range(10, 20))
+    publish(publisher, range(10, 20))
     again = gateway.subscribe(gateway_id, last)
     assert again.metadata == {
         "push-resume": "resumed",
@@ -122,7 +122,7 @@ def test_a_gateway_resumes_by_its_cursor(gateway, producer):
     assert_follows(events, last)
 
 
-def test_a_takeover_ends_the_older_stream_alone(gateway, producer, route, connect):
+def test_a_takeover_ends_the_older_stream_alone(gateway, publisher, route, connect):
     gateway_id = new_id()
     neighbour = gateway.subscribe(new_id())
     old = gateway.subscribe(gateway_id)
@@ -132,14 +132,14 @@ def test_a_takeover_ends_the_older_stream_alone(gateway, producer, route, connec
     assert old.rest() == []
     assert old.status.code == "ABORTED"
     assert "gateway_client_id" in old.status.details
-    publish(producer, [1])
+    publish(publisher, [1])
     assert numbers([new.next(), neighbour.next()]) == [1, 1]
 
 
 @pytest.mark.parametrize("reason", ["expired", "ahead", "other-epoch", "malformed"])
-def test_a_cursor_that_is_no_good_is_named(gateway, producer, reason):
-    first = publish(producer, [0])
-    head = publish(producer, range(RING_EVENTS + 100))
+def test_a_cursor_that_is_no_good_is_named(gateway, publisher, reason):
+    first = publish(publisher, [0])
+    head = publish(publisher, range(RING_EVENTS + 100))
     epoch, sequence = parse(head)
     cursor = {
         "expired": first,
@@ -155,19 +155,19 @@ def test_a_cursor_that_is_no_good_is_named(gateway, producer, reason):
         "push-start-cursor": head,
         **missed,
     }
-    assert_goes_on(stream, producer)
+    assert_goes_on(stream, publisher)
 
 
-def test_a_lapped_gateway_learns_how_many_events_it_missed(gateway, producer):
+def test_a_lapped_gateway_learns_how_many_events_it_missed(gateway, publisher):
     gateway_id = new_id()
     stream = gateway.subscribe(gateway_id)
     assert stream.metadata
     # grpc-js holds a server back only once it has been asked for a message.
-    publish(producer, [0])
+    publish(publisher, [0])
     start = stream.next().cursor
     # More than the windows and buffers on the way take, and than the ring holds.
     count = 3000
-    head = publish(producer, range(count), batch=50, padding=10_000)
+    head = publish(publisher, range(count), batch=50, padding=10_000)
     delivered = stream.rest()
     assert_follows(delivered, start)
     assert stream.status.code == "OUT_OF_RANGE"
@@ -191,7 +191,7 @@ def test_a_refused_gateway_reads_why(gateway):
         assert "gateway_client_id" in status.details
 
 
-def test_a_refused_producer_reads_why(gateway, producer):
+def test_a_refused_publisher_reads_why(gateway, publisher):
     stream = gateway.subscribe(new_id())
     assert stream.metadata
     for bad, named in (
@@ -201,16 +201,16 @@ def test_a_refused_producer_reads_why(gateway, producer):
         (client_event(payload=b"x" * (2 << 20)), f"{2 << 20}"),
     ):
         with pytest.raises(Failed) as refused:
-            producer.publish(client_event(), bad)
+            publisher.publish(client_event(), bad)
         assert refused.value.end.code == "INVALID_ARGUMENT"
         assert "events[1]" in refused.value.end.details
         assert named in refused.value.end.details
     # Nothing of them was published.
-    assert_goes_on(stream, producer)
+    assert_goes_on(stream, publisher)
 
 
-def test_a_publish_stream_answers_every_request_in_order(producer):
-    feed = producer.feed()
+def test_a_publish_stream_answers_every_request_in_order(publisher):
+    feed = publisher.feed()
     head = None
     for size in (1, 7, 3, 40, 2) * 5:
         feed.send(*numbered(range(size)))
@@ -223,10 +223,10 @@ def test_a_publish_stream_answers_every_request_in_order(producer):
         head = answer.last_cursor
 
 
-def test_a_publish_stream_answers_while_it_is_open(gateway, producer, route):
+def test_a_publish_stream_answers_while_it_is_open(gateway, publisher, route):
     stream = gateway.subscribe(new_id())
     assert stream.metadata
-    feed = producer.feed()
+    feed = publisher.feed()
     for number in range(3):
         feed.send(*numbered([number]))
         assert feed.answer().last_cursor == stream.next().cursor
@@ -258,20 +258,20 @@ def test_a_cancel_reaches_the_server(gateway):
         wait_until(accepted)
 
 
-def test_a_deadline_ends_a_stream(gateway, producer):
+def test_a_deadline_ends_a_stream(gateway, publisher):
     stream = gateway.subscribe(new_id(), timeout=2)
     assert stream.metadata
-    publish(producer, [1, 2])
+    publish(publisher, [1, 2])
     assert numbers(stream.rest()) == [1, 2]
     assert stream.status.code == "DEADLINE_EXCEEDED"
 
 
-def test_large_events_arrive_whole(gateway, producer):
+def test_large_events_arrive_whole(gateway, publisher):
     stream = gateway.subscribe(new_id())
     start = stream.metadata["push-start-cursor"]
     payloads = [bytes([number]) * (1 << 20) for number in range(5)]
     for payload in payloads:
-        producer.publish(client_event(payload=payload))
+        publisher.publish(client_event(payload=payload))
     events = stream.take(5)
     assert_follows(events, start)
     assert [event.client_event.payload for event in events] == payloads
@@ -291,12 +291,12 @@ def returns(route, gateway, gateway_id, cursor):
 
 
 def test_a_server_that_stops_is_unavailable_and_comes_back(
-    gateway, producer, route, client
+    gateway, publisher, route, client
 ):
     gateway_id = new_id()
     stream = gateway.subscribe(gateway_id)
     assert stream.metadata
-    head = publish(producer, range(10))
+    head = publish(publisher, range(10))
     assert numbers(stream.take(10)) == list(range(10))
     route.stop_server()
     assert stream.rest() == []
@@ -308,7 +308,7 @@ def test_a_server_that_stops_is_unavailable_and_comes_back(
 
     def published():
         try:
-            return publish(producer, [1])
+            return publish(publisher, [1])
         except Failed as failed:
             assert failed.end.code == "UNAVAILABLE"
 
@@ -316,11 +316,11 @@ def test_a_server_that_stops_is_unavailable_and_comes_back(
     assert numbers([again.next()]) == [1]
 
 
-def test_a_server_that_dies_never_ends_a_stream_well(gateway, producer, route):
+def test_a_server_that_dies_never_ends_a_stream_well(gateway, publisher, route):
     gateway_id = new_id()
     stream = gateway.subscribe(gateway_id)
     assert stream.metadata
-    head = publish(producer, range(10))
+    head = publish(publisher, range(10))
     assert numbers(stream.take(10)) == list(range(10))
     route.server.process.kill()
     route.server.wait()

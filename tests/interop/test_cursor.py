@@ -13,7 +13,7 @@ def test_a_known_cursor_is_read_and_written_alike():
 
 
 def test_the_first_event_is_number_one(server):
-    answer = server.producer().publish(*numbered([1]))
+    answer = server.publisher().publish(*numbered([1]))
     assert parse(answer.first_cursor).sequence == 1
 
 
@@ -21,17 +21,17 @@ def test_the_epoch_is_when_the_server_was_started(serve):
     before = time.time_ns() // 1_000_000
     server = serve()
     after = time.time_ns() // 1_000_000
-    answer = server.producer().publish(*numbered([1]))
+    answer = server.publisher().publish(*numbered([1]))
     assert before <= parse(answer.first_cursor).epoch >> 18 <= after
 
 
 def test_text_order_is_publish_order_and_nothing_is_left_out(server):
     stream = server.gateway().subscribe()
     assert stream.start_cursor
-    producer = server.producer()
+    publisher = server.publisher()
     # Past 32 and 1024, where one more digit of the text begins to move.
     for batch in range(60):
-        producer.publish(*numbered(range(batch * 20, batch * 20 + 20)))
+        publisher.publish(*numbered(range(batch * 20, batch * 20 + 20)))
     events = stream.take(1200)
     texts = [event.cursor for event in events]
     assert texts == sorted(texts)
@@ -41,8 +41,8 @@ def test_text_order_is_publish_order_and_nothing_is_left_out(server):
 
 def test_cursors_of_a_restarted_server_are_greater(serve):
     first = serve()
-    old = first.producer().publish(*numbered(range(100))).last_cursor
+    old = first.publisher().publish(*numbered(range(100))).last_cursor
     first.close_clients()
     first.stop()
-    new = serve().producer().publish(*numbered([1])).first_cursor
+    new = serve().publisher().publish(*numbered([1])).first_cursor
     assert old < new

@@ -21,12 +21,12 @@ def test_a_newer_subscription_takes_the_id_over(server):
     gateway = server.gateway("one")
     old = gateway.subscribe()
     assert old.start_cursor
-    producer = server.producer()
-    producer.publish(*numbered([1, 2, 3]))
+    publisher = server.publisher()
+    publisher.publish(*numbered([1, 2, 3]))
     assert numbers(old.take(3)) == [1, 2, 3]
     new = gateway.subscribe()
     assert new.start_cursor
-    producer.publish(*numbered([4, 5]))
+    publisher.publish(*numbered([4, 5]))
     assert numbers(new.take(2)) == [4, 5]
     assert old.rest() == []
     assert old.code == grpc.StatusCode.ABORTED
@@ -47,26 +47,26 @@ def test_other_ids_are_not_touched_by_a_takeover(server):
     assert other.start_cursor and old.start_cursor
     assert server.gateway("one").subscribe().start_cursor
     assert old.code == grpc.StatusCode.ABORTED
-    server.producer().publish(*numbered([1]))
+    server.publisher().publish(*numbered([1]))
     assert numbers([other.next()]) == [1]
 
 
 def test_what_is_published_after_a_takeover_never_reaches_the_older_stream(server):
     gateway = server.gateway("one")
     stop = threading.Event()
-    producing = server.producer()
+    publisher = server.publisher()
     published = []
 
-    def produce():
+    def keep_publishing():
         while not stop.is_set():
             # Large ones: what a stream has taken is then soon read.
             batch = numbered(range(20), padding=2000)
-            published.append(producing.publish(*batch).last_cursor)
+            published.append(publisher.publish(*batch).last_cursor)
 
-    producer = threading.Thread(target=produce)
-    producer.start()
+    publishing = threading.Thread(target=keep_publishing)
+    publishing.start()
     try:
-        marking = server.producer()
+        marking = server.publisher()
         stream = gateway.subscribe()
         start = stream.start_cursor
         reader = Reader(stream)
@@ -84,7 +84,7 @@ def test_what_is_published_after_a_takeover_never_reaches_the_older_stream(serve
             stream, start, reader = newer, newer_start, Reader(newer)
     finally:
         stop.set()
-        producer.join()
+        publishing.join()
 
 
 def test_a_lapped_gateway_is_told_how_many_events_it_missed(serve):
@@ -93,12 +93,12 @@ def test_a_lapped_gateway_is_told_how_many_events_it_missed(serve):
     start = slow.start_cursor
     fast = Reader(server.gateway("fast").subscribe())
     assert fast.stream.start_cursor == start
-    producer = server.producer()
+    publisher = server.publisher()
     # 40 MB in a ring of 1 MB. The slow gateway reads nothing meanwhile; the
     # fast one sets the pace, so that it is never lapped itself.
     published = 0
     for _ in range(400):
-        producer.publish(*numbered(range(published, published + 100), padding=1000))
+        publisher.publish(*numbered(range(published, published + 100), padding=1000))
         published += 100
         fast.wait_for(published)
     delivered = slow.rest()
@@ -116,9 +116,9 @@ def test_a_lapped_gateway_comes_back_and_is_told_again(serve):
     gateway = server.gateway()
     stream = gateway.subscribe()
     start = stream.start_cursor
-    producer = server.producer()
+    publisher = server.publisher()
     for batch in range(400):
-        head = producer.publish(
+        head = publisher.publish(
             *numbered(range(batch * 100, batch * 100 + 100), padding=1000)
         ).last_cursor
     delivered = stream.rest()
@@ -139,9 +139,9 @@ def test_a_slow_gateway_costs_no_more_memory_than_the_settings_allow(serve):
     slow = [server.gateway(f"slow-{n}").subscribe() for n in range(8)]
     for stream in slow:
         assert stream.start_cursor
-    producer = server.producer()
+    publisher = server.publisher()
     for batch in range(320):
-        producer.publish(*numbered(range(batch * 20, batch * 20 + 20), padding=50_000))
+        publisher.publish(*numbered(range(batch * 20, batch * 20 + 20), padding=50_000))
     # 320 MB have passed. What is not ring is the process itself, and what it
     # has for each connection.
     assert server.peak_memory_bytes() < 128 * 2**20
@@ -150,13 +150,13 @@ def test_a_slow_gateway_costs_no_more_memory_than_the_settings_allow(serve):
 def test_a_stalled_gateway_is_cut_off_and_resumes_without_loss(serve):
     server = serve("--stall-timeout=1s", "--max-subscribers=1")
     gateway = server.gateway("stalled")
-    producer = server.producer()
-    producer.publish(*numbered([0]))
+    publisher = server.publisher()
+    publisher.publish(*numbered([0]))
     stream = gateway.subscribe()
     start = stream.start_cursor
     # More than the windows and the kernel's buffers take, all in the ring.
     for batch in range(320):
-        producer.publish(*numbered(range(batch * 20, batch * 20 + 20), padding=5000))
+        publisher.publish(*numbered(range(batch * 20, batch * 20 + 20), padding=5000))
     # There is room for another when the server has given the stalled one up.
     other = server.gateway("other")
 
@@ -205,10 +205,10 @@ def test_what_was_answered_before_the_stop_is_delivered(serve):
     streams = [server.gateway(f"gateway-{n}").subscribe() for n in range(3)]
     starts = [stream.start_cursor for stream in streams]
     readers = [Reader(stream) for stream in streams]
-    feeds = [server.producer().stream() for _ in range(2)]
+    feeds = [server.publisher().stream() for _ in range(2)]
     stop = threading.Event()
 
-    def produce(feed):
+    def keep_publishing(feed):
         # Until the stop always some megabytes ahead of the gateways: more than
         # their streams have taken from the ring.
         sent = 0
@@ -224,7 +224,7 @@ def test_what_was_answered_before_the_stop_is_delivered(serve):
     def listen(index):
         answers[index], *endings[index] = feeds[index].answers()
 
-    threads = [threading.Thread(target=produce, args=[feed]) for feed in feeds]
+    threads = [threading.Thread(target=keep_publishing, args=[feed]) for feed in feeds]
     threads += [threading.Thread(target=listen, args=[n]) for n in range(len(feeds))]
     for thread in threads:
         thread.start()
@@ -253,9 +253,9 @@ def test_a_gateway_that_does_not_read_holds_the_stop_up_for_the_grace_only(serve
     server = serve("--shutdown-grace=1s")
     stream = server.gateway().subscribe()
     start = stream.start_cursor
-    producer = server.producer()
+    publisher = server.publisher()
     for batch in range(320):
-        producer.publish(*numbered(range(batch * 20, batch * 20 + 20), padding=5000))
+        publisher.publish(*numbered(range(batch * 20, batch * 20 + 20), padding=5000))
     server.signal()
     assert server.wait() == 0
     events = stream.rest()
@@ -265,7 +265,7 @@ def test_a_gateway_that_does_not_read_holds_the_stop_up_for_the_grace_only(serve
 
 
 def test_a_stopping_server_ends_publish_streams_too(server):
-    feed = server.producer().stream()
+    feed = server.publisher().stream()
     feed.send(*numbered([1]))
     assert parse(feed.answer().last_cursor).sequence == 1
     server.signal()
@@ -303,11 +303,11 @@ def test_a_gateway_that_leaves_makes_room_for_another(serve):
 
 
 def test_a_gateway_that_was_cut_off_resumes_where_it_was(server):
-    producer = server.producer()
+    publisher = server.publisher()
     first = server.gateway("one")
     stream = first.subscribe()
     assert stream.start_cursor
-    producer.publish(*numbered(range(10)))
+    publisher.publish(*numbered(range(10)))
     last = stream.take(4)[-1].cursor
     first.close()
     again = server.gateway("one").subscribe(last)

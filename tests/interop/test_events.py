@@ -1,4 +1,4 @@
-"""What a producer puts into an event is what every gateway gets out of it."""
+"""What a publisher puts into an event is what every gateway gets out of it."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ def deliver(server):
     assert stream.start_cursor
 
     def through(event):
-        server.producer().publish(event)
+        server.publisher().publish(event)
         got = stream.next()
         got.ClearField("cursor")
         return got
@@ -36,7 +36,7 @@ def deliver_raw(server):
     assert stream.start_cursor
 
     def through(event):
-        answer = server.producer().publish_raw(request(event))
+        answer = server.publisher().publish_raw(request(event))
         got = stream.next_raw()
         cursor = field(3, answer.first_cursor.encode())
         assert got.endswith(cursor)
@@ -124,7 +124,7 @@ def test_the_bytes_of_an_event_are_carried_unchanged(deliver_raw, event):
 def test_unknown_fields_reach_a_gateway_that_knows_them(server):
     stream = server.gateway().subscribe()
     assert stream.start_cursor
-    server.producer().publish_raw(request(field(1, BODY + field(90, b"later"))))
+    server.publisher().publish_raw(request(field(1, BODY + field(90, b"later"))))
     event = push_pb2.PushEvent.FromString(stream.next_raw())
     assert field(90, b"later") in event.client_event.SerializeToString()
 
@@ -133,7 +133,7 @@ def test_every_gateway_gets_every_event_in_one_order(server):
     streams = [server.gateway(f"gateway-{n}").subscribe() for n in range(4)]
     for stream in streams:
         assert stream.start_cursor
-    feeds = [server.producer().stream() for _ in range(3)]
+    feeds = [server.publisher().stream() for _ in range(3)]
     for number in range(200):
         for index, feed in enumerate(feeds):
             feed.send(client_event(event_id=f"{index}-{number}"))
@@ -159,7 +159,7 @@ def test_the_sample_events_arrive_as_they_are_written(server):
         events.append(event)
     stream = server.gateway().subscribe()
     assert stream.start_cursor
-    server.producer().publish(*events)
+    server.publisher().publish(*events)
     got = stream.take(len(events))
     for event in got:
         event.ClearField("cursor")
@@ -168,10 +168,10 @@ def test_the_sample_events_arrive_as_they_are_written(server):
 
 def test_unix_sockets_serve_as_well(serve, tmp_path):
     server = serve(
-        listen=f"unix:{tmp_path}/gateways", publish_listen=f"unix:{tmp_path}/producers"
+        listen=f"unix:{tmp_path}/gateways", publish_listen=f"unix:{tmp_path}/publishers"
     )
     assert server.gateways == f"unix:{tmp_path}/gateways"
     stream = server.gateway().subscribe()
     assert stream.start_cursor
-    server.producer().publish(client_event(event_id="7"))
+    server.publisher().publish(client_event(event_id="7"))
     assert stream.next().client_event.event_id == "7"

@@ -38,8 +38,8 @@ def test_gateways_that_reconnect_lose_nothing_and_repeat_nothing(server):
                 gateway = Gateway(server.gateways, f"gateway-{index}")
         gateway.close()
 
-    def produce(index):
-        feed = server.producer().stream()
+    def keep_publishing(index):
+        feed = server.publisher().stream()
         for first in range(0, EVENTS // 2, BATCH):
             feed.send(
                 *(
@@ -52,7 +52,7 @@ def test_gateways_that_reconnect_lose_nothing_and_repeat_nothing(server):
 
     threads = [threading.Thread(target=follow, args=[n], daemon=True) for n in range(4)]
     threads += [
-        threading.Thread(target=produce, args=[n], daemon=True) for n in range(2)
+        threading.Thread(target=keep_publishing, args=[n], daemon=True) for n in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -71,10 +71,10 @@ def test_gateways_that_reconnect_lose_nothing_and_repeat_nothing(server):
             }
     for index in range(1, 4):
         assert received[index] == received[0]
-    for producer in ("0", "1"):
+    for publisher in ("0", "1"):
         own = [
             int(event.client_event.event_id)
             for event in received[0]
-            if event.client_event.user_id == producer
+            if event.client_event.user_id == publisher
         ]
         assert own == list(range(EVENTS // 2))

@@ -7,7 +7,7 @@ import time
 import grpc
 import pytest
 
-from peers import Gateway, Producer, Reader, numbered, numbers
+from peers import Gateway, Publisher, Reader, numbered, numbers
 from routes import Route
 from test_contract import assert_follows
 
@@ -16,7 +16,7 @@ STALL_SECONDS = 2
 
 @pytest.fixture
 def crowd():
-    """Opens gateways and producers, and closes them after the test."""
+    """Opens gateways and publishers, and closes them after the test."""
     peers = []
 
     def join(peer):
@@ -40,14 +40,14 @@ def test_five_gateways_go_on_while_a_sixth_stalls(name, crowd):
         assert route.upstream_connections() == (1 if name in ("envoy", "nghttpx") else 6)
         *fine, stalled = streams
         readers = [Reader(stream) for stream in fine]
-        producer = crowd(Producer(route.producers))
+        publisher = crowd(Publisher(route.publishers))
         # At once more than all buffers on the way take; then on, until the server has
         # long called the sixth stalled.
         published = 0
         end = time.monotonic() + 3 * STALL_SECONDS
         while time.monotonic() < end:
             batch = numbered(range(published, published + 20), padding=10_000)
-            producer.publish(*batch)
+            publisher.publish(*batch)
             published += len(batch)
             for reader in readers:
                 reader.wait_for(published)
@@ -87,7 +87,7 @@ def test_cancels_never_end_the_streams_of_others(crowd):
                 assert other.start_cursor
                 other.cancel()
                 time.sleep(max(0, began + number / 50 - time.monotonic()))
-            crowd(Producer(route.producers)).publish(*numbered([1, 2, 3]))
+            crowd(Publisher(route.publishers)).publish(*numbered([1, 2, 3]))
             events = stream.take(3)
             assert numbers(events) == [1, 2, 3]
             assert_follows(events, start)

@@ -15,18 +15,18 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 def test_the_answer_names_the_first_and_the_last_event(server):
     stream = server.gateway().subscribe()
     assert stream.start_cursor
-    answer = server.producer().publish(*numbered(range(10)))
+    answer = server.publisher().publish(*numbered(range(10)))
     cursors = [event.cursor for event in stream.take(10)]
     assert (answer.first_cursor, answer.last_cursor) == (cursors[0], cursors[-1])
 
 
 def test_the_answer_to_a_single_event_names_it_twice(server):
-    answer = server.producer().publish(client_event())
+    answer = server.publisher().publish(client_event())
     assert answer.first_cursor == answer.last_cursor != ""
 
 
 def test_a_publish_stream_answers_every_request_in_order(server):
-    feed = server.producer().stream()
+    feed = server.publisher().stream()
     sizes = [1, 7, 3, 40, 2] * 20
     for size in sizes:
         feed.send(*numbered(range(size)))
@@ -45,7 +45,7 @@ def test_a_publish_stream_answers_every_request_in_order(server):
 
 
 def test_a_publish_stream_answers_while_it_is_open(server):
-    feed = server.producer().stream()
+    feed = server.publisher().stream()
     for sequence in (1, 2, 3):
         feed.send(client_event())
         assert parse(feed.answer().first_cursor).sequence == sequence
@@ -54,8 +54,8 @@ def test_a_publish_stream_answers_while_it_is_open(server):
 def test_a_bad_request_ends_a_publish_stream_and_earlier_answers_stand(server):
     gateway = server.gateway().subscribe()
     assert gateway.start_cursor
-    producer = server.producer()
-    feed = producer.stream()
+    publisher = server.publisher()
+    feed = publisher.stream()
     feed.send(*numbered([1, 2]))
     feed.send(*numbered([3]), client_event(user_id=""))
     feed.send(*numbered([4]))
@@ -63,14 +63,14 @@ def test_a_bad_request_ends_a_publish_stream_and_earlier_answers_stand(server):
     assert len(answers) == 1
     assert code == INVALID
     assert "events[1].client_event.user_id" in details
-    producer.publish(*numbered([5]))
+    publisher.publish(*numbered([5]))
     assert numbers(gateway.take(3)) == [1, 2, 5]
 
 
-def test_batches_of_several_producers_do_not_mix(server):
+def test_batches_of_several_publishers_do_not_mix(server):
     gateway = server.gateway().subscribe()
     assert gateway.start_cursor
-    feeds = [server.producer().stream() for _ in range(3)]
+    feeds = [server.publisher().stream() for _ in range(3)]
     for batch in range(100):
         for index, feed in enumerate(feeds):
             feed.send(*(client_event(user_id=f"{index}-{batch}") for _ in range(5)))
@@ -145,15 +145,15 @@ def test_a_bad_event_is_named_and_nothing_of_its_batch_is_published(
     start = parse(gateway.start_cursor).sequence
     events = [GOOD] * 3
     events[index] = event
-    producer = server.producer()
+    publisher = server.publisher()
     with pytest.raises(grpc.RpcError) as refused:
-        producer.publish_raw(request(*events))
+        publisher.publish_raw(request(*events))
     assert refused.value.code() == INVALID
     assert f"events[{index}]" in refused.value.details()
     for name in named:
         assert name in refused.value.details()
     # The next event that is accepted is the next that there is.
-    producer.publish(client_event(event_id="1"))
+    publisher.publish(client_event(event_id="1"))
     after = gateway.next()
     assert after.client_event.event_id == "1"
     assert parse(after.cursor).sequence == start + 1
@@ -161,14 +161,14 @@ def test_a_bad_event_is_named_and_nothing_of_its_batch_is_published(
 
 def test_a_request_without_events_is_refused(server):
     with pytest.raises(grpc.RpcError) as refused:
-        server.producer().publish()
+        server.publisher().publish()
     assert refused.value.code() == INVALID
     assert "events" in refused.value.details()
 
 
 def test_bytes_that_are_no_request_are_refused(server):
     with pytest.raises(grpc.RpcError) as refused:
-        server.producer().publish_raw(request(GOOD) + b"\x0a\x7f")
+        server.publisher().publish_raw(request(GOOD) + b"\x0a\x7f")
     assert refused.value.code() == INVALID
 
 
@@ -185,7 +185,7 @@ def test_an_event_of_the_greatest_size_is_delivered(serve):
     gateway = server.gateway().subscribe()
     assert gateway.start_cursor
     event = event_of(10_000)
-    server.producer().publish(event)
+    server.publisher().publish(event)
     assert gateway.next().client_event == event.client_event
 
 
@@ -193,17 +193,17 @@ def test_an_event_over_the_greatest_size_is_refused(serve):
     server = serve("--max-event-bytes=10000")
     gateway = server.gateway().subscribe()
     assert gateway.start_cursor
-    producer = server.producer()
+    publisher = server.publisher()
     with pytest.raises(grpc.RpcError) as refused:
-        producer.publish(client_event(), event_of(10_001))
+        publisher.publish(client_event(), event_of(10_001))
     assert refused.value.code() == INVALID
     assert "events[1]" in refused.value.details()
     assert "10000" in refused.value.details()
-    producer.publish(client_event(event_id="1"))
+    publisher.publish(client_event(event_id="1"))
     assert gateway.next().client_event.event_id == "1"
 
 
-def test_the_producers_service_is_not_on_the_gateways_port(server):
+def test_the_publishers_service_is_not_on_the_gateways_port(server):
     with grpc.insecure_channel(server.gateways) as channel:
         publish = channel.unary_unary("/galaxy.push.publisher.v1.Publisher/Publish")
         message = publisher_pb2.PublishRequest(events=[client_event()])

@@ -28,7 +28,7 @@ def fresh_at(cursor, reason, **more):
 
 def assert_starts_after(server, stream, cursor):
     """The next event that is published is the next that the stream delivers."""
-    answer = server.producer().publish(*numbered([4711]))
+    answer = server.publisher().publish(*numbered([4711]))
     event = stream.next()
     assert numbers([event]) == [4711]
     assert event.cursor == answer.first_cursor == beside(cursor, 1)
@@ -42,7 +42,7 @@ def test_the_metadata_arrives_before_any_event(server):
 
 
 def test_a_cursor_inside_the_ring_resumes_at_the_next_event(server):
-    answer = server.producer().publish(*numbered(range(1, 11)))
+    answer = server.publisher().publish(*numbered(range(1, 11)))
     cursor = beside(answer.first_cursor, 3)
     stream = server.gateway().subscribe(cursor)
     assert stream.push_metadata == resumed_at(cursor)
@@ -50,7 +50,7 @@ def test_a_cursor_inside_the_ring_resumes_at_the_next_event(server):
 
 
 def test_a_cursor_at_the_head_resumes_with_what_comes(server):
-    head = server.producer().publish(*numbered(range(10))).last_cursor
+    head = server.publisher().publish(*numbered(range(10))).last_cursor
     stream = server.gateway().subscribe(head)
     assert stream.push_metadata == resumed_at(head)
     assert_starts_after(server, stream, head)
@@ -60,14 +60,14 @@ def test_the_start_cursor_of_an_unread_stream_resumes(server):
     gateway = server.gateway()
     start = gateway.subscribe().start_cursor
     assert parse(start).sequence == 0
-    server.producer().publish(*numbered([1, 2]))
+    server.publisher().publish(*numbered([1, 2]))
     again = gateway.subscribe(start)
     assert again.push_metadata == resumed_at(start)
     assert numbers(again.take(2)) == [1, 2]
 
 
 def test_no_cursor_starts_after_the_head(server):
-    head = server.producer().publish(*numbered(range(10))).last_cursor
+    head = server.publisher().publish(*numbered(range(10))).last_cursor
     stream = server.gateway().subscribe()
     assert stream.push_metadata == fresh_at(head, "no-cursor")
     assert_starts_after(server, stream, head)
@@ -75,9 +75,9 @@ def test_no_cursor_starts_after_the_head(server):
 
 def test_a_cursor_whose_next_event_left_the_ring_has_expired(serve):
     server = serve("--max-events=100")
-    producer = server.producer()
+    publisher = server.publisher()
     for first in range(1, 301, 50):
-        answer = producer.publish(*numbered(range(first, first + 50)))
+        answer = publisher.publish(*numbered(range(first, first + 50)))
     head = answer.last_cursor
     # The ring holds 201 to 300: from 199, event 200 is missing.
     stream = server.gateway().subscribe(beside(head, -101))
@@ -87,9 +87,9 @@ def test_a_cursor_whose_next_event_left_the_ring_has_expired(serve):
 
 def test_the_last_cursor_that_has_not_expired_resumes(serve):
     server = serve("--max-events=100")
-    producer = server.producer()
+    publisher = server.publisher()
     for first in range(1, 301, 50):
-        answer = producer.publish(*numbered(range(first, first + 50)))
+        answer = publisher.publish(*numbered(range(first, first + 50)))
     cursor = beside(answer.last_cursor, -100)
     stream = server.gateway().subscribe(cursor)
     assert stream.push_metadata == resumed_at(cursor)
@@ -100,9 +100,9 @@ def test_the_cursor_before_the_first_event_expires_with_it(serve):
     server = serve("--max-events=100")
     gateway = server.gateway()
     start = gateway.subscribe().start_cursor
-    producer = server.producer()
+    publisher = server.publisher()
     for first in range(1, 301, 50):
-        answer = producer.publish(*numbered(range(first, first + 50)))
+        answer = publisher.publish(*numbered(range(first, first + 50)))
     stream = gateway.subscribe(start)
     assert stream.push_metadata == fresh_at(
         answer.last_cursor, "expired", push_missed="300"
@@ -111,10 +111,10 @@ def test_the_cursor_before_the_first_event_expires_with_it(serve):
 
 def test_events_expire_by_bytes_too(serve):
     server = serve("--max-bytes=4MiB")
-    producer = server.producer()
-    first = producer.publish(*numbered([1])).first_cursor
+    publisher = server.publisher()
+    first = publisher.publish(*numbered([1])).first_cursor
     for batch in range(20):
-        head = producer.publish(
+        head = publisher.publish(
             *numbered(range(batch * 10, batch * 10 + 10), padding=50_000)
         ).last_cursor
     stream = server.gateway().subscribe(first)
@@ -123,7 +123,7 @@ def test_events_expire_by_bytes_too(serve):
 
 def test_events_expire_by_age_too(serve):
     server = serve("--window=2s")
-    answer = server.producer().publish(*numbered(range(5)))
+    answer = server.publisher().publish(*numbered(range(5)))
     gateway = server.gateway()
 
     def expired():
@@ -142,7 +142,7 @@ def test_events_expire_by_age_too(serve):
 
 @pytest.mark.parametrize("ahead", [1, 1000, 2**55 - 1])
 def test_a_cursor_past_the_head_is_ahead(server, ahead):
-    head = server.producer().publish(*numbered(range(10))).last_cursor
+    head = server.publisher().publish(*numbered(range(10))).last_cursor
     epoch, sequence = parse(head)
     cursor = Cursor(epoch, min(sequence + ahead, 2**55 - 1))
     stream = server.gateway().subscribe(str(cursor))
@@ -152,7 +152,7 @@ def test_a_cursor_past_the_head_is_ahead(server, ahead):
 
 @pytest.mark.parametrize("distance", [-1, 1])
 def test_a_cursor_of_another_epoch_starts_afresh(server, distance):
-    head = server.producer().publish(*numbered(range(10))).last_cursor
+    head = server.publisher().publish(*numbered(range(10))).last_cursor
     epoch, sequence = parse(head)
     stream = server.gateway().subscribe(str(Cursor(epoch + distance, sequence)))
     assert stream.push_metadata == fresh_at(head, "other-epoch")
@@ -161,7 +161,7 @@ def test_a_cursor_of_another_epoch_starts_afresh(server, distance):
 
 def test_a_cursor_from_before_a_restart_starts_afresh(serve):
     first = serve()
-    cursor = first.producer().publish(*numbered(range(10))).last_cursor
+    cursor = first.publisher().publish(*numbered(range(10))).last_cursor
     first.close_clients()
     first.stop()
     second = serve()
@@ -192,18 +192,18 @@ def test_a_cursor_from_before_a_restart_starts_afresh(serve):
     ],
 )
 def test_what_is_no_cursor_is_malformed(server, spoil):
-    head = server.producer().publish(*numbered(range(10))).last_cursor
+    head = server.publisher().publish(*numbered(range(10))).last_cursor
     stream = server.gateway().subscribe(spoil(head))
     assert stream.push_metadata == fresh_at(head, "malformed")
     assert_starts_after(server, stream, head)
 
 
 def test_a_resumed_stream_goes_on_from_old_events_to_new_ones(server):
-    producer = server.producer()
-    first = producer.publish(*numbered(range(1, 501))).first_cursor
+    publisher = server.publisher()
+    first = publisher.publish(*numbered(range(1, 501))).first_cursor
     stream = server.gateway().subscribe(first)
     assert numbers(stream.take(499)) == list(range(2, 501))
-    producer.publish(*numbered(range(501, 1001)))
+    publisher.publish(*numbered(range(501, 1001)))
     assert sequences(stream.take(500)) == list(range(501, 1001))
 
 

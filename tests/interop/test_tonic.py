@@ -29,7 +29,7 @@ def test_what_is_published_is_tailed_and_goes_on_by_cursor(route, tmp_path):
             [
                 BINARY,
                 "publish",
-                f"--connect={route.producers}",
+                f"--connect={route.publishers}",
                 "--user-id=user",
                 "--kind=turn.ready",
                 f"--payload={json.dumps({'turn': turn})}",

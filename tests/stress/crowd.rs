@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use galaxy_push::lab::history::End;
 
-use crate::producer::{Producing, produce};
+use crate::publisher::{Publisher, publish_until_closed};
 use crate::reader::{self, Got, Reader};
 use crate::round::Round;
 
-const PRODUCERS: usize = 6;
+const PUBLISHERS: usize = 6;
 const COMMUTERS: usize = 4;
 const CONTENDERS: usize = 3;
 /// Those readers that stay until the end.
@@ -40,15 +40,15 @@ const WAKE_UPS: u64 = 100;
 pub(crate) fn crowd(round: &Round<'_>, pace: Duration) {
     let places: [AtomicU64; STAYING.len()] = Default::default();
     thread::scope(|scope| {
-        let producers = (0..PRODUCERS).map(|n| {
-            let producer = move || produce(round, n);
-            scope.spawn(move || round.watched(producer))
+        let publishers = (0..PUBLISHERS).map(|n| {
+            let publisher = move || publish_until_closed(round, n);
+            scope.spawn(move || round.watched(publisher))
         });
         let staying = places.iter().enumerate().map(|(n, place)| {
             let reader = move || stay(round, n, place);
             scope.spawn(move || round.watched(reader))
         });
-        let lasting: Vec<_> = producers.chain(staying).collect();
+        let lasting: Vec<_> = publishers.chain(staying).collect();
 
         let commuters = (0..COMMUTERS).map(|n| {
             let random = round.random(100 + n);
@@ -112,21 +112,21 @@ fn take_over<'scope>(round: &'scope Round<'_>, scope: &'scope Scope<'scope, '_>)
     newer.leave(End::Cut);
 }
 
-/// While no producer is at work, publishes events one by one: each has to get to
+/// While no publisher is at work, publishes events one by one: each has to get to
 /// everybody by itself.
 fn wake_everybody(round: &Round<'_>, places: &[AtomicU64]) {
     round.gate.shut();
-    round.until("the producers pause", || round.gate.is_empty());
+    round.until("the publishers pause", || round.gate.is_empty());
     let all_are_there = || {
         let head = round.head();
         (places.iter()).all(|place| place.load(Ordering::SeqCst) == head)
     };
     round.until("everybody has caught up", all_are_there);
-    let mut producing = Producing::new(round, PRODUCERS);
+    let mut publisher = Publisher::new(round, PUBLISHERS);
     let mut random = round.random(400);
     for _ in 0..WAKE_UPS {
-        producing.make(&mut random, 1, |_| 8);
-        producing.publish().expect("the engine is open");
+        publisher.make(&mut random, 1, |_| 8);
+        publisher.publish().expect("the engine is open");
         round.until("everybody has been woken", all_are_there);
     }
     round

@@ -1,4 +1,4 @@
-//! Many producers and readers on one engine, at once: fast and slow, joining and
+//! Many publishers and readers on one engine, at once: fast and slow, joining and
 //! leaving, resuming, taking over and lagging. Each keeps a record, and the
 //! history of each round is checked afterwards: see `galaxy_push::lab::history`.
 //!
@@ -14,7 +14,7 @@
 mod crowd;
 mod event;
 mod gate;
-mod producer;
+mod publisher;
 mod random;
 mod reader;
 mod round;

@@ -31,7 +31,7 @@ pub(crate) struct Round<'a> {
     pub(crate) ending: Ending,
     pub(crate) engine: Engine,
     pub(crate) history: History,
-    /// Producers are inside of it while they publish.
+    /// Publishers are inside of it while they publish.
     pub(crate) gate: Gate,
     pub(crate) counters: Counters,
     seed: u64,

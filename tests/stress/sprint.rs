@@ -4,7 +4,7 @@ use std::hint;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use crate::producer::{Producing, hurry};
+use crate::publisher::{Publisher, hurry};
 use crate::reader::{self, Reader};
 use crate::round::Round;
 
@@ -17,16 +17,16 @@ pub(crate) fn sprint(round: &Round<'_>) {
     thread::scope(|scope| {
         // Large batches, which take a while to be copied, and single events, which
         // are committed by two at the same time.
-        let producers = [1, 1, 200].into_iter().enumerate().map(|(n, events)| {
-            let producer = move || hurry(round, n, events);
-            scope.spawn(move || round.watched(producer))
+        let publishers = [1, 1, 200].into_iter().enumerate().map(|(n, events)| {
+            let publisher = move || hurry(round, n, events);
+            scope.spawn(move || round.watched(publisher))
         });
         let reads = [reader::follow, reader::spin, reader::spin];
         let readers = readers.into_iter().zip(reads).zip(&places);
         let readers = readers.map(|((reader, read), place)| {
             scope.spawn(move || round.watched(|| read(reader, place)))
         });
-        let all: Vec<_> = readers.chain(producers).collect();
+        let all: Vec<_> = readers.chain(publishers).collect();
         let enough = 1 + round.random(0).below(2000) as u64;
         round.until("some reader has received enough", || {
             (places.iter()).any(|place| place.load(Ordering::SeqCst) >= enough)
@@ -47,9 +47,9 @@ pub(crate) fn catch_the_parking(round: &Round<'_>, times: u64) {
         let reader = Reader::join(round, "parking", "").expect("the engine is open");
         let follower = || reader::follow(reader, &place);
         let reading = scope.spawn(|| round.watched(follower));
-        let mut producing = Producing::new(round, 0);
+        let mut publisher = Publisher::new(round, 0);
         for _ in 0..times {
-            producing.make(&mut random, 1, |_| 8);
+            publisher.make(&mut random, 1, |_| 8);
             let head = round.head();
             round.until("the reader has been woken", || {
                 place.load(Ordering::SeqCst) == head
@@ -57,7 +57,7 @@ pub(crate) fn catch_the_parking(round: &Round<'_>, times: u64) {
             for _ in 0..random.below(100) {
                 hint::spin_loop();
             }
-            producing.publish().expect("the engine is open");
+            publisher.publish().expect("the engine is open");
         }
         round.counters.wake_ups.fetch_add(times, Ordering::SeqCst);
         round.end();
@@ -65,7 +65,7 @@ pub(crate) fn catch_the_parking(round: &Round<'_>, times: u64) {
     });
 }
 
-/// Lets two producers publish at the same moment, again and again: whatever each of
+/// Lets two publishers publish at the same moment, again and again: whatever each of
 /// them sees of the other, both events are there when both have returned.
 pub(crate) fn publish_in_pairs(round: &Round<'_>, times: u64) {
     let arrived = AtomicU64::new(0);
@@ -82,12 +82,12 @@ pub(crate) fn publish_in_pairs(round: &Round<'_>, times: u64) {
         assert!(round.comes_true("the other one publishes", are_both_there));
     };
     let publish = |number| {
-        let mut producing = Producing::new(round, number);
+        let mut publisher = Publisher::new(round, number);
         let mut random = round.random(number);
         for pair in 1..=times {
-            producing.make(&mut random, 1, |_| 8);
+            publisher.make(&mut random, 1, |_| 8);
             meet(3 * pair - 2);
-            producing.publish().expect("the engine is open");
+            publisher.publish().expect("the engine is open");
             meet(3 * pair - 1);
             assert_eq!(round.head(), 2 * pair, "an event is left behind");
             meet(3 * pair);

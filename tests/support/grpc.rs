@@ -69,10 +69,10 @@ pub async fn subscribe(
 }
 
 pub async fn publish(
-    producer: &mut PublisherClient<Channel>,
+    publisher: &mut PublisherClient<Channel>,
     events: Vec<PushEvent>,
 ) -> Result<PublishResponse, Status> {
-    let answer = soon(producer.publish(PublishRequest { events })).await?;
+    let answer = soon(publisher.publish(PublishRequest { events })).await?;
     Ok(answer.into_inner())
 }
 

@@ -19,7 +19,7 @@ use super::{Subscription, connect, event, publish, soon, subscribe};
 pub struct Harness {
     pub engine: Engine,
     gateways: BoundAddress,
-    producers: BoundAddress,
+    publishers: BoundAddress,
     shutdown: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), ServeError>>,
 }
@@ -46,7 +46,7 @@ impl Harness {
         Harness {
             engine: server.engine().clone(),
             gateways: server.listen_addr().clone(),
-            producers: server.publish_addr().clone(),
+            publishers: server.publish_addr().clone(),
             shutdown: Some(shutdown),
             running: tokio::spawn(server.run(async {
                 // A dropped sender is a test that ended without stopping it.
@@ -59,20 +59,20 @@ impl Harness {
         tcp(&self.gateways)
     }
 
-    pub fn producer_addr(&self) -> SocketAddr {
-        tcp(&self.producers)
+    pub fn publisher_addr(&self) -> SocketAddr {
+        tcp(&self.publishers)
     }
 
     /// Both listeners.
     pub fn addresses(&self) -> [SocketAddr; 2] {
-        [self.gateway_addr(), self.producer_addr()]
+        [self.gateway_addr(), self.publisher_addr()]
     }
 
     /// Both listeners, each with a method of it whose request may stay open.
     pub fn methods(&self) -> [(SocketAddr, &'static str); 2] {
         [
             (self.gateway_addr(), SUBSCRIBE),
-            (self.producer_addr(), PUBLISH_STREAM),
+            (self.publisher_addr(), PUBLISH_STREAM),
         ]
     }
 
@@ -81,9 +81,9 @@ impl Harness {
         PushClient::new(connect(self.gateway_addr()).await)
     }
 
-    /// A client of the producers' side, on a connection of its own.
-    pub async fn producer(&self) -> PublisherClient<Channel> {
-        PublisherClient::new(connect(self.producer_addr()).await)
+    /// A client of the publishers' side, on a connection of its own.
+    pub async fn publisher(&self) -> PublisherClient<Channel> {
+        PublisherClient::new(connect(self.publisher_addr()).await)
     }
 
     /// Subscribes on a connection of its own.
@@ -102,10 +102,10 @@ impl Harness {
     /// Publishes events `from..to` ([`event`]), one request each; returns their
     /// cursors.
     pub async fn publish(&self, from: u64, to: u64) -> Vec<String> {
-        let mut producer = self.producer().await;
+        let mut publisher = self.publisher().await;
         let mut cursors = Vec::new();
         for n in from..to {
-            let answer = publish(&mut producer, vec![event(n)]).await;
+            let answer = publish(&mut publisher, vec![event(n)]).await;
             cursors.push(answer.expect("published").first_cursor);
         }
         cursors
@@ -138,12 +138,12 @@ impl Harness {
         self.stopped().await
     }
 
-    /// Shows that gateways and producers are served: a new gateway gets a new
+    /// Shows that gateways and publishers are served: a new gateway gets a new
     /// event.
     pub async fn assert_alive(&self) {
         let mut gateway = self.subscribe("is it alive", "").await;
-        let mut producer = self.producer().await;
-        let published = publish(&mut producer, vec![event(7)])
+        let mut publisher = self.publisher().await;
+        let published = publish(&mut publisher, vec![event(7)])
             .await
             .expect("published");
         assert_eq!(gateway.next().await.cursor, published.first_cursor);

@@ -214,8 +214,8 @@ pub(crate) struct Server {
     pub(crate) process: Process,
     /// Where gateways subscribe.
     pub(crate) gateways: String,
-    /// Where producers publish.
-    pub(crate) producers: String,
+    /// Where publishers publish.
+    pub(crate) publishers: String,
 }
 
 impl Server {
@@ -235,11 +235,11 @@ impl Server {
             address.trim().to_owned()
         };
         let gateways = address("listening for gateways on ");
-        let producers = address("listening for producers on ");
+        let publishers = address("listening for producers on ");
         Server {
             process,
             gateways,
-            producers,
+            publishers,
         }
     }
 
@@ -259,7 +259,7 @@ impl Server {
 
     /// Publishes lines from standard input.
     pub(crate) fn publish(&self, lines: &str) -> Output {
-        run_with_input(&["publish", "-", "--connect", &self.producers], lines)
+        run_with_input(&["publish", "-", "--connect", &self.publishers], lines)
     }
 
     /// Publishes so many small events, and answers their cursors.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
 };
 
 use super::owed::Owed;
@@ -121,12 +121,12 @@ impl Consumer for JetStreamConsumer {
 
 /// A publisher, which is acknowledged each event.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct JetStreamProducer {
+pub(crate) struct JetStreamPublisher {
     reply: String,
     owed: Owed,
 }
 
-impl Producer for JetStreamProducer {
+impl Publisher for JetStreamPublisher {
     fn open(&mut self, out: &mut Vec<u8>) {
         self.reply = inbox();
         self.owed.clear();

@@ -1,4 +1,4 @@
-//! The gateways and producers of the servers that do not speak our contract: their
+//! The gateways and publishers of the servers that do not speak our contract: their
 //! protocols, without sockets.
 
 pub(crate) mod jetstream;

@@ -1,7 +1,7 @@
 //! NATS core: one PUB an event, which nobody answers; one SUB a gateway.
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
 };
 
 use super::{EVENTS, end};
@@ -45,9 +45,9 @@ impl Consumer for NatsConsumer {
 
 /// A publisher.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NatsProducer;
+pub(crate) struct NatsPublisher;
 
-impl Producer for NatsProducer {
+impl Publisher for NatsPublisher {
     const ANSWERED: bool = false;
 
     fn open(&mut self, out: &mut Vec<u8>) {

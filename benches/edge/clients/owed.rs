@@ -1,4 +1,4 @@
-//! The answers that a producer waits for, where a batch is as many requests as it has
+//! The answers that a publisher waits for, where a batch is as many requests as it has
 //! events.
 
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! Redis pub/sub: one PUBLISH an event, pipelined; one SUBSCRIBE a gateway.
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
 };
 
 use super::owed::Owed;
@@ -56,11 +56,11 @@ impl Consumer for PubSubConsumer {
 
 /// A publisher, which is told how many subscribers got each event.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PubSubProducer {
+pub(crate) struct PubSubPublisher {
     owed: Owed,
 }
 
-impl Producer for PubSubProducer {
+impl Publisher for PubSubPublisher {
     fn open(&mut self, _out: &mut Vec<u8>) {
         self.owed.clear();
     }

@@ -2,7 +2,7 @@
 //! asking for what follows the newest entry that it has.
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
 };
 
 use super::owed::Owed;
@@ -178,11 +178,11 @@ fn entry<'a>(pieces: &mut Pieces<'a>) -> Result<Option<Entry<'a>>, Malformed> {
 
 /// A writer, which is told each entry's id.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct StreamProducer {
+pub(crate) struct StreamPublisher {
     owed: Owed,
 }
 
-impl Producer for StreamProducer {
+impl Publisher for StreamPublisher {
     fn open(&mut self, _out: &mut Vec<u8>) {
         self.owed.clear();
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use galaxy_push::cursor::Cursor;
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, Producer, ProtocolError, Sink, Start,
+    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
 };
 
 use super::unexpected;
@@ -64,17 +64,17 @@ fn cursor(text: &[u8]) -> Result<Cursor, ProtocolError> {
     Cursor::parse(text).map_err(|error| unexpected(error.to_string()))
 }
 
-/// A producer, which is told how many events have arrived.
+/// A publisher, which is told how many events have arrived.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TcpProducer {
+pub(crate) struct TcpPublisher {
     sent: u64,
     /// How many events have been sent with the end of each batch.
     ends: VecDeque<u64>,
 }
 
-impl Producer for TcpProducer {
+impl Publisher for TcpPublisher {
     fn open(&mut self, _out: &mut Vec<u8>) {
-        *self = TcpProducer::default();
+        *self = TcpPublisher::default();
     }
 
     fn publish(&mut self, batch: &Batch, out: &mut Vec<u8>) {

@@ -46,7 +46,7 @@ impl Role {
     /// The variables of the environment that make a process one: which, and where.
     pub(crate) const VARIABLE: &str = "EDGE_ROLE";
     pub(crate) const GATEWAYS: &str = "EDGE_GATEWAYS";
-    pub(crate) const PRODUCERS: &str = "EDGE_PRODUCERS";
+    pub(crate) const PUBLISHERS: &str = "EDGE_PUBLISHERS";
 
     /// What this process is to be, if any.
     pub(crate) fn of_this_process() -> Option<Role> {
@@ -58,8 +58,8 @@ impl Role {
     pub(crate) fn serve(self) -> Result<(), Box<dyn std::error::Error>> {
         let gateways: SocketAddr = std::env::var(Role::GATEWAYS)?.parse()?;
         if self == Role::Tcp {
-            let producers = std::env::var(Role::PRODUCERS)?.parse()?;
-            return Ok(tcp::Floor::bind(gateways, producers)?.run()?);
+            let publishers = std::env::var(Role::PUBLISHERS)?.parse()?;
+            return Ok(tcp::Floor::bind(gateways, publishers)?.run()?);
         }
         // As `galaxy-push serve` does by default.
         let runtime = tokio::runtime::Builder::new_multi_thread()

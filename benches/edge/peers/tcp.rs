@@ -1,7 +1,7 @@
 //! The floor: the same bytes over plain TCP, one thread, one `send` for each event and
 //! gateway, as bare as a server can be that still survives a slow reader.
 //!
-//! A producer sends frames (a zero, a length in four bytes, the event) and is told how
+//! A publisher sends frames (a zero, a length in four bytes, the event) and is told how
 //! many have arrived, in eight bytes after each read. A gateway sends the number of the
 //! event that it has last, in eight bytes, or [`LIVE`]; it is sent the cursor before its
 //! first event, and then the frames, each with its own cursor appended: to the byte what
@@ -20,7 +20,7 @@ pub(crate) const LIVE: u64 = u64::MAX;
 pub(crate) const NUMBER_BYTES: usize = 8;
 /// What precedes an event: a zero and its length.
 pub(crate) const PREFIX_BYTES: usize = 5;
-/// The largest event that a producer may send.
+/// The largest event that a publisher may send.
 const MAX_EVENT_BYTES: usize = 1 << 20;
 /// The most that is written, or read, at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -30,7 +30,7 @@ const CURSOR_TAG: [u8; 2] = [3 << 3 | 2, Cursor::TEXT_BYTES as u8];
 pub(crate) const CURSOR_BYTES: usize = CURSOR_TAG.len() + Cursor::TEXT_BYTES;
 
 const GATEWAYS: Token = Token(0);
-const PRODUCERS: Token = Token(1);
+const PUBLISHERS: Token = Token(1);
 /// The first connection's.
 const FIRST_PEER: usize = 2;
 
@@ -39,7 +39,7 @@ const FIRST_PEER: usize = 2;
 pub(crate) struct Floor {
     poll: Poll,
     gateways: TcpListener,
-    producers: TcpListener,
+    publishers: TcpListener,
     peers: Vec<Option<Peer>>,
     log: Log,
 }
@@ -64,7 +64,7 @@ enum Role {
     /// It has yet to say where it starts.
     Asking(Vec<u8>),
     Gateway(Reader),
-    Producer(Writer),
+    Publisher(Writer),
 }
 
 /// A gateway that is served.
@@ -76,7 +76,7 @@ struct Reader {
     full: bool,
 }
 
-/// A producer.
+/// A publisher.
 #[derive(Debug, Default)]
 struct Writer {
     /// Less than a frame, between two reads.
@@ -85,27 +85,27 @@ struct Writer {
 }
 
 impl Floor {
-    pub(crate) fn bind(gateways: SocketAddr, producers: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(gateways: SocketAddr, publishers: SocketAddr) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut gateways = TcpListener::bind(gateways)?;
-        let mut producers = TcpListener::bind(producers)?;
+        let mut publishers = TcpListener::bind(publishers)?;
         let registry = poll.registry();
         registry.register(&mut gateways, GATEWAYS, Interest::READABLE)?;
-        registry.register(&mut producers, PRODUCERS, Interest::READABLE)?;
+        registry.register(&mut publishers, PUBLISHERS, Interest::READABLE)?;
         let epoch = Epoch::now().map_err(io::Error::other)?;
         Ok(Floor {
             poll,
             gateways,
-            producers,
+            publishers,
             peers: Vec::new(),
             log: Log::new(epoch),
         })
     }
 
-    /// Where gateways connect, and where producers do.
+    /// Where gateways connect, and where publishers do.
     #[allow(dead_code, reason = "for tests, which bind to any port")]
     pub(crate) fn addresses(&self) -> io::Result<[SocketAddr; 2]> {
-        Ok([self.gateways.local_addr()?, self.producers.local_addr()?])
+        Ok([self.gateways.local_addr()?, self.publishers.local_addr()?])
     }
 
     /// Serves until the process ends.
@@ -120,7 +120,7 @@ impl Floor {
             for event in &events {
                 match event.token() {
                     GATEWAYS => self.accept(GATEWAYS)?,
-                    PRODUCERS => self.accept(PRODUCERS)?,
+                    PUBLISHERS => self.accept(PUBLISHERS)?,
                     Token(token) => self.ready(token - FIRST_PEER, &mut buffer),
                 }
             }
@@ -131,7 +131,7 @@ impl Floor {
         loop {
             let (listener, role) = match at {
                 GATEWAYS => (&self.gateways, Role::Asking(Vec::new())),
-                _ => (&self.producers, Role::Producer(Writer::default())),
+                _ => (&self.publishers, Role::Publisher(Writer::default())),
             };
             let mut socket = match listener.accept() {
                 Ok((socket, _)) => socket,
@@ -155,7 +155,7 @@ impl Floor {
             return;
         };
         let stays = match &mut connected.role {
-            Role::Producer(_) => self.take(&mut connected, buffer),
+            Role::Publisher(_) => self.take(&mut connected, buffer),
             Role::Asking(_) | Role::Gateway(_) => self.serve(&mut connected, buffer),
         };
         // An error is the peer's end, as is `Ok(false)`.
@@ -188,9 +188,9 @@ impl Floor {
         Ok(true)
     }
 
-    /// Reads what a producer sent, event by event.
+    /// Reads what a publisher sent, event by event.
     fn take(&mut self, peer: &mut Peer, buffer: &mut [u8]) -> io::Result<bool> {
-        let Role::Producer(writer) = &mut peer.role else {
+        let Role::Publisher(writer) = &mut peer.role else {
             return Ok(true);
         };
         while let Some(read) = unless_blocked(peer.socket.read(buffer))? {
@@ -207,7 +207,7 @@ impl Floor {
             }
             let taken = writer.unread.len() - rest.len();
             writer.unread.drain(..taken);
-            // A producer that does not read this is not worth waiting for.
+            // A publisher that does not read this is not worth waiting for.
             peer.socket.write_all(&writer.accepted.to_be_bytes())?;
         }
         Ok(true)

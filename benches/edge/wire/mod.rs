@@ -1,4 +1,4 @@
-//! The protocols of the servers that are not ours, as far as a gateway and a producer
+//! The protocols of the servers that are not ours, as far as a gateway and a publisher
 //! need them: bytes in, words out, and no sockets.
 
 pub(crate) mod jetstream;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::command::value;
 use crate::config::Address;
-use crate::lab::load::{MAX_PRODUCERS, Shape};
+use crate::lab::load::{MAX_PUBLISHERS, Shape};
 
 /// The largest number of gateways that is meant, and not mistyped.
 pub(super) const MAX_GATEWAYS: usize = 1_000_000;
@@ -56,7 +56,7 @@ pub(super) struct Live {
     #[command(flatten)]
     pub(super) events: EventArgs,
     #[command(flatten)]
-    pub(super) producers: ProducerArgs,
+    pub(super) publishers: PublisherArgs,
     #[command(flatten)]
     pub(super) time: TimeArgs,
     #[command(flatten)]
@@ -123,7 +123,7 @@ pub(super) struct Storm {
     #[command(flatten)]
     pub(super) events: EventArgs,
     #[command(flatten)]
-    pub(super) producers: ProducerArgs,
+    pub(super) publishers: PublisherArgs,
     #[command(flatten)]
     pub(super) time: DurationArgs,
     #[command(flatten)]
@@ -158,7 +158,7 @@ pub(super) struct Publish {
     pub(super) payload: usize,
 
     #[command(flatten)]
-    pub(super) producers: ProducerArgs,
+    pub(super) publishers: PublisherArgs,
     #[command(flatten)]
     pub(super) time: TimeArgs,
     #[command(flatten)]
@@ -234,7 +234,7 @@ pub(super) struct Soak {
     #[command(flatten)]
     pub(super) events: EventArgs,
     #[command(flatten)]
-    pub(super) producers: ProducerArgs,
+    pub(super) publishers: PublisherArgs,
     /// Duration of the run.
     #[arg(long, default_value = "1m", value_parser = value::duration)]
     pub(super) duration: Duration,
@@ -286,14 +286,15 @@ pub(super) struct EventArgs {
 /// The publishers.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Publishers")]
-pub(super) struct ProducerArgs {
+pub(super) struct PublisherArgs {
     /// Number of publishers, each on its own connection (1 to 256).
     #[arg(
-        long,
+        long = "producers",
+        value_name = "PUBLISHERS",
         default_value = "1",
-        value_parser = |text: &str| value::within(text, 1..=MAX_PRODUCERS as u64)
+        value_parser = |text: &str| value::within(text, 1..=MAX_PUBLISHERS as u64)
     )]
-    pub(super) producers: u64,
+    pub(super) publishers: u64,
 
     /// Unanswered requests that each publisher may have (1 to 4096).
     #[arg(long, default_value = "64", value_parser = |text: &str| value::within(text, 1..=4096))]

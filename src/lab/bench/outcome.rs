@@ -44,7 +44,8 @@ pub(super) struct Measured {
     /// Others, which never read.
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) stalled: usize,
-    pub(super) producers: usize,
+    #[serde(rename = "producers")]
+    pub(super) publishers: usize,
     pub(super) batch: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rate: Option<f64>,
@@ -56,7 +57,7 @@ pub(super) struct Measured {
     pub(super) deliveries: u64,
     /// Accepted, and not received by a gateway that was there.
     pub(super) lost: u64,
-    /// Of other producers than the bench's.
+    /// Of other publishers than the bench's.
     pub(super) foreign: u64,
     /// How long was measured.
     pub(super) seconds: f64,
@@ -317,7 +318,7 @@ impl Measured {
         Measured {
             gateways: run.gateways,
             stalled: run.connections() - run.gateways,
-            producers: run.producers,
+            publishers: run.publishers,
             batch: run.plan.batch,
             rate: match run.plan.pace {
                 Pace::PerSecond(rate) => Some(rate),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::args::{
-    EventArgs, GatewayArgs, MAX_GATEWAYS, Output, ProducerArgs, ServerArgs, Soak, Workload,
+    EventArgs, GatewayArgs, MAX_GATEWAYS, Output, PublisherArgs, ServerArgs, Soak, Workload,
 };
 use crate::command::Failure;
 use crate::config::Config;
@@ -28,7 +28,7 @@ pub(super) struct Bench {
 pub(super) struct Run {
     pub(super) work: Work,
     pub(super) gateways: usize,
-    pub(super) producers: usize,
+    pub(super) publishers: usize,
     pub(super) plan: Plan,
     pub(super) payload_bytes: usize,
     pub(super) warm_up: Duration,
@@ -70,7 +70,7 @@ impl Workload {
                 let run = Run {
                     warm_up: args.time.warm_up,
                     duration: args.time.duration,
-                    ..paced(work, args.rate, &args.events, &args.producers)?
+                    ..paced(work, args.rate, &args.events, &args.publishers)?
                 };
                 let mut bench = bench(&args.gateways, 100, &run, args.server, args.output)?;
                 if let Some(deliveries) = args.delivery_rate {
@@ -84,7 +84,7 @@ impl Workload {
                 let events = args.events;
                 let work = Work::Replay { events };
                 let mut run = Run::new(work, args.shape.payload, args.shape.batch.unwrap_or(100))?;
-                run.producers = 1;
+                run.publishers = 1;
                 run.duration = args.time.duration;
                 Ok(Bench {
                     kept: Some(events),
@@ -95,7 +95,7 @@ impl Workload {
                 let work = Work::Storm { quiet: args.quiet };
                 let run = Run {
                     duration: args.time.duration,
-                    ..paced(work, args.rate, &args.events, &args.producers)?
+                    ..paced(work, args.rate, &args.events, &args.publishers)?
                 };
                 bench(&args.gateways, 1000, &run, args.server, args.output)
             }
@@ -107,8 +107,8 @@ impl Workload {
                 let mut runs = Vec::new();
                 for batch in batches {
                     let mut run = Run::new(Work::Publish, args.payload, *batch)?;
-                    run.producers = args.producers.producers as usize;
-                    run.plan.in_flight = args.producers.in_flight as usize;
+                    run.publishers = args.publishers.publishers as usize;
+                    run.plan.in_flight = args.publishers.in_flight as usize;
                     run.warm_up = args.time.warm_up;
                     run.duration = args.time.duration;
                     runs.push(run);
@@ -158,11 +158,11 @@ fn paced(
     work: Work,
     rate: f64,
     events: &EventArgs,
-    producers: &ProducerArgs,
+    publishers: &PublisherArgs,
 ) -> Result<Run, Failure> {
     let mut run = Run::new(work, events.payload, events.batch.unwrap_or(1))?;
-    run.producers = producers.producers as usize;
-    run.plan.in_flight = producers.in_flight as usize;
+    run.publishers = publishers.publishers as usize;
+    run.plan.in_flight = publishers.in_flight as usize;
     run.plan.pace = Pace::PerSecond(rate);
     Ok(run)
 }
@@ -178,7 +178,7 @@ impl Run {
         Ok(Run {
             work,
             gateways: 0,
-            producers: 0,
+            publishers: 0,
             plan: Plan {
                 shape,
                 batch,
@@ -220,7 +220,7 @@ impl Soak {
         };
         let run = Run {
             duration: self.duration,
-            ..paced(work, self.rate, &self.events, &self.producers)?
+            ..paced(work, self.rate, &self.events, &self.publishers)?
         };
         let mut runs = self.gateways.runs(100, &run)?;
         for run in &mut runs {

@@ -83,7 +83,7 @@ fn measure(
 ) -> Result<Measured, LoadError> {
     let Run {
         gateways: receivers,
-        producers,
+        publishers,
         warm_up,
         duration,
         ..
@@ -95,7 +95,7 @@ fn measure(
             let live = Live {
                 receivers,
                 stalled,
-                producers,
+                publishers,
                 plan,
                 warm_up,
                 duration,
@@ -115,7 +115,7 @@ fn measure(
         Work::Storm { quiet } => {
             let storm = Storm {
                 receivers,
-                producers,
+                publishers,
                 plan,
                 quiet,
                 duration,
@@ -124,7 +124,7 @@ fn measure(
         }
         Work::Publish => {
             let publish = Publish {
-                producers,
+                publishers,
                 plan,
                 warm_up,
                 duration,
@@ -141,12 +141,12 @@ fn measure(
         Work::Soak { mix, stall } => {
             let soak = Soak {
                 mix,
-                producers,
+                publishers,
                 plan,
                 duration,
                 stall,
                 retained_events: server.retained_events,
-                other_producers: bench.server.connect.is_some(),
+                other_publishers: bench.server.connect.is_some(),
             };
             Ok(Measured::soak(run, &soak.run(target, gauge)?))
         }

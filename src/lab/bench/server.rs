@@ -52,10 +52,10 @@ impl Server {
             ..
         } = &bench.server;
         match (connect, publish_connect) {
-            (Some(gateways), Some(producers)) => Ok(Server {
+            (Some(gateways), Some(publishers)) => Ok(Server {
                 target: GalaxyPush {
                     gateways: resolve("--connect", gateways)?,
-                    producers: resolve("--publish-connect", producers)?,
+                    publishers: resolve("--publish-connect", publishers)?,
                     offer: bench.offer,
                     pid: server_pid.map(|pid| pid as u32),
                 },
@@ -87,7 +87,7 @@ impl Server {
         command
             .arg("serve")
             .args(["--listen", &address("gateways")])
-            .args(["--publish-listen", &address("producers")])
+            .args(["--publish-listen", &address("publishers")])
             .args(["--log", "info", "--shutdown-grace", SHUTDOWN_GRACE])
             .args(settings(bench, run))
             .stdin(Stdio::null())
@@ -102,10 +102,10 @@ impl Server {
             child,
             _directory: directory,
         };
-        let [gateways, producers] = started.addresses()?;
+        let [gateways, publishers] = started.addresses()?;
         let target = GalaxyPush {
             gateways: resolve("the server", &gateways)?,
-            producers: resolve("the server", &producers)?,
+            publishers: resolve("the server", &publishers)?,
             offer: bench.offer,
             pid: Some(started.child.id()),
         };
@@ -118,7 +118,7 @@ impl Server {
 
     /// Which server it is, for people.
     pub(super) fn describe(&self) -> String {
-        let at = format!("{} and {}", self.target.gateways, self.target.producers);
+        let at = format!("{} and {}", self.target.gateways, self.target.publishers);
         match &self.started {
             Some(_) => format!("started for this, at {at}"),
             None => at,
@@ -216,7 +216,7 @@ impl Started {
             last = line;
         }
         match found {
-            [Some(gateways), Some(producers)] => Ok([gateways, producers]),
+            [Some(gateways), Some(publishers)] => Ok([gateways, publishers]),
             _ => Err(Failure::failed("the server did not say where it listens")),
         }
     }

@@ -58,13 +58,13 @@ fn measures() -> Vec<Measure> {
         ("  beside so many that never read", |run| {
             positive(run.stalled)
         }),
-        ("producers", |run| positive(run.producers)),
+        ("publishers", |run| positive(run.publishers)),
         ("events a request", |run| {
-            (run.producers > 0).then(|| run.batch.to_string())
+            (run.publishers > 0).then(|| run.batch.to_string())
         }),
         ("rate, events/s", |run| run.rate.map(count)),
         ("payload", |run| {
-            (run.producers > 0).then(|| bytes(run.payload_bytes as f64))
+            (run.publishers > 0).then(|| bytes(run.payload_bytes as f64))
         }),
         ("measured", |run| Some(nanos(run.seconds * 1e9))),
         ("rounds", |run| {

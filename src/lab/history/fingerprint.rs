@@ -5,7 +5,7 @@ use std::fmt;
 /// What is remembered of an event instead of its bytes: 63 bits that other bytes
 /// have with a probability of 2⁻⁶³. Not made to withstand an adversary.
 ///
-/// It is taken of the bytes as the producer encoded them. A gateway gets these
+/// It is taken of the bytes as the publisher encoded them. A gateway gets these
 /// bytes and the cursor after them, and takes the fingerprint of what comes before
 /// the cursor.
 ///

@@ -1,8 +1,8 @@
-//! What stands at each sequence of one epoch, as producers were answered.
+//! What stands at each sequence of one epoch, as publishers were answered.
 //!
 //! One word an event: its fingerprint, and whether a batch begins with it. Pages of
 //! words hang in a map, so that a sequence that makes no sense costs one page and
-//! not all the memory below it. Producers write, readers look; both hold on to the
+//! not all the memory below it. Publishers write, readers look; both hold on to the
 //! page that they used last, and come to the map once in 4096 events.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub(super) struct Ledger {
     pages: RwLock<Pages>,
     /// The last sequence that was there before the record began.
     base: u64,
-    /// Whether all events come from producers whose answers are written here.
+    /// Whether all events come from publishers whose answers are written here.
     complete: bool,
 }
 
@@ -41,18 +41,18 @@ pub(super) struct Page {
     words: Box<[AtomicU64]>,
 }
 
-/// The page that a producer or a reader used last.
+/// The page that a publisher or a reader used last.
 pub(super) type Bookmark = Option<Arc<Page>>;
 
 /// What the ledger knows of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// A producer was told that this event stands there.
+    /// A publisher was told that this event stands there.
     Answered {
         fingerprint: Fingerprint,
         begins_batch: bool,
     },
-    /// No producer was told of it, so far.
+    /// No publisher was told of it, so far.
     Unanswered,
     /// It was there before the record began, or was forgotten since.
     Forgotten,
@@ -75,7 +75,7 @@ impl Ledger {
         self.base
     }
 
-    /// Writes that a producer was told of `seq`, which is at least 1.
+    /// Writes that a publisher was told of `seq`, which is at least 1.
     pub(super) fn answer(
         &self,
         bookmark: &mut Bookmark,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn with_other_producers_nothing_is_a_hole() {
+    fn with_other_publishers_nothing_is_a_hole() {
         let ledger = Ledger::new(0, false);
         answer(&ledger, 7..=9);
         assert_eq!(ledger.holes(9), []);

@@ -12,7 +12,7 @@ use crate::cursor::{Cursor, Seq};
 /// One of them.
 #[derive(Debug)]
 pub(super) struct LostBatch {
-    pub(super) producer: Arc<str>,
+    pub(super) publisher: Arc<str>,
     /// What was known when it was published: it can only come after that.
     pub(super) known: Option<Cursor>,
     pub(super) events: Box<[Fingerprint]>,
@@ -28,12 +28,12 @@ pub(super) struct LostBatches<'a> {
     is_found: Vec<bool>,
 }
 
-/// What an event that no producer was answered for turns out to be.
+/// What an event that no publisher was answered for turns out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// It belongs to a lost batch, which fits there as a whole.
     Whole,
-    /// It is of this producer's lost batch, which does not fit there.
+    /// It is of this publisher's lost batch, which does not fit there.
     Torn(Arc<str>),
     /// No lost batch has such an event.
     Unknown,
@@ -62,7 +62,7 @@ impl<'a> LostBatches<'a> {
             return if lost.events[(seq - first) as usize] == event {
                 Origin::Whole
             } else {
-                Origin::Torn(Arc::clone(&lost.producer))
+                Origin::Torn(Arc::clone(&lost.publisher))
             };
         }
         let Some(candidates) = self.by_event.get(&event) else {
@@ -78,7 +78,7 @@ impl<'a> LostBatches<'a> {
                 self.is_found[batch] = true;
                 Origin::Whole
             }
-            None => Origin::Torn(Arc::clone(&self.batches[candidates[0].0].producer)),
+            None => Origin::Torn(Arc::clone(&self.batches[candidates[0].0].publisher)),
         }
     }
 

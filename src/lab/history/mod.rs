@@ -1,8 +1,8 @@
-//! A history of what producers were answered and what gateways received, and whether
+//! A history of what publishers were answered and what gateways received, and whether
 //! every promise of the engine was kept in it.
 //!
-//! A test lets producers and gateways loose on an engine, or on a server, and has
-//! each of them record what happens to it: [`Producer`] and [`Stream`] are the two
+//! A test lets publishers and gateways loose on an engine, or on a server, and has
+//! each of them record what happens to it: [`Publisher`] and [`Stream`] are the two
 //! ends of the record. [`History::check`] then names each promise that was broken, to
 //! whom and where: a [`Violation`] each.
 //!
@@ -14,7 +14,7 @@
 //! | It has no hole, but for gaps that were announced, | [`Skipped`](Violation::Skipped) |
 //! | with their exact size. | [`Miscounted`](Violation::Miscounted), [`EmptyGap`](Violation::EmptyGap) |
 //! | It is of one epoch. | [`EpochChanged`](Violation::EpochChanged) |
-//! | Its events are what their producers published. | [`Contents`](Violation::Contents), [`Unpublished`](Violation::Unpublished) |
+//! | Its events are what their publishers published. | [`Contents`](Violation::Contents), [`Unpublished`](Violation::Unpublished) |
 //! | A refused batch leaves no trace. | [`Refused`](Violation::Refused) |
 //! | A batch is there as a whole, or not at all, and becomes visible at once. | [`Torn`](Violation::Torn), [`StartsInsideBatch`](Violation::StartsInsideBatch) |
 //! | A stream starts as its decision says. | [`ResumedElsewhere`](Violation::ResumedElsewhere), [`WrongDecision`](Violation::WrongDecision) |
@@ -32,7 +32,7 @@
 //!
 //! # How it is done
 //!
-//! The answers of the producers are written into a *ledger*: a word for each
+//! The answers of the publishers are written into a *ledger*: a word for each
 //! sequence. A stream is checked while it is recorded, event by event, against the
 //! position where it was and against the ledger; what it receives before the answer
 //! is written waits with the stream. So memory is 8 bytes an event, less with
@@ -40,7 +40,7 @@
 //! what was refused or left without an answer.
 //!
 //! What can be said about *before* and *after* rests on the calls: what was known
-//! before a publish or a subscription was begun ([`Producer::publishing`],
+//! before a publish or a subscription was begun ([`Publisher::publishing`],
 //! [`History::subscribing`]) must come before what it is answered.
 //!
 //! It knows cursors and nothing else of this crate, so that what came over a network
@@ -58,15 +58,15 @@
 //! // … the gateway subscribes …
 //! let mut stream = subscribing.granted(Decision::NoCursor, cursor(0));
 //!
-//! let mut producer = history.producer("producer-1");
-//! let publishing = producer.publishing();
+//! let mut publisher = history.publisher("publisher-1");
+//! let publishing = publisher.publishing();
 //! // … it publishes …
-//! producer.accepted(publishing, cursor(1), cursor(1), &[event]);
+//! publisher.accepted(publishing, cursor(1), cursor(1), &[event]);
 //!
 //! stream.received([(cursor(1), event), (cursor(1), event)]);
 //! stream.ended(End::Cut);
 //!
-//! drop(producer);
+//! drop(publisher);
 //! let report = history.check();
 //! assert_eq!(
 //!     report.violations[0].to_string(),
@@ -78,7 +78,7 @@
 mod fingerprint;
 mod ledger;
 mod lost;
-mod producer;
+mod publisher;
 mod record;
 mod report;
 mod start;
@@ -97,7 +97,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwapOption;
 
 pub use self::fingerprint::Fingerprint;
-pub use self::producer::{Producer, Publishing};
+pub use self::publisher::{Publisher, Publishing};
 pub use self::report::Report;
 pub use self::start::{Decision, Requested};
 pub use self::stream::{End, Stream, Subscribing};
@@ -116,7 +116,7 @@ use crate::cursor::{Cursor, Epoch};
 pub struct Terms {
     retained_events: u64,
     after: Option<Cursor>,
-    other_producers: bool,
+    other_publishers: bool,
 }
 
 impl Terms {
@@ -138,11 +138,11 @@ impl Terms {
         self
     }
 
-    /// Whether there are producers that record nothing here. Default: no, and then an
+    /// Whether there are publishers that record nothing here. Default: no, and then an
     /// event that nobody recorded is a violation.
     #[must_use]
-    pub fn other_producers(mut self, others: bool) -> Self {
-        self.other_producers = others;
+    pub fn other_publishers(mut self, others: bool) -> Self {
+        self.other_publishers = others;
         self
     }
 }
@@ -178,10 +178,10 @@ impl History {
         }
     }
 
-    /// The record of a producer, which violations call by this name.
+    /// The record of a publisher, which violations call by this name.
     #[must_use]
-    pub fn producer(&self, name: &str) -> Producer {
-        Producer::new(Arc::clone(&self.shared), name.into())
+    pub fn publisher(&self, name: &str) -> Publisher {
+        Publisher::new(Arc::clone(&self.shared), name.into())
     }
 
     /// Call this right before a gateway subscribes, with the text of the cursor that
@@ -206,7 +206,7 @@ impl History {
         self.shared.findings.found().report(summary)
     }
 
-    /// Judges the whole history. Call it when every producer was dropped and every
+    /// Judges the whole history. Call it when every publisher was dropped and every
     /// stream has ended: of those that go on, what is written already counts.
     #[must_use]
     pub fn check(&self) -> Report {
@@ -239,7 +239,7 @@ impl Shared {
             Some(after) if after.epoch() == epoch => after.seq().number(),
             _ => 0,
         };
-        let ledger = Ledger::new(base, !self.terms.other_producers);
+        let ledger = Ledger::new(base, !self.terms.other_publishers);
         let record = Arc::new(EpochRecord::new(epoch, ledger));
         epochs.insert(epoch, Arc::clone(&record));
         let newest = epochs

@@ -16,7 +16,7 @@ use crate::cursor::{Cursor, Epoch, Seq};
 pub(super) struct EpochRecord {
     epoch: Epoch,
     pub(super) ledger: Ledger,
-    /// The newest event that a producer was answered for.
+    /// The newest event that a publisher was answered for.
     pub(super) answered: Mark,
     /// The newest position that a stream has come to: who subscribes afterwards
     /// cannot be told of a head before it.
@@ -40,7 +40,7 @@ pub(super) struct Received {
 pub(super) enum Judgement {
     Kept,
     Broken(Violation),
-    /// Its producer has not been answered, or has not written it down.
+    /// Its publisher has not been answered, or has not written it down.
     Undecided,
     /// The ledger has forgotten it.
     Unverifiable,

@@ -99,7 +99,7 @@ mod tests {
         let cursor = |seq| Cursor::new(Epoch::MAX, Seq::new(seq));
         for seq in 1..=25 {
             findings.add(Violation::GivenTwice {
-                producer: "p".into(),
+                publisher: "p".into(),
                 cursor: cursor(seq),
             });
         }

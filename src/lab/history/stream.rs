@@ -119,7 +119,7 @@ pub enum End {
 /// [ending](Stream::ended) it as [`End::Cut`].
 ///
 /// Its memory does not grow with the stream. Only an event that is received before
-/// its producer's answer is recorded is remembered, until that answer is.
+/// its publisher's answer is recorded is remembered, until that answer is.
 pub struct Stream {
     shared: Arc<Shared>,
     record: Arc<EpochRecord>,

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-/// What was recorded, in numbers. Producers count when they are dropped, streams
+/// What was recorded, in numbers. Publishers count when they are dropped, streams
 /// when they have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ pub struct Summary {
     pub received_events: u64,
     /// Events that were received and could not be compared, because they were there
     /// before the record began, have been [forgotten](super::History::forget_before),
-    /// or may be of [other producers](super::Terms::other_producers).
+    /// or may be of [other publishers](super::Terms::other_publishers).
     pub unverified_events: u64,
     /// Gaps that were announced to streams that then went on.
     pub gaps: u64,

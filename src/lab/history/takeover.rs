@@ -4,7 +4,7 @@
 //! A stream is over once a newer subscription of its id, begun after it was
 //! answered, is answered in turn. Nothing that is published from then on may be in
 //! it. To check this without the time of every event, takeovers are numbered, and a
-//! producer notes the first event that it published after each of them.
+//! publisher notes the first event that it published after each of them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,7 +58,7 @@ struct TakenOver {
     takeover: u64,
 }
 
-/// The first events that one producer published after takeovers: how many takeovers
+/// The first events that one publisher published after takeovers: how many takeovers
 /// were known when it began, and the cursor that it was answered.
 #[derive(Debug, Default)]
 pub(super) struct Firsts {
@@ -166,7 +166,7 @@ impl Takeovers {
         rivals
     }
 
-    /// Takes a producer's notes.
+    /// Takes a publisher's notes.
     pub(super) fn note(&self, firsts: Firsts) {
         lock(&self.firsts).push(firsts);
     }

@@ -27,14 +27,14 @@ fn events(seqs: RangeInclusive<u64>) -> Vec<Fingerprint> {
 }
 
 /// Publishes a batch that gets these places.
-fn publish(producer: &mut Producer, seqs: RangeInclusive<u64>) {
-    let publishing = producer.publishing();
-    answer(producer, publishing, seqs);
+fn publish(publisher: &mut Publisher, seqs: RangeInclusive<u64>) {
+    let publishing = publisher.publishing();
+    answer(publisher, publishing, seqs);
 }
 
-fn answer(producer: &mut Producer, publishing: Publishing, seqs: RangeInclusive<u64>) {
+fn answer(publisher: &mut Publisher, publishing: Publishing, seqs: RangeInclusive<u64>) {
     let (first, last) = (at(*seqs.start()), at(*seqs.end()));
-    producer.accepted(publishing, first, last, &events(seqs));
+    publisher.accepted(publishing, first, last, &events(seqs));
 }
 
 fn receive(stream: &mut Stream, seqs: RangeInclusive<u64>) {
@@ -73,14 +73,14 @@ const NOTHING: [&str; 0] = [];
 #[test]
 fn a_plain_history_is_clean() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    publish(&mut producer, 1..=1);
-    publish(&mut producer, 2..=5);
+    publish(&mut publisher, 1..=1);
+    publish(&mut publisher, 2..=5);
     receive(&mut stream, 1..=3);
     receive(&mut stream, 4..=5);
     stream.ended(End::Closed);
-    drop(producer);
+    drop(publisher);
     assert_eq!(told(&history), NOTHING);
     let summary = history.check().summary;
     assert_eq!((summary.accepted_batches, summary.accepted_events), (2, 5));
@@ -91,22 +91,22 @@ fn a_plain_history_is_clean() {
 #[test]
 fn events_may_be_received_before_their_answer_is_recorded() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     for round in 0..3000 {
-        let publishing = producer.publishing();
+        let publishing = publisher.publishing();
         let mut stream = subscribe(&history, "g", round);
         receive(&mut stream, round + 1..=round + 1);
         stream.ended(End::Cut);
-        answer(&mut producer, publishing, round + 1..=round + 1);
+        answer(&mut publisher, publishing, round + 1..=round + 1);
     }
-    let publishing = producer.publishing();
+    let publishing = publisher.publishing();
     let mut stream = subscribe(&history, "g", 3000);
     receive(&mut stream, 3001..=9000);
-    answer(&mut producer, publishing, 3001..=9000);
-    let publishing = producer.publishing();
+    answer(&mut publisher, publishing, 3001..=9000);
+    let publishing = publisher.publishing();
     receive(&mut stream, 9001..=9001);
-    answer(&mut producer, publishing, 9001..=9001);
-    drop((producer, stream));
+    answer(&mut publisher, publishing, 9001..=9001);
+    drop((publisher, stream));
     assert_eq!(told(&history), NOTHING);
     assert_eq!(history.check().summary.unverified_events, 0);
 }
@@ -114,15 +114,15 @@ fn events_may_be_received_before_their_answer_is_recorded() {
 #[test]
 fn announced_gaps_are_fine() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    publish(&mut producer, 1..=20);
+    publish(&mut publisher, 1..=20);
     receive(&mut stream, 1..=2);
     stream.lagged(3);
     stream.lagged(1);
     receive(&mut stream, 7..=8);
     stream.ended(End::Lagged { missed: 12 });
-    drop(producer);
+    drop(publisher);
     assert_eq!(told(&history), NOTHING);
     let summary = history.check().summary;
     assert_eq!((summary.gaps, summary.missed_events), (2, 16));
@@ -131,8 +131,8 @@ fn announced_gaps_are_fine() {
 #[test]
 fn every_decision_may_be_right() {
     let history = History::new(Terms::default().retained_events(10));
-    let mut producer = history.producer("p");
-    publish(&mut producer, 1..=20);
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=20);
     resume(&history, "g", 20);
     resume(&history, "g", 3);
     let decided = |text: &str, decision| {
@@ -146,23 +146,23 @@ fn every_decision_may_be_right() {
     let other = Cursor::new(epoch(7), Seq::new(3));
     decided(&other.to_string(), Decision::OtherEpoch);
     history.subscribing("g", "").refused();
-    drop(producer);
+    drop(publisher);
     assert_eq!(told(&history), NOTHING);
 }
 
 #[test]
 fn a_stream_may_receive_what_was_published_before_it_was_taken_over() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut older = subscribe(&history, "g", 0);
-    publish(&mut producer, 1..=2);
-    let under_way = producer.publishing();
+    publish(&mut publisher, 1..=2);
+    let under_way = publisher.publishing();
     let newer = subscribe(&history, "g", 2);
-    publish(&mut producer, 4..=4);
-    answer(&mut producer, under_way, 3..=3);
+    publish(&mut publisher, 4..=4);
+    answer(&mut publisher, under_way, 3..=3);
     receive(&mut older, 1..=3);
     older.ended(End::TakenOver);
-    drop((producer, newer));
+    drop((publisher, newer));
     assert_eq!(told(&history), NOTHING);
 }
 
@@ -174,26 +174,26 @@ fn of_two_subscriptions_at_once_either_may_be_the_newer() {
     let mut one = one.granted(Decision::NoCursor, at(0));
     let other = other.granted(Decision::NoCursor, at(0));
     other.ended(End::TakenOver);
-    let mut producer = history.producer("p");
-    publish(&mut producer, 1..=1);
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=1);
     receive(&mut one, 1..=1);
-    drop((producer, one));
+    drop((publisher, one));
     assert_eq!(told(&history), NOTHING);
 }
 
 #[test]
 fn after_a_restart_the_numbers_begin_anew() {
     let history = History::default();
-    let mut producer = history.producer("p");
-    publish(&mut producer, 1..=5);
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=5);
     let next = |seq| Cursor::new(epoch(1), Seq::new(seq));
-    let publishing = producer.publishing();
-    producer.accepted(publishing, next(1), next(1), &[event(1)]);
+    let publishing = publisher.publishing();
+    publisher.accepted(publishing, next(1), next(1), &[event(1)]);
     let subscribing = history.subscribing("g", &at(5).to_string());
     let mut stream = subscribing.granted(Decision::OtherEpoch, next(0));
     stream.received([(next(1), event(1))]);
     stream.ended(End::Closed);
-    drop(producer);
+    drop(publisher);
     assert_eq!(told(&history), NOTHING);
 }
 
@@ -202,17 +202,17 @@ fn a_lost_batch_is_there_as_a_whole_or_not_at_all() {
     for present in [false, true] {
         for received in [false, true] {
             let history = History::default();
-            let mut producer = history.producer("p");
-            let publishing = producer.publishing();
-            producer.unanswered(publishing, &events(1..=3));
+            let mut publisher = history.publisher("p");
+            let publishing = publisher.publishing();
+            publisher.unanswered(publishing, &events(1..=3));
             if present {
-                publish(&mut producer, 4..=4);
+                publish(&mut publisher, 4..=4);
                 if received {
                     let mut stream = subscribe(&history, "g", 0);
                     receive(&mut stream, 1..=4);
                 }
             }
-            drop(producer);
+            drop(publisher);
             assert_eq!(told(&history), NOTHING, "{present}, {received}");
         }
     }
@@ -221,40 +221,40 @@ fn a_lost_batch_is_there_as_a_whole_or_not_at_all() {
 #[test]
 fn a_lost_batch_that_is_published_again_may_be_there_twice() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
     for _ in 0..3 {
-        let publishing = producer.publishing();
-        producer.unanswered(publishing, &events(1..=2));
+        let publishing = publisher.publishing();
+        publisher.unanswered(publishing, &events(1..=2));
     }
     let twice = events(1..=2).repeat(2);
     stream.received((1..=4).map(at).zip(twice));
-    drop((producer, stream));
+    drop((publisher, stream));
     assert_eq!(told(&history), NOTHING);
 }
 
 #[test]
 fn what_was_there_before_the_record_is_not_compared() {
     let history = History::new(Terms::default().after(at(100)));
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = resume(&history, "g", 90);
-    publish(&mut producer, 101..=102);
+    publish(&mut publisher, 101..=102);
     receive(&mut stream, 91..=102);
     stream.ended(End::Closed);
-    drop(producer);
+    drop(publisher);
     assert_eq!(told(&history), NOTHING);
     assert_eq!(history.check().summary.unverified_events, 10);
 }
 
 #[test]
-fn what_other_producers_published_is_not_compared() {
-    let history = History::new(Terms::default().other_producers(true));
-    let mut producer = history.producer("p");
+fn what_other_publishers_published_is_not_compared() {
+    let history = History::new(Terms::default().other_publishers(true));
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    publish(&mut producer, 5..=6);
+    publish(&mut publisher, 5..=6);
     receive(&mut stream, 1..=9);
     stream.ended(End::Closed);
-    drop(producer);
+    drop(publisher);
     assert_eq!(told(&history), NOTHING);
     assert_eq!(history.check().summary.unverified_events, 7);
 }
@@ -262,13 +262,13 @@ fn what_other_producers_published_is_not_compared() {
 #[test]
 fn what_was_forgotten_is_not_compared() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut late = subscribe(&history, "late", 0);
-    publish(&mut producer, 1..=10_000);
+    publish(&mut publisher, 1..=10_000);
     history.forget_before(at(10_000));
     receive(&mut late, 1..=10_000);
     late.ended(End::Closed);
-    drop(producer);
+    drop(publisher);
     assert_eq!(told(&history), NOTHING);
     assert_eq!(history.check().summary.unverified_events, 8192);
 }
@@ -290,12 +290,12 @@ fn a_check_can_be_repeated() {
 /// when 1 to 9 were published.
 fn told_of_stream(record: impl FnOnce(&mut Stream)) -> Vec<String> {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    publish(&mut producer, 1..=9);
+    publish(&mut publisher, 1..=9);
     record(&mut stream);
     stream.ended(End::Cut);
-    drop(producer);
+    drop(publisher);
     told(&history)
 }
 
@@ -331,11 +331,11 @@ fn an_event_that_comes_too_early() {
 #[test]
 fn an_event_from_before_the_start() {
     let history = History::default();
-    let mut producer = history.producer("p");
-    publish(&mut producer, 1..=9);
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=9);
     let mut stream = resume(&history, "g", 5);
     receive(&mut stream, 5..=6);
-    drop((producer, stream));
+    drop((publisher, stream));
     assert_eq!(
         told(&history),
         ["g (stream 1): @5 came after @5: out of order, or a second time"]
@@ -403,19 +403,19 @@ fn an_event_of_another_epoch() {
 fn other_contents() {
     for answered_first in [false, true] {
         let history = History::default();
-        let mut producer = history.producer("p");
+        let mut publisher = history.publisher("p");
         let mut stream = subscribe(&history, "g", 0);
-        let publishing = producer.publishing();
+        let publishing = publisher.publishing();
         if answered_first {
-            answer(&mut producer, publishing, 1..=2);
+            answer(&mut publisher, publishing, 1..=2);
         }
         stream.received([(at(1), event(1)), (at(2), event(7))]);
         if !answered_first {
-            answer(&mut producer, publishing, 1..=2);
+            answer(&mut publisher, publishing, 1..=2);
         }
-        drop((producer, stream));
+        drop((publisher, stream));
         let expected = format!(
-            "g (stream 1): @2 has the contents {}, its producer published {}",
+            "g (stream 1): @2 has the contents {}, its publisher published {}",
             event(7),
             event(2)
         );
@@ -426,16 +426,16 @@ fn other_contents() {
 #[test]
 fn other_contents_than_another_stream_has() {
     let history = History::default();
-    let mut producer = history.producer("p");
-    let publishing = producer.publishing();
-    producer.unanswered(publishing, &[event(1)]);
+    let mut publisher = history.publisher("p");
+    let publishing = publisher.publishing();
+    publisher.unanswered(publishing, &[event(1)]);
     let mut one = subscribe(&history, "g", 0);
     let mut other = subscribe(&history, "h", 0);
     one.received([(at(1), event(1))]);
     other.received([(at(1), event(2))]);
     one.ended(End::Cut);
     other.ended(End::Cut);
-    drop(producer);
+    drop(publisher);
     let told = told(&history);
     assert_eq!(told.len(), 1);
     assert!(told[0].starts_with("h (stream 1): @1 has the contents"));
@@ -446,11 +446,11 @@ fn other_contents_than_another_stream_has() {
 #[test]
 fn an_event_from_nowhere() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    publish(&mut producer, 1..=1);
+    publish(&mut publisher, 1..=1);
     receive(&mut stream, 1..=2);
-    drop((producer, stream));
+    drop((publisher, stream));
     assert_eq!(
         told(&history),
         [
@@ -466,11 +466,11 @@ fn an_event_from_nowhere() {
 #[test]
 fn a_refused_event() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    producer.refused(&events(1..=2));
+    publisher.refused(&events(1..=2));
     receive(&mut stream, 1..=1);
-    drop((producer, stream));
+    drop((publisher, stream));
     assert_eq!(
         told(&history),
         [
@@ -483,13 +483,13 @@ fn a_refused_event() {
 #[test]
 fn a_lost_batch_in_part() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    let publishing = producer.publishing();
-    producer.unanswered(publishing, &events(1..=3));
-    publish(&mut producer, 3..=4);
+    let publishing = publisher.publishing();
+    publisher.unanswered(publishing, &events(1..=3));
+    publish(&mut publisher, 3..=4);
     receive(&mut stream, 1..=4);
-    drop((producer, stream));
+    drop((publisher, stream));
     let torn =
         |seq| format!("g (stream 1): @{seq} is of a batch of p that is not there as a whole");
     assert_eq!(told(&history), [torn(1), torn(2)]);
@@ -498,12 +498,12 @@ fn a_lost_batch_in_part() {
 #[test]
 fn a_lost_batch_with_something_else_in_it() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    let publishing = producer.publishing();
-    producer.unanswered(publishing, &events(1..=3));
+    let publishing = publisher.publishing();
+    publisher.unanswered(publishing, &events(1..=3));
     stream.received([(at(1), event(1)), (at(2), event(7)), (at(3), event(3))]);
-    drop((producer, stream));
+    drop((publisher, stream));
     assert_eq!(
         told(&history),
         ["g (stream 1): @2 is of a batch of p that is not there as a whole"]
@@ -513,13 +513,13 @@ fn a_lost_batch_with_something_else_in_it() {
 #[test]
 fn a_lost_batch_before_what_was_known() {
     let history = History::default();
-    let mut producer = history.producer("p");
-    publish(&mut producer, 2..=2);
-    let publishing = producer.publishing();
-    producer.unanswered(publishing, &[event(1)]);
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 2..=2);
+    let publishing = publisher.publishing();
+    publisher.unanswered(publishing, &[event(1)]);
     let mut stream = resume(&history, "g", 0);
     receive(&mut stream, 1..=2);
-    drop((producer, stream));
+    drop((publisher, stream));
     assert_eq!(
         told(&history)[0],
         "g (stream 1): @1 is of a batch of p that is not there as a whole"
@@ -529,12 +529,12 @@ fn a_lost_batch_before_what_was_known() {
 #[test]
 fn more_holes_than_lost_events() {
     let history = History::default();
-    let mut producer = history.producer("p");
-    let publishing = producer.publishing();
-    producer.unanswered(publishing, &events(1..=2));
-    publish(&mut producer, 3..=3);
-    publish(&mut producer, 5..=5);
-    drop(producer);
+    let mut publisher = history.publisher("p");
+    let publishing = publisher.publishing();
+    publisher.unanswered(publishing, &events(1..=2));
+    publish(&mut publisher, 3..=3);
+    publish(&mut publisher, 5..=5);
+    drop(publisher);
     assert_eq!(
         told(&history),
         [
@@ -548,10 +548,10 @@ fn more_holes_than_lost_events() {
 fn an_answer_that_does_not_fit_the_batch() {
     for last in [at(2), at(4), at(0), Cursor::new(epoch(1), Seq::new(3))] {
         let history = History::default();
-        let mut producer = history.producer("p");
-        let publishing = producer.publishing();
-        producer.accepted(publishing, at(1), last, &events(1..=3));
-        drop(producer);
+        let mut publisher = history.publisher("p");
+        let publishing = publisher.publishing();
+        publisher.accepted(publishing, at(1), last, &events(1..=3));
+        drop(publisher);
         let last = last.to_string().replace("000000000000-0000000000", "@");
         assert_eq!(
             told(&history),
@@ -564,9 +564,9 @@ fn an_answer_that_does_not_fit_the_batch() {
 
 #[test]
 fn an_answer_before_what_was_known() {
-    type Make = fn(&History, &mut Producer);
+    type Make = fn(&History, &mut Publisher);
     let known: [(&str, Make); 3] = [
-        ("answered", |_, producer| publish(producer, 1..=2)),
+        ("answered", |_, publisher| publish(publisher, 1..=2)),
         ("received", |history, _| {
             receive(&mut subscribe(history, "g", 0), 1..=2);
         }),
@@ -574,16 +574,16 @@ fn an_answer_before_what_was_known() {
     ];
     for (what, make) in known {
         let history = History::default();
-        let mut producer = history.producer("p");
-        let under_way = producer.publishing();
-        make(&history, &mut producer);
-        let publishing = producer.publishing();
+        let mut publisher = history.publisher("p");
+        let under_way = publisher.publishing();
+        make(&history, &mut publisher);
+        let publishing = publisher.publishing();
         if what != "answered" {
-            answer(&mut producer, under_way, 1..=1);
+            answer(&mut publisher, under_way, 1..=1);
         }
         let seq = if what == "answered" { 0 } else { 2 };
-        answer(&mut producer, publishing, seq..=seq);
-        drop(producer);
+        answer(&mut publisher, publishing, seq..=seq);
+        drop(publisher);
         assert_eq!(
             told(&history),
             [format!(
@@ -597,12 +597,12 @@ fn an_answer_before_what_was_known() {
 #[test]
 fn an_answer_of_an_older_epoch() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let newer = Cursor::new(epoch(1), Seq::new(1));
-    let publishing = producer.publishing();
-    producer.accepted(publishing, newer, newer, &[event(1)]);
-    publish(&mut producer, 1..=1);
-    drop(producer);
+    let publishing = publisher.publishing();
+    publisher.accepted(publishing, newer, newer, &[event(1)]);
+    publish(&mut publisher, 1..=1);
+    drop(publisher);
     assert_eq!(
         told(&history),
         ["p: was answered @1, when 000000000001-00000000001 was known before it published"]
@@ -612,8 +612,8 @@ fn an_answer_of_an_older_epoch() {
 #[test]
 fn a_place_that_is_given_twice() {
     let history = History::default();
-    let mut one = history.producer("one");
-    let mut other = history.producer("other");
+    let mut one = history.publisher("one");
+    let mut other = history.publisher("other");
     let publishing = other.publishing();
     publish(&mut one, 1..=3);
     answer(&mut other, publishing, 3..=4);
@@ -627,10 +627,10 @@ fn a_place_that_is_given_twice() {
 #[test]
 fn a_hole_in_the_answers() {
     let history = History::default();
-    let mut producer = history.producer("p");
-    publish(&mut producer, 1..=1);
-    publish(&mut producer, 4..=5);
-    drop(producer);
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=1);
+    publish(&mut publisher, 4..=5);
+    drop(publisher);
     assert_eq!(told(&history), ["nobody was answered @2 to @3"]);
 }
 
@@ -640,13 +640,13 @@ fn a_hole_in_the_answers() {
 /// (all but the first five as one batch) and 20 was received.
 fn told_of_start(cursor: &str, decision: Decision, start: Cursor) -> Vec<String> {
     let history = History::new(Terms::default().retained_events(10));
-    let mut producer = history.producer("p");
-    publish(&mut producer, 1..=5);
-    publish(&mut producer, 6..=20);
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=5);
+    publish(&mut publisher, 6..=20);
     receive(&mut subscribe(&history, "seen", 0), 1..=20);
     let stream = history.subscribing("g", cursor).granted(decision, start);
     stream.ended(End::Cut);
-    drop(producer);
+    drop(publisher);
     told(&history)
 }
 
@@ -751,19 +751,19 @@ fn a_fresh_start_past_the_head() {
 fn a_fresh_start_inside_of_a_batch() {
     for answered_first in [false, true] {
         let history = History::default();
-        let mut producer = history.producer("p");
-        let publishing = producer.publishing();
+        let mut publisher = history.publisher("p");
+        let publishing = publisher.publishing();
         let mut stream = subscribe(&history, "g", 2);
         if answered_first {
-            answer(&mut producer, publishing, 1..=3);
+            answer(&mut publisher, publishing, 1..=3);
         }
         receive(&mut stream, 3..=3);
         if !answered_first {
-            answer(&mut producer, publishing, 1..=3);
+            answer(&mut publisher, publishing, 1..=3);
         }
         let mut resumed = resume(&history, "resuming there is fine", 2);
         receive(&mut resumed, 3..=3);
-        drop((producer, stream, resumed));
+        drop((publisher, stream, resumed));
         assert_eq!(
             told(&history),
             ["g (stream 1): starts at @2, inside of a batch"]
@@ -776,14 +776,14 @@ fn a_fresh_start_inside_of_a_batch() {
 #[test]
 fn a_closed_stream_that_lacks_something() {
     let history = History::default();
-    let mut producer = history.producer("p");
+    let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
-    publish(&mut producer, 1..=3);
+    publish(&mut publisher, 1..=3);
     receive(&mut stream, 1..=2);
     stream.ended(End::Closed);
     subscribe(&history, "stopped", 2).ended(End::Stopped);
     subscribe(&history, "complete", 3).ended(End::Closed);
-    drop(producer);
+    drop(publisher);
     assert_eq!(
         told(&history),
         ["g (stream 1): closed at @2, the head is @3"]
@@ -793,12 +793,12 @@ fn a_closed_stream_that_lacks_something() {
 #[test]
 fn a_closed_stream_that_lacks_what_another_one_received() {
     let history = History::default();
-    let mut producer = history.producer("p");
-    let publishing = producer.publishing();
-    producer.unanswered(publishing, &events(1..=2));
+    let mut publisher = history.publisher("p");
+    let publishing = publisher.publishing();
+    publisher.unanswered(publishing, &events(1..=2));
     receive(&mut subscribe(&history, "other", 0), 1..=1);
     subscribe(&history, "g", 1).ended(End::Closed);
-    drop(producer);
+    drop(publisher);
     assert_eq!(
         told(&history),
         ["g (stream 1): closed at @1, the head is @2"]
@@ -809,9 +809,9 @@ fn a_closed_stream_that_lacks_what_another_one_received() {
 fn a_last_gap_that_is_too_large() {
     for end in [End::Cut, End::Closed, End::Lagged { missed: 1 }] {
         let history = History::default();
-        let mut producer = history.producer("p");
+        let mut publisher = history.publisher("p");
         let mut stream = subscribe(&history, "g", 0);
-        publish(&mut producer, 1..=3);
+        publish(&mut publisher, 1..=3);
         receive(&mut stream, 1..=1);
         stream.lagged(if end == (End::Lagged { missed: 1 }) {
             2
@@ -819,7 +819,7 @@ fn a_last_gap_that_is_too_large() {
             3
         });
         stream.ended(end);
-        drop(producer);
+        drop(publisher);
         assert_eq!(
             told(&history),
             ["g (stream 1): has come to @4, the head is @3"],
@@ -855,15 +855,15 @@ fn a_subscription_without_an_answer_may_have_taken_over() {
 fn a_stream_that_goes_on_after_it_was_taken_over() {
     for end in [End::TakenOver, End::Cut] {
         let history = History::default();
-        let mut producer = history.producer("p");
+        let mut publisher = history.publisher("p");
         let mut older = subscribe(&history, "g", 0);
-        publish(&mut producer, 1..=1);
+        publish(&mut publisher, 1..=1);
         let newer = subscribe(&history, "g", 1);
-        publish(&mut producer, 2..=3);
-        publish(&mut producer, 4..=4);
+        publish(&mut publisher, 2..=3);
+        publish(&mut publisher, 4..=4);
         receive(&mut older, 1..=2);
         older.ended(end);
-        drop((producer, newer));
+        drop((publisher, newer));
         assert_eq!(
             told(&history),
             ["g (stream 1): received @2, but was taken over before @2 was published"]

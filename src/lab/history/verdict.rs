@@ -46,7 +46,7 @@ struct Verdict<'a> {
     summary: Summary,
 }
 
-/// Events that were received and that no producer was answered for, by sequence,
+/// Events that were received and that no publisher was answered for, by sequence,
 /// with the first stream that received them.
 type Unanswered = BTreeMap<u64, (Fingerprint, StreamId)>;
 
@@ -86,25 +86,25 @@ impl Verdict<'_> {
     fn find_origins(&mut self, record: &EpochRecord, unanswered: Unanswered) {
         for (seq, (fingerprint, stream)) in unanswered {
             let cursor = record.cursor(seq);
-            let producer = match self.lost.find(record, seq, fingerprint) {
+            let publisher = match self.lost.find(record, seq, fingerprint) {
                 Origin::Whole => continue,
-                Origin::Torn(producer) => {
+                Origin::Torn(publisher) => {
                     self.found.add(Violation::Torn {
                         stream,
                         cursor,
-                        producer,
+                        publisher,
                     });
                     continue;
                 }
                 Origin::Unknown => lock(&self.shared.refused).get(&fingerprint).cloned(),
             };
-            match producer {
-                Some(producer) => self.found.add(Violation::Refused {
+            match publisher {
+                Some(publisher) => self.found.add(Violation::Refused {
                     stream,
                     cursor,
-                    producer,
+                    publisher,
                 }),
-                None if self.shared.terms.other_producers => self.summary.unverified_events += 1,
+                None if self.shared.terms.other_publishers => self.summary.unverified_events += 1,
                 None => self.found.add(Violation::Unpublished {
                     stream,
                     cursor,
@@ -140,7 +140,7 @@ impl Verdict<'_> {
     /// Closed means complete, and no stream is where no event is.
     fn compare_endings(&mut self, epochs: &[(Arc<EpochRecord>, u64)]) {
         for (record, head) in epochs {
-            let reachable = match self.shared.terms.other_producers {
+            let reachable = match self.shared.terms.other_publishers {
                 true => u64::MAX,
                 false => head.saturating_add(self.lost.events_not_found()),
             };

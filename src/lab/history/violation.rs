@@ -77,20 +77,20 @@ pub enum Violation {
         /// What came.
         found: Cursor,
     },
-    /// An event is not what its producer published.
-    #[error("{stream}: {cursor} has the contents {found}, its producer published {expected}")]
+    /// An event is not what its publisher published.
+    #[error("{stream}: {cursor} has the contents {found}, its publisher published {expected}")]
     Contents {
         /// Whose stream.
         stream: StreamId,
         /// Where it stands.
         cursor: Cursor,
-        /// What was published there, or, where no producer was answered, what
+        /// What was published there, or, where no publisher was answered, what
         /// another stream delivered.
         expected: Fingerprint,
         /// What came.
         found: Fingerprint,
     },
-    /// An event came that no producer was answered for, or left without an answer.
+    /// An event came that no publisher was answered for, or left without an answer.
     #[error("{stream}: {cursor} has the contents {found}, which nobody published")]
     Unpublished {
         /// Whose stream.
@@ -101,25 +101,25 @@ pub enum Violation {
         found: Fingerprint,
     },
     /// An event came although its batch was refused.
-    #[error("{stream}: {cursor} is an event that {producer} published and was refused")]
+    #[error("{stream}: {cursor} is an event that {publisher} published and was refused")]
     Refused {
         /// Whose stream.
         stream: StreamId,
         /// Where it stands.
         cursor: Cursor,
         /// Whose event it is.
-        producer: Arc<str>,
+        publisher: Arc<str>,
     },
     /// A batch whose answer was lost is in the stream, but not as a whole, or not
     /// after what was known when it was published.
-    #[error("{stream}: {cursor} is of a batch of {producer} that is not there as a whole")]
+    #[error("{stream}: {cursor} is of a batch of {publisher} that is not there as a whole")]
     Torn {
         /// Whose stream.
         stream: StreamId,
         /// Where its event stands.
         cursor: Cursor,
         /// Whose batch it is.
-        producer: Arc<str>,
+        publisher: Arc<str>,
     },
 
     /// A stream was resumed, and not at the requested cursor.
@@ -215,11 +215,11 @@ pub enum Violation {
         after: Cursor,
     },
 
-    /// A producer was told of more or fewer places than it has events.
-    #[error("{producer}: published {events} events, and was answered {first} to {last}")]
+    /// A publisher was told of more or fewer places than it has events.
+    #[error("{publisher}: published {events} events, and was answered {first} to {last}")]
     AnswerSize {
         /// Whose batch.
-        producer: Arc<str>,
+        publisher: Arc<str>,
         /// The first event's place, as it was told.
         first: Cursor,
         /// The last event's.
@@ -227,26 +227,26 @@ pub enum Violation {
         /// How many events the batch has.
         events: usize,
     },
-    /// A producer was told of a place that is not after one that was known before it
+    /// A publisher was told of a place that is not after one that was known before it
     /// began to publish.
-    #[error("{producer}: was answered {first}, when {known} was known before it published")]
+    #[error("{publisher}: was answered {first}, when {known} was known before it published")]
     AnswerBehind {
         /// Whose batch.
-        producer: Arc<str>,
+        publisher: Arc<str>,
         /// The first event's place.
         first: Cursor,
         /// What had been answered, received or named as a start before.
         known: Cursor,
     },
     /// Two events were given the same place.
-    #[error("{producer}: was answered {cursor}, which was given away before")]
+    #[error("{publisher}: was answered {cursor}, which was given away before")]
     GivenTwice {
         /// Whose event came second.
-        producer: Arc<str>,
+        publisher: Arc<str>,
         /// The place.
         cursor: Cursor,
     },
-    /// Sequences were left out: no producer was told of them.
+    /// Sequences were left out: no publisher was told of them.
     #[error("nobody was answered {first} to {last}")]
     Hole {
         /// The first of them.

@@ -10,8 +10,8 @@ use crate::cursor::Cursor;
 #[derive(Debug)]
 pub struct DeliveryCheck {
     shape: Shape,
-    producers: usize,
-    /// The number of each producer's next event, for each receiver.
+    publishers: usize,
+    /// The number of each publisher's next event, for each receiver.
     next: Vec<u64>,
     receivers: Vec<Receiver>,
     /// How many are subscribed.
@@ -58,13 +58,13 @@ impl DeliveryErrors {
 }
 
 impl DeliveryCheck {
-    /// For so many receivers of what so many producers publish.
+    /// For so many receivers of what so many publishers publish.
     #[must_use]
-    pub fn new(shape: Shape, receivers: usize, producers: usize) -> Self {
+    pub fn new(shape: Shape, receivers: usize, publishers: usize) -> Self {
         DeliveryCheck {
             shape,
-            producers,
-            next: vec![0; receivers * producers],
+            publishers,
+            next: vec![0; receivers * publishers],
             receivers: vec![Receiver::default(); receivers],
             started: 0,
             delivered: 0,
@@ -74,7 +74,7 @@ impl DeliveryCheck {
         }
     }
 
-    /// All receivers begin anew, with each producer's first event: after this place,
+    /// All receivers begin anew, with each publisher's first event: after this place,
     /// where the protocol has places.
     pub fn rewind(&mut self, place: Option<Cursor>) {
         self.next.fill(0);
@@ -197,17 +197,17 @@ impl StreamObserver for DeliveryCheck {
             self.foreign += 1;
             return;
         };
-        let producer = usize::from(stamp.producer);
-        if producer >= self.producers {
+        let publisher = usize::from(stamp.publisher);
+        if publisher >= self.publishers {
             self.foreign += 1;
             return;
         }
-        let next = &mut self.next[who * self.producers + producer];
+        let next = &mut self.next[who * self.publishers + publisher];
         if *next != stamp.number {
             let due = *next;
             self.errors.add(|| {
                 format!(
-                    "receiver {who} got event {} of producer {producer} where {due} was due",
+                    "receiver {who} got event {} of publisher {publisher} where {due} was due",
                     stamp.number
                 )
             });

@@ -12,23 +12,23 @@ use crate::contract::push::{ClientEvent, PushEvent};
 /// What tells an event from all others of its run, and when it was due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Which of the run's producers published it.
-    pub producer: u8,
-    /// The number of that producer's events before it.
+    /// Which of the run's publishers published it.
+    pub publisher: u8,
+    /// The number of that publisher's events before it.
     pub number: u64,
     /// When it was to be published, on the machine's monotonic clock: whether it was
-    /// or not, so that a producer that is held up does not hide what that cost.
+    /// or not, so that a publisher that is held up does not hide what that cost.
     pub due_ns: u64,
 }
 
 impl Stamp {
     /// How many bytes of a payload it takes.
     pub const BYTES: usize = 16;
-    /// The producer's number stands above the event's.
+    /// The publisher's number stands above the event's.
     const NUMBER_BITS: u32 = 56;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
-        let number = u64::from(self.producer) << Self::NUMBER_BITS | self.number;
+        let number = u64::from(self.publisher) << Self::NUMBER_BITS | self.number;
         (u128::from(number) << 64 | u128::from(self.due_ns)).to_be_bytes()
     }
 
@@ -36,7 +36,7 @@ impl Stamp {
         let both = u128::from_be_bytes(bytes);
         let number = (both >> 64) as u64;
         Stamp {
-            producer: (number >> Self::NUMBER_BITS) as u8,
+            publisher: (number >> Self::NUMBER_BITS) as u8,
             number: number & ((1 << Self::NUMBER_BITS) - 1),
             due_ns: both as u64,
         }
@@ -77,7 +77,7 @@ impl Shape {
         Shape { event, stamp_at }
     }
 
-    /// How long each event is, as its producer sends it.
+    /// How long each event is, as its publisher sends it.
     #[must_use]
     pub fn event_bytes(&self) -> usize {
         self.event.len()
@@ -155,7 +155,7 @@ mod tests {
         let shape = Shape::with_payload(100);
         let mut batch = shape.batch();
         let first = Stamp {
-            producer: 200,
+            publisher: 200,
             number: (1 << 56) - 3,
             due_ns: u64::MAX,
         };
@@ -187,7 +187,7 @@ mod tests {
         let shape = Shape::with_payload(16);
         let mut batch = shape.batch();
         let stamp = Stamp {
-            producer: 0,
+            publisher: 0,
             number: 0,
             due_ns: 0,
         };

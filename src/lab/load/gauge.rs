@@ -23,7 +23,7 @@ struct Inner {
     delivered: AtomicU64,
     delivered_bytes: AtomicU64,
     phase: AtomicUsize,
-    producers_end: AtomicBool,
+    publishers_end: AtomicBool,
     /// A thread of the run has failed: no other is to wait for it.
     failed: AtomicBool,
 }
@@ -137,17 +137,17 @@ impl Gauge {
         self.inner.failed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether producers shall publish nothing more.
-    pub(super) fn producers_end(&self) -> bool {
-        self.inner.producers_end.load(Ordering::Relaxed) || self.is_stopped()
+    /// Whether publishers shall publish nothing more.
+    pub(super) fn publishers_end(&self) -> bool {
+        self.inner.publishers_end.load(Ordering::Relaxed) || self.is_stopped()
     }
 
-    pub(super) fn end_producers(&self) {
-        self.inner.producers_end.store(true, Ordering::Relaxed);
+    pub(super) fn end_publishers(&self) {
+        self.inner.publishers_end.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn let_producers_begin(&self) {
-        self.inner.producers_end.store(false, Ordering::Relaxed);
+    pub(super) fn let_publishers_begin(&self) {
+        self.inner.publishers_end.store(false, Ordering::Relaxed);
     }
 
     /// What part of the run this is: round trips are kept apart by it.

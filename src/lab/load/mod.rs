@@ -2,16 +2,16 @@
 //! peers: what they would use instead.
 //!
 //! A [`Target`] is what is measured: it says where to connect and which protocol is
-//! spoken there, a [`Consumer`] and a [`Producer`] without sockets. Everything else is
+//! spoken there, a [`Consumer`] and a [`Publisher`] without sockets. Everything else is
 //! the same for all: one thread drives all receivers ([`Receivers`]), another one all
-//! producers on a precise schedule ([`Producers`]), and a [`workload`] says who does
+//! publishers on a precise schedule ([`Publishers`]), and a [`workload`] says who does
 //! what when, and what is counted.
 //!
 //! # What is measured
 //!
 //! *Latency* is from when an event was **due** to be published until a receiver's
 //! `recv` returned with it. The due time is in the event. A server that holds its
-//! producer up does not hide that: the events that could not be sent meanwhile are late
+//! publisher up does not hide that: the events that could not be sent meanwhile are late
 //! by as much. (Known as coordinated omission, where it is not done so.) The clock is
 //! read once a `recv`, not once an event.
 //!
@@ -21,8 +21,8 @@
 //! that receivers share one large buffer, decode nothing, and copy no event that arrives
 //! in one piece.
 //!
-//! *Lost* is an event that was answered to its producer and did not come to a receiver
-//! that was there. Each event carries its producer and its number there, so that a hole
+//! *Lost* is an event that was answered to its publisher and did not come to a receiver
+//! that was there. Each event carries its publisher and its number there, so that a hole
 //! is seen where it is, in any protocol.
 
 #![forbid(unsafe_code)]
@@ -33,8 +33,8 @@ mod event;
 mod gauge;
 pub mod http2;
 mod latency;
-mod producers;
 mod protocol;
+mod publishers;
 mod receivers;
 mod socket;
 mod target;
@@ -46,10 +46,10 @@ pub use delivery_check::{DeliveryCheck, DeliveryErrors};
 pub use event::{Batch, Shape, Stamp};
 pub use gauge::{Gauge, Stage};
 pub use latency::{Latency, Windows};
-pub use producers::{
-    MAX_PRODUCERS, Pace, Plan, ProducerError, Producers, PublishObserver, Published,
+pub use protocol::{Answers, Begin, Consumer, End, ProtocolError, Publisher, Sink, Start};
+pub use publishers::{
+    MAX_PUBLISHERS, Pace, Plan, PublishObserver, Published, PublisherError, Publishers,
 };
-pub use protocol::{Answers, Begin, Consumer, End, Producer, ProtocolError, Sink, Start};
 pub use receivers::{BrokenConnection, Receivers, StreamObserver};
 pub use socket::Endpoint;
 pub use target::{GalaxyPush, Target};

@@ -1,7 +1,7 @@
 //! A protocol without its sockets: bytes in, bytes out, and what they mean.
 //!
 //! What is measured differs between systems in nothing but this. A [`Consumer`]
-//! receives events, a [`Producer`] publishes them; a thread with sockets drives as
+//! receives events, a [`Publisher`] publishes them; a thread with sockets drives as
 //! many of either as it has connections.
 
 use std::borrow::Cow;
@@ -48,7 +48,7 @@ pub trait Sink {
     /// It is subscribed: what is published from now on, it gets.
     fn started(&mut self, start: &Start);
 
-    /// It got an event: the bytes as their producer made them, and their place in the
+    /// It got an event: the bytes as their publisher made them, and their place in the
     /// stream, where the protocol has such a thing.
     fn event(&mut self, event: &[u8], cursor: Option<Cursor>);
 
@@ -57,7 +57,7 @@ pub trait Sink {
 }
 
 /// Publishes events on one connection.
-pub trait Producer {
+pub trait Publisher {
     /// Whether the peer answers each request. Where it does not, a request counts as
     /// answered once it is written.
     const ANSWERED: bool = true;
@@ -87,7 +87,7 @@ pub trait Producer {
     ) -> Result<usize, ProtocolError>;
 }
 
-/// What a producer is answered.
+/// What a publisher is answered.
 pub trait Answers {
     /// The oldest request without an answer was accepted: from which place to which,
     /// where the protocol has such a thing.

@@ -1,7 +1,7 @@
 //! What is measured: where it is, and how it is spoken to.
 
 use super::http2::{Offer, Publish, Subscribe};
-use super::protocol::{Consumer, Producer};
+use super::protocol::{Consumer, Publisher};
 use super::socket::Endpoint;
 use super::usage::Meter;
 
@@ -10,12 +10,12 @@ pub trait Target: Sync {
     /// How it is subscribed to.
     type Consumer: Consumer;
     /// How it is published to.
-    type Producer: Producer + Send;
+    type Publisher: Publisher + Send;
 
     /// Where consumers connect.
     fn consumers_at(&self) -> Endpoint;
-    /// Where producers connect.
-    fn producers_at(&self) -> Endpoint;
+    /// Where publishers connect.
+    fn publishers_at(&self) -> Endpoint;
     /// The consumer with this number, from 0 on.
     fn consumer(&self, who: usize) -> Self::Consumer;
     /// The same, for a consumer that will not read: one to which as little as possible
@@ -23,8 +23,8 @@ pub trait Target: Sync {
     fn stalling_consumer(&self, who: usize) -> Self::Consumer {
         self.consumer(who)
     }
-    /// The producer with this number, from 0 on.
-    fn producer(&self, who: usize) -> Self::Producer;
+    /// The publisher with this number, from 0 on.
+    fn publisher(&self, who: usize) -> Self::Publisher;
     /// Its process, where it is one of this machine.
     fn meter(&self) -> Option<Meter>;
 }
@@ -34,8 +34,8 @@ pub trait Target: Sync {
 pub struct GalaxyPush {
     /// Where gateways subscribe.
     pub gateways: Endpoint,
-    /// Where producers publish.
-    pub producers: Endpoint,
+    /// Where publishers publish.
+    pub publishers: Endpoint,
     /// What gateways offer.
     pub offer: Offer,
     /// The server's process.
@@ -44,14 +44,14 @@ pub struct GalaxyPush {
 
 impl Target for GalaxyPush {
     type Consumer = Subscribe;
-    type Producer = Publish;
+    type Publisher = Publish;
 
     fn consumers_at(&self) -> Endpoint {
         self.gateways.clone()
     }
 
-    fn producers_at(&self) -> Endpoint {
-        self.producers.clone()
+    fn publishers_at(&self) -> Endpoint {
+        self.publishers.clone()
     }
 
     fn consumer(&self, who: usize) -> Subscribe {
@@ -71,8 +71,8 @@ impl Target for GalaxyPush {
         .consumer(who)
     }
 
-    fn producer(&self, _who: usize) -> Publish {
-        Publish::new(self.producers.authority(), Offer::default())
+    fn publisher(&self, _who: usize) -> Publish {
+        Publish::new(self.publishers.authority(), Offer::default())
     }
 
     fn meter(&self) -> Option<Meter> {

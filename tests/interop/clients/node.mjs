@@ -1,4 +1,4 @@
-// grpc-js as a gateway and a producer uses it, driven by lines of JSON: each request has an
+// grpc-js as a gateway and a publisher uses it, driven by lines of JSON: each request has an
 // `id` and an `op`, each reply has the `id` and either `ok` or `end` (how the call ended).
 // usage: node node.mjs PROTO_DIRECTORY
 import readline from "node:readline";

@@ -76,14 +76,14 @@ const RETAINED: u64 = 12;
 
 fn replay(steps: &[Step]) -> Report {
     let history = History::new(Terms::default().retained_events(RETAINED));
-    let mut producers = [history.producer("even"), history.producer("odd")];
+    let mut publishers = [history.publisher("even"), history.publisher("odd")];
     let mut publishing = HashMap::new();
     let mut subscribing = HashMap::new();
     let mut streams = HashMap::new();
     for step in steps.iter().cloned() {
         match step {
             Step::Publishing(publish) => {
-                publishing.insert(publish, producers[publish % 2].publishing());
+                publishing.insert(publish, publishers[publish % 2].publishing());
             }
             Step::Accepted {
                 publish,
@@ -92,11 +92,11 @@ fn replay(steps: &[Step]) -> Report {
                 events,
             } => {
                 let begun = publishing[&publish];
-                producers[publish % 2].accepted(begun, at(first), at(last), &events);
+                publishers[publish % 2].accepted(begun, at(first), at(last), &events);
             }
-            Step::Refused(events) => producers[0].refused(&events),
+            Step::Refused(events) => publishers[0].refused(&events),
             Step::Unanswered { publish, events } => {
-                producers[publish % 2].unanswered(publishing[&publish], &events);
+                publishers[publish % 2].unanswered(publishing[&publish], &events);
             }
             Step::Subscribing { stream, id, cursor } => {
                 let begun = history.subscribing(&id.to_string(), &cursor);
@@ -122,7 +122,7 @@ fn replay(steps: &[Step]) -> Report {
             Step::Ended { stream, end } => streams.remove(&stream).unwrap().ended(end),
         }
     }
-    drop((producers, streams));
+    drop((publishers, streams));
     history.check()
 }
 

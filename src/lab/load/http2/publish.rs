@@ -1,4 +1,4 @@
-//! `PublishStream`: a producer.
+//! `PublishStream`: a publisher.
 
 use prost::Message as _;
 
@@ -9,12 +9,12 @@ use crate::contract::{MESSAGE_PREFIX_BYTES, path};
 use crate::cursor::Cursor;
 use crate::http2::client::{Connection, Event};
 use crate::lab::load::event::Batch;
-use crate::lab::load::protocol::{Answers, Producer, ProtocolError};
+use crate::lab::load::protocol::{Answers, ProtocolError, Publisher};
 
 /// `events`, the one field of a request.
 const EVENTS_KEY: u8 = 1 << 3 | 2;
 
-/// One producer, which pipelines its requests on one stream.
+/// One publisher, which pipelines its requests on one stream.
 #[derive(Debug)]
 pub struct Publish {
     authority: String,
@@ -29,7 +29,7 @@ pub struct Publish {
 }
 
 impl Publish {
-    /// A producer for a server that is called so.
+    /// A publisher for a server that is called so.
     #[must_use]
     pub fn new(authority: impl Into<String>, offer: Offer) -> Self {
         Publish {
@@ -56,7 +56,7 @@ impl Publish {
     }
 }
 
-impl Producer for Publish {
+impl Publisher for Publish {
     fn open(&mut self, out: &mut Vec<u8>) {
         self.messages.clear();
         self.queue.clear();

@@ -150,7 +150,7 @@ struct Cursors {
 const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 impl Cursors {
-    /// A message as its producer made it, and the cursor behind it.
+    /// A message as its publisher made it, and the cursor behind it.
     #[inline]
     fn split_off<'a>(&mut self, message: &'a [u8]) -> Result<(&'a [u8], Cursor), ProtocolError> {
         if let Some((event, field)) = message.split_last_chunk::<CURSOR_FIELD_BYTES>()

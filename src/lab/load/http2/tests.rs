@@ -5,7 +5,7 @@ use crate::cursor::{Cursor, Epoch, Seq};
 use crate::http2::frame::{self, flag, kind, setting};
 use crate::lab::load::event::{Shape, Stamp};
 use crate::lab::load::protocol::{
-    Answers, Begin, Consumer, End, Producer, ProtocolError, Sink, Start,
+    Answers, Begin, Consumer, End, ProtocolError, Publisher, Sink, Start,
 };
 
 fn cursor(seq: u64) -> Cursor {
@@ -397,47 +397,47 @@ fn body(mut out: &[u8]) -> (Vec<u8>, Vec<usize>) {
 }
 
 #[test]
-fn a_producer_sends_no_more_than_the_windows_let_out() {
-    let mut producer = Publish::new("localhost", Offer::default());
+fn a_publisher_sends_no_more_than_the_windows_let_out() {
+    let mut publisher = Publish::new("localhost", Offer::default());
     let mut opened = Vec::new();
-    producer.open(&mut opened);
+    publisher.open(&mut opened);
     let shape = Shape::with_payload(1000);
     let mut batch = shape.batch();
     let stamp = Stamp {
-        producer: 0,
+        publisher: 0,
         number: 0,
         due_ns: 1,
     };
     batch.fill(stamp, 100);
     let mut out = Vec::new();
-    assert!(producer.has_room());
-    producer.publish(&batch, &mut out);
+    assert!(publisher.has_room());
+    publisher.publish(&batch, &mut out);
     let (mut sent, lengths) = body(&out);
     assert_eq!(sent.len(), 65_535);
     assert!(lengths.iter().all(|length| *length <= 16 << 10));
-    assert!(!producer.has_room());
+    assert!(!publisher.has_room());
 
     let mut server = Server::new();
     server.frame(kind::WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
     let mut answered = Answered::default();
     out.clear();
-    producer
+    publisher
         .receive(&server.0, &mut out, &mut answered)
         .unwrap();
     assert!(body(&out).0.is_empty(), "the stream's window is full");
     let mut server = Server::default();
     frame::write_settings(&mut server.0, &[(setting::INITIAL_WINDOW_SIZE, 65_540)]);
-    producer
+    publisher
         .receive(&server.0, &mut out, &mut answered)
         .unwrap();
     assert_eq!(body(&out).0.len(), 5);
     let mut server = Server::default();
     server.frame(kind::WINDOW_UPDATE, 0, 1, &1_000_000_u32.to_be_bytes());
-    producer
+    publisher
         .receive(&server.0, &mut out, &mut answered)
         .unwrap();
     sent.extend_from_slice(&body(&out).0);
-    assert!(producer.has_room());
+    assert!(publisher.has_room());
 
     let request: crate::contract::publisher::PublishRequest =
         prost::Message::decode(&sent[5..]).unwrap();
@@ -449,9 +449,9 @@ fn a_producer_sends_no_more_than_the_windows_let_out() {
 }
 
 #[test]
-fn a_producer_is_answered_and_told_the_end() {
-    let mut producer = Publish::new("localhost", Offer::default());
-    producer.open(&mut Vec::new());
+fn a_publisher_is_answered_and_told_the_end() {
+    let mut publisher = Publish::new("localhost", Offer::default());
+    publisher.open(&mut Vec::new());
     let mut server = Server::new();
     server.headers(true, &[], false);
     let answer = format!("\0\0\0\0\x34\x0a\x18{}\x12\x18{}", cursor(7), cursor(9));
@@ -462,11 +462,11 @@ fn a_producer_is_answered_and_told_the_end() {
         true,
     );
     let mut answered = Answered::default();
-    let done = producer.receive(&server.0, &mut Vec::new(), &mut answered);
+    let done = publisher.receive(&server.0, &mut Vec::new(), &mut answered);
     assert_eq!(done, Ok(server.0.len()));
     assert_eq!(answered.places, [(cursor(7), cursor(9)); 2]);
     assert_eq!(answered.ended[0].code, End::UNAVAILABLE);
-    assert!(!producer.has_room());
+    assert!(!publisher.has_room());
 }
 
 proptest::proptest! {

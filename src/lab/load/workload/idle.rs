@@ -7,8 +7,8 @@ use super::{Fleet, LoadError, Moment, Span};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::event::Shape;
 use crate::lab::load::gauge::Gauge;
-use crate::lab::load::producers::{Pace, Plan};
 use crate::lab::load::protocol::Begin;
+use crate::lab::load::publishers::{Pace, Plan};
 use crate::lab::load::target::Target;
 use crate::lab::load::usage::Meter;
 

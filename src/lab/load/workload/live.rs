@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_publishers, with_publishers};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
 use crate::lab::load::latency::{Latency, Windows};
-use crate::lab::load::producers::Plan;
 use crate::lab::load::protocol::Begin;
+use crate::lab::load::publishers::Plan;
 use crate::lab::load::target::Target;
 
 /// What is to be run.
@@ -17,8 +17,8 @@ pub struct Live {
     pub receivers: usize,
     /// How many more there are, which are subscribed and then never read.
     pub stalled: usize,
-    /// How many producers share the rate.
-    pub producers: usize,
+    /// How many publishers share the rate.
+    pub publishers: usize,
     /// What they publish.
     pub plan: Plan,
     /// How long it runs before anything is measured.
@@ -56,16 +56,16 @@ impl Live {
     ///
     /// [`LoadError`]: also for a stream that ends or has a hole.
     pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<LiveReport, LoadError> {
-        let mut fleet = Fleet::new(target, &self.plan, self.receivers, self.producers, gauge)?;
+        let mut fleet = Fleet::new(target, &self.plan, self.receivers, self.publishers, gauge)?;
         // Numbered after the others. Once they are subscribed nobody gives them another
         // turn; they stay connected until all is published.
         let stalling = (0..self.stalled).map(|n| target.stalling_consumer(self.receivers + n));
-        let mut stalled = Fleet::of(target, stalling, &self.plan, self.producers, gauge)?;
+        let mut stalled = Fleet::of(target, stalling, &self.plan, self.publishers, gauge)?;
         stalled.connect_all(Begin::Head)?;
         fleet.connect_all(Begin::Head)?;
-        let mut producers = connect_producers(target, self.producers)?;
+        let mut publishers = connect_publishers(target, self.publishers)?;
         let meter = target.meter();
-        let (moments, published) = with_producers(&mut producers, &self.plan, gauge, || {
+        let (moments, published) = with_publishers(&mut publishers, &self.plan, gauge, || {
             let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
             let to_ns = from_ns + self.duration.as_nanos() as u64;
             fleet

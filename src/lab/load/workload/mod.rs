@@ -1,7 +1,7 @@
 //! What is measured: who publishes what when, who receives it, and what is counted.
 //!
 //! A workload is driven by the thread that calls it, which is the receivers' thread;
-//! producers get one of their own for as long as they publish.
+//! publishers get one of their own for as long as they publish.
 
 mod idle;
 mod live;
@@ -24,8 +24,8 @@ pub use storm::{Storm, StormReport, StormRound};
 use super::clock::now_ns;
 use super::delivery_check::DeliveryCheck;
 use super::gauge::Gauge;
-use super::producers::{Plan, ProducerError, Producers, PublishObserver, Published};
-use super::protocol::{Begin, Consumer, Producer};
+use super::protocol::{Begin, Consumer, Publisher};
+use super::publishers::{Plan, PublishObserver, Published, PublisherError, Publishers};
 use super::receivers::Receivers;
 use super::target::Target;
 use super::usage::{Meter, Usage};
@@ -39,9 +39,9 @@ const STANDSTILL_NS: u64 = 15_000_000_000;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// A producer could not go on.
+    /// A publisher could not go on.
     #[error(transparent)]
-    Producer(#[from] ProducerError),
+    Publisher(#[from] PublisherError),
     /// A receiver could not go on, or something is wrong with what it got.
     #[error("{0}")]
     Receiver(String),
@@ -68,25 +68,25 @@ impl<C: Consumer> Fleet<C> {
         target: &T,
         plan: &Plan,
         receivers: usize,
-        producers: usize,
+        publishers: usize,
         gauge: &Gauge,
     ) -> Result<Self, LoadError> {
         let consumers = (0..receivers).map(|who| target.consumer(who));
-        Fleet::of(target, consumers, plan, producers, gauge)
+        Fleet::of(target, consumers, plan, publishers, gauge)
     }
 
     fn of<T: Target<Consumer = C>>(
         target: &T,
         consumers: impl ExactSizeIterator<Item = C>,
         plan: &Plan,
-        producers: usize,
+        publishers: usize,
         gauge: &Gauge,
     ) -> Result<Self, LoadError> {
         let receivers = consumers.len();
         Ok(Fleet {
             receivers: Receivers::new(target.consumers_at(), consumers)
                 .map_err(|error| LoadError::System("cannot wait for sockets", error))?,
-            check: DeliveryCheck::new(plan.shape.clone(), receivers, producers),
+            check: DeliveryCheck::new(plan.shape.clone(), receivers, publishers),
             gauge: gauge.clone(),
         })
     }
@@ -183,29 +183,29 @@ impl<C: Consumer> Fleet<C> {
     }
 }
 
-/// Runs the producers on a thread of their own while `meanwhile` runs on this one, and
+/// Runs the publishers on a thread of their own while `meanwhile` runs on this one, and
 /// then lets them end.
-fn with_producers<P: Producer + Send, R>(
-    producers: &mut Producers<P>,
+fn with_publishers<P: Publisher + Send, R>(
+    publishers: &mut Publishers<P>,
     plan: &Plan,
     gauge: &Gauge,
     meanwhile: impl FnOnce() -> Result<R, LoadError>,
 ) -> Result<(R, Published), LoadError> {
-    with_watched_producers(producers, plan, gauge, &mut (), meanwhile)
+    with_watched_publishers(publishers, plan, gauge, &mut (), meanwhile)
 }
 
 /// The same, with somebody who looks on.
-fn with_watched_producers<P: Producer + Send, O: PublishObserver + Send, R>(
-    producers: &mut Producers<P>,
+fn with_watched_publishers<P: Publisher + Send, O: PublishObserver + Send, R>(
+    publishers: &mut Publishers<P>,
     plan: &Plan,
     gauge: &Gauge,
     observer: &mut O,
     meanwhile: impl FnOnce() -> Result<R, LoadError>,
 ) -> Result<(R, Published), LoadError> {
-    gauge.let_producers_begin();
+    gauge.let_publishers_begin();
     thread::scope(|scope| {
         let publishing = scope.spawn(|| {
-            let outcome = producers.run(plan, gauge, observer);
+            let outcome = publishers.run(plan, gauge, observer);
             if outcome.is_err() {
                 // Nobody is to wait for what will not be published.
                 gauge.fail();
@@ -213,7 +213,7 @@ fn with_watched_producers<P: Producer + Send, O: PublishObserver + Send, R>(
             outcome
         });
         let done = meanwhile();
-        gauge.end_producers();
+        gauge.end_publishers();
         let published = publishing
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -225,13 +225,13 @@ fn with_watched_producers<P: Producer + Send, O: PublishObserver + Send, R>(
     })
 }
 
-/// Connects the producers of a target.
-fn connect_producers<T: Target>(
+/// Connects the publishers of a target.
+fn connect_publishers<T: Target>(
     target: &T,
-    producers: usize,
-) -> Result<Producers<T::Producer>, LoadError> {
-    let members = (0..producers).map(|who| target.producer(who));
-    Ok(Producers::connect(&target.producers_at(), members)?)
+    publishers: usize,
+) -> Result<Publishers<T::Publisher>, LoadError> {
+    let members = (0..publishers).map(|who| target.publisher(who));
+    Ok(Publishers::connect(&target.publishers_at(), members)?)
 }
 
 /// What server and generator have used between two moments.

@@ -1,19 +1,19 @@
-//! `publish`: producers, as fast as they are accepted, and nobody who receives.
+//! `publish`: publishers, as fast as they are accepted, and nobody who receives.
 
 use std::time::Duration;
 
-use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_publishers, with_publishers};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
 use crate::lab::load::latency::Latency;
-use crate::lab::load::producers::{Pace, Plan};
+use crate::lab::load::publishers::{Pace, Plan};
 use crate::lab::load::target::Target;
 
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct Publish {
-    /// How many producers there are.
-    pub producers: usize,
+    /// How many publishers there are.
+    pub publishers: usize,
     /// What they publish; the pace is [`Pace::Full`] whatever it says.
     pub plan: Plan,
     /// How long it runs before anything is measured.
@@ -46,10 +46,10 @@ impl Publish {
             pace: Pace::Full,
             ..self.plan.clone()
         };
-        let mut fleet = Fleet::new(target, &plan, 0, self.producers, gauge)?;
-        let mut producers = connect_producers(target, self.producers)?;
+        let mut fleet = Fleet::new(target, &plan, 0, self.publishers, gauge)?;
+        let mut publishers = connect_publishers(target, self.publishers)?;
         let meter = target.meter();
-        let ((from, to), mut published) = with_producers(&mut producers, &plan, gauge, || {
+        let ((from, to), mut published) = with_publishers(&mut publishers, &plan, gauge, || {
             let from_ns = now_ns() + self.warm_up.as_nanos() as u64;
             let to_ns = from_ns + self.duration.as_nanos() as u64;
             gauge.begin_until("warming up", from_ns);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_publishers, with_publishers};
 use crate::cursor::{Cursor, Seq};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
-use crate::lab::load::producers::{Pace, Plan};
 use crate::lab::load::protocol::Begin;
+use crate::lab::load::publishers::{Pace, Plan};
 use crate::lab::load::target::Target;
 
 /// What is to be run.
@@ -52,9 +52,9 @@ impl Replay {
             ..self.plan.clone()
         };
         let mut fleet = Fleet::new(target, &plan, self.receivers, 1, gauge)?;
-        let mut producers = connect_producers(target, 1)?;
+        let mut publishers = connect_publishers(target, 1)?;
         gauge.begin_accepting("filling the ring", self.events);
-        let ((), published) = with_producers(&mut producers, &plan, gauge, || {
+        let ((), published) = with_publishers(&mut publishers, &plan, gauge, || {
             while gauge.accepted() < self.events {
                 if gauge.is_stopped() {
                     return Err(LoadError::Stopped);
@@ -63,7 +63,7 @@ impl Replay {
             }
             Ok(())
         })?;
-        drop(producers);
+        drop(publishers);
         let first = published.firsts.first().copied().flatten();
         let place = first.map(before);
         let begin = place.map_or(Begin::Oldest, Begin::After);

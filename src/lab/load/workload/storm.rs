@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Fleet, LoadError, Moment, Span, connect_producers, with_producers};
+use super::{Fleet, LoadError, Moment, Span, connect_publishers, with_publishers};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
 use crate::lab::load::latency::{Latency, Windows};
-use crate::lab::load::producers::Plan;
 use crate::lab::load::protocol::{Begin, Consumer};
+use crate::lab::load::publishers::Plan;
 use crate::lab::load::target::Target;
 
 /// The phases of publishing.
@@ -19,8 +19,8 @@ const STORMY: usize = 1;
 pub struct Storm {
     /// How many receivers there are.
     pub receivers: usize,
-    /// How many producers share the rate.
-    pub producers: usize,
+    /// How many publishers share the rate.
+    pub publishers: usize,
     /// What they publish, all the time.
     pub plan: Plan,
     /// How long nothing happens before the first storm, so that there is something to
@@ -73,16 +73,16 @@ impl Storm {
     ///
     /// [`LoadError`]: also for a receiver that is not resumed where it was.
     pub fn run<T: Target>(&self, target: &T, gauge: &Gauge) -> Result<StormReport, LoadError> {
-        let mut fleet = Fleet::new(target, &self.plan, self.receivers, self.producers, gauge)?;
+        let mut fleet = Fleet::new(target, &self.plan, self.receivers, self.publishers, gauge)?;
         let begun_ns = now_ns();
         fleet.connect_all(Begin::Head)?;
         let connected = Duration::from_nanos(now_ns() - begun_ns);
-        let mut producers = connect_producers(target, self.producers)?;
+        let mut publishers = connect_publishers(target, self.publishers)?;
         let meter = target.meter();
         let mut rounds = Vec::new();
         let mut storms = Span::default();
         fleet.check.measure(Windows::of(0..u64::MAX, 1));
-        let ((), mut published) = with_producers(&mut producers, &self.plan, gauge, || {
+        let ((), mut published) = with_publishers(&mut publishers, &self.plan, gauge, || {
             let quiet_ns = self.quiet.as_nanos() as u64;
             let mut calm_until_ns = now_ns() + quiet_ns;
             let ends_ns = calm_until_ns + self.duration.as_nanos() as u64;

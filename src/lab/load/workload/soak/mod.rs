@@ -13,14 +13,14 @@ mod publishing;
 
 use std::time::Duration;
 
-use super::{Fleet, LoadError, Span, connect_producers, with_watched_producers};
+use super::{Fleet, LoadError, Span, connect_publishers, with_watched_publishers};
 use crate::cursor::Cursor;
 use crate::lab::history::{History, Report, Terms};
 use crate::lab::load::clock::now_ns;
 use crate::lab::load::gauge::Gauge;
 use crate::lab::load::latency::Latency;
-use crate::lab::load::producers::Plan;
 use crate::lab::load::protocol::Begin;
+use crate::lab::load::publishers::Plan;
 use crate::lab::load::target::GalaxyPush;
 use crowd::Crowd;
 use publishing::Publishing;
@@ -53,8 +53,8 @@ impl Mix {
 pub struct Soak {
     /// Who receives.
     pub mix: Mix,
-    /// How many producers share the rate.
-    pub producers: usize,
+    /// How many publishers share the rate.
+    pub publishers: usize,
     /// What they publish.
     pub plan: Plan,
     /// How long it goes on.
@@ -64,7 +64,7 @@ pub struct Soak {
     /// How many of the newest events the server surely keeps.
     pub retained_events: u64,
     /// Whether others may publish meanwhile. Their events cannot be compared.
-    pub other_producers: bool,
+    pub other_publishers: bool,
 }
 
 /// What was seen.
@@ -98,18 +98,18 @@ impl Soak {
     pub fn run(&self, target: &GalaxyPush, gauge: &Gauge) -> Result<SoakReport, LoadError> {
         let terms = Terms::default()
             .retained_events(self.retained_events)
-            .other_producers(self.other_producers);
+            .other_publishers(self.other_publishers);
         let history = History::new(match self.head(target, gauge)? {
             Some(head) => terms.after(head),
             None => terms,
         });
         let mut crowd = Crowd::new(self, target, &history, gauge)?;
         crowd.connect_all()?;
-        let mut producers = connect_producers(target, self.producers)?;
-        let mut publishing = Publishing::new(&history, self.producers);
+        let mut publishers = connect_publishers(target, self.publishers)?;
+        let mut publishing = Publishing::new(&history, self.publishers);
         let meter = crate::lab::load::target::Target::meter(target);
         let ((from, to), published) =
-            with_watched_producers(&mut producers, &self.plan, gauge, &mut publishing, || {
+            with_watched_publishers(&mut publishers, &self.plan, gauge, &mut publishing, || {
                 let ends_ns = now_ns() + self.duration.as_nanos() as u64;
                 gauge.begin_until("soaking", ends_ns);
                 let from = crowd.moment(meter);

@@ -1,4 +1,4 @@
-//! Producers on one thread, on a schedule.
+//! Publishers on one thread, on a schedule.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use super::clock::now_ns;
 use super::event::{Batch, Shape, Stamp};
 use super::gauge::Gauge;
 use super::latency::Latency;
-use super::protocol::{Answers, End, Producer, ProtocolError};
+use super::protocol::{Answers, End, ProtocolError, Publisher};
 use super::receivers::BrokenConnection;
 use super::socket::{Endpoint, Socket, write_out};
 use crate::cursor::Cursor;
@@ -22,10 +22,10 @@ const MAX_OUT_BYTES: usize = 256 << 10;
 const ANSWER_PATIENCE_NS: u64 = 10_000_000_000;
 /// How often the wish to end is looked at while there is nothing to do.
 const LOOK_NS: u64 = 20_000_000;
-/// The most producers that a stamp can tell apart.
-pub const MAX_PRODUCERS: usize = 256;
+/// The most publishers that a stamp can tell apart.
+pub const MAX_PUBLISHERS: usize = 256;
 
-/// What producers are to do.
+/// What publishers are to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The events.
@@ -34,7 +34,7 @@ pub struct Plan {
     pub batch: usize,
     /// When.
     pub pace: Pace,
-    /// How many requests a producer may have unanswered.
+    /// How many requests a publisher may have unanswered.
     pub in_flight: usize,
     /// How many events all of them publish together; `None`: until they are told to
     /// end.
@@ -44,7 +44,7 @@ pub struct Plan {
 /// When events are published.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
-    /// So many in a second, evenly, all producers together.
+    /// So many in a second, evenly, all publishers together.
     PerSecond(f64),
     /// As fast as they are accepted.
     Full,
@@ -57,7 +57,7 @@ pub struct Published {
     pub sent: u64,
     /// Events that were accepted.
     pub accepted: u64,
-    /// The place of the first one of each producer, where the protocol has places.
+    /// The place of the first one of each publisher, where the protocol has places.
     pub firsts: Vec<Option<Cursor>>,
     /// The newest place that anybody was answered.
     pub newest: Option<Cursor>,
@@ -69,7 +69,7 @@ pub struct Published {
     pub lateness: Latency,
 }
 
-/// Looks on while producers publish. Each is called by its number, from 0 on.
+/// Looks on while publishers publish. Each is called by its number, from 0 on.
 pub trait PublishObserver {
     /// It publishes this batch now.
     fn publishing(&mut self, who: usize, batch: &Batch);
@@ -83,34 +83,34 @@ impl PublishObserver for () {
     fn accepted(&mut self, _who: usize, _places: Option<(Cursor, Cursor)>) {}
 }
 
-/// Why producers cannot go on.
+/// Why publishers cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ProducerError {
+pub enum PublisherError {
     /// A connection is of no use.
-    #[error("producer {0}: {1}")]
+    #[error("publisher {0}: {1}")]
     Broken(usize, BrokenConnection),
     /// The server accepts nothing more.
-    #[error("producer {0}: {1}")]
+    #[error("publisher {0}: {1}")]
     Ended(usize, End),
     /// An answer is due for a long time.
-    #[error("producer {0}: {1} requests were not answered within 10 seconds")]
+    #[error("publisher {0}: {1} requests were not answered within 10 seconds")]
     Unanswered(usize, usize),
     /// The system does not tell about sockets any more.
     #[error("cannot wait for answers: {0}")]
     Wait(io::Error),
 }
 
-/// Producers, each with its connection.
+/// Publishers, each with its connection.
 #[derive(Debug)]
-pub struct Producers<P> {
+pub struct Publishers<P> {
     members: Vec<Member<P>>,
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Member<P> {
-    producer: P,
+    publisher: P,
     socket: Socket,
     /// How many events it has published.
     number: u64,
@@ -138,7 +138,7 @@ struct Request {
     phase: usize,
 }
 
-impl<P: Producer> Producers<P> {
+impl<P: Publisher> Publishers<P> {
     /// Connects each of these.
     ///
     /// # Errors
@@ -146,18 +146,18 @@ impl<P: Producer> Producers<P> {
     /// One of them cannot be connected.
     pub fn connect(
         endpoint: &Endpoint,
-        producers: impl IntoIterator<Item = P>,
-    ) -> Result<Self, ProducerError> {
+        publishers: impl IntoIterator<Item = P>,
+    ) -> Result<Self, PublisherError> {
         let mut members = Vec::new();
-        for mut producer in producers {
+        for mut publisher in publishers {
             let socket = Socket::connect(endpoint).map_err(|error| {
                 let error = BrokenConnection::Unreachable(endpoint.clone(), error);
-                ProducerError::Broken(members.len(), error)
+                PublisherError::Broken(members.len(), error)
             })?;
             let mut out = Vec::new();
-            producer.open(&mut out);
+            publisher.open(&mut out);
             members.push(Member {
-                producer,
+                publisher,
                 socket,
                 number: 0,
                 out,
@@ -173,14 +173,14 @@ impl<P: Producer> Producers<P> {
                 },
             });
         }
-        Ok(Producers {
+        Ok(Publishers {
             members,
             buffer: vec![0; BUFFER_BYTES],
         })
     }
 
     /// Publishes as planned, until that is done or the gauge says so, and waits for the
-    /// answers. May be called again: each producer's numbers go on.
+    /// answers. May be called again: each publisher's numbers go on.
     ///
     /// # Errors
     ///
@@ -190,7 +190,7 @@ impl<P: Producer> Producers<P> {
         plan: &Plan,
         gauge: &Gauge,
         observer: &mut O,
-    ) -> Result<Published, ProducerError> {
+    ) -> Result<Published, PublisherError> {
         precise_timers();
         let mut run = Run::new(plan, gauge, self.members.len());
         let mut done = Published::default();
@@ -220,10 +220,10 @@ impl<P: Producer> Producers<P> {
         run: &mut Run<'_>,
         done: &mut Published,
         observer: &mut O,
-    ) -> Result<(), ProducerError> {
+    ) -> Result<(), PublisherError> {
         let mut given_up_ns = None;
         loop {
-            let ends = run.gauge.producers_end() || run.left == Some(0);
+            let ends = run.gauge.publishers_end() || run.left == Some(0);
             let mut wake_ns = now_ns() + LOOK_NS;
             if ends {
                 let unanswered = self.members.iter().position(|member| !member.is_done());
@@ -233,7 +233,7 @@ impl<P: Producer> Producers<P> {
                 let give_up_ns = *given_up_ns.get_or_insert(now_ns() + ANSWER_PATIENCE_NS);
                 if now_ns() > give_up_ns {
                     let requests = self.members[who].asked.requests.len();
-                    return Err(ProducerError::Unanswered(who, requests));
+                    return Err(PublisherError::Unanswered(who, requests));
                 }
             }
             for (who, member) in self.members.iter_mut().enumerate() {
@@ -242,20 +242,20 @@ impl<P: Producer> Producers<P> {
                 }
                 member
                     .write(&mut Told::new(who, run.gauge, observer))
-                    .map_err(|error| ProducerError::Broken(who, error.into()))?;
+                    .map_err(|error| PublisherError::Broken(who, error.into()))?;
             }
-            self.wait(wake_ns).map_err(ProducerError::Wait)?;
+            self.wait(wake_ns).map_err(PublisherError::Wait)?;
             for (who, member) in self.members.iter_mut().enumerate() {
                 let mut told = Told::new(who, run.gauge, observer);
                 member.read(&mut self.buffer, &mut told).map_err(|error| {
                     // What the server said before it closed the connection says more.
                     match member.asked.end.take() {
-                        Some(end) => ProducerError::Ended(who, end),
-                        None => ProducerError::Broken(who, error),
+                        Some(end) => PublisherError::Ended(who, end),
+                        None => PublisherError::Broken(who, error),
                     }
                 })?;
                 if let Some(end) = member.asked.end.take() {
-                    return Err(ProducerError::Ended(who, end));
+                    return Err(PublisherError::Ended(who, end));
                 }
             }
         }
@@ -287,13 +287,13 @@ impl<P: Producer> Producers<P> {
     }
 }
 
-/// One run of the producers.
+/// One run of the publishers.
 struct Run<'a> {
     plan: &'a Plan,
     gauge: &'a Gauge,
     batch: Batch,
     begun_ns: u64,
-    /// Between two requests of one producer.
+    /// Between two requests of one publisher.
     interval_ns: f64,
     /// How many requests each has sent.
     requests: Vec<u64>,
@@ -302,9 +302,9 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, gauge: &'a Gauge, producers: usize) -> Self {
+    fn new(plan: &'a Plan, gauge: &'a Gauge, publishers: usize) -> Self {
         let interval_ns = match plan.pace {
-            Pace::PerSecond(events) => 1e9 * (plan.batch * producers) as f64 / events,
+            Pace::PerSecond(events) => 1e9 * (plan.batch * publishers) as f64 / events,
             Pace::Full => 0.0,
         };
         Run {
@@ -313,12 +313,12 @@ impl<'a> Run<'a> {
             batch: plan.shape.batch(),
             begun_ns: now_ns(),
             interval_ns,
-            requests: vec![0; producers],
+            requests: vec![0; publishers],
             left: plan.events,
         }
     }
 
-    /// When producer `who` has its next request, if the pace says.
+    /// When publisher `who` has its next request, if the pace says.
     fn due_ns(&self, who: usize) -> Option<u64> {
         match self.plan.pace {
             Pace::Full => None,
@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
     }
 
     /// Publishes what is due. Answers when the next is, if that is what it waits for.
-    fn publish_due<P: Producer, O: PublishObserver>(
+    fn publish_due<P: Publisher, O: PublishObserver>(
         &mut self,
         who: usize,
         member: &mut Member<P>,
@@ -340,7 +340,7 @@ impl<'a> Run<'a> {
         observer: &mut O,
     ) -> Option<u64> {
         loop {
-            let has_room = member.producer.has_room()
+            let has_room = member.publisher.has_room()
                 && member.asked.requests.len() < self.plan.in_flight
                 && member.out.len() < MAX_OUT_BYTES;
             if !has_room || self.left == Some(0) {
@@ -357,14 +357,14 @@ impl<'a> Run<'a> {
                 *left -= events;
             }
             let stamp = Stamp {
-                // At most `MAX_PRODUCERS` are made.
-                producer: who as u8,
+                // At most `MAX_PUBLISHERS` are made.
+                publisher: who as u8,
                 number: member.number,
                 due_ns,
             };
             self.batch.fill(stamp, events as usize);
             observer.publishing(who, &self.batch);
-            member.producer.publish(&self.batch, &mut member.out);
+            member.publisher.publish(&self.batch, &mut member.out);
             member.number += events;
             member.asked.requests.push_back(Request {
                 due_ns,
@@ -378,7 +378,7 @@ impl<'a> Run<'a> {
     }
 }
 
-impl<P: Producer> Member<P> {
+impl<P: Publisher> Member<P> {
     /// Whether everything was written and answered.
     fn is_done(&self) -> bool {
         self.out.is_empty() && self.asked.requests.is_empty()
@@ -417,7 +417,7 @@ impl<P: Producer> Member<P> {
             buffer[..kept].copy_from_slice(&self.partial);
             let bytes = &buffer[..kept + read];
             let mut answers = self.asked.told_to(told);
-            let done = self.producer.receive(bytes, &mut self.out, &mut answers)?;
+            let done = self.publisher.receive(bytes, &mut self.out, &mut answers)?;
             drop(answers);
             self.partial.clear();
             self.partial.extend_from_slice(&bytes[done..]);

@@ -1,4 +1,4 @@
-//! A producer's record: what it was answered.
+//! A publisher's record: what it was answered.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use super::violation::Violation;
 use super::{Shared, lock};
 use crate::cursor::{Cursor, Seq};
 
-/// Records what one producer published and what it was answered. Drop it when the
-/// producer is done.
-pub struct Producer {
+/// Records what one publisher published and what it was answered. Drop it when the
+/// publisher is done.
+pub struct Publisher {
     shared: Arc<Shared>,
     name: Arc<str>,
     record: Option<Arc<EpochRecord>>,
@@ -32,9 +32,9 @@ pub struct Publishing {
     takeovers: u64,
 }
 
-impl Producer {
+impl Publisher {
     pub(super) fn new(shared: Arc<Shared>, name: Arc<str>) -> Self {
-        Producer {
+        Publisher {
             shared,
             name,
             record: None,
@@ -71,7 +71,7 @@ impl Producer {
             .and_then(|span| span.checked_add(1));
         if places != Some(events.len() as u64) {
             return self.broken(Violation::AnswerSize {
-                producer: Arc::clone(&self.name),
+                publisher: Arc::clone(&self.name),
                 first,
                 last,
                 events: events.len(),
@@ -83,7 +83,7 @@ impl Producer {
             .max(Some(record.cursor(record.ledger.base())));
         if let Some(known) = known.filter(|known| first <= *known) {
             self.broken(Violation::AnswerBehind {
-                producer: Arc::clone(&self.name),
+                publisher: Arc::clone(&self.name),
                 first,
                 known,
             });
@@ -96,7 +96,7 @@ impl Producer {
             let answer = (record.ledger).answer(&mut self.bookmark, seq, *event, begins_batch);
             if answer.is_err() {
                 self.broken(Violation::GivenTwice {
-                    producer: Arc::clone(&self.name),
+                    publisher: Arc::clone(&self.name),
                     cursor: record.cursor(seq),
                 });
             }
@@ -118,7 +118,7 @@ impl Producer {
     pub fn unanswered(&mut self, publishing: Publishing, events: &[Fingerprint]) {
         self.summary.unanswered_batches += 1;
         lock(&self.shared.lost).push(LostBatch {
-            producer: Arc::clone(&self.name),
+            publisher: Arc::clone(&self.name),
             known: publishing.known,
             events: events.into(),
         });
@@ -141,16 +141,16 @@ impl Producer {
     }
 }
 
-impl Drop for Producer {
+impl Drop for Publisher {
     fn drop(&mut self) {
         self.shared.takeovers.note(std::mem::take(&mut self.firsts));
         self.shared.count(&self.summary);
     }
 }
 
-impl fmt::Debug for Producer {
+impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer")
+        f.debug_struct("Publisher")
             .field("name", &self.name)
             .field("summary", &self.summary)
             .finish_non_exhaustive()

@@ -1,19 +1,19 @@
-//! Producers: single events and batches, of all sizes, some of which are refused.
+//! Publishers: single events and batches, of all sizes, some of which are refused.
 
 use std::thread;
 use std::time::Duration;
 
-use galaxy_push::engine::{PublishError, Publisher};
+use galaxy_push::engine::{self, PublishError};
 use galaxy_push::event::Event;
-use galaxy_push::lab::history::{Fingerprint, Producer};
+use galaxy_push::lab::history::{self, Fingerprint};
 
 use crate::event;
 use crate::random::Random;
 use crate::round::Round;
 
 /// Publishes until the engine is closed.
-pub(crate) fn produce(round: &Round<'_>, number: usize) {
-    let mut producing = Producing::new(round, number);
+pub(crate) fn publish_until_closed(round: &Round<'_>, number: usize) {
+    let mut publisher = Publisher::new(round, number);
     let mut random = round.random(number);
     loop {
         // In a burst the next event is there before the readers have read the last
@@ -29,13 +29,13 @@ pub(crate) fn produce(round: &Round<'_>, number: usize) {
                 0 => 8 + random.below(round.shape.payload_bytes - 8),
                 _ => 8 + random.below(round.shape.payload_bytes / 10),
             };
-            producing.make(&mut random, events, sizes);
+            publisher.make(&mut random, events, sizes);
             if random.one_in(50) {
                 let too_large = round.engine.limits().max_event_bytes;
                 let place = random.below(events);
-                producing.replace(place, too_large);
+                publisher.replace(place, too_large);
             }
-            if producing.publish() == Err(PublishError::Closed) {
+            if publisher.publish() == Err(PublishError::Closed) {
                 return;
             }
         }
@@ -50,33 +50,33 @@ pub(crate) fn produce(round: &Round<'_>, number: usize) {
 
 /// Publishes batches of so many events, one after another, until the engine is closed.
 pub(crate) fn hurry(round: &Round<'_>, number: usize, events: usize) {
-    let mut producing = Producing::new(round, number);
+    let mut publisher = Publisher::new(round, number);
     let mut random = round.random(100 + number);
     let fitting = round.engine.limits().max_batch_bytes / 100;
     let events = events.min(fitting as usize);
     loop {
-        producing.make(&mut random, events, |random| 8 + random.below(40));
-        if producing.publish() == Err(PublishError::Closed) {
+        publisher.make(&mut random, events, |random| 8 + random.below(40));
+        if publisher.publish() == Err(PublishError::Closed) {
             return;
         }
     }
 }
 
-/// One producer, its record and its next batch.
-pub(crate) struct Producing {
-    publisher: Publisher,
-    record: Producer,
+/// One publisher, its record and its next batch.
+pub(crate) struct Publisher {
+    publisher: engine::Publisher,
+    record: history::Publisher,
     /// What tells its events from all others.
     next: u64,
     bytes: Vec<Vec<u8>>,
     fingerprints: Vec<Fingerprint>,
 }
 
-impl Producing {
+impl Publisher {
     pub(crate) fn new(round: &Round<'_>, number: usize) -> Self {
-        Producing {
+        Publisher {
             publisher: round.engine.publisher(),
-            record: round.history.producer(&format!("producer-{number}")),
+            record: round.history.publisher(&format!("publisher-{number}")),
             next: (number as u64) << 40,
             bytes: Vec::new(),
             fingerprints: Vec::new(),

@@ -11,13 +11,13 @@ use super::{Channel, Publish, Ring, catch_up};
 /// Some threads publish at once, each the same number of events, and one reader does
 /// not read. The time from the start of the first to the end of the last, per event:
 /// with perfect scaling it would be the time of `publish` divided by the processors.
-pub(crate) fn producers<C: Channel>(c: &mut Criterion, threads: usize)
+pub(crate) fn publishers<C: Channel>(c: &mut Criterion, threads: usize)
 where
     C::Publisher: Clone,
 {
     /// For each thread. All threads' together are less than a ring.
     const RUN: usize = 100_000;
-    let mut group = c.benchmark_group("producers");
+    let mut group = c.benchmark_group("publishers");
     group.sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements((RUN * threads) as u64));
     let mut open = None;
