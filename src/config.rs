@@ -20,7 +20,7 @@ use crate::cursor::Cursor;
 /// minute.
 #[cfg(feature = "server")]
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// How long the ping may go unanswered.
+/// How long the ping may go without a response.
 #[cfg(feature = "server")]
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -239,7 +239,7 @@ async fn http_requests_that_are_no_grpc_calls_are_405_or_415() {
     let server = Harness::start().await;
     for address in server.addresses() {
         let client = H2Client::connect(address).await;
-        let answer = async |request: Request<()>| {
+        let call = async |request: Request<()>| {
             let what = format!("{request:?}");
             let mut streams = soon(client.streams.clone().ready())
                 .await
@@ -252,14 +252,14 @@ async fn http_requests_that_are_no_grpc_calls_are_405_or_415() {
             for path in ["/", "/*", SUBSCRIBE, PUBLISH, "/%00", "/a/%ff"] {
                 let uri = format!("http://localhost{path}");
                 let request = Request::builder().method(&method).uri(uri);
-                let response = answer(request.body(()).unwrap()).await;
+                let response = call(request.body(()).unwrap()).await;
                 let status = response.status();
                 assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
                 assert_eq!(response.headers()["allow"], "POST", "{method} {path}");
             }
         }
         let connect = Request::connect("localhost:80").body(()).unwrap();
-        let status = answer(connect).await.status();
+        let status = call(connect).await.status();
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "CONNECT");
         for content_type in [None, Some("text/plain"), Some("application/json"), Some("")] {
             for path in [SUBSCRIBE, PUBLISH, "/"] {
@@ -267,7 +267,7 @@ async fn http_requests_that_are_no_grpc_calls_are_405_or_415() {
                 if let Some(content_type) = content_type {
                     request = request.header("content-type", content_type);
                 }
-                let status = answer(request.body(()).unwrap()).await.status();
+                let status = call(request.body(()).unwrap()).await.status();
                 let expected = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 assert_eq!(status, expected, "{content_type:?} {path}");
             }
@@ -317,9 +317,9 @@ async fn a_malformed_request_resets_its_stream_and_no_other() {
             _ => grpc::publish_request(vec![event(1)]),
         };
         wire.send(&frames::data_end(1, &request)).await;
-        let answer = wire.find_on(1).await;
-        let taken = answer.kind == kind::DATA || answer.field("grpc-status").is_none();
-        assert!(taken, "{path}: {answer:?}");
+        let response = wire.find_on(1).await;
+        let taken = response.kind == kind::DATA || response.field("grpc-status").is_none();
+        assert!(taken, "{path}: {response:?}");
     }
     server.assert_alive().await;
 }
@@ -394,11 +394,11 @@ async fn frames_that_bring_nobody_anything_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_flood_whose_answers_are_not_read_ends_the_connection_for_the_flood() {
+async fn a_flood_whose_responses_are_not_read_ends_the_connection_for_the_flood() {
     let server = Harness::start().await;
     for address in server.addresses() {
         let mut wire = Wire::connect(address).await;
-        // All answers fit into the sockets' buffers, so that nothing stalls.
+        // All responses fit into the sockets' buffers, so that nothing stalls.
         wire.send(&frames::ping(&[0; 8]).repeat(10_000)).await;
         wire.assert_goodbye(goodbye::PING_FLOOD, "pings").await;
     }
@@ -644,7 +644,7 @@ async fn a_handshake_that_is_never_complete_is_cut_before_the_silent_are() {
 async fn on_a_full_listener_connections_without_a_call_make_room() {
     let server = Harness::with(|config| config.max_subscribers = 8).await;
     let mut subscribed = server.subscribe("subscribed", "").await;
-    // As many as the listener takes. They answer pings, so that only their idleness can be
+    // As many as the listener takes. They respond to pings, so that only their idleness can be
     // held against them.
     let mut idle = Vec::new();
     for _ in 1..2 * 8 + 64 {

@@ -129,7 +129,7 @@ async fn gateways_subscribe_beside_a_service_that_is_not_ours() {
 
     // Both at once, over one connection.
     let mut own = PublisherClient::new(channel);
-    publish(&mut own, vec![event(0)]).await.expect("answered");
+    publish(&mut own, vec![event(0)]).await.expect("accepted");
     let published = backend.publish(0, 1000);
     assert_eq!(subscription.cursors(1000).await, published);
     let sent = backend.publish_one(&event(1000));

@@ -52,9 +52,9 @@ async fn check(address: SocketAddr, path: &str, (rule, before, frames, outcome):
     };
     wire.send(&frames).await;
     let mut resets = Vec::new();
-    // The first answer may be written before what came with its question is served.
-    for question in [b"answer 1", b"answer 2"] {
-        wire.send(&frames::ping(question)).await;
+    // The first PONG may be written before what came with its PING is served.
+    for payload in [b"settle 1", b"settle 2"] {
+        wire.send(&frames::ping(payload)).await;
         loop {
             let Some(frame) = wire.next().await else {
                 panic!("{what}: the connection has ended");
@@ -62,7 +62,7 @@ async fn check(address: SocketAddr, path: &str, (rule, before, frames, outcome):
             match frame.kind {
                 kind::RST_STREAM => resets.push((frame.stream, frame.code())),
                 kind::GOAWAY => panic!("{what}: {frame:?}"),
-                kind::PING if frame.payload == question => break,
+                kind::PING if frame.payload == payload => break,
                 _ => {}
             }
         }
@@ -116,7 +116,7 @@ fn reset(stream: u32, path: &str) -> Vec<u8> {
 }
 
 /// A stream that the server has ended before the request was complete.
-fn answered_early(stream: u32) -> Vec<u8> {
+fn ended_early(stream: u32) -> Vec<u8> {
     open(stream, NO_METHOD)
 }
 
@@ -231,20 +231,20 @@ async fn frames_on_streams_that_are_idle_or_have_ended() {
                 GoesOn,
             ),
             (
-                "5.1 answered early: the rest of the request",
-                answered_early(1),
+                "5.1 ended early: the rest of the request",
+                ended_early(1),
                 [data(), more()].concat(),
                 GoesOn,
             ),
             (
-                "5.1 answered early: DATA after the rest of the request",
-                answered_early(1),
+                "5.1 ended early: DATA after the rest of the request",
+                ended_early(1),
                 [data(), frames::data_end(1, b""), data()].concat(),
                 closed,
             ),
             (
-                "5.1 answered early: DATA after RST_STREAM",
-                answered_early(1),
+                "5.1 ended early: DATA after RST_STREAM",
+                ended_early(1),
                 [cancel(), data()].concat(),
                 closed,
             ),

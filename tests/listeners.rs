@@ -54,10 +54,10 @@ async fn assert_served(gateways: &Path, publishers: &Path) {
     let request = PublishRequest {
         events: vec![event(1)],
     };
-    let answer = soon(publisher.publish(request)).await.expect("published");
+    let response = soon(publisher.publish(request)).await.expect("published");
     assert_eq!(
         subscription.next().await.cursor,
-        answer.into_inner().first_cursor
+        response.into_inner().first_cursor
     );
 }
 

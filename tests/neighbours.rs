@@ -253,8 +253,8 @@ async fn publish_large(server: &Harness, count: usize) -> Vec<String> {
     let mut last = Vec::new();
     for _ in 0..count {
         let batch = (0..8).map(|_| large_event(10_000)).collect();
-        let answer = publish(&mut publisher, batch).await.expect("published");
-        last.push(answer.last_cursor);
+        let response = publish(&mut publisher, batch).await.expect("published");
+        last.push(response.last_cursor);
     }
     last
 }
@@ -328,9 +328,9 @@ async fn a_taken_over_gateway_that_takes_nothing_ends_with_its_own_status() {
 }
 
 #[tokio::test]
-async fn a_publisher_that_takes_no_answers_ends_alone() {
+async fn a_publisher_that_takes_no_responses_ends_alone() {
     let server = Harness::with(|config| config.stall_timeout = SHORT).await;
-    // Less than an answer.
+    // Less than a response.
     let mut shared = Shared::connect_wide(server.publisher_addr(), 10).await;
     let good = shared.good(PUBLISH_STREAM).await;
     let request = publish_request(vec![event(1)]);

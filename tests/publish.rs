@@ -1,5 +1,5 @@
 //! What may be published: every refusal leaves no trace, what is accepted
-//! arrives byte for byte, and a stream of requests is answered in its order.
+//! arrives byte for byte, and a stream of requests has its responses in order.
 
 #![cfg(feature = "server")]
 
@@ -18,7 +18,7 @@ use h2::SendStream;
 use prost::Message;
 use support::frames::{self, Reason, kind, setting};
 use support::grpc::{PUBLISH, PUBLISH_STREAM, message, publish_request};
-use support::h2_client::{Answer, H2Client};
+use support::h2_client::{GrpcResponse, H2Client};
 use support::wire::Wire;
 use support::{Harness, connect, event, invalidation, large_event, publish, soon, until};
 use tokio::sync::mpsc;
@@ -126,13 +126,13 @@ async fn each_bad_request_is_refused_by_field_and_index_and_leaves_no_trace() {
     let mut gateway = server.subscribe("gateway", "").await;
     let mut client = H2Client::connect(server.publisher_addr()).await;
     for (what, request, says) in refusals() {
-        let answer = client.call(PUBLISH, message(&request)).await;
+        let response = client.call(PUBLISH, message(&request)).await;
         assert_eq!(
-            answer.grpc_status(),
+            response.grpc_status(),
             Some(Code::InvalidArgument),
-            "{what}: {answer:?}"
+            "{what}: {response:?}"
         );
-        assert!(answer.message().contains(says), "{what}: {answer:?}");
+        assert!(response.message().contains(says), "{what}: {response:?}");
     }
     assert_untouched(&server, &mut gateway).await;
 }
@@ -143,14 +143,14 @@ async fn each_bad_request_ends_a_stream_the_same_way() {
     let mut gateway = server.subscribe("gateway", "").await;
     let mut client = H2Client::connect(server.publisher_addr()).await;
     for (what, request, says) in refusals() {
-        let answer = client.call(PUBLISH_STREAM, message(&request)).await;
+        let response = client.call(PUBLISH_STREAM, message(&request)).await;
         assert_eq!(
-            answer.grpc_status(),
+            response.grpc_status(),
             Some(Code::InvalidArgument),
-            "{what}: {answer:?}"
+            "{what}: {response:?}"
         );
-        assert!(answer.message().contains(says), "{what}: {answer:?}");
-        assert_eq!(answer.data, b"", "{what}");
+        assert!(response.message().contains(says), "{what}: {response:?}");
+        assert_eq!(response.data, b"", "{what}");
     }
     assert_untouched(&server, &mut gateway).await;
 }
@@ -190,20 +190,20 @@ async fn a_request_over_the_message_limit_is_refused_and_the_server_lives() {
 }
 
 #[tokio::test]
-async fn a_batch_is_contiguous_and_answered_with_its_first_and_last_cursor() {
+async fn a_batch_is_contiguous_and_its_response_has_its_first_and_last_cursor() {
     let server = Harness::start().await;
     let mut gateway = server.subscribe("gateway", "").await;
     let mut publisher = server.publisher().await;
     let events: Vec<_> = (0..500).map(event).collect();
-    let answer = publish(&mut publisher, events.clone())
+    let response = publish(&mut publisher, events.clone())
         .await
         .expect("published");
     let mut received = Vec::new();
     for _ in 0..500 {
         received.push(gateway.next().await);
     }
-    assert_eq!(received[0].cursor, answer.first_cursor);
-    assert_eq!(received[499].cursor, answer.last_cursor);
+    assert_eq!(received[0].cursor, response.first_cursor);
+    assert_eq!(received[499].cursor, response.last_cursor);
     for (received, mut sent) in received.into_iter().zip(events) {
         sent.cursor.clone_from(&received.cursor);
         assert_eq!(received, sent);
@@ -227,21 +227,24 @@ async fn a_gateway_gets_the_publishers_bytes_and_then_the_cursor() {
     let plain = invalidation("user").encode_to_vec();
 
     let mut publisher = H2Client::connect(server.publisher_addr()).await;
-    let answer = publisher
+    let response = publisher
         .call(PUBLISH, message(&request(&[&odd, &plain])))
         .await;
-    assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
-    let response = PublishResponse::decode(&answer.data[5..]).expect("a response");
+    assert_eq!(response.grpc_status(), Some(Code::Ok), "{response:?}");
+    let published = PublishResponse::decode(&response.data[5..]).expect("a response");
 
     let mut expected = Vec::new();
-    for (event, cursor) in [(odd, response.first_cursor), (plain, response.last_cursor)] {
+    for (event, cursor) in [
+        (odd, published.first_cursor),
+        (plain, published.last_cursor),
+    ] {
         let mut with_cursor = event;
         with_cursor.extend(b"\x1a\x18");
         with_cursor.extend(cursor.as_bytes());
         expected.extend(message(&with_cursor));
     }
     server.stop().await.expect("a graceful stop");
-    let received = Answer::read(stream).await;
+    let received = GrpcResponse::read(stream).await;
     assert_eq!(received.data, expected);
 }
 
@@ -254,39 +257,44 @@ async fn open_stream(
 ) {
     let mut publisher = server.publisher().await;
     let (requests, receiver) = mpsc::channel(1000);
-    let answers = soon(publisher.publish_stream(ReceiverStream::new(receiver)))
+    let responses = soon(publisher.publish_stream(ReceiverStream::new(receiver)))
         .await
         .expect("a stream");
-    (requests, answers.into_inner())
+    (requests, responses.into_inner())
 }
 
 #[tokio::test]
-async fn a_stream_is_answered_request_by_request_in_order() {
+async fn each_request_of_a_stream_has_its_response_in_order() {
     let server = Harness::start().await;
     let mut gateway = server.subscribe("gateway", "").await;
-    let (requests, mut answers) = open_stream(&server).await;
+    let (requests, mut responses) = open_stream(&server).await;
     let mut published = Vec::new();
     for n in 0..200 {
         let events = vec![event(2 * n), event(2 * n + 1)];
         requests.send(PublishRequest { events }).await.unwrap();
         if n % 10 == 0 {
-            // Answered at once, not when the stream ends.
-            published.push(soon(answers.message()).await.unwrap().expect("an answer"));
+            // The response comes at once, not when the stream ends.
+            published.push(
+                soon(responses.message())
+                    .await
+                    .unwrap()
+                    .expect("a response"),
+            );
         }
     }
     drop(requests);
-    while let Some(answer) = soon(answers.message()).await.expect("answers") {
-        published.push(answer);
+    while let Some(response) = soon(responses.message()).await.expect("responses") {
+        published.push(response);
     }
     assert_eq!(published.len(), 200);
-    for answer in published {
-        assert_eq!(gateway.next().await.cursor, answer.first_cursor);
-        assert_eq!(gateway.next().await.cursor, answer.last_cursor);
+    for response in published {
+        assert_eq!(gateway.next().await.cursor, response.first_cursor);
+        assert_eq!(gateway.next().await.cursor, response.last_cursor);
     }
 }
 
 #[tokio::test]
-async fn a_bad_request_ends_the_stream_and_earlier_answers_stand() {
+async fn a_bad_request_ends_the_stream_and_earlier_responses_stand() {
     let server = Harness::start().await;
     let mut gateway = server.subscribe("gateway", "").await;
     let mut body = Vec::new();
@@ -295,22 +303,22 @@ async fn a_bad_request_ends_the_stream_and_earlier_answers_stand() {
     }
     body.extend(message(&request(&[&good(), b""])));
     body.extend(message(&request(&[&good()])));
-    // All in one piece, so that the answers wait in one buffer with the status.
+    // All in one piece, so that the responses wait in one buffer with the status.
     let mut client = H2Client::connect(server.publisher_addr()).await;
-    let answer = client.call(PUBLISH_STREAM, body).await;
+    let response = client.call(PUBLISH_STREAM, body).await;
     assert_eq!(
-        answer.grpc_status(),
+        response.grpc_status(),
         Some(Code::InvalidArgument),
-        "{answer:?}"
+        "{response:?}"
     );
-    assert!(answer.message().contains("events[1]"), "{answer:?}");
+    assert!(response.message().contains("events[1]"), "{response:?}");
 
-    let answers: Vec<_> = messages(&answer.data)
+    let responses: Vec<_> = messages(&response.data)
         .map(|message| PublishResponse::decode(message).expect("a response"))
         .collect();
-    assert_eq!(answers.len(), 20);
-    for answer in answers {
-        assert_eq!(gateway.next().await.cursor, answer.first_cursor);
+    assert_eq!(responses.len(), 20);
+    for response in responses {
+        assert_eq!(gateway.next().await.cursor, response.first_cursor);
     }
     assert_eq!(
         server.engine.head().seq().number(),
@@ -331,12 +339,12 @@ fn messages(mut body: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// A `PublishResponse` on a stream, with its prefix.
-const ANSWER_BYTES: usize = 57;
+const RESPONSE_BYTES: usize = 57;
 
 #[tokio::test]
-async fn a_publisher_that_does_not_read_its_answers_is_stopped_by_flow_control() {
+async fn a_publisher_that_does_not_read_its_responses_is_stopped_by_flow_control() {
     let server = Harness::start().await;
-    // Room for few answers.
+    // Room for few responses.
     let narrow = frames::settings(&[(setting::INITIAL_WINDOW_SIZE, 1000)]);
     let mut wire = Wire::connect_with(server.publisher_addr(), &narrow).await;
     // As many requests as fit into the windows of a publisher that never waits.
@@ -348,13 +356,13 @@ async fn a_publisher_that_does_not_read_its_answers_is_stopped_by_flow_control()
     wire.send(&sent).await;
     wire.settle().await;
     let stopped_at = server.published();
-    assert!(stopped_at >= 1000 / ANSWER_BYTES as u64, "{stopped_at}");
-    assert!(stopped_at < all as u64 / 2, "its answers are kept for it");
+    assert!(stopped_at >= 1000 / RESPONSE_BYTES as u64, "{stopped_at}");
+    assert!(stopped_at < all as u64 / 2, "its responses are kept for it");
     wire.settle().await;
     assert_eq!(server.published(), stopped_at, "nothing goes on by itself");
 
-    // What stopped it was the window: once answers are taken, it goes on.
-    let more = all * ANSWER_BYTES;
+    // What stopped it was the window: once responses are taken, it goes on.
+    let more = all * RESPONSE_BYTES;
     wire.send(&frames::window_update(0, more as u32)).await;
     wire.send(&frames::window_update(1, more as u32)).await;
     until(|| server.published() == all as u64).await;
@@ -364,22 +372,22 @@ async fn a_publisher_that_does_not_read_its_answers_is_stopped_by_flow_control()
 async fn compressed_requests_are_refused() {
     let server = Harness::start().await;
     let mut client = H2Client::connect(server.publisher_addr()).await;
-    let answer = client
+    let response = client
         .call_with(PUBLISH, message(&request(&[&good()])), |head| {
             head.insert("grpc-encoding", http::HeaderValue::from_static("gzip"));
         })
         .await;
     assert_eq!(
-        answer.grpc_status(),
+        response.grpc_status(),
         Some(Code::Unimplemented),
-        "{answer:?}"
+        "{response:?}"
     );
-    assert_eq!(answer.headers["grpc-accept-encoding"], "identity");
+    assert_eq!(response.headers["grpc-accept-encoding"], "identity");
 
     let mut flagged = message(&request(&[&good()]));
     flagged[0] = 1;
-    let answer = client.call(PUBLISH, flagged).await;
-    assert_eq!(answer.grpc_status(), Some(Code::Internal), "{answer:?}");
+    let response = client.call(PUBLISH, flagged).await;
+    assert_eq!(response.grpc_status(), Some(Code::Internal), "{response:?}");
     assert_eq!(server.engine.head().seq().number(), 0);
 }
 
@@ -521,16 +529,16 @@ async fn a_stream_that_is_far_ahead_leaves_turns_to_other_calls() {
     }
     sent.extend(frames::call(3, PUBLISH, SHORT));
     wire.send(&sent).await;
-    let mut answers_before = 0;
+    let mut responses_before = 0;
     loop {
-        let next = wire.next().await.expect("an answer");
+        let next = wire.next().await.expect("a response");
         match (next.kind, next.stream) {
-            (kind::DATA, 1) => answers_before += next.payload.len() / ANSWER_BYTES,
+            (kind::DATA, 1) => responses_before += next.payload.len() / RESPONSE_BYTES,
             (kind::DATA, 3) => break,
             _ => {}
         }
     }
-    assert!(answers_before < all / 2, "{answers_before}");
+    assert!(responses_before < all / 2, "{responses_before}");
     until(|| server.engine.head().seq().number() == all as u64 + 1).await;
 }
 
@@ -561,9 +569,9 @@ async fn a_request_in_frames_of_a_byte_is_taken() {
             request.send_data(vec![*byte].into(), false).expect("sent");
         }
         request.send_data(vec![*last].into(), true).expect("sent");
-        let answer = Answer::read(soon(response).await.expect("a response")).await;
-        assert_eq!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
-        assert_eq!(messages(&answer.data).count(), 1);
+        let response = GrpcResponse::read(soon(response).await.expect("a response")).await;
+        assert_eq!(response.grpc_status(), Some(Code::Ok), "{response:?}");
+        assert_eq!(messages(&response.data).count(), 1);
     }
     assert_eq!(server.engine.head().seq().number(), 40);
 }
@@ -573,23 +581,23 @@ async fn publish_takes_one_request() {
     let server = Harness::start().await;
     let mut client = H2Client::connect(server.publisher_addr()).await;
     for body in [vec![], message(&request_of(1)).repeat(2)] {
-        let answer = client.call(PUBLISH, body).await;
+        let response = client.call(PUBLISH, body).await;
         assert_eq!(
-            answer.grpc_status(),
+            response.grpc_status(),
             Some(Code::Unimplemented),
-            "{answer:?}"
+            "{response:?}"
         );
-        assert!(answer.message().contains("one request"), "{answer:?}");
+        assert!(response.message().contains("one request"), "{response:?}");
     }
-    let answer = client
+    let response = client
         .call("/galaxy.push.publisher.v1.Publisher/Other", vec![])
         .await;
     assert_eq!(
-        answer.grpc_status(),
+        response.grpc_status(),
         Some(Code::Unimplemented),
-        "{answer:?}"
+        "{response:?}"
     );
-    assert!(answer.message().contains("PublishStream"), "{answer:?}");
+    assert!(response.message().contains("PublishStream"), "{response:?}");
     assert_eq!(server.engine.head().seq().number(), 0);
 }
 
@@ -621,15 +629,15 @@ async fn a_publisher_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
     // A body that ends in the middle of a message.
     let mut client = H2Client::connect(server.publisher_addr()).await;
     for path in [PUBLISH, PUBLISH_STREAM] {
-        let answer = client.call(path, whole[..whole.len() - 1].to_vec()).await;
-        assert_ne!(answer.grpc_status(), Some(Code::Ok), "{answer:?}");
+        let response = client.call(path, whole[..whole.len() - 1].to_vec()).await;
+        assert_ne!(response.grpc_status(), Some(Code::Ok), "{response:?}");
     }
     assert_eq!(server.engine.head().seq().number(), 0);
     server.assert_alive().await;
 }
 
 #[test]
-fn publisher_threads_answer_while_the_gateways_thread_is_held() {
+fn publisher_threads_respond_while_the_gateways_thread_is_held() {
     let one_thread = || {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)

@@ -1,4 +1,4 @@
-//! How a server stops: everything that was answered arrives, nobody who does
+//! How a server stops: everything that was accepted arrives, nobody who does
 //! nothing holds it up, and nothing is left behind.
 
 #![cfg(feature = "server")]
@@ -13,7 +13,7 @@ use galaxy_push::contract::publisher::PublishRequest;
 use galaxy_push::contract::push::push_client::PushClient;
 use support::frames::PREFACE;
 use support::grpc::{PUBLISH, PUBLISH_STREAM, SUBSCRIBE, message};
-use support::h2_client::{Answer, H2Client, Valved};
+use support::h2_client::{GrpcResponse, H2Client, Valved};
 use support::{
     Harness, connect, connect_narrow, event, large_event, publish, soon, subscribe, until,
 };
@@ -28,7 +28,7 @@ use tonic::Code;
 const LONG: Duration = Duration::from_secs(3600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_everything_answered_reaches_every_gateway() {
+async fn under_load_everything_accepted_reaches_every_gateway() {
     let mut server = Harness::with(|config| {
         config.max_bytes = 64 << 20;
         config.shutdown_grace = LONG;
@@ -41,17 +41,17 @@ async fn under_load_everything_answered_reaches_every_gateway() {
     }
 
     // Two publish one by one, two in streams; each until it is refused, noting
-    // what was answered.
+    // what was accepted.
     let mut publishers = Vec::new();
     for n in 0..4 {
         let mut publisher = server.publisher().await;
         publishers.push(tokio::spawn(async move {
-            let mut answered = Vec::new();
+            let mut accepted = Vec::new();
             if n % 2 == 0 {
                 loop {
                     match publish(&mut publisher, vec![event(n), event(n)]).await {
-                        Ok(answer) => answered.push(answer),
-                        Err(status) => return (answered, status),
+                        Ok(response) => accepted.push(response),
+                        Err(status) => return (accepted, status),
                     }
                 }
             }
@@ -62,18 +62,18 @@ async fn under_load_everything_answered_reaches_every_gateway() {
                 };
                 while requests.send(request.clone()).await.is_ok() {}
             });
-            let answers = publisher.publish_stream(ReceiverStream::new(receiver));
-            let mut answers = match soon(answers).await {
-                Ok(answers) => answers.into_inner(),
-                Err(status) => return (answered, status),
+            let responses = publisher.publish_stream(ReceiverStream::new(receiver));
+            let mut responses = match soon(responses).await {
+                Ok(responses) => responses.into_inner(),
+                Err(status) => return (accepted, status),
             };
             loop {
-                match soon(answers.message()).await {
-                    Ok(Some(answer)) => answered.push(answer),
+                match soon(responses.message()).await {
+                    Ok(Some(response)) => accepted.push(response),
                     Ok(None) => panic!("a stream does not end by itself"),
                     Err(status) => {
                         sending.abort();
-                        return (answered, status);
+                        return (accepted, status);
                     }
                 }
             }
@@ -82,22 +82,22 @@ async fn under_load_everything_answered_reaches_every_gateway() {
     until(|| server.engine.head().seq().number() > 2000).await;
     server.ask_to_stop();
 
-    let mut answered = Vec::new();
+    let mut accepted = Vec::new();
     for publisher in publishers {
-        let (answers, status) = soon(publisher).await.expect("no panic");
+        let (responses, status) = soon(publisher).await.expect("no panic");
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        for answer in answers {
-            answered.extend([answer.first_cursor, answer.last_cursor]);
+        for response in responses {
+            accepted.extend([response.first_cursor, response.last_cursor]);
         }
     }
-    answered.sort_unstable();
+    accepted.sort_unstable();
     let mut delivered_before: Option<Vec<String>> = None;
     for gateway in gateways {
         let (events, status) = soon(gateway).await.expect("no panic");
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         let delivered: Vec<_> = events.into_iter().map(|event| event.cursor).collect();
         assert!(delivered.is_sorted());
-        for cursor in &answered {
+        for cursor in &accepted {
             assert!(delivered.binary_search(cursor).is_ok(), "{cursor} is lost");
         }
         if let Some(before) = &delivered_before {
@@ -124,8 +124,8 @@ async fn a_gateway_that_is_behind_still_gets_everything() {
     let mut published = Vec::new();
     for _ in 0..100 {
         let batch = (0..20).map(|_| large_event(10_000)).collect();
-        let answer = publish(&mut publisher, batch).await.expect("published");
-        published.extend([answer.first_cursor, answer.last_cursor]);
+        let response = publish(&mut publisher, batch).await.expect("published");
+        published.extend([response.first_cursor, response.last_cursor]);
     }
     server.ask_to_stop();
     until(|| server.engine.is_closed()).await;
@@ -151,7 +151,7 @@ async fn bytes_that_are_unread_in_the_socket_after_the_last_write_arrive() {
     let mut stream = client.subscribe("gateway").await.into_body();
 
     // More than the kernel takes for one connection: the goodbye gets ahead of the
-    // last events, and is answered before they have arrived.
+    // last events, and has its response before they have arrived.
     valve.send_replace(false);
     const EVENTS: usize = 2000;
     let mut publisher = server.publisher().await;
@@ -163,7 +163,7 @@ async fn bytes_that_are_unread_in_the_socket_after_the_last_write_arrive() {
     until(|| server.engine.is_closed()).await;
 
     // It reads slowly, and returns window all the while: a server that had closed
-    // its socket would answer that with a reset.
+    // its socket would reply with a reset.
     valve.send_replace(true);
     let mut received = 0;
     while let Some(piece) = soon(stream.data()).await {
@@ -184,14 +184,17 @@ async fn an_idle_publish_stream_does_not_hold_up_the_stop() {
     let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     let mut publisher = server.publisher().await;
     let (requests, receiver) = mpsc::channel(1);
-    let answers = soon(publisher.publish_stream(ReceiverStream::new(receiver))).await;
-    let mut answers = answers.expect("a stream").into_inner();
+    let responses = soon(publisher.publish_stream(ReceiverStream::new(receiver))).await;
+    let mut responses = responses.expect("a stream").into_inner();
     let events = vec![event(1)];
     requests.send(PublishRequest { events }).await.unwrap();
-    soon(answers.message()).await.unwrap().expect("an answer");
+    soon(responses.message())
+        .await
+        .unwrap()
+        .expect("a response");
 
     server.ask_to_stop();
-    let status = soon(answers.message()).await.unwrap_err();
+    let status = soon(responses.message()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     server.stopped().await.expect("a graceful stop");
     drop(requests);
@@ -216,18 +219,18 @@ async fn requests_that_never_arrive_in_full_do_not_hold_up_the_stop() {
             calls.push((path, response, to));
         }
     }
-    // The last of them has arrived when another call is answered on the same
+    // The last of them has arrived when another call has its response on the same
     // connection.
     gateway.subscribe("gateway").await;
     publisher.call(PUBLISH, message(b"")).await;
 
     server.ask_to_stop();
     for (path, response, _to) in calls {
-        let answer = Answer::read(soon(response).await.expect("a response")).await;
+        let response = GrpcResponse::read(soon(response).await.expect("a response")).await;
         assert_eq!(
-            answer.grpc_status(),
+            response.grpc_status(),
             Some(Code::Unavailable),
-            "{path}: {answer:?}"
+            "{path}: {response:?}"
         );
     }
     server.stopped().await.expect("a graceful stop");
@@ -261,7 +264,7 @@ async fn connections_without_a_handshake_do_not_hold_up_the_stop() {
 }
 
 #[tokio::test]
-async fn connections_that_were_not_accepted_yet_are_answered_unavailable() {
+async fn connections_that_were_not_accepted_yet_get_unavailable() {
     let mut server = Harness::with(|config| config.shutdown_grace = LONG).await;
     server.assert_alive().await;
     // This thread is the server's too: it has accepted none of these when it is
@@ -281,8 +284,12 @@ async fn connections_that_were_not_accepted_yet_are_answered_unavailable() {
         }));
     }
     for call in calls {
-        let answer = soon(call).await.expect("no reset");
-        assert_eq!(answer.grpc_status(), Some(Code::Unavailable), "{answer:?}");
+        let response = soon(call).await.expect("no reset");
+        assert_eq!(
+            response.grpc_status(),
+            Some(Code::Unavailable),
+            "{response:?}"
+        );
     }
     server.stopped().await.expect("a graceful stop");
 }

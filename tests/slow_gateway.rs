@@ -14,7 +14,7 @@ use h2::RecvStream;
 use http::Response;
 use support::frames::{self, MAX_WINDOW, Reason, kind, setting};
 use support::grpc::{PUBLISH, PUBLISH_STREAM, SUBSCRIBE, publish_request, subscribe_request};
-use support::h2_client::{Answer, H2Client};
+use support::h2_client::{GrpcResponse, H2Client};
 use support::wire::Wire;
 use support::{
     Harness, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
@@ -33,8 +33,8 @@ const LOOKS: Duration = Duration::from_millis(2500);
 /// Reads a stream that took nothing to its end: its status is this one, and its
 /// connection goes on.
 async fn ended(client: &H2Client, stream: Response<RecvStream>, status: Code) {
-    let answer = Answer::read(stream).await;
-    assert_eq!(answer.grpc_status(), Some(status), "{answer:?}");
+    let response = GrpcResponse::read(stream).await;
+    assert_eq!(response.grpc_status(), Some(status), "{response:?}");
     assert!(!client.driver.is_finished(), "its connection has ended");
 }
 
@@ -81,8 +81,8 @@ async fn among_fast_gateways_only_the_slow_one_misses_anything() {
     let mut published = Vec::new();
     for n in 0..EVENTS / 8 {
         let batch = (0..8).map(|_| large_event(10_000)).collect();
-        let answer = publish(&mut publisher, batch).await.expect("published");
-        published.extend([answer.first_cursor, answer.last_cursor]);
+        let response = publish(&mut publisher, batch).await.expect("published");
+        published.extend([response.first_cursor, response.last_cursor]);
         for (seen, _) in &mut fast {
             soon(seen.wait_for(|seen| *seen >= (n + 1) * 8))
                 .await
@@ -159,11 +159,11 @@ async fn a_stream_that_has_ended_says_so_even_if_its_last_events_are_not_taken()
 }
 
 #[tokio::test]
-async fn a_publisher_that_never_takes_its_answers_is_ended() {
+async fn a_publisher_that_never_takes_its_responses_is_ended() {
     let server = Harness::with(|config| config.stall_timeout = SHORT).await;
     let request = Bytes::from(publish_request(vec![event(1)]));
     for (n, path) in [(1, PUBLISH), (2, PUBLISH_STREAM)] {
-        // Less than an answer.
+        // Less than a response.
         let mut deaf = H2Client::with_window(server.publisher_addr(), 10).await;
         let (response, mut to) = deaf.open(path).await;
         to.send_data(request.clone(), path == PUBLISH)

@@ -295,13 +295,16 @@ async fn a_malformed_request_is_refused_with_what_is_wrong_in_it() {
     let mut client = H2Client::connect(server.gateway_addr()).await;
     // Field 1, length 3, and bytes that are not UTF-8.
     let not_utf8 = grpc::message(b"\x0a\x03\xff\xfe\xfd");
-    let answer = client.call(SUBSCRIBE, not_utf8).await;
+    let response = client.call(SUBSCRIBE, not_utf8).await;
     assert_eq!(
-        answer.grpc_status(),
+        response.grpc_status(),
         Some(Code::InvalidArgument),
-        "{answer:?}"
+        "{response:?}"
     );
-    assert!(answer.message().contains("gateway_client_id"), "{answer:?}");
+    assert!(
+        response.message().contains("gateway_client_id"),
+        "{response:?}"
+    );
 }
 
 #[tokio::test]
@@ -314,10 +317,10 @@ async fn every_gateway_gets_every_event_in_one_order() {
     let mut publisher = server.publisher().await;
     let mut published = Vec::new();
     for n in 0..100 {
-        let answer = publish(&mut publisher, vec![event(2 * n), event(2 * n + 1)])
+        let response = publish(&mut publisher, vec![event(2 * n), event(2 * n + 1)])
             .await
             .unwrap();
-        published.extend([answer.first_cursor, answer.last_cursor]);
+        published.extend([response.first_cursor, response.last_cursor]);
     }
     for gateway in &mut gateways {
         assert_eq!(gateway.cursors(200).await, published);

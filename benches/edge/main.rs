@@ -5,12 +5,12 @@
 //! | group | what is done | parameter |
 //! |---|---|---|
 //! | `replay` | eight gateways take 200,000 events that are there | the frames that gateways offer |
-//! | `live` | one publisher publishes event by event at a steady rate | the rate, and how many gateways |
+//! | `live` | one publisher sends single events at a steady rate | the rate, and how many gateways |
 //! | `fan-out` | 100,000 deliveries a second | to how many gateways |
 //! | `stalled` | 500 events a second to 100 gateways, without and with others that are subscribed and never read: the latency for those that do | how many others |
 //! | `idle` | gateways are subscribed, and nothing is published | how many |
 //! | `storm` | all gateways are cut at once, and all come back for what they missed | how many |
-//! | `publish` | one publisher publishes as fast as it is answered; nobody listens | events to a request |
+//! | `publish` | one publisher sends as fast as responses come; nobody listens | events to a request |
 //!
 //! An event is the same for all: 219 bytes as its publisher makes it, which is a frame of
 //! 250 with gRPC's prefix and the cursor. What else a protocol puts around it is its own.
@@ -48,7 +48,7 @@
 //! # Who is left out
 //!
 //! - `replay` needs a history: Redis pub/sub and NATS core have none.
-//! - `publish` needs answers: NATS core gives none. PUBLISH is answered, but keeps nothing.
+//! - `publish` needs responses: NATS core gives none. PUBLISH has one, but keeps nothing.
 //! - `storm` is about HTTP/2's gateways, which resume; `handshake` has no events, and its
 //!   time is that of as many connections and heads of responses.
 //!

@@ -37,14 +37,14 @@ impl Figure {
     }
 }
 
-/// How many requests a publisher may have unanswered at a steady rate: so many that it is
+/// How many requests a publisher may have in flight at a steady rate: so many that it is
 /// not the publisher who waits.
 const IN_FLIGHT: usize = 1 << 14;
 
 /// While `storm` and its connections come and go: as many deliveries as `fan-out` has.
 const STORM_PER_SECOND: f64 = 20.0;
 
-/// How many events may be unanswered in `publish`, in at least so many requests.
+/// How many events may be in flight in `publish`, in at least so many requests.
 const PIPELINED: (usize, usize) = (1024, 32);
 
 /// Latencies are told apart for parts of this length. Those count in which the machine did

@@ -32,7 +32,7 @@ pub(crate) enum Work {
     Idle { gateways: usize },
     /// So many gateways that are cut at once and come back.
     Storm { gateways: usize },
-    /// One publisher, which is answered; so many events to a request.
+    /// One publisher, which waits for responses; so many events to a request.
     Publish { batch: usize },
 }
 

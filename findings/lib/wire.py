@@ -89,7 +89,7 @@ class Peer:
 
 
 class Server:
-    """Answers each call with headers and a message, and leaves it open."""
+    """Responds to each call with headers and a message, and leaves it open."""
 
     def __init__(self, host):
         self.listener = socket.create_server((host, 50051))

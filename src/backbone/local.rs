@@ -37,7 +37,7 @@ impl Log for Local {
     }
 }
 
-/// An answer that is never pending.
+/// An outcome that is never pending.
 #[derive(Debug)]
 pub enum Never {}
 

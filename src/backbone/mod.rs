@@ -1,8 +1,8 @@
 //! Where publishers' batches go: the [`Log`] that gives them their places in the stream.
 //!
-//! [`Local`] is the ring of this process, and answers at once. A log that is shared by
-//! several replicas answers when it has stored a batch: so an answer may be pending, and
-//! whoever [appends](Log::append) keeps the order of its own answers.
+//! [`Local`] is the ring of this process, and decides at once. A log that several replicas
+//! share decides when it has stored a batch. So an outcome may be pending, and the caller
+//! of [`append`](Log::append) keeps the order of its own outcomes.
 //!
 //! Nothing here knows of gRPC or of connections.
 
@@ -20,13 +20,13 @@ use crate::event::Event;
 
 /// An ordered log of events.
 pub trait Log: fmt::Debug {
-    /// An answer that has not come yet. Dropping it takes nothing back.
+    /// An outcome that is not decided yet. Dropping it takes nothing back.
     type Pending: Future<Output = Result<Published, AppendError>> + Unpin + fmt::Debug;
 
     /// Appends a batch: all of its events side by side, or none.
     ///
     /// Batches of one caller are in the log in the order in which they were appended,
-    /// whether or not it waited for the answers between them.
+    /// whether or not it waited for the outcomes between them.
     fn append(&mut self, events: &[Event<'_>]) -> Appended<Self::Pending>;
 }
 

@@ -78,7 +78,7 @@ enum Command {
     Bench(bench::Args),
 }
 
-/// Runs the command line `args`, the program's name first, and answers the exit
+/// Runs the command line `args`, the program's name first, and returns the exit
 /// code of the process.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();

@@ -24,7 +24,7 @@ use pipeline::Report;
 
 /// Publish events: one from flags, or many from lines of JSON.
 ///
-/// The server answers each event with its cursor, which is the event's position in the
+/// The server's response gives each event its cursor, which is the event's position in the
 /// stream. Each cursor is printed on its own line, in the order of the events. A printed
 /// cursor means that the event is in the ring.
 ///
@@ -39,7 +39,7 @@ use pipeline::Report;
 /// of base64 are read, with and without padding.
 ///
 /// Events are sent in atomic batches of up to --batch. A batch holds the events that are
-/// ready; no event waits for a batch to fill. Up to --in-flight batches may be unanswered.
+/// ready; no event waits for a batch to fill. Up to --in-flight batches may wait for their response.
 ///
 /// A bad line stops publishing: the lines before it are published, the bad line and the
 /// lines after it are not. Standard error names the line, the column and the field.
@@ -77,7 +77,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "256", value_parser = |text: &str| value::within(text, 1..=4096))]
     batch: u64,
 
-    /// With FILE: the most unanswered requests (1 to 1024).
+    /// With FILE: the most requests in flight (1 to 1024).
     #[arg(long, default_value = "32", value_parser = |text: &str| value::within(text, 1..=1024))]
     in_flight: u64,
 
@@ -123,7 +123,7 @@ struct EventArgs {
     #[arg(long, value_name = "ID", conflicts_with = "input")]
     event_id: Option<String>,
 
-    /// The id of the request that the event answers. Default: none.
+    /// The id of the request that the event responds to. Default: none.
     #[arg(long, value_name = "ID", conflicts_with = "input")]
     request_id: Option<String>,
 
@@ -187,7 +187,7 @@ async fn publish_one(address: &Address, event: PushEvent) -> Result<(), Failure>
     let request = PublishRequest {
         events: vec![event],
     };
-    let answer = connect(address)
+    let response = connect(address)
         .await?
         .publish(request)
         .await
@@ -198,7 +198,7 @@ async fn publish_one(address: &Address, event: PushEvent) -> Result<(), Failure>
             ))
         })?;
     let mut cursors = Cursors::default();
-    cursors.print_text(&answer.into_inner().first_cursor);
+    cursors.print_text(&response.into_inner().first_cursor);
     cursors.end()
 }
 

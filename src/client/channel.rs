@@ -40,7 +40,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 ///
-/// The address is malformed, or nothing answers there within five seconds.
+/// The address is malformed, or no server accepts a connection there within five seconds.
 pub async fn connect(address: &Address) -> Result<Channel, ConnectError> {
     address.check()?;
     let connected = match address {
@@ -83,7 +83,7 @@ pub enum ConnectError {
     /// The address has not the form of one.
     #[error("the address is malformed: {0}")]
     Address(#[from] ParseAddressError),
-    /// Nobody answers there, or not in HTTP/2.
+    /// No server is there, or it does not speak HTTP/2.
     #[error("cannot connect to {address}: {reason}")]
     Unreachable {
         /// Where.

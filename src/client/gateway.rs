@@ -68,13 +68,13 @@ enum State {
     },
     /// The attempt is kept between calls of `next`, so that a caller who often
     /// stops waiting does not start it over each time.
-    Subscribing(Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>>),
+    Subscribing(Pin<Box<dyn Future<Output = Result<Subscribed, Failure>> + Send>>),
     Streaming(Box<Stream>),
     Stopped(Stopped),
 }
 
 /// An accepted subscription.
-struct Answer {
+struct Subscribed {
     start: Start,
     missed: Option<u64>,
     requested: Option<Cursor>,
@@ -114,7 +114,7 @@ pub struct Builder {
     cursor: Option<Cursor>,
     backoff: Backoff,
     on_takeover: OnTakeover,
-    answer_timeout: Duration,
+    response_timeout: Duration,
     max_event_bytes: usize,
 }
 
@@ -142,12 +142,12 @@ impl Builder {
         self
     }
 
-    /// How long one attempt may take, from connecting to the server's answer.
-    /// Default 10 seconds. The server answers at once, so only what the network
-    /// needs matters; there is no limit on how long a stream may be silent.
+    /// How long one attempt may take, from connecting to the server's response.
+    /// Default 10 seconds. The server responds at once, so only the network's delay
+    /// matters. A stream may be silent for any time.
     #[must_use]
-    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
-        self.answer_timeout = timeout;
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
         self
     }
 
@@ -205,7 +205,7 @@ impl Gateway {
             cursor: None,
             backoff: Backoff::default(),
             on_takeover: OnTakeover::default(),
-            answer_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(10),
             max_event_bytes: Config::MAX_PORTABLE_EVENT_BYTES,
         }
     }
@@ -260,7 +260,7 @@ impl Gateway {
                     )));
                 }
                 State::Subscribing(attempt) => match attempt.as_mut().await {
-                    Ok(answer) => self.subscribed(answer),
+                    Ok(subscribed) => self.subscribed(subscribed),
                     Err(failure) => self.failed(failure),
                 },
                 State::Streaming(stream) => match stream.next().await {
@@ -279,13 +279,13 @@ impl Gateway {
         }
     }
 
-    fn subscribed(&mut self, answer: Answer) {
-        let Answer {
+    fn subscribed(&mut self, subscribed: Subscribed) {
+        let Subscribed {
             start,
             missed,
             requested,
             stream,
-        } = answer;
+        } = subscribed;
         if start.resume == Resume::Fresh {
             if requested.is_some() {
                 self.told_next.push_back(Item::Gap(Gap {
@@ -367,9 +367,9 @@ impl From<Status> for Failure {
     }
 }
 
-/// One attempt, from connecting to the server's answer.
-async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Answer, Failure> {
-    let limit = settings.answer_timeout;
+/// One attempt, from connecting to the server's response.
+async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subscribed, Failure> {
+    let limit = settings.response_timeout;
     let attempt = async {
         let channel = connect(&settings.address).await.map_err(|error| {
             // The address itself was checked when the gateway was built.
@@ -384,7 +384,7 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Answe
         let response = client.subscribe_push(request).await?;
         let (start, missed) = Start::read(response.metadata(), requested)
             .map_err(|violation| Failure::Stop(violation.into()))?;
-        Ok(Answer {
+        Ok(Subscribed {
             missed,
             requested,
             stream: Stream {

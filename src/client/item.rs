@@ -57,8 +57,8 @@ pub enum Disconnect {
     /// There was no connection.
     #[error(transparent)]
     Unreachable(#[from] ConnectError),
-    /// The server did not answer the subscription in time.
-    #[error("no answer within {0:?}")]
+    /// The server did not respond to the subscription in time.
+    #[error("no response within {0:?}")]
     Timeout(Duration),
     /// `OUT_OF_RANGE`: this gateway was too slow for the ring.
     #[error(
@@ -89,7 +89,7 @@ pub enum Disconnect {
 }
 
 /// Why a gateway will not try again. It stays stopped: asking again gives the
-/// same answer.
+/// same result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Stopped {
@@ -110,7 +110,7 @@ pub enum Stopped {
         /// [`Builder::max_event_bytes`](super::Builder::max_event_bytes).
         limit: usize,
     },
-    /// What answered is no server of this contract.
+    /// The response is not of a server of this contract.
     #[error(transparent)]
     Violation(#[from] Violation),
 }

@@ -21,8 +21,8 @@
 //! # Gaps
 //!
 //! A gap is announced once, by [`Item::Gap`], at the moment when its size is
-//! final: when the server answers a (re)subscription with a fresh start, though
-//! a cursor was requested. It counts from the last processed event to the new
+//! final: when the response to a (re)subscription has a fresh start, though a
+//! cursor was requested. It counts from the last processed event to the new
 //! start, and it comes *before* the [`Item::Connected`] whose cursor, once
 //! persisted, would make the gap invisible: a caller that dies between the two
 //! is told again.

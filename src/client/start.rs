@@ -20,7 +20,7 @@ pub struct Start {
 }
 
 impl Start {
-    /// Reads the initial metadata of the answer to a subscription that
+    /// Reads the initial metadata of the response to a subscription that
     /// requested `requested`: where the stream starts, and how many events lie
     /// between, where the server says it.
     pub(super) fn read(

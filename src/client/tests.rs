@@ -139,7 +139,7 @@ impl Theatre {
         }
     }
 
-    /// Plays on a port of its own, and answers the address.
+    /// Plays on a port of its own, and returns the address.
     async fn open(&self) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap().to_string());
@@ -454,7 +454,7 @@ async fn an_event_without_a_valid_cursor_is_not_handed_out() {
 }
 
 #[tokio::test]
-async fn an_answer_without_its_metadata_stops_it() {
+async fn a_response_without_its_metadata_stops_it() {
     for missing in 0..3 {
         let mut metadata = metadata("fresh", "no-cursor", at(0));
         let (key, _) = metadata.remove(missing);
@@ -562,13 +562,13 @@ async fn a_unix_socket_is_tried_until_a_server_is_there() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_given_up() {
+async fn a_server_that_never_responds_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::Tcp(silent.local_addr().unwrap().to_string());
     let limit = Duration::from_millis(20);
-    let mut gateway = builder(address).answer_timeout(limit).build().unwrap();
+    let mut gateway = builder(address).response_timeout(limit).build().unwrap();
     let Item::Disconnected { cause, .. } = gateway.next().await.unwrap() else {
-        panic!("nobody answered");
+        panic!("there was a response");
     };
     assert!(
         matches!(cause, Disconnect::Timeout(at) if at == limit),

@@ -81,14 +81,14 @@ fn the_plain_tcp_server_delivers_every_event_to_every_gateway() {
         publisher.publish(&batch, &mut out);
     }
     socket.write_all(&out).expect("written");
-    let mut answers = Record::default();
+    let mut responses = Record::default();
     let mut unread = Vec::new();
-    while answers.accepted < 50 {
+    while responses.accepted < 50 {
         let mut buffer = [0; 64];
-        let read = socket.read(&mut buffer).expect("answers in time");
+        let read = socket.read(&mut buffer).expect("responses in time");
         unread.extend(&buffer[..read]);
         let taken = publisher
-            .receive(&unread, &mut Vec::new(), &mut answers)
+            .receive(&unread, &mut Vec::new(), &mut responses)
             .expect("numbers");
         unread.drain(..taken);
     }

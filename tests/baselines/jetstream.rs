@@ -1,9 +1,9 @@
-//! JetStream's requests and answers.
+//! JetStream's requests and responses.
 
 use galaxy_push::lab::load::{Begin, Consumer, Publisher};
 
 use crate::clients::jetstream::{JetStreamConsumer, JetStreamPublisher};
-use crate::record::{answer, batch, consume};
+use crate::record::{batch, consume, respond};
 use crate::wire::jetstream::{OrderedConsumer, StreamConfig, granted, is_flow_control};
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ fn a_flow_control_request_is_told_from_a_heartbeat() {
 }
 
 #[test]
-fn a_consumer_answers_the_server_that_asks_how_far_it_is() {
+fn a_consumer_responds_to_the_server_that_asks_how_far_it_is() {
     let mut consumer = JetStreamConsumer;
     consumer.open(Begin::Oldest, &mut Vec::new());
     let (record, out) = consume(
@@ -73,6 +73,6 @@ fn a_batch_is_accepted_with_its_last_acknowledgement() {
     publisher.open(&mut Vec::new());
     publisher.publish(&batch(0, 2), &mut Vec::new());
     let acknowledged = b"MSG i 2 9\r\n{\"seq\":1}\r\n";
-    assert_eq!(answer(&mut publisher, acknowledged).accepted, 0);
-    assert_eq!(answer(&mut publisher, acknowledged).accepted, 1);
+    assert_eq!(respond(&mut publisher, acknowledged).accepted, 0);
+    assert_eq!(respond(&mut publisher, acknowledged).accepted, 1);
 }

@@ -88,7 +88,7 @@ fn commands_are_written_as_nats_lines() {
 }
 
 #[test]
-fn a_subscriber_starts_when_its_ping_is_answered() {
+fn a_subscriber_starts_when_its_ping_has_a_pong() {
     let mut consumer = NatsConsumer;
     let mut out = Vec::new();
     consumer.open(Begin::Head, &mut out);

@@ -1,7 +1,9 @@
 //! What a consumer or a publisher told.
 
 use galaxy_push::cursor::Cursor;
-use galaxy_push::lab::load::{Answers, Batch, Consumer, End, Publisher, Shape, Sink, Stamp, Start};
+use galaxy_push::lab::load::{
+    Batch, Consumer, End, Publisher, Responses, Shape, Sink, Stamp, Start,
+};
 
 /// Notes everything.
 #[derive(Debug, Default, PartialEq)]
@@ -28,7 +30,7 @@ impl Sink for Record {
     }
 }
 
-impl Answers for Record {
+impl Responses for Record {
     fn accepted(&mut self, _places: Option<(Cursor, Cursor)>) {
         self.accepted += 1;
     }
@@ -38,7 +40,7 @@ impl Answers for Record {
     }
 }
 
-/// The consumer's record of these bytes, and what it answered, when it gets them byte by
+/// The consumer's record of these bytes, and what it replied, when it gets them byte by
 /// byte: everything that it takes is taken in the end.
 pub(crate) fn consume(consumer: &mut impl Consumer, bytes: &[u8]) -> (Record, Vec<u8>) {
     let (mut record, mut out) = (Record::default(), Vec::new());
@@ -52,7 +54,7 @@ pub(crate) fn consume(consumer: &mut impl Consumer, bytes: &[u8]) -> (Record, Ve
 }
 
 /// The same of a publisher.
-pub(crate) fn answer(publisher: &mut impl Publisher, bytes: &[u8]) -> Record {
+pub(crate) fn respond(publisher: &mut impl Publisher, bytes: &[u8]) -> Record {
     let (mut record, mut out) = (Record::default(), Vec::new());
     let mut taken = 0;
     for end in 0..=bytes.len() {

@@ -4,7 +4,7 @@ use galaxy_push::lab::load::{Begin, Consumer, Publisher};
 
 use crate::clients::redis_pubsub::{PubSubConsumer, PubSubPublisher};
 use crate::clients::redis_streams::{StreamConsumer, StreamPublisher};
-use crate::record::{answer, batch, consume};
+use crate::record::{batch, consume, respond};
 use crate::wire::resp::command;
 
 fn words(words: &[&str]) -> Vec<u8> {
@@ -44,13 +44,13 @@ fn a_batch_is_accepted_with_its_last_event() {
     let mut out = Vec::new();
     publisher.publish(&batch(0, 2), &mut out);
     publisher.publish(&batch(2, 1), &mut out);
-    assert_eq!(answer(&mut publisher, b":0\r\n").accepted, 0);
-    assert_eq!(answer(&mut publisher, b":0\r\n:0\r\n").accepted, 2);
+    assert_eq!(respond(&mut publisher, b":0\r\n").accepted, 0);
+    assert_eq!(respond(&mut publisher, b":0\r\n:0\r\n").accepted, 2);
 
     let mut publisher = StreamPublisher::default();
     publisher.publish(&batch(0, 2), &mut out);
     assert_eq!(
-        answer(&mut publisher, b"$3\r\n1-0\r\n$3\r\n1-1\r\n").accepted,
+        respond(&mut publisher, b"$3\r\n1-0\r\n$3\r\n1-1\r\n").accepted,
         1
     );
 }

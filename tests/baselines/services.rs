@@ -57,8 +57,8 @@ async fn keeps_the_contract(routes: Option<Routes>) {
             .events()
             .map(|event| PushEvent::decode(event).expect("an event"))
             .collect();
-        let answer = publisher.publish(PublishRequest { events }).await;
-        last = answer.expect("published").into_inner().last_cursor;
+        let response = publisher.publish(PublishRequest { events }).await;
+        last = response.expect("published").into_inner().last_cursor;
     }
     let all = cursors(&mut live, 6000).await;
     assert!(all.is_sorted());

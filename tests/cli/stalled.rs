@@ -26,7 +26,7 @@ const MAX_PINNED_BYTES: u64 = MAX_BYTES / 4;
 /// What is published between two looks at what is pinned, and what the allocator has yet
 /// to give back.
 const SLACK_BYTES: u64 = MAX_BYTES * 3 / 8;
-/// What requests and answers under way take.
+/// What requests and responses under way take.
 const WORK_BYTES: u64 = 12 << 20;
 /// What ARCHITECTURE.md (*Memory*) says that a gateway's connection takes at most, as
 /// long as it keeps to the protocol.
@@ -72,7 +72,7 @@ fn stall(address: SocketAddr, n: usize) -> TcpStream {
     let mut said: Vec<u8> = Vec::new();
     while !said.windows(17).any(|of| of == b"push-start-cursor") {
         let mut piece = [0; 64];
-        let n = socket.read(&mut piece).expect("an answer");
+        let n = socket.read(&mut piece).expect("a response");
         assert!(n > 0, "subscribed: {said:?}");
         said.extend(&piece[..n]);
     }

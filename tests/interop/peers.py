@@ -68,7 +68,7 @@ class Publisher:
         )
 
     def publish(self, *events):
-        """Publishes one batch; returns its answer or raises grpc.RpcError."""
+        """Publishes one batch; returns its response or raises grpc.RpcError."""
         request = publisher_pb2.PublishRequest(events=events)
         return self._stub.Publish(request, timeout=DEADLINE_SECONDS)
 
@@ -84,7 +84,7 @@ class Publisher:
 
 
 class PublishStream:
-    """A pipelined stream: sending never waits for an answer."""
+    """A pipelined stream: sending never waits for a response."""
 
     def __init__(self, stub):
         self._requests = queue.SimpleQueue()
@@ -98,18 +98,18 @@ class PublishStream:
     def send_no_more(self):
         self._requests.put(None)
 
-    def answer(self):
-        """The next answer in order; raises grpc.RpcError at an ill end."""
+    def response(self):
+        """The next response in order; raises grpc.RpcError at an ill end."""
         return next(self._call)
 
-    def answers(self):
-        """All further answers, and the status that the stream ended with."""
-        answers = []
+    def responses(self):
+        """All further responses, and the status that the stream ended with."""
+        responses = []
         try:
-            answers.extend(self._call)
+            responses.extend(self._call)
         except grpc.RpcError:
             pass  # the code below says it
-        return answers, self._call.code(), self._call.details()
+        return responses, self._call.code(), self._call.details()
 
 
 class Gateway:

@@ -36,8 +36,8 @@ def publish(publisher, wanted, batch=100, padding=0):
     """Publishes events with these numbers, by batches; returns the last cursor."""
     wanted = list(wanted)
     for first in range(0, len(wanted), batch):
-        answer = publisher.publish(*numbered(wanted[first : first + batch], padding))
-    return answer.last_cursor
+        response = publisher.publish(*numbered(wanted[first : first + batch], padding))
+    return response.last_cursor
 
 
 def assert_follows(events, cursor):
@@ -80,9 +80,9 @@ def test_events_arrive_as_they_were_published(gateway, publisher):
         session_invalidation(user_id="user"),
         client_event(payload=b""),
     ]
-    answer = publisher.publish(*published)
+    response = publisher.publish(*published)
     events = stream.take(4)
-    assert (answer.first_cursor, answer.last_cursor) == (
+    assert (response.first_cursor, response.last_cursor) == (
         events[0].cursor,
         events[3].cursor,
     )
@@ -209,29 +209,29 @@ def test_a_refused_publisher_reads_why(gateway, publisher):
     assert_goes_on(stream, publisher)
 
 
-def test_a_publish_stream_answers_every_request_in_order(publisher):
+def test_a_publish_stream_responds_to_every_request_in_order(publisher):
     feed = publisher.feed()
     head = None
     for size in (1, 7, 3, 40, 2) * 5:
         feed.send(*numbered(range(size)))
     feed.finish()
-    answers = feed.answers()
+    responses = feed.responses()
     assert feed.status.code == "OK"
-    for size, answer in zip((1, 7, 3, 40, 2) * 5, answers, strict=True):
-        assert head is None or answer.first_cursor == beside(head, 1)
-        assert answer.last_cursor == beside(answer.first_cursor, size - 1)
-        head = answer.last_cursor
+    for size, response in zip((1, 7, 3, 40, 2) * 5, responses, strict=True):
+        assert head is None or response.first_cursor == beside(head, 1)
+        assert response.last_cursor == beside(response.first_cursor, size - 1)
+        head = response.last_cursor
 
 
-def test_a_publish_stream_answers_while_it_is_open(gateway, publisher, route):
+def test_a_publish_stream_responds_while_it_is_open(gateway, publisher, route):
     stream = gateway.subscribe(new_id())
     assert stream.metadata
     feed = publisher.feed()
     for number in range(3):
         feed.send(*numbered([number]))
-        assert feed.answer().last_cursor == stream.next().cursor
+        assert feed.response().last_cursor == stream.next().cursor
     feed.send(client_event(user_id=""))
-    assert feed.answers() == []
+    assert feed.responses() == []
     # HAProxy may put RST_STREAM CANCEL in the place of a status that comes before the
     # request's end.
     if route.name != "haproxy":

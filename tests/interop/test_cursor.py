@@ -13,16 +13,16 @@ def test_a_known_cursor_is_read_and_written_alike():
 
 
 def test_the_first_event_is_number_one(server):
-    answer = server.publisher().publish(*numbered([1]))
-    assert parse(answer.first_cursor).sequence == 1
+    response = server.publisher().publish(*numbered([1]))
+    assert parse(response.first_cursor).sequence == 1
 
 
 def test_the_epoch_is_when_the_server_was_started(serve):
     before = time.time_ns() // 1_000_000
     server = serve()
     after = time.time_ns() // 1_000_000
-    answer = server.publisher().publish(*numbered([1]))
-    assert before <= parse(answer.first_cursor).epoch >> 18 <= after
+    response = server.publisher().publish(*numbered([1]))
+    assert before <= parse(response.first_cursor).epoch >> 18 <= after
 
 
 def test_text_order_is_publish_order_and_nothing_is_left_out(server):

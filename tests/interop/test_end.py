@@ -199,7 +199,7 @@ def test_a_stopping_server_says_so_and_exits_with_zero(server, number):
     assert server.wait() == 0
 
 
-def test_what_was_answered_before_the_stop_is_delivered(serve):
+def test_what_was_accepted_before_the_stop_is_delivered(serve):
     # Time enough: the gateways of this test share one interpreter.
     server = serve("--shutdown-grace=60s")
     streams = [server.gateway(f"gateway-{n}").subscribe() for n in range(3)]
@@ -218,11 +218,11 @@ def test_what_was_answered_before_the_stop_is_delivered(serve):
             while sent > readers[0].count() + 3000 and not stop.is_set():
                 time.sleep(0.001)
 
-    answers = [[] for _ in feeds]
+    responses = [[] for _ in feeds]
     endings = [None for _ in feeds]
 
     def listen(index):
-        answers[index], *endings[index] = feeds[index].answers()
+        responses[index], *endings[index] = feeds[index].responses()
 
     threads = [threading.Thread(target=keep_publishing, args=[feed]) for feed in feeds]
     threads += [threading.Thread(target=listen, args=[n]) for n in range(len(feeds))]
@@ -241,12 +241,12 @@ def test_what_was_answered_before_the_stop_is_delivered(serve):
             thread.join()
     for code, _ in endings:
         assert code == grpc.StatusCode.UNAVAILABLE
-    answered = max(answer.last_cursor for batch in answers for answer in batch)
+    accepted = max(response.last_cursor for batch in responses for response in batch)
     for reader, start in zip(readers, starts):
         events = reader.all()
         assert reader.stream.code == grpc.StatusCode.UNAVAILABLE
         assert_whole(events, start)
-        assert events[-1].cursor >= answered
+        assert events[-1].cursor >= accepted
 
 
 def test_a_gateway_that_does_not_read_holds_the_stop_up_for_the_grace_only(serve):
@@ -267,10 +267,10 @@ def test_a_gateway_that_does_not_read_holds_the_stop_up_for_the_grace_only(serve
 def test_a_stopping_server_ends_publish_streams_too(server):
     feed = server.publisher().stream()
     feed.send(*numbered([1]))
-    assert parse(feed.answer().last_cursor).sequence == 1
+    assert parse(feed.response().last_cursor).sequence == 1
     server.signal()
-    answers, code, _ = feed.answers()
-    assert (answers, code) == ([], grpc.StatusCode.UNAVAILABLE)
+    responses, code, _ = feed.responses()
+    assert (responses, code) == ([], grpc.StatusCode.UNAVAILABLE)
 
 
 def test_one_gateway_too_many_is_refused(serve):

@@ -36,9 +36,9 @@ def deliver_raw(server):
     assert stream.start_cursor
 
     def through(event):
-        answer = server.publisher().publish_raw(request(event))
+        response = server.publisher().publish_raw(request(event))
         got = stream.next_raw()
-        cursor = field(3, answer.first_cursor.encode())
+        cursor = field(3, response.first_cursor.encode())
         assert got.endswith(cursor)
         return got[: -len(cursor)]
 

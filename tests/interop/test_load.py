@@ -48,7 +48,7 @@ def test_gateways_that_reconnect_lose_nothing_and_repeat_nothing(server):
                 )
             )
         feed.send_no_more()
-        feed.answers()
+        feed.responses()
 
     threads = [threading.Thread(target=follow, args=[n], daemon=True) for n in range(4)]
     threads += [

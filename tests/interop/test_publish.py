@@ -12,30 +12,30 @@ from wire import field, request, varint
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_the_answer_names_the_first_and_the_last_event(server):
+def test_the_response_names_the_first_and_the_last_event(server):
     stream = server.gateway().subscribe()
     assert stream.start_cursor
-    answer = server.publisher().publish(*numbered(range(10)))
+    response = server.publisher().publish(*numbered(range(10)))
     cursors = [event.cursor for event in stream.take(10)]
-    assert (answer.first_cursor, answer.last_cursor) == (cursors[0], cursors[-1])
+    assert (response.first_cursor, response.last_cursor) == (cursors[0], cursors[-1])
 
 
-def test_the_answer_to_a_single_event_names_it_twice(server):
-    answer = server.publisher().publish(client_event())
-    assert answer.first_cursor == answer.last_cursor != ""
+def test_the_response_to_a_single_event_names_it_twice(server):
+    response = server.publisher().publish(client_event())
+    assert response.first_cursor == response.last_cursor != ""
 
 
-def test_a_publish_stream_answers_every_request_in_order(server):
+def test_a_publish_stream_responds_to_every_request_in_order(server):
     feed = server.publisher().stream()
     sizes = [1, 7, 3, 40, 2] * 20
     for size in sizes:
         feed.send(*numbered(range(size)))
     feed.send_no_more()
-    answers, code, _ = feed.answers()
+    responses, code, _ = feed.responses()
     assert code == grpc.StatusCode.OK
     spans = [
-        (parse(answer.first_cursor).sequence, parse(answer.last_cursor).sequence)
-        for answer in answers
+        (parse(response.first_cursor).sequence, parse(response.last_cursor).sequence)
+        for response in responses
     ]
     expected, head = [], 0
     for size in sizes:
@@ -44,14 +44,14 @@ def test_a_publish_stream_answers_every_request_in_order(server):
     assert spans == expected
 
 
-def test_a_publish_stream_answers_while_it_is_open(server):
+def test_a_publish_stream_responds_while_it_is_open(server):
     feed = server.publisher().stream()
     for sequence in (1, 2, 3):
         feed.send(client_event())
-        assert parse(feed.answer().first_cursor).sequence == sequence
+        assert parse(feed.response().first_cursor).sequence == sequence
 
 
-def test_a_bad_request_ends_a_publish_stream_and_earlier_answers_stand(server):
+def test_a_bad_request_ends_a_publish_stream_and_earlier_responses_stand(server):
     gateway = server.gateway().subscribe()
     assert gateway.start_cursor
     publisher = server.publisher()
@@ -59,8 +59,8 @@ def test_a_bad_request_ends_a_publish_stream_and_earlier_answers_stand(server):
     feed.send(*numbered([1, 2]))
     feed.send(*numbered([3]), client_event(user_id=""))
     feed.send(*numbered([4]))
-    answers, code, details = feed.answers()
-    assert len(answers) == 1
+    responses, code, details = feed.responses()
+    assert len(responses) == 1
     assert code == INVALID
     assert "events[1].client_event.user_id" in details
     publisher.publish(*numbered([5]))

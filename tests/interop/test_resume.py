@@ -28,10 +28,10 @@ def fresh_at(cursor, reason, **more):
 
 def assert_starts_after(server, stream, cursor):
     """The next event that is published is the next that the stream delivers."""
-    answer = server.publisher().publish(*numbered([4711]))
+    response = server.publisher().publish(*numbered([4711]))
     event = stream.next()
     assert numbers([event]) == [4711]
-    assert event.cursor == answer.first_cursor == beside(cursor, 1)
+    assert event.cursor == response.first_cursor == beside(cursor, 1)
 
 
 def test_the_metadata_arrives_before_any_event(server):
@@ -42,8 +42,8 @@ def test_the_metadata_arrives_before_any_event(server):
 
 
 def test_a_cursor_inside_the_ring_resumes_at_the_next_event(server):
-    answer = server.publisher().publish(*numbered(range(1, 11)))
-    cursor = beside(answer.first_cursor, 3)
+    response = server.publisher().publish(*numbered(range(1, 11)))
+    cursor = beside(response.first_cursor, 3)
     stream = server.gateway().subscribe(cursor)
     assert stream.push_metadata == resumed_at(cursor)
     assert numbers(stream.take(6)) == [5, 6, 7, 8, 9, 10]
@@ -77,8 +77,8 @@ def test_a_cursor_whose_next_event_left_the_ring_has_expired(serve):
     server = serve("--max-events=100")
     publisher = server.publisher()
     for first in range(1, 301, 50):
-        answer = publisher.publish(*numbered(range(first, first + 50)))
-    head = answer.last_cursor
+        response = publisher.publish(*numbered(range(first, first + 50)))
+    head = response.last_cursor
     # The ring holds 201 to 300: from 199, event 200 is missing.
     stream = server.gateway().subscribe(beside(head, -101))
     assert stream.push_metadata == fresh_at(head, "expired", push_missed="101")
@@ -89,8 +89,8 @@ def test_the_last_cursor_that_has_not_expired_resumes(serve):
     server = serve("--max-events=100")
     publisher = server.publisher()
     for first in range(1, 301, 50):
-        answer = publisher.publish(*numbered(range(first, first + 50)))
-    cursor = beside(answer.last_cursor, -100)
+        response = publisher.publish(*numbered(range(first, first + 50)))
+    cursor = beside(response.last_cursor, -100)
     stream = server.gateway().subscribe(cursor)
     assert stream.push_metadata == resumed_at(cursor)
     assert numbers(stream.take(100)) == list(range(201, 301))
@@ -102,10 +102,10 @@ def test_the_cursor_before_the_first_event_expires_with_it(serve):
     start = gateway.subscribe().start_cursor
     publisher = server.publisher()
     for first in range(1, 301, 50):
-        answer = publisher.publish(*numbered(range(first, first + 50)))
+        response = publisher.publish(*numbered(range(first, first + 50)))
     stream = gateway.subscribe(start)
     assert stream.push_metadata == fresh_at(
-        answer.last_cursor, "expired", push_missed="300"
+        response.last_cursor, "expired", push_missed="300"
     )
 
 
@@ -123,21 +123,21 @@ def test_events_expire_by_bytes_too(serve):
 
 def test_events_expire_by_age_too(serve):
     server = serve("--window=2s")
-    answer = server.publisher().publish(*numbered(range(5)))
+    response = server.publisher().publish(*numbered(range(5)))
     gateway = server.gateway()
 
     def expired():
-        stream = gateway.subscribe(answer.first_cursor)
+        stream = gateway.subscribe(response.first_cursor)
         return stream.metadata["push-resume-reason"] == "expired"
 
     wait_until(expired)
-    stream = gateway.subscribe(answer.first_cursor)
+    stream = gateway.subscribe(response.first_cursor)
     assert stream.push_metadata == fresh_at(
-        answer.last_cursor, "expired", push_missed="4"
+        response.last_cursor, "expired", push_missed="4"
     )
     # Whoever has read everything has lost nothing, however long ago it was.
-    stream = gateway.subscribe(answer.last_cursor)
-    assert stream.push_metadata == resumed_at(answer.last_cursor)
+    stream = gateway.subscribe(response.last_cursor)
+    assert stream.push_metadata == resumed_at(response.last_cursor)
 
 
 @pytest.mark.parametrize("ahead", [1, 1000, 2**55 - 1])

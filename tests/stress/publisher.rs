@@ -113,15 +113,15 @@ impl Publisher {
     pub(crate) fn publish(&mut self) -> Result<(), PublishError> {
         let parse = |bytes| Event::parse(bytes).expect("well encoded");
         let publishing = self.record.publishing();
-        let answer = if let [bytes] = &self.bytes[..] {
-            let answer = self.publisher.publish(parse(bytes));
-            answer.map(|cursor| (cursor, cursor))
+        let outcome = if let [bytes] = &self.bytes[..] {
+            let outcome = self.publisher.publish(parse(bytes));
+            outcome.map(|cursor| (cursor, cursor))
         } else {
             let events: Vec<_> = self.bytes.iter().map(|bytes| parse(bytes)).collect();
-            let answer = self.publisher.publish_batch(&events);
-            answer.map(|published| (published.first, published.last))
+            let outcome = self.publisher.publish_batch(&events);
+            outcome.map(|published| (published.first, published.last))
         };
-        match answer {
+        match outcome {
             Ok((first, last)) => {
                 (self.record).accepted(publishing, first, last, &self.fingerprints);
                 Ok(())

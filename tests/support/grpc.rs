@@ -72,8 +72,8 @@ pub async fn publish(
     publisher: &mut PublisherClient<Channel>,
     events: Vec<PushEvent>,
 ) -> Result<PublishResponse, Status> {
-    let answer = soon(publisher.publish(PublishRequest { events })).await?;
-    Ok(answer.into_inner())
+    let response = soon(publisher.publish(PublishRequest { events })).await?;
+    Ok(response.into_inner())
 }
 
 /// An open stream.

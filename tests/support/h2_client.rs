@@ -77,8 +77,8 @@ impl H2Client {
         streams.send_request(request, false).expect("sent")
     }
 
-    /// A whole call: the request's body as it is, and all of the answer.
-    pub async fn call(&mut self, path: &str, body: Vec<u8>) -> Answer {
+    /// A whole call: the request's body as it is, and all of the response.
+    pub async fn call(&mut self, path: &str, body: Vec<u8>) -> GrpcResponse {
         self.call_with(path, body, |_| {}).await
     }
 
@@ -87,10 +87,10 @@ impl H2Client {
         path: &str,
         body: Vec<u8>,
         change: impl FnOnce(&mut HeaderMap),
-    ) -> Answer {
+    ) -> GrpcResponse {
         let (response, mut to) = self.open_with(path, change).await;
         to.send_data(body.into(), true).expect("sent");
-        Answer::read(soon(response).await.expect("a response")).await
+        GrpcResponse::read(soon(response).await.expect("a response")).await
     }
 
     /// Subscribes, and returns the stream unread.
@@ -179,15 +179,15 @@ pub fn request(path: &str) -> Request<()> {
         .expect("a valid request")
 }
 
-/// What came back.
+/// The response to a gRPC call: headers, messages, trailers.
 #[derive(Debug)]
-pub struct Answer {
+pub struct GrpcResponse {
     pub headers: HeaderMap,
     pub data: Vec<u8>,
     pub trailers: HeaderMap,
 }
 
-impl Answer {
+impl GrpcResponse {
     pub async fn read(response: Response<RecvStream>) -> Self {
         let (head, mut body) = response.into_parts();
         let mut data = Vec::new();
@@ -199,7 +199,7 @@ impl Answer {
             data.extend(piece);
         }
         let trailers = soon(body.trailers()).await.expect("trailers");
-        Answer {
+        GrpcResponse {
             headers: head.headers,
             data,
             trailers: trailers.unwrap_or_default(),

@@ -105,8 +105,8 @@ impl Harness {
         let mut publisher = self.publisher().await;
         let mut cursors = Vec::new();
         for n in from..to {
-            let answer = publish(&mut publisher, vec![event(n)]).await;
-            cursors.push(answer.expect("published").first_cursor);
+            let response = publish(&mut publisher, vec![event(n)]).await;
+            cursors.push(response.expect("published").first_cursor);
         }
         cursors
     }

@@ -126,7 +126,7 @@ impl Lines {
         std::iter::from_fn(|| self.next()).collect()
     }
 
-    /// Skips lines up to one that contains `text`, and answers it.
+    /// Skips lines up to one that contains `text`, and returns it.
     pub(crate) fn find(&self, text: &str) -> String {
         let mut seen = Vec::new();
         while let Some(line) = self.next() {
@@ -262,7 +262,7 @@ impl Server {
         run_with_input(&["publish", "-", "--connect", &self.publishers], lines)
     }
 
-    /// Publishes so many small events, and answers their cursors.
+    /// Publishes so many small events, and returns their cursors.
     pub(crate) fn publish_small(&self, numbers: std::ops::Range<u64>) -> Vec<String> {
         let output = self.publish(&numbers.map(small).collect::<String>());
         assert!(output.status.success(), "{output:?}");

@@ -179,7 +179,7 @@ impl Wire {
     /// Waits until the server has taken note of everything that was sent, and has done
     /// what it can about it.
     pub async fn settle(&mut self) {
-        // The first answer may be written before what came with its question is served.
+        // The first PONG may be written before what came with its PING is served.
         for _ in 0..2 {
             self.assert_alive().await;
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
+    Batch, Begin, Consumer, ProtocolError, Publisher, Responses, Sink, Start,
 };
 
 use super::owed::Owed;
@@ -17,12 +17,12 @@ use crate::wire::jetstream::{OrderedConsumer, StreamConfig, granted, is_flow_con
 use crate::wire::nats::{self, Message, Said, said};
 
 const STREAM: &str = "EVENTS";
-/// For a server on the same machine to answer.
+/// For a response of a server on the same machine.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The subscriptions of a connection: to events, and to answers.
+/// The subscriptions of a connection: to events, and to responses.
 const DELIVERED: usize = 1;
-const ANSWERED: usize = 2;
+const RESPONSES: usize = 2;
 
 /// A subject that nobody else listens to.
 fn inbox() -> String {
@@ -40,7 +40,7 @@ pub(crate) fn create_stream(at: SocketAddr) -> io::Result<()> {
     let reply = inbox();
     let mut out = Vec::new();
     nats::connect(&mut out);
-    nats::subscribe(&mut out, &reply, ANSWERED);
+    nats::subscribe(&mut out, &reply, RESPONSES);
     nats::publish(&mut out, subject.as_bytes(), Some(&reply), &request);
     socket.write_all(&out)?;
     let mut received = Vec::new();
@@ -74,7 +74,7 @@ impl Consumer for JetStreamConsumer {
         let (deliver, reply) = (inbox(), inbox());
         nats::connect(out);
         nats::subscribe(out, &deliver, DELIVERED);
-        nats::subscribe(out, &reply, ANSWERED);
+        nats::subscribe(out, &reply, RESPONSES);
         let request = OrderedConsumer::new(&deliver, begin == Begin::Oldest).request(STREAM);
         // Texts and numbers always have a form in JSON.
         if let Ok((subject, request)) = request {
@@ -131,7 +131,7 @@ impl Publisher for JetStreamPublisher {
         self.reply = inbox();
         self.owed.clear();
         nats::connect(out);
-        nats::subscribe(out, &self.reply, ANSWERED);
+        nats::subscribe(out, &self.reply, RESPONSES);
     }
 
     fn publish(&mut self, batch: &Batch, out: &mut Vec<u8>) {
@@ -141,23 +141,23 @@ impl Publisher for JetStreamPublisher {
         self.owed.add(batch.len());
     }
 
-    fn receive<A: Answers>(
+    fn receive<R: Responses>(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        answers: &mut A,
+        responses: &mut R,
     ) -> Result<usize, ProtocolError> {
         let mut read = 0;
         while let Some((what, length)) = said(&bytes[read..])? {
             read += length;
             match what {
                 Said::Message(message) => match granted(message.payload) {
-                    Ok(()) if self.owed.answered(answers) => {}
+                    Ok(()) if self.owed.received(responses) => {}
                     Ok(()) => return Err(unexpected("an acknowledgement of nothing")),
-                    Err(refusal) => answers.ended(&end(refusal.as_bytes())),
+                    Err(refusal) => responses.ended(&end(refusal.as_bytes())),
                 },
                 Said::Ping => nats::pong(out),
-                Said::Error(error) => answers.ended(&end(error)),
+                Said::Error(error) => responses.ended(&end(error)),
                 Said::Info(_) | Said::Ok | Said::Pong => {}
             }
         }

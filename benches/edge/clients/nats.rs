@@ -1,7 +1,7 @@
-//! NATS core: one PUB an event, which nobody answers; one SUB a gateway.
+//! NATS core: one PUB an event, without a response; one SUB a gateway.
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
+    Batch, Begin, Consumer, ProtocolError, Publisher, Responses, Sink, Start,
 };
 
 use super::{EVENTS, end};
@@ -18,7 +18,7 @@ impl Consumer for NatsConsumer {
     fn open(&mut self, _begin: Begin, out: &mut Vec<u8>) {
         nats::connect(out);
         nats::subscribe(out, EVENTS, SUBSCRIPTION);
-        // Answered after the subscription is there.
+        // Its PONG comes after the subscription is there.
         nats::ping(out);
     }
 
@@ -48,7 +48,7 @@ impl Consumer for NatsConsumer {
 pub(crate) struct NatsPublisher;
 
 impl Publisher for NatsPublisher {
-    const ANSWERED: bool = false;
+    const RESPONDS: bool = false;
 
     fn open(&mut self, out: &mut Vec<u8>) {
         nats::connect(out);
@@ -60,18 +60,18 @@ impl Publisher for NatsPublisher {
         }
     }
 
-    fn receive<A: Answers>(
+    fn receive<R: Responses>(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        answers: &mut A,
+        responses: &mut R,
     ) -> Result<usize, ProtocolError> {
         let mut read = 0;
         while let Some((what, length)) = said(&bytes[read..])? {
             read += length;
             match what {
                 Said::Ping => nats::pong(out),
-                Said::Error(error) => answers.ended(&end(error)),
+                Said::Error(error) => responses.ended(&end(error)),
                 Said::Message(_) | Said::Pong | Said::Info(_) | Said::Ok => {}
             }
         }

@@ -1,11 +1,11 @@
-//! The answers that a publisher waits for, where a batch is as many requests as it has
+//! The responses that a publisher waits for, where a batch is as many requests as it has
 //! events.
 
 use std::collections::VecDeque;
 
-use galaxy_push::lab::load::Answers;
+use galaxy_push::lab::load::Responses;
 
-/// How many answers each batch still lacks, the oldest batch first.
+/// How many responses each batch still lacks, the oldest batch first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owed(VecDeque<usize>);
 
@@ -14,15 +14,15 @@ impl Owed {
         self.0.push_back(events);
     }
 
-    /// One event was answered; `false` if none was waited for.
-    pub(super) fn answered<A: Answers>(&mut self, answers: &mut A) -> bool {
+    /// The response to one event has come; `false` if none was due.
+    pub(super) fn received<R: Responses>(&mut self, responses: &mut R) -> bool {
         let Some(left) = self.0.front_mut() else {
             return false;
         };
         *left -= 1;
         if *left == 0 {
             self.0.pop_front();
-            answers.accepted(None);
+            responses.accepted(None);
         }
         true
     }

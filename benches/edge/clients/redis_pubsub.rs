@@ -1,7 +1,7 @@
 //! Redis pub/sub: one PUBLISH an event, pipelined; one SUBSCRIBE a gateway.
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
+    Batch, Begin, Consumer, ProtocolError, Publisher, Responses, Sink, Start,
 };
 
 use super::owed::Owed;
@@ -72,18 +72,18 @@ impl Publisher for PubSubPublisher {
         self.owed.add(batch.len());
     }
 
-    fn receive<A: Answers>(
+    fn receive<R: Responses>(
         &mut self,
         bytes: &[u8],
         _out: &mut Vec<u8>,
-        answers: &mut A,
+        responses: &mut R,
     ) -> Result<usize, ProtocolError> {
         let mut pieces = Pieces::new(bytes);
         while let Some(piece) = pieces.next()? {
             match piece {
-                Piece::Integer(_) if self.owed.answered(answers) => {}
-                Piece::Error(error) => answers.ended(&end(error)),
-                _ => return Err(unexpected("no answer to PUBLISH")),
+                Piece::Integer(_) if self.owed.received(responses) => {}
+                Piece::Error(error) => responses.ended(&end(error)),
+                _ => return Err(unexpected("no response to PUBLISH")),
             }
         }
         Ok(pieces.read())

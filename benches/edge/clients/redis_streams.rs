@@ -2,7 +2,7 @@
 //! asking for what follows the newest entry that it has.
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
+    Batch, Begin, Consumer, ProtocolError, Publisher, Responses, Sink, Start,
 };
 
 use super::owed::Owed;
@@ -25,7 +25,7 @@ pub(crate) struct StreamConsumer {
     from_oldest: bool,
 }
 
-/// Which answer is due.
+/// Which response is due.
 #[derive(Clone, Copy, Debug, Default)]
 enum State {
     /// The stream's newest entry: the place to begin.
@@ -33,7 +33,7 @@ enum State {
     Newest,
     /// An XREAD's.
     Read,
-    /// So many more entries of an XREAD's answer.
+    /// So many more entries of an XREAD's response.
     Entries(usize),
 }
 
@@ -197,18 +197,18 @@ impl Publisher for StreamPublisher {
         self.owed.add(batch.len());
     }
 
-    fn receive<A: Answers>(
+    fn receive<R: Responses>(
         &mut self,
         bytes: &[u8],
         _out: &mut Vec<u8>,
-        answers: &mut A,
+        responses: &mut R,
     ) -> Result<usize, ProtocolError> {
         let mut pieces = Pieces::new(bytes);
         while let Some(piece) = pieces.next()? {
             match piece {
-                Piece::Bulk(Some(_)) if self.owed.answered(answers) => {}
-                Piece::Error(error) => answers.ended(&end(error)),
-                _ => return Err(unexpected("no answer to XADD")),
+                Piece::Bulk(Some(_)) if self.owed.received(responses) => {}
+                Piece::Error(error) => responses.ended(&end(error)),
+                _ => return Err(unexpected("no response to XADD")),
             }
         }
         Ok(pieces.read())

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use galaxy_push::cursor::Cursor;
 
 use galaxy_push::lab::load::{
-    Answers, Batch, Begin, Consumer, ProtocolError, Publisher, Sink, Start,
+    Batch, Begin, Consumer, ProtocolError, Publisher, Responses, Sink, Start,
 };
 
 use super::unexpected;
@@ -88,11 +88,11 @@ impl Publisher for TcpPublisher {
         self.ends.push_back(self.sent);
     }
 
-    fn receive<A: Answers>(
+    fn receive<R: Responses>(
         &mut self,
         bytes: &[u8],
         _out: &mut Vec<u8>,
-        answers: &mut A,
+        responses: &mut R,
     ) -> Result<usize, ProtocolError> {
         let counts = bytes.chunks_exact(NUMBER_BYTES);
         let read = bytes.len() - counts.remainder().len();
@@ -101,7 +101,7 @@ impl Publisher for TcpPublisher {
             let count = u64::from_be_bytes(*count);
             while self.ends.front().is_some_and(|end| *end <= count) {
                 self.ends.pop_front();
-                answers.accepted(None);
+                responses.accepted(None);
             }
         }
         Ok(read)

@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 /// system a second later.
 const BACKLOG: u32 = 4096;
 
-/// Answers whoever connects, each in a task of its own.
+/// Serves each connection in a task of its own.
 pub(crate) async fn serve(at: SocketAddr) -> std::io::Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -22,11 +22,11 @@ pub(crate) async fn serve(at: SocketAddr) -> std::io::Result<()> {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
         // One that fails is missed by the gateway that it belongs to.
-        tokio::spawn(answer(socket));
+        tokio::spawn(connection(socket));
     }
 }
 
-async fn answer(socket: TcpStream) -> Result<(), h2::Error> {
+async fn connection(socket: TcpStream) -> Result<(), h2::Error> {
     let mut connection = handshake(socket).await?;
     // A stream that is let go of is reset.
     let mut open = Vec::new();

@@ -20,8 +20,8 @@ impl<T: Kept> Publisher for Publishing<T> {
         &self,
         request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
-        let answer = self.0.publish(request.into_inner().events)?;
-        Ok(Response::new(answer))
+        let response = self.0.publish(request.into_inner().events)?;
+        Ok(Response::new(response))
     }
 
     type PublishStreamStream = Pin<Box<dyn Stream<Item = Result<PublishResponse, Status>> + Send>>;
@@ -31,9 +31,9 @@ impl<T: Kept> Publisher for Publishing<T> {
         requests: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         let fanout = Arc::clone(&self.0);
-        let answers = requests
+        let responses = requests
             .into_inner()
             .map(move |request| fanout.publish(request?.events));
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(responses)))
     }
 }

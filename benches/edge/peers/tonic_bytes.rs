@@ -54,7 +54,7 @@ impl Service<http::Request<Body>> for EncodedOnce {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        // It has one method; who calls another is answered by it.
+        // It has one method, which serves every path.
         let method = Subscribe(Arc::clone(&self.0));
         Box::pin(async move {
             let mut grpc = Grpc::new(BytesCodec);

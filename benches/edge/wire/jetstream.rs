@@ -1,4 +1,4 @@
-//! JetStream: requests in JSON over NATS, and their answers.
+//! JetStream: requests in JSON over NATS, and their responses.
 
 use serde::{Deserialize, Serialize};
 
@@ -83,9 +83,9 @@ impl<'a> OrderedConsumer<'a> {
     }
 }
 
-/// What any request is answered, as far as it matters here.
+/// The response to any request, as far as it matters here.
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct Response {
     error: Option<Refusal>,
 }
 
@@ -96,17 +96,17 @@ struct Refusal {
 }
 
 /// Whether a request was granted, or a message kept; if not, the server's reason.
-pub(crate) fn granted(answer: &[u8]) -> Result<(), String> {
-    match serde_json::from_slice(answer) {
-        Ok(Answer { error: None }) => Ok(()),
-        Ok(Answer {
+pub(crate) fn granted(response: &[u8]) -> Result<(), String> {
+    match serde_json::from_slice(response) {
+        Ok(Response { error: None }) => Ok(()),
+        Ok(Response {
             error: Some(refusal),
         }) => Err(refusal.description),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Whether a message's headers ask to be answered, so that the server goes on.
+/// Whether a message's headers ask for a response, so that the server goes on.
 pub(crate) fn is_flow_control(headers: &[u8]) -> bool {
     headers.starts_with(b"NATS/1.0 100 FlowControl")
 }

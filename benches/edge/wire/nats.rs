@@ -25,7 +25,7 @@ pub(crate) struct Message<'a> {
     pub(crate) subject: &'a [u8],
     /// The number that we gave to the subscription.
     pub(crate) subscription: usize,
-    /// Where an answer is wanted.
+    /// Where a response is wanted.
     pub(crate) reply: Option<&'a [u8]>,
     /// As `NATS/1.0 100 FlowControl Request\r\n…`; empty for most.
     pub(crate) headers: &'a [u8],
@@ -115,7 +115,7 @@ pub(crate) fn subscribe(to: &mut Vec<u8>, subject: &str, subscription: usize) {
     let _ = write!(to, "SUB {subject} {subscription}\r\n");
 }
 
-/// Publishes a message; `reply` says where an answer is wanted.
+/// Publishes a message; `reply` says where a response is wanted.
 pub(crate) fn publish(to: &mut Vec<u8>, subject: &[u8], reply: Option<&str>, payload: &[u8]) {
     to.extend_from_slice(b"PUB ");
     to.extend_from_slice(subject);
@@ -132,7 +132,7 @@ pub(crate) fn ping(to: &mut Vec<u8>) {
     to.extend_from_slice(b"PING\r\n");
 }
 
-/// Answers a [`Said::Ping`].
+/// Responds to a [`Said::Ping`].
 pub(crate) fn pong(to: &mut Vec<u8>) {
     to.extend_from_slice(b"PONG\r\n");
 }

@@ -1,4 +1,4 @@
-//! Redis' protocol, RESP2: what a client sends, and what it is answered, piece by
+//! Redis' protocol, RESP2: what a client sends, and the responses to it, piece by
 //! piece.
 
 use super::{Malformed, Parsed, line, number};
@@ -6,7 +6,7 @@ use super::{Malformed, Parsed, line, number};
 /// The longest text that is worth reading.
 const MAX_BULK_BYTES: usize = 512 << 20;
 
-/// One piece of an answer. An array is its length, and then its elements.
+/// One piece of a response. An array is its length, and then its elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
     Simple(&'a [u8]),

@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 64 << 10;
 pub(super) struct Batching {
     /// So many events at most in one request.
     pub(super) max_events: usize,
-    /// So many requests at most without an answer.
+    /// So many requests at most without a response.
     pub(super) in_flight: usize,
 }
 

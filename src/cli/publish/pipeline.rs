@@ -1,4 +1,4 @@
-//! Batches onto the wire, many before the first answer, and an exact account of
+//! Batches onto the wire, many before the first response, and an exact account of
 //! what became of each.
 
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ pub(super) struct Report {
     pub(super) accepted: u64,
     /// The line of the last of them.
     accepted_to: u64,
-    /// Why it ended before all were sent and answered, if it did.
+    /// Why it ended before all were sent and accepted, if it did.
     pub(super) broken: Option<Broken>,
 }
 
@@ -29,16 +29,16 @@ pub(super) struct Report {
 #[derive(Debug)]
 pub(super) struct Broken {
     cause: String,
-    /// The lines of the batches that were sent, or were being sent, and not
-    /// answered.
-    unanswered: Vec<Vec<u64>>,
-    /// The server refused the first of `unanswered`, because of the event on
+    /// The lines of the batches that were sent, or were being sent, and have no
+    /// response.
+    pending: Vec<Vec<u64>>,
+    /// The server refused the first of `pending`, because of the event on
     /// this line if it said which. Then none of them was published: it handles
     /// them in order, and ended the stream there.
     refused: Option<Option<u64>>,
 }
 
-/// Sends all batches, with at most `in_flight` unanswered, and calls `accepted`
+/// Sends all batches, with at most `in_flight` at a time without a response, and calls `accepted`
 /// with the first and the last cursor of each, in order.
 pub(super) async fn run(
     mut client: PublisherClient<Channel>,
@@ -46,9 +46,9 @@ pub(super) async fn run(
     in_flight: usize,
     mut accepted: impl FnMut(Cursor, Cursor),
 ) -> Report {
-    // Its capacity is what bounds the unanswered: an entry is taken out when its
-    // answer comes.
-    let (sent, mut unanswered) = mpsc::channel::<Vec<u64>>(in_flight);
+    // Its capacity bounds the requests in flight: an entry is taken out when its
+    // response comes.
+    let (sent, mut pending) = mpsc::channel::<Vec<u64>>(in_flight);
     let (requests, outbound) = mpsc::channel::<PublishRequest>(1);
     let (all_sent, mut was_all_sent) = oneshot::channel();
     let sender = tokio::spawn(async move {
@@ -59,17 +59,17 @@ pub(super) async fn run(
                 return;
             }
         }
-        // Before the requests end, and so before their answers can.
+        // Before the requests end, and so before their responses can.
         let _ = all_sent.send(());
         drop(requests);
     });
 
     let mut report = Report::default();
     let mut ended = match client.publish_stream(ReceiverStream::new(outbound)).await {
-        Ok(answers) => {
-            take_answers(
-                answers.into_inner(),
-                &mut unanswered,
+        Ok(responses) => {
+            take_responses(
+                responses.into_inner(),
+                &mut pending,
                 &mut report,
                 &mut accepted,
             )
@@ -82,10 +82,10 @@ pub(super) async fn run(
     sender.abort();
     let _ = sender.await;
     let mut left = Vec::new();
-    if let Err(Cause::Answer(_, lines)) = &mut ended {
+    if let Err(Cause::Response(_, lines)) = &mut ended {
         left.push(std::mem::take(lines));
     }
-    while let Ok(lines) = unanswered.try_recv() {
+    while let Ok(lines) = pending.try_recv() {
         left.push(lines);
     }
     let cause = match ended {
@@ -99,36 +99,39 @@ pub(super) async fn run(
 
 enum Cause {
     Status(Box<Status>),
-    /// With status `OK`, and batches unanswered or not even sent.
+    /// With status `OK`, and batches without a response or not even sent.
     Ended,
-    /// The server answers what it was not asked: what, and the lines of the batch
+    /// A response to no request: what it says, and the lines of the batch
     /// that it seems to be about.
-    Answer(String, Vec<u64>),
+    Response(String, Vec<u64>),
 }
 
-async fn take_answers(
-    mut answers: Streaming<PublishResponse>,
-    unanswered: &mut mpsc::Receiver<Vec<u64>>,
+async fn take_responses(
+    mut responses: Streaming<PublishResponse>,
+    pending: &mut mpsc::Receiver<Vec<u64>>,
     report: &mut Report,
     accepted: &mut impl FnMut(Cursor, Cursor),
 ) -> Result<(), Cause> {
     loop {
-        let answer = match answers.message().await {
-            Ok(Some(answer)) => answer,
+        let response = match responses.message().await {
+            Ok(Some(response)) => response,
             Ok(None) => return Ok(()),
             Err(status) => return Err(Cause::Status(Box::new(status))),
         };
-        let Ok(lines) = unanswered.try_recv() else {
-            return Err(Cause::Answer("one answer too many".to_owned(), Vec::new()));
+        let Ok(lines) = pending.try_recv() else {
+            return Err(Cause::Response(
+                "one response too many".to_owned(),
+                Vec::new(),
+            ));
         };
-        let Some((first, last)) = read_answer(&answer, lines.len() as u64) else {
+        let Some((first, last)) = read_response(&response, lines.len() as u64) else {
             let what = format!(
                 "{} events cannot be at {:?} to {:?}",
                 lines.len(),
-                answer.first_cursor,
-                answer.last_cursor
+                response.first_cursor,
+                response.last_cursor
             );
-            return Err(Cause::Answer(what, lines));
+            return Err(Cause::Response(what, lines));
         };
         accepted(first, last);
         report.accepted += lines.len() as u64;
@@ -137,20 +140,20 @@ async fn take_answers(
     }
 }
 
-/// The cursors of an answer to a batch of `events`, if they can be that.
-fn read_answer(answer: &PublishResponse, events: u64) -> Option<(Cursor, Cursor)> {
-    let first = Cursor::parse(answer.first_cursor.as_bytes()).ok()?;
-    let last = Cursor::parse(answer.last_cursor.as_bytes()).ok()?;
+/// The cursors of a response to a batch of `events`, if they can be that.
+fn read_response(response: &PublishResponse, events: u64) -> Option<(Cursor, Cursor)> {
+    let first = Cursor::parse(response.first_cursor.as_bytes()).ok()?;
+    let last = Cursor::parse(response.last_cursor.as_bytes()).ok()?;
     let between = last.seq().number().checked_sub(first.seq().number())?;
     (first.epoch() == last.epoch() && between.checked_add(1)? == events).then_some((first, last))
 }
 
 impl Broken {
-    fn new(cause: Cause, unanswered: Vec<Vec<u64>>) -> Self {
+    fn new(cause: Cause, pending: Vec<Vec<u64>>) -> Self {
         let refused = match &cause {
             Cause::Status(status) if status.code() == Code::InvalidArgument => {
                 let index = event_index(status.message());
-                Some(index.and_then(|index| unanswered.first()?.get(index).copied()))
+                Some(index.and_then(|index| pending.first()?.get(index).copied()))
             }
             _ => None,
         };
@@ -158,9 +161,9 @@ impl Broken {
             cause: match cause {
                 Cause::Status(status) => status_line(&status),
                 Cause::Ended => "the server ended the stream without a reason".to_owned(),
-                Cause::Answer(what, _) => format!("the server's answer has no sense: {what}"),
+                Cause::Response(what, _) => format!("the server's response makes no sense: {what}"),
             },
-            unanswered,
+            pending,
             refused,
         }
     }
@@ -181,7 +184,7 @@ impl Report {
         };
         let mut text = match broken.refused {
             Some(Some(line)) => format!("{name}, line {line}: refused: {}", broken.cause),
-            Some(None) => match broken.unanswered.first().and_then(|lines| range(lines)) {
+            Some(None) => match broken.pending.first().and_then(|lines| range(lines)) {
                 Some(lines) => format!(
                     "{name}, {}: refused as a whole: {}",
                     lines_in_words(&lines),
@@ -193,7 +196,7 @@ impl Report {
         };
         text.push_str("; ");
         text.push_str(&self.accepted());
-        let lines: Vec<u64> = broken.unanswered.concat();
+        let lines: Vec<u64> = broken.pending.concat();
         match range(&lines) {
             _ if broken.refused.is_some() => text.push_str(", and nothing after that"),
             None => text.push_str(", and nothing after that was sent"),
@@ -255,7 +258,7 @@ mod tests {
 
     type Reply = Result<PublishResponse, Status>;
 
-    /// Answers each request with the next reply, and ends after the last.
+    /// Responds to each request with the next reply, and ends after the last.
     struct Scripted(Mutex<Vec<Reply>>);
 
     #[tonic::async_trait]
@@ -275,10 +278,10 @@ mod tests {
         ) -> Result<Response<Self::PublishStreamStream>, Status> {
             let replies = std::mem::take(&mut *self.0.lock().unwrap());
             let requests = requests.into_inner();
-            let answers = tokio_stream::iter(replies)
+            let responses = tokio_stream::iter(replies)
                 .zip(requests)
                 .map(|(reply, _)| reply);
-            Ok(Response::new(Box::pin(answers)))
+            Ok(Response::new(Box::pin(responses)))
         }
     }
 
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_answered_is_all_accepted() {
+    async fn with_all_responses_all_is_accepted() {
         let replies = vec![accepted(1, 2), accepted(7, 7)];
         let (printed, report) = publish(&[&[1, 2], &[5]], replies).await;
         assert_eq!(printed, [(1, 2), (7, 7)]);
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_sent_and_not_answered_is_in_doubt() {
+    async fn what_was_sent_and_has_no_response_is_in_doubt() {
         let replies = vec![accepted(1, 2), Err(Status::unavailable("stopping"))];
         let (printed, report) = publish(&[&[1, 2], &[5], &[6, 9]], replies).await;
         assert_eq!(printed, [(1, 2)]);
@@ -393,7 +396,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_cannot_be_is_no_success() {
+    async fn a_response_that_cannot_be_is_no_success() {
         for (first, last) in [(1, 1), (2, 1), (1, 3)] {
             let (printed, report) = publish(&[&[1, 2]], vec![accepted(first, last)]).await;
             assert!(printed.is_empty());

@@ -59,7 +59,7 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// Hands a job over, when there is room for it. Answers whether the thread
+    /// Hands a job over, when there is room for it. Returns whether the thread
     /// still takes any.
     pub(super) async fn send(&self, job: Job) -> bool {
         match self.room.acquire().await {

@@ -134,7 +134,7 @@ pub(super) struct Storm {
 
 /// Publishers send events as fast as the server accepts them, without subscribers.
 ///
-/// Each publisher has up to --in-flight unanswered requests, of --batch events each. The
+/// Each publisher has up to --in-flight requests in flight, of --batch events each. The
 /// result is the rate at which the server accepts events, and the cost of each event.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -296,7 +296,7 @@ pub(super) struct PublisherArgs {
     )]
     pub(super) publishers: u64,
 
-    /// Unanswered requests that each publisher may have (1 to 4096).
+    /// Requests that each publisher may have in flight (1 to 4096).
     #[arg(long, default_value = "64", value_parser = |text: &str| value::within(text, 1..=4096))]
     pub(super) in_flight: u64,
 }

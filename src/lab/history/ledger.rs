@@ -1,4 +1,4 @@
-//! What stands at each sequence of one epoch, as publishers were answered.
+//! What stands at each sequence of one epoch, by the responses to publishers.
 //!
 //! One word an event: its fingerprint, and whether a batch begins with it. Pages of
 //! words hang in a map, so that a sequence that makes no sense costs one page and
@@ -19,7 +19,7 @@ pub(super) struct Ledger {
     pages: RwLock<Pages>,
     /// The last sequence that was there before the record began.
     base: u64,
-    /// Whether all events come from publishers whose answers are written here.
+    /// Whether all events come from publishers whose responses are written here.
     complete: bool,
 }
 
@@ -35,9 +35,9 @@ enum Held {
 #[derive(Debug)]
 pub(super) struct Page {
     number: u64,
-    /// How many of its events were answered.
-    answered: AtomicU64,
-    /// `fingerprint << 1 | begins a batch`; 0 until it is answered.
+    /// How many of its events were accepted.
+    accepted: AtomicU64,
+    /// `fingerprint << 1 | begins a batch`; 0 until it is accepted.
     words: Box<[AtomicU64]>,
 }
 
@@ -47,13 +47,13 @@ pub(super) type Bookmark = Option<Arc<Page>>;
 /// What the ledger knows of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// A publisher was told that this event stands there.
-    Answered {
+    /// A response says that this event stands there.
+    Accepted {
         fingerprint: Fingerprint,
         begins_batch: bool,
     },
-    /// No publisher was told of it, so far.
-    Unanswered,
+    /// No response names it, so far.
+    Pending,
     /// It was there before the record began, or was forgotten since.
     Forgotten,
 }
@@ -75,8 +75,8 @@ impl Ledger {
         self.base
     }
 
-    /// Writes that a publisher was told of `seq`, which is at least 1.
-    pub(super) fn answer(
+    /// Writes that a response names `seq`, which is at least 1.
+    pub(super) fn accept(
         &self,
         bookmark: &mut Bookmark,
         seq: u64,
@@ -104,7 +104,7 @@ impl Ledger {
             .compare_exchange(0, word, Ordering::Relaxed, Ordering::Relaxed)
             .map_err(|_| GivenBefore)?;
         // Relaxed: the count only ever grows, and to see it late does no harm.
-        page.answered.fetch_add(1, Ordering::Relaxed);
+        page.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -118,17 +118,17 @@ impl Ledger {
             match self.read().get(&number) {
                 Some(Held::Page(page)) => *bookmark = Some(Arc::clone(page)),
                 Some(Held::Forgotten) => return Entry::Forgotten,
-                None => return Entry::Unanswered,
+                None => return Entry::Pending,
             }
         }
         match bookmark {
             Some(page) => page.entry(index),
-            None => Entry::Unanswered,
+            None => Entry::Pending,
         }
     }
 
     /// Gives the memory of all pages back that end before `seq`. In a complete
-    /// ledger, a page that lacks an answer stays: it is needed to judge the event
+    /// ledger, a page that lacks a response stays: it is needed to judge the event
     /// that stands there.
     pub(super) fn forget_before(&self, seq: u64) {
         let (until, _) = place(seq.max(1));
@@ -139,7 +139,7 @@ impl Ledger {
         }
     }
 
-    /// The runs of sequences up to `top` that nobody was answered for; none in a
+    /// The runs of sequences up to `top` that no response names; none in a
     /// ledger that is not complete.
     pub(super) fn holes(&self, top: u64) -> Vec<RangeInclusive<u64>> {
         if !self.complete {
@@ -155,12 +155,12 @@ impl Ledger {
             match held {
                 Held::Page(page) if !page.is_full() => {
                     for (seq, index) in (first..=last).zip(0..) {
-                        if page.entry(index) != Entry::Unanswered {
-                            holes.answered(seq, seq, top);
+                        if page.entry(index) != Entry::Pending {
+                            holes.taken(seq, seq, top);
                         }
                     }
                 }
-                Held::Page(_) | Held::Forgotten => holes.answered(first, last, top),
+                Held::Page(_) | Held::Forgotten => holes.taken(first, last, top),
             }
         }
         holes.up_to(top);
@@ -186,19 +186,19 @@ impl Page {
     fn new(number: u64) -> Self {
         Page {
             number,
-            answered: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
             words: (0..PAGE_EVENTS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
     fn is_full(&self) -> bool {
-        self.answered.load(Ordering::Relaxed) == PAGE_EVENTS
+        self.accepted.load(Ordering::Relaxed) == PAGE_EVENTS
     }
 
     fn entry(&self, index: usize) -> Entry {
         match self.words[index].load(Ordering::Relaxed) {
-            0 => Entry::Unanswered,
-            word => Entry::Answered {
+            0 => Entry::Pending,
+            word => Entry::Accepted {
                 fingerprint: Fingerprint::from_number(word >> 1),
                 begins_batch: word & 1 == 1,
             },
@@ -206,7 +206,7 @@ impl Page {
     }
 }
 
-/// Collects what lies between answered sequences.
+/// Collects what lies between accepted sequences.
 struct Holes {
     runs: Vec<RangeInclusive<u64>>,
     /// The first sequence that has not been looked at.
@@ -214,7 +214,7 @@ struct Holes {
 }
 
 impl Holes {
-    fn answered(&mut self, first: u64, last: u64, top: u64) {
+    fn taken(&mut self, first: u64, last: u64, top: u64) {
         self.up_to(top.min(first - 1));
         self.next = self.next.max(last.saturating_add(1));
     }
@@ -231,28 +231,28 @@ impl Holes {
 mod tests {
     use super::*;
 
-    fn answer(ledger: &Ledger, seqs: RangeInclusive<u64>) {
+    fn accept(ledger: &Ledger, seqs: RangeInclusive<u64>) {
         let mut bookmark = None;
         for seq in seqs {
             let event = Fingerprint::of(&seq.to_le_bytes());
-            ledger.answer(&mut bookmark, seq, event, true).unwrap();
+            ledger.accept(&mut bookmark, seq, event, true).unwrap();
         }
     }
 
     #[test]
-    fn what_was_answered_is_found_again() {
+    fn what_was_accepted_is_found_again() {
         let ledger = Ledger::new(0, true);
-        answer(&ledger, 1..=10_000);
+        accept(&ledger, 1..=10_000);
         let mut bookmark = None;
         for seq in [1u64, 4096, 4097, 10_000, 1] {
-            let answered = Entry::Answered {
+            let accepted = Entry::Accepted {
                 fingerprint: Fingerprint::of(&seq.to_le_bytes()),
                 begins_batch: true,
             };
-            assert_eq!(ledger.look(&mut bookmark, seq), answered);
+            assert_eq!(ledger.look(&mut bookmark, seq), accepted);
         }
         for seq in [10_001, 20_000, u64::MAX] {
-            assert_eq!(ledger.look(&mut bookmark, seq), Entry::Unanswered);
+            assert_eq!(ledger.look(&mut bookmark, seq), Entry::Pending);
         }
     }
 
@@ -260,8 +260,8 @@ mod tests {
     fn a_sequence_is_given_once() {
         let ledger = Ledger::new(0, true);
         let event = Fingerprint::of(b"event");
-        answer(&ledger, 1..=4096);
-        let again = |seq| ledger.answer(&mut None, seq, event, false);
+        accept(&ledger, 1..=4096);
+        let again = |seq| ledger.accept(&mut None, seq, event, false);
         assert_eq!(again(4096), Err(GivenBefore));
         ledger.forget_before(4097);
         assert_eq!(again(1), Err(GivenBefore), "forgotten is not free");
@@ -271,24 +271,24 @@ mod tests {
     #[test]
     fn full_pages_are_forgotten_and_others_stay() {
         let ledger = Ledger::new(0, true);
-        answer(&ledger, 1..=4096);
-        answer(&ledger, 4098..=12_288);
+        accept(&ledger, 1..=4096);
+        accept(&ledger, 4098..=12_288);
         ledger.forget_before(12_289);
         let look = |seq| ledger.look(&mut None, seq);
         assert_eq!(look(1), Entry::Forgotten);
-        assert_eq!(look(4097), Entry::Unanswered);
-        assert!(matches!(look(4098), Entry::Answered { .. }));
+        assert_eq!(look(4097), Entry::Pending);
+        assert!(matches!(look(4098), Entry::Accepted { .. }));
         assert_eq!(look(12_288), Entry::Forgotten);
         assert_eq!(ledger.holes(12_290), [4097..=4097, 12_289..=12_290]);
     }
 
     #[test]
-    fn holes_are_what_nobody_was_answered_for() {
+    fn holes_are_what_no_response_names() {
         let ledger = Ledger::new(5, true);
         assert_eq!(ledger.holes(5), []);
         assert_eq!(ledger.holes(7), [6..=7]);
-        answer(&ledger, 7..=9);
-        answer(&ledger, 20_000..=20_001);
+        accept(&ledger, 7..=9);
+        accept(&ledger, 20_000..=20_001);
         assert_eq!(ledger.holes(9), [6..=6]);
         assert_eq!(ledger.holes(8), [6..=6]);
         assert_eq!(ledger.holes(20_001), [6..=6, 10..=19_999]);
@@ -298,10 +298,10 @@ mod tests {
     #[test]
     fn with_other_publishers_nothing_is_a_hole() {
         let ledger = Ledger::new(0, false);
-        answer(&ledger, 7..=9);
+        accept(&ledger, 7..=9);
         assert_eq!(ledger.holes(9), []);
         ledger.forget_before(4097);
         assert_eq!(ledger.look(&mut None, 6), Entry::Forgotten);
-        answer(&ledger, 5..=6);
+        accept(&ledger, 5..=6);
     }
 }

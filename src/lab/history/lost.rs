@@ -1,4 +1,4 @@
-//! Batches whose answers were lost: each may be in the stream, as a whole, or not.
+//! Batches whose responses were lost: each may be in the stream, as a whole, or not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -28,7 +28,7 @@ pub(super) struct LostBatches<'a> {
     is_found: Vec<bool>,
 }
 
-/// What an event that no publisher was answered for turns out to be.
+/// What an event that no response names turns out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// It belongs to a lost batch, which fits there as a whole.
@@ -91,7 +91,7 @@ impl<'a> LostBatches<'a> {
         }
     }
 
-    /// What is left of a run of places that nobody was answered for, when the batches
+    /// What is left of a run of places that no response names, when the batches
     /// that were found there are taken out.
     pub(super) fn unexplained(
         &self,
@@ -132,7 +132,7 @@ impl<'a> LostBatches<'a> {
         let comes_after = |known: Cursor| record.cursor(first) > known;
         let mut bookmark = None;
         let mut is_free = |seq| {
-            record.ledger.look(&mut bookmark, seq) == Entry::Unanswered
+            record.ledger.look(&mut bookmark, seq) == Entry::Pending
                 && self.found_at(record, seq).is_none()
         };
         !self.is_found[batch]

@@ -1,5 +1,5 @@
-//! A history of what publishers were answered and what gateways received, and whether
-//! every promise of the engine was kept in it.
+//! A history of the responses that publishers got and of what gateways received, and
+//! whether every promise of the engine was kept in it.
 //!
 //! A test lets publishers and gateways loose on an engine, or on a server, and has
 //! each of them record what happens to it: [`Publisher`] and [`Stream`] are the two
@@ -19,12 +19,12 @@
 //! | A batch is there as a whole, or not at all, and becomes visible at once. | [`Torn`](Violation::Torn), [`StartsInsideBatch`](Violation::StartsInsideBatch) |
 //! | A stream starts as its decision says. | [`ResumedElsewhere`](Violation::ResumedElsewhere), [`WrongDecision`](Violation::WrongDecision) |
 //! | What the ring retains can be resumed at. | [`ExpiredTooSoon`](Violation::ExpiredTooSoon) |
-//! | A fresh start is the head. | [`StartsBehind`](Violation::StartsBehind), [`PastTheHead`](Violation::PastTheHead), [`AnswerBehind`](Violation::AnswerBehind) |
+//! | A fresh start is the head. | [`StartsBehind`](Violation::StartsBehind), [`PastTheHead`](Violation::PastTheHead), [`ResponseBehind`](Violation::ResponseBehind) |
 //! | A closed stream is complete. | [`ClosedEarly`](Violation::ClosedEarly) |
 //! | A stream is taken over by a newer one only, | [`TakenOverByNobody`](Violation::TakenOverByNobody) |
-//! | and is over when that one is answered. | [`OutlivedTakeover`](Violation::OutlivedTakeover) |
-//! | A batch stands in a place of its own, of its size, | [`AnswerSize`](Violation::AnswerSize), [`GivenTwice`](Violation::GivenTwice) |
-//! | after everything that was known before it was published; epochs grow, as they do while no clock is set back. | [`AnswerBehind`](Violation::AnswerBehind) |
+//! | and is over when that one is granted. | [`OutlivedTakeover`](Violation::OutlivedTakeover) |
+//! | A batch stands in a place of its own, of its size, | [`ResponseSize`](Violation::ResponseSize), [`GivenTwice`](Violation::GivenTwice) |
+//! | after everything that was known before it was published; epochs grow, as they do while no clock is set back. | [`ResponseBehind`](Violation::ResponseBehind) |
 //! | Sequences are dense. | [`Hole`](Violation::Hole) |
 //!
 //! Not a promise of a history is that anything happens at all: that whoever waits is
@@ -32,16 +32,16 @@
 //!
 //! # How it is done
 //!
-//! The answers of the publishers are written into a *ledger*: a word for each
+//! The responses to publishers are written into a *ledger*: a word for each
 //! sequence. A stream is checked while it is recorded, event by event, against the
-//! position where it was and against the ledger; what it receives before the answer
+//! position where it was and against the ledger; what it receives before the response
 //! is written waits with the stream. So memory is 8 bytes an event, less with
 //! [`History::forget_before`], a few words for each stream, and the fingerprints of
-//! what was refused or left without an answer.
+//! what was refused or left without a response.
 //!
 //! What can be said about *before* and *after* rests on the calls: what was known
 //! before a publish or a subscription was begun ([`Publisher::publishing`],
-//! [`History::subscribing`]) must come before what it is answered.
+//! [`History::subscribing`]) must come before what its response names.
 //!
 //! It knows cursors and nothing else of this crate, so that what came over a network
 //! can be recorded as well as what came straight from an engine.
@@ -258,7 +258,7 @@ impl Shared {
     fn known(&self) -> Option<Cursor> {
         let newest = self.newest.load();
         let newest = newest.as_ref()?;
-        let known = newest.answered.number().max(newest.seen.number());
+        let known = newest.accepted.number().max(newest.seen.number());
         Some(newest.cursor(known))
     }
 

@@ -1,4 +1,4 @@
-//! A publisher's record: what it was answered.
+//! A publisher's record: its batches, and the responses to them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::violation::Violation;
 use super::{Shared, lock};
 use crate::cursor::{Cursor, Seq};
 
-/// Records what one publisher published and what it was answered. Drop it when the
+/// Records what one publisher published and which responses it got. Drop it when the
 /// publisher is done.
 pub struct Publisher {
     shared: Arc<Shared>,
@@ -45,7 +45,7 @@ impl Publisher {
     }
 
     /// Call this right before a batch is published, and one of the three methods
-    /// below when it is known what has become of it.
+    /// below when its outcome is known.
     #[must_use]
     pub fn publishing(&self) -> Publishing {
         Publishing {
@@ -70,7 +70,7 @@ impl Publisher {
             .flatten()
             .and_then(|span| span.checked_add(1));
         if places != Some(events.len() as u64) {
-            return self.broken(Violation::AnswerSize {
+            return self.broken(Violation::ResponseSize {
                 publisher: Arc::clone(&self.name),
                 first,
                 last,
@@ -82,7 +82,7 @@ impl Publisher {
             .known
             .max(Some(record.cursor(record.ledger.base())));
         if let Some(known) = known.filter(|known| first <= *known) {
-            self.broken(Violation::AnswerBehind {
+            self.broken(Violation::ResponseBehind {
                 publisher: Arc::clone(&self.name),
                 first,
                 known,
@@ -93,15 +93,15 @@ impl Publisher {
         }
         for (seq, event) in (from..=to).zip(events) {
             let begins_batch = seq == from;
-            let answer = (record.ledger).answer(&mut self.bookmark, seq, *event, begins_batch);
-            if answer.is_err() {
+            let accepted = (record.ledger).accept(&mut self.bookmark, seq, *event, begins_batch);
+            if accepted.is_err() {
                 self.broken(Violation::GivenTwice {
                     publisher: Arc::clone(&self.name),
                     cursor: record.cursor(seq),
                 });
             }
         }
-        record.answered.raise(to);
+        record.accepted.raise(to);
         self.firsts.note(publishing.takeovers, first);
     }
 
@@ -114,9 +114,9 @@ impl Publisher {
         }
     }
 
-    /// Nobody knows what has become of the batch: its answer was lost.
-    pub fn unanswered(&mut self, publishing: Publishing, events: &[Fingerprint]) {
-        self.summary.unanswered_batches += 1;
+    /// The outcome of the batch is unknown: its response was lost.
+    pub fn no_response(&mut self, publishing: Publishing, events: &[Fingerprint]) {
+        self.summary.batches_without_response += 1;
         lock(&self.shared.lost).push(LostBatch {
             publisher: Arc::clone(&self.name),
             known: publishing.known,

@@ -16,8 +16,8 @@ use crate::cursor::{Cursor, Epoch, Seq};
 pub(super) struct EpochRecord {
     epoch: Epoch,
     pub(super) ledger: Ledger,
-    /// The newest event that a publisher was answered for.
-    pub(super) answered: Mark,
+    /// The newest event that a response names.
+    pub(super) accepted: Mark,
     /// The newest position that a stream has come to: who subscribes afterwards
     /// cannot be told of a head before it.
     pub(super) seen: Mark,
@@ -40,7 +40,7 @@ pub(super) struct Received {
 pub(super) enum Judgement {
     Kept,
     Broken(Violation),
-    /// Its publisher has not been answered, or has not written it down.
+    /// Its publisher has no response, or has not written it down.
     Undecided,
     /// The ledger has forgotten it.
     Unverifiable,
@@ -76,7 +76,7 @@ impl EpochRecord {
     pub(super) fn new(epoch: Epoch, ledger: Ledger) -> Self {
         EpochRecord {
             epoch,
-            answered: Mark::at(ledger.base()),
+            accepted: Mark::at(ledger.base()),
             seen: Mark::at(ledger.base()),
             ledger,
             leftovers: Mutex::default(),
@@ -103,9 +103,9 @@ impl EpochRecord {
         received: Received,
     ) -> Judgement {
         match self.ledger.look(bookmark, received.seq) {
-            Entry::Unanswered => Judgement::Undecided,
+            Entry::Pending => Judgement::Undecided,
             Entry::Forgotten => Judgement::Unverifiable,
-            Entry::Answered { fingerprint, .. } if fingerprint != received.fingerprint => {
+            Entry::Accepted { fingerprint, .. } if fingerprint != received.fingerprint => {
                 Judgement::Broken(Violation::Contents {
                     stream: stream.clone(),
                     cursor: self.cursor(received.seq),
@@ -113,13 +113,13 @@ impl EpochRecord {
                     found: received.fingerprint,
                 })
             }
-            Entry::Answered { begins_batch, .. } if received.begins_stream && !begins_batch => {
+            Entry::Accepted { begins_batch, .. } if received.begins_stream && !begins_batch => {
                 Judgement::Broken(Violation::StartsInsideBatch {
                     stream: stream.clone(),
                     start: self.cursor(received.seq - 1),
                 })
             }
-            Entry::Answered { .. } => Judgement::Kept,
+            Entry::Accepted { .. } => Judgement::Kept,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::cursor::Cursor;
 /// How many undecided events a stream gathers before it looks at them again.
 const SWEEP_EVENTS: usize = 1024;
 
-/// A subscription that was begun and is not answered. If it is dropped as it is,
+/// A subscription that was begun and has no response. If it is dropped as it is,
 /// nobody knows what has become of it: it may have taken its id over.
 #[derive(Debug)]
 #[must_use = "what became of it is part of the record"]
@@ -119,7 +119,7 @@ pub enum End {
 /// [ending](Stream::ended) it as [`End::Cut`].
 ///
 /// Its memory does not grow with the stream. Only an event that is received before
-/// its publisher's answer is recorded is remembered, until that answer is.
+/// its publisher's response is recorded is remembered, until that response is.
 pub struct Stream {
     shared: Arc<Shared>,
     record: Arc<EpochRecord>,
@@ -295,7 +295,7 @@ impl Stream {
                 }
             }
         }
-        if end == End::Closed || self.position > self.record.answered.number() {
+        if end == End::Closed || self.position > self.record.accepted.number() {
             self.record.endings().push(Ending {
                 stream: self.id().clone(),
                 position: self.position,

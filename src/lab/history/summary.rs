@@ -15,8 +15,8 @@ pub struct Summary {
     pub accepted_events: u64,
     /// Batches that were refused.
     pub refused_batches: u64,
-    /// Batches whose answer was lost.
-    pub unanswered_batches: u64,
+    /// Batches whose response was lost.
+    pub batches_without_response: u64,
     /// Streams that started.
     pub streams: u64,
     /// Those of them that were resumed.
@@ -49,7 +49,7 @@ impl AddAssign for Summary {
             accepted_batches,
             accepted_events,
             refused_batches,
-            unanswered_batches,
+            batches_without_response,
             streams,
             resumed,
             expired,
@@ -64,7 +64,7 @@ impl AddAssign for Summary {
         self.accepted_batches += accepted_batches;
         self.accepted_events += accepted_events;
         self.refused_batches += refused_batches;
-        self.unanswered_batches += unanswered_batches;
+        self.batches_without_response += batches_without_response;
         self.streams += streams;
         self.resumed += resumed;
         self.expired += expired;
@@ -82,14 +82,14 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} events accepted in {} batches, {} batches refused, {} unanswered; \
+            "{} events accepted in {} batches, {} batches refused, {} without a response; \
              {} events received by {} streams ({} not compared), \
              {} missed, {} gaps; \
              {} resumed, {} expired, {} taken over, {} lagged, {} closed",
             self.accepted_events,
             self.accepted_batches,
             self.refused_batches,
-            self.unanswered_batches,
+            self.batches_without_response,
             self.received_events,
             self.streams,
             self.unverified_events,

@@ -1,8 +1,8 @@
 //! Who holds which gateway id, and since when: in the order in which the calls were
-//! made and answered, as far as that order is known.
+//! made and granted, as far as that order is known.
 //!
 //! A stream is over once a newer subscription of its id, begun after it was
-//! answered, is answered in turn. Nothing that is published from then on may be in
+//! granted, is granted in turn. Nothing that is published from then on may be in
 //! it. To check this without the time of every event, takeovers are numbered, and a
 //! publisher notes the first event that it published after each of them.
 
@@ -17,7 +17,7 @@ use crate::cursor::Cursor;
 #[derive(Debug, Default)]
 pub(super) struct Takeovers {
     gateways: Mutex<HashMap<Arc<str>, Gateway>>,
-    /// How many there were: each is counted after its subscription was answered.
+    /// How many there were: each is counted after its subscription was granted.
     count: AtomicU64,
     over: Mutex<Vec<TakenOver>>,
     firsts: Mutex<Vec<Firsts>>,
@@ -26,17 +26,17 @@ pub(super) struct Takeovers {
 /// What has happened to one id.
 #[derive(Debug, Default)]
 struct Gateway {
-    /// Counts the beginnings and the answers, to tell which was first.
+    /// Counts the beginnings and the responses, to tell which was first.
     clock: u64,
     begun: u64,
-    unanswered: u64,
+    pending: u64,
     open: Vec<OpenStream>,
 }
 
 #[derive(Debug)]
 struct OpenStream {
     number: u64,
-    answered_at: u64,
+    granted_at: u64,
     /// The first takeover that ended it.
     taken_by: Option<u64>,
 }
@@ -46,7 +46,7 @@ struct OpenStream {
 pub(super) struct Begun {
     pub(super) stream: StreamId,
     begun_at: u64,
-    /// Whether others were begun before and not answered: they may be newer.
+    /// Whether others were begun before and are pending: they may be newer.
     rivals: bool,
 }
 
@@ -59,16 +59,16 @@ struct TakenOver {
 }
 
 /// The first events that one publisher published after takeovers: how many takeovers
-/// were known when it began, and the cursor that it was answered.
+/// were known when it began, and the cursor in its response.
 #[derive(Debug, Default)]
 pub(super) struct Firsts {
-    /// Both numbers grow: an answer that comes with fewer takeovers known, and stands
+    /// Both numbers grow: a response that comes with fewer takeovers known, and stands
     /// later, tells nothing new.
     list: Vec<(u64, Cursor)>,
 }
 
 impl Firsts {
-    /// An answer: what was begun when `takeovers` were known stands at `cursor`.
+    /// A response: what was begun when `takeovers` were known stands at `cursor`.
     pub(super) fn note(&mut self, takeovers: u64, cursor: Cursor) {
         if takeovers == 0 || self.after(takeovers).is_some_and(|known| known <= cursor) {
             return;
@@ -86,7 +86,7 @@ impl Firsts {
 }
 
 impl Takeovers {
-    /// How many takeovers were answered so far.
+    /// How many takeovers were granted so far.
     pub(super) fn count(&self) -> u64 {
         // Acquire: what is done after reading it is done after those takeovers.
         self.count.load(Ordering::Acquire)
@@ -113,26 +113,26 @@ impl Takeovers {
                 number: gateway.begun,
             },
             begun_at: gateway.clock,
-            rivals: gateway.unanswered > 0,
+            rivals: gateway.pending > 0,
         };
-        gateway.unanswered += 1;
+        gateway.pending += 1;
         begun
     }
 
     /// It was refused.
     pub(super) fn refuse(&self, begun: &Begun) {
-        self.with(&begun.stream, |gateway| gateway.unanswered -= 1);
+        self.with(&begun.stream, |gateway| gateway.pending -= 1);
     }
 
-    /// It was granted: whoever had been answered when it began is over now.
+    /// It was granted: a stream that had been granted when it began is over now.
     pub(super) fn grant(&self, begun: &Begun) {
         self.with(&begun.stream, |gateway| {
             gateway.clock += 1;
-            gateway.unanswered -= 1;
+            gateway.pending -= 1;
             let mut older = gateway
                 .open
                 .iter_mut()
-                .filter(|open| open.answered_at < begun.begun_at && open.taken_by.is_none())
+                .filter(|open| open.granted_at < begun.begun_at && open.taken_by.is_none())
                 .peekable();
             if older.peek().is_some() {
                 // Release: pairs with the Acquire in `count`.
@@ -141,7 +141,7 @@ impl Takeovers {
             }
             gateway.open.push(OpenStream {
                 number: begun.stream.number,
-                answered_at: gateway.clock,
+                granted_at: gateway.clock,
                 taken_by: None,
             });
         });
@@ -202,12 +202,12 @@ mod tests {
     use crate::cursor::{Epoch, Seq};
 
     #[test]
-    fn the_first_event_after_a_takeover_is_found_whatever_the_order_of_answers() {
+    fn the_first_event_after_a_takeover_is_found_whatever_the_order_of_responses() {
         let cursor = |seq| Cursor::new(Epoch::MAX, Seq::new(seq));
-        let answers = [(0, 1), (1, 3), (1, 4), (2, 5), (4, 7), (4, 9), (5, 8)];
-        for rotation in 0..answers.len() {
+        let responses = [(0, 1), (1, 3), (1, 4), (2, 5), (4, 7), (4, 9), (5, 8)];
+        for rotation in 0..responses.len() {
             for reversed in [false, true] {
-                let mut order = answers;
+                let mut order = responses;
                 order.rotate_left(rotation);
                 if reversed {
                     order.reverse();

@@ -29,10 +29,10 @@ fn events(seqs: RangeInclusive<u64>) -> Vec<Fingerprint> {
 /// Publishes a batch that gets these places.
 fn publish(publisher: &mut Publisher, seqs: RangeInclusive<u64>) {
     let publishing = publisher.publishing();
-    answer(publisher, publishing, seqs);
+    accept(publisher, publishing, seqs);
 }
 
-fn answer(publisher: &mut Publisher, publishing: Publishing, seqs: RangeInclusive<u64>) {
+fn accept(publisher: &mut Publisher, publishing: Publishing, seqs: RangeInclusive<u64>) {
     let (first, last) = (at(*seqs.start()), at(*seqs.end()));
     publisher.accepted(publishing, first, last, &events(seqs));
 }
@@ -89,7 +89,7 @@ fn a_plain_history_is_clean() {
 }
 
 #[test]
-fn events_may_be_received_before_their_answer_is_recorded() {
+fn events_may_be_received_before_their_response_is_recorded() {
     let history = History::default();
     let mut publisher = history.publisher("p");
     for round in 0..3000 {
@@ -97,15 +97,15 @@ fn events_may_be_received_before_their_answer_is_recorded() {
         let mut stream = subscribe(&history, "g", round);
         receive(&mut stream, round + 1..=round + 1);
         stream.ended(End::Cut);
-        answer(&mut publisher, publishing, round + 1..=round + 1);
+        accept(&mut publisher, publishing, round + 1..=round + 1);
     }
     let publishing = publisher.publishing();
     let mut stream = subscribe(&history, "g", 3000);
     receive(&mut stream, 3001..=9000);
-    answer(&mut publisher, publishing, 3001..=9000);
+    accept(&mut publisher, publishing, 3001..=9000);
     let publishing = publisher.publishing();
     receive(&mut stream, 9001..=9001);
-    answer(&mut publisher, publishing, 9001..=9001);
+    accept(&mut publisher, publishing, 9001..=9001);
     drop((publisher, stream));
     assert_eq!(told(&history), NOTHING);
     assert_eq!(history.check().summary.unverified_events, 0);
@@ -159,7 +159,7 @@ fn a_stream_may_receive_what_was_published_before_it_was_taken_over() {
     let under_way = publisher.publishing();
     let newer = subscribe(&history, "g", 2);
     publish(&mut publisher, 4..=4);
-    answer(&mut publisher, under_way, 3..=3);
+    accept(&mut publisher, under_way, 3..=3);
     receive(&mut older, 1..=3);
     older.ended(End::TakenOver);
     drop((publisher, newer));
@@ -204,7 +204,7 @@ fn a_lost_batch_is_there_as_a_whole_or_not_at_all() {
             let history = History::default();
             let mut publisher = history.publisher("p");
             let publishing = publisher.publishing();
-            publisher.unanswered(publishing, &events(1..=3));
+            publisher.no_response(publishing, &events(1..=3));
             if present {
                 publish(&mut publisher, 4..=4);
                 if received {
@@ -225,7 +225,7 @@ fn a_lost_batch_that_is_published_again_may_be_there_twice() {
     let mut stream = subscribe(&history, "g", 0);
     for _ in 0..3 {
         let publishing = publisher.publishing();
-        publisher.unanswered(publishing, &events(1..=2));
+        publisher.no_response(publishing, &events(1..=2));
     }
     let twice = events(1..=2).repeat(2);
     stream.received((1..=4).map(at).zip(twice));
@@ -401,17 +401,17 @@ fn an_event_of_another_epoch() {
 
 #[test]
 fn other_contents() {
-    for answered_first in [false, true] {
+    for accepted_first in [false, true] {
         let history = History::default();
         let mut publisher = history.publisher("p");
         let mut stream = subscribe(&history, "g", 0);
         let publishing = publisher.publishing();
-        if answered_first {
-            answer(&mut publisher, publishing, 1..=2);
+        if accepted_first {
+            accept(&mut publisher, publishing, 1..=2);
         }
         stream.received([(at(1), event(1)), (at(2), event(7))]);
-        if !answered_first {
-            answer(&mut publisher, publishing, 1..=2);
+        if !accepted_first {
+            accept(&mut publisher, publishing, 1..=2);
         }
         drop((publisher, stream));
         let expected = format!(
@@ -428,7 +428,7 @@ fn other_contents_than_another_stream_has() {
     let history = History::default();
     let mut publisher = history.publisher("p");
     let publishing = publisher.publishing();
-    publisher.unanswered(publishing, &[event(1)]);
+    publisher.no_response(publishing, &[event(1)]);
     let mut one = subscribe(&history, "g", 0);
     let mut other = subscribe(&history, "h", 0);
     one.received([(at(1), event(1))]);
@@ -458,7 +458,7 @@ fn an_event_from_nowhere() {
                 "g (stream 1): @2 has the contents {}, which nobody published",
                 event(2)
             ),
-            "nobody was answered @2 to @2".to_owned(),
+            "no response names @2 to @2".to_owned(),
         ]
     );
 }
@@ -475,7 +475,7 @@ fn a_refused_event() {
         told(&history),
         [
             "g (stream 1): @1 is an event that p published and was refused",
-            "nobody was answered @1 to @1",
+            "no response names @1 to @1",
         ]
     );
 }
@@ -486,7 +486,7 @@ fn a_lost_batch_in_part() {
     let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
     let publishing = publisher.publishing();
-    publisher.unanswered(publishing, &events(1..=3));
+    publisher.no_response(publishing, &events(1..=3));
     publish(&mut publisher, 3..=4);
     receive(&mut stream, 1..=4);
     drop((publisher, stream));
@@ -501,7 +501,7 @@ fn a_lost_batch_with_something_else_in_it() {
     let mut publisher = history.publisher("p");
     let mut stream = subscribe(&history, "g", 0);
     let publishing = publisher.publishing();
-    publisher.unanswered(publishing, &events(1..=3));
+    publisher.no_response(publishing, &events(1..=3));
     stream.received([(at(1), event(1)), (at(2), event(7)), (at(3), event(3))]);
     drop((publisher, stream));
     assert_eq!(
@@ -516,7 +516,7 @@ fn a_lost_batch_before_what_was_known() {
     let mut publisher = history.publisher("p");
     publish(&mut publisher, 2..=2);
     let publishing = publisher.publishing();
-    publisher.unanswered(publishing, &[event(1)]);
+    publisher.no_response(publishing, &[event(1)]);
     let mut stream = resume(&history, "g", 0);
     receive(&mut stream, 1..=2);
     drop((publisher, stream));
@@ -531,21 +531,18 @@ fn more_holes_than_lost_events() {
     let history = History::default();
     let mut publisher = history.publisher("p");
     let publishing = publisher.publishing();
-    publisher.unanswered(publishing, &events(1..=2));
+    publisher.no_response(publishing, &events(1..=2));
     publish(&mut publisher, 3..=3);
     publish(&mut publisher, 5..=5);
     drop(publisher);
     assert_eq!(
         told(&history),
-        [
-            "nobody was answered @1 to @2",
-            "nobody was answered @4 to @4"
-        ]
+        ["no response names @1 to @2", "no response names @4 to @4"]
     );
 }
 
 #[test]
-fn an_answer_that_does_not_fit_the_batch() {
+fn a_response_that_does_not_fit_the_batch() {
     for last in [at(2), at(4), at(0), Cursor::new(epoch(1), Seq::new(3))] {
         let history = History::default();
         let mut publisher = history.publisher("p");
@@ -556,17 +553,17 @@ fn an_answer_that_does_not_fit_the_batch() {
         assert_eq!(
             told(&history),
             [format!(
-                "p: published 3 events, and was answered @1 to {last}"
+                "p: published 3 events, and the response names @1 to {last}"
             )]
         );
     }
 }
 
 #[test]
-fn an_answer_before_what_was_known() {
+fn a_response_before_what_was_known() {
     type Make = fn(&History, &mut Publisher);
     let known: [(&str, Make); 3] = [
-        ("answered", |_, publisher| publish(publisher, 1..=2)),
+        ("accepted", |_, publisher| publish(publisher, 1..=2)),
         ("received", |history, _| {
             receive(&mut subscribe(history, "g", 0), 1..=2);
         }),
@@ -578,16 +575,16 @@ fn an_answer_before_what_was_known() {
         let under_way = publisher.publishing();
         make(&history, &mut publisher);
         let publishing = publisher.publishing();
-        if what != "answered" {
-            answer(&mut publisher, under_way, 1..=1);
+        if what != "accepted" {
+            accept(&mut publisher, under_way, 1..=1);
         }
-        let seq = if what == "answered" { 0 } else { 2 };
-        answer(&mut publisher, publishing, seq..=seq);
+        let seq = if what == "accepted" { 0 } else { 2 };
+        accept(&mut publisher, publishing, seq..=seq);
         drop(publisher);
         assert_eq!(
             told(&history),
             [format!(
-                "p: was answered @{seq}, when @2 was known before it published"
+                "p: the response names @{seq}, and @2 was known before it published"
             )],
             "{what}"
         );
@@ -595,7 +592,7 @@ fn an_answer_before_what_was_known() {
 }
 
 #[test]
-fn an_answer_of_an_older_epoch() {
+fn a_response_of_an_older_epoch() {
     let history = History::default();
     let mut publisher = history.publisher("p");
     let newer = Cursor::new(epoch(1), Seq::new(1));
@@ -605,7 +602,7 @@ fn an_answer_of_an_older_epoch() {
     drop(publisher);
     assert_eq!(
         told(&history),
-        ["p: was answered @1, when 000000000001-00000000001 was known before it published"]
+        ["p: the response names @1, and 000000000001-00000000001 was known before it published"]
     );
 }
 
@@ -616,22 +613,22 @@ fn a_place_that_is_given_twice() {
     let mut other = history.publisher("other");
     let publishing = other.publishing();
     publish(&mut one, 1..=3);
-    answer(&mut other, publishing, 3..=4);
+    accept(&mut other, publishing, 3..=4);
     drop((one, other));
     assert_eq!(
         told(&history),
-        ["other: was answered @3, which was given away before"]
+        ["other: the response names @3, which has another event already"]
     );
 }
 
 #[test]
-fn a_hole_in_the_answers() {
+fn a_hole_in_the_responses() {
     let history = History::default();
     let mut publisher = history.publisher("p");
     publish(&mut publisher, 1..=1);
     publish(&mut publisher, 4..=5);
     drop(publisher);
-    assert_eq!(told(&history), ["nobody was answered @2 to @3"]);
+    assert_eq!(told(&history), ["no response names @2 to @3"]);
 }
 
 // --- starts ---
@@ -749,17 +746,17 @@ fn a_fresh_start_past_the_head() {
 
 #[test]
 fn a_fresh_start_inside_of_a_batch() {
-    for answered_first in [false, true] {
+    for accepted_first in [false, true] {
         let history = History::default();
         let mut publisher = history.publisher("p");
         let publishing = publisher.publishing();
         let mut stream = subscribe(&history, "g", 2);
-        if answered_first {
-            answer(&mut publisher, publishing, 1..=3);
+        if accepted_first {
+            accept(&mut publisher, publishing, 1..=3);
         }
         receive(&mut stream, 3..=3);
-        if !answered_first {
-            answer(&mut publisher, publishing, 1..=3);
+        if !accepted_first {
+            accept(&mut publisher, publishing, 1..=3);
         }
         let mut resumed = resume(&history, "resuming there is fine", 2);
         receive(&mut resumed, 3..=3);
@@ -795,7 +792,7 @@ fn a_closed_stream_that_lacks_what_another_one_received() {
     let history = History::default();
     let mut publisher = history.publisher("p");
     let publishing = publisher.publishing();
-    publisher.unanswered(publishing, &events(1..=2));
+    publisher.no_response(publishing, &events(1..=2));
     receive(&mut subscribe(&history, "other", 0), 1..=1);
     subscribe(&history, "g", 1).ended(End::Closed);
     drop(publisher);
@@ -841,7 +838,7 @@ fn a_stream_that_nobody_took_over() {
 }
 
 #[test]
-fn a_subscription_without_an_answer_may_have_taken_over() {
+fn a_subscription_without_a_response_may_have_taken_over() {
     let history = History::default();
     drop(history.subscribing("g", ""));
     subscribe(&history, "g", 0).ended(End::TakenOver);

@@ -23,10 +23,10 @@ pub(super) fn verdict(shared: &Shared) -> Report {
     };
     let mut epochs = Vec::new();
     for record in shared.records() {
-        let unanswered = verdict.compare_leftovers(&record);
-        let received = unanswered.last_key_value().map_or(0, |(seq, _)| *seq);
-        verdict.find_origins(&record, unanswered);
-        let head = (record.answered.number())
+        let unnamed = verdict.compare_leftovers(&record);
+        let received = unnamed.last_key_value().map_or(0, |(seq, _)| *seq);
+        verdict.find_origins(&record, unnamed);
+        let head = (record.accepted.number())
             .max(received)
             .max(verdict.lost.last(&record));
         epochs.push((record, head));
@@ -46,15 +46,15 @@ struct Verdict<'a> {
     summary: Summary,
 }
 
-/// Events that were received and that no publisher was answered for, by sequence,
+/// Events that were received and that no response names, by sequence,
 /// with the first stream that received them.
-type Unanswered = BTreeMap<u64, (Fingerprint, StreamId)>;
+type Unnamed = BTreeMap<u64, (Fingerprint, StreamId)>;
 
 impl Verdict<'_> {
-    /// Contents: what streams received before it was answered is what was published
-    /// there; what was never answered is the same for all of them.
-    fn compare_leftovers(&mut self, record: &EpochRecord) -> Unanswered {
-        let mut unanswered = Unanswered::new();
+    /// Contents: what streams received before its response is what was published
+    /// there; what no response names is the same for all of them.
+    fn compare_leftovers(&mut self, record: &EpochRecord) -> Unnamed {
+        let mut unnamed = Unnamed::new();
         let mut bookmark = None;
         for leftover in record.leftovers() {
             for received in leftover.events {
@@ -63,7 +63,7 @@ impl Verdict<'_> {
                     Judgement::Unverifiable => self.summary.unverified_events += 1,
                     Judgement::Broken(violation) => self.found.add(violation),
                     Judgement::Undecided => {
-                        let (expected, _) = unanswered
+                        let (expected, _) = unnamed
                             .entry(received.seq)
                             .or_insert_with(|| (received.fingerprint, leftover.stream.clone()));
                         if *expected != received.fingerprint {
@@ -78,13 +78,13 @@ impl Verdict<'_> {
                 }
             }
         }
-        unanswered
+        unnamed
     }
 
-    /// No event from nowhere: what nobody was answered for is of a batch whose answer
+    /// No event from nowhere: what no response names is of a batch whose response
     /// was lost, and that batch is there as a whole.
-    fn find_origins(&mut self, record: &EpochRecord, unanswered: Unanswered) {
-        for (seq, (fingerprint, stream)) in unanswered {
+    fn find_origins(&mut self, record: &EpochRecord, unnamed: Unnamed) {
+        for (seq, (fingerprint, stream)) in unnamed {
             let cursor = record.cursor(seq);
             let publisher = match self.lost.find(record, seq, fingerprint) {
                 Origin::Whole => continue,

@@ -84,13 +84,13 @@ pub enum Violation {
         stream: StreamId,
         /// Where it stands.
         cursor: Cursor,
-        /// What was published there, or, where no publisher was answered, what
+        /// What was published there, or, where no response names it, what
         /// another stream delivered.
         expected: Fingerprint,
         /// What came.
         found: Fingerprint,
     },
-    /// An event came that no publisher was answered for, or left without an answer.
+    /// An event came that no response names, and no batch without a response has.
     #[error("{stream}: {cursor} has the contents {found}, which nobody published")]
     Unpublished {
         /// Whose stream.
@@ -110,7 +110,7 @@ pub enum Violation {
         /// Whose event it is.
         publisher: Arc<str>,
     },
-    /// A batch whose answer was lost is in the stream, but not as a whole, or not
+    /// A batch whose response was lost is in the stream, but not as a whole, or not
     /// after what was known when it was published.
     #[error("{stream}: {cursor} is of a batch of {publisher} that is not there as a whole")]
     Torn {
@@ -139,7 +139,7 @@ pub enum Violation {
         stream: StreamId,
         /// What was asked for.
         requested: Requested,
-        /// What was answered.
+        /// The decision in the response.
         decision: Decision,
         /// The position before its first event.
         start: Cursor,
@@ -204,7 +204,7 @@ pub enum Violation {
         position: Cursor,
     },
     /// A stream received what was published after a newer subscription of its id had
-    /// been answered.
+    /// been granted.
     #[error("{stream}: received {last}, but was taken over before {after} was published")]
     OutlivedTakeover {
         /// Whose stream.
@@ -215,39 +215,39 @@ pub enum Violation {
         after: Cursor,
     },
 
-    /// A publisher was told of more or fewer places than it has events.
-    #[error("{publisher}: published {events} events, and was answered {first} to {last}")]
-    AnswerSize {
+    /// A response names more or fewer places than the batch has events.
+    #[error("{publisher}: published {events} events, and the response names {first} to {last}")]
+    ResponseSize {
         /// Whose batch.
         publisher: Arc<str>,
-        /// The first event's place, as it was told.
+        /// The first event's place in the response.
         first: Cursor,
         /// The last event's.
         last: Cursor,
         /// How many events the batch has.
         events: usize,
     },
-    /// A publisher was told of a place that is not after one that was known before it
-    /// began to publish.
-    #[error("{publisher}: was answered {first}, when {known} was known before it published")]
-    AnswerBehind {
+    /// A response names a place that is not after one that was known before the
+    /// publish began.
+    #[error("{publisher}: the response names {first}, and {known} was known before it published")]
+    ResponseBehind {
         /// Whose batch.
         publisher: Arc<str>,
         /// The first event's place.
         first: Cursor,
-        /// What had been answered, received or named as a start before.
+        /// The newest that a response, an event or a start had named before.
         known: Cursor,
     },
     /// Two events were given the same place.
-    #[error("{publisher}: was answered {cursor}, which was given away before")]
+    #[error("{publisher}: the response names {cursor}, which has another event already")]
     GivenTwice {
         /// Whose event came second.
         publisher: Arc<str>,
         /// The place.
         cursor: Cursor,
     },
-    /// Sequences were left out: no publisher was told of them.
-    #[error("nobody was answered {first} to {last}")]
+    /// Sequences were left out: no response names them.
+    #[error("no response names {first} to {last}")]
     Hole {
         /// The first of them.
         first: Cursor,

@@ -103,7 +103,7 @@ impl Gauge {
         self.begin(name, Extent::Delivered(from, from + events));
     }
 
-    /// Events that were published and answered.
+    /// Events that were published and accepted.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.inner.accepted.load(Ordering::Relaxed)

@@ -4,8 +4,8 @@
 //! A [`Target`] is what is measured: it says where to connect and which protocol is
 //! spoken there, a [`Consumer`] and a [`Publisher`] without sockets. Everything else is
 //! the same for all: one thread drives all receivers ([`Receivers`]), another one all
-//! publishers on a precise schedule ([`Publishers`]), and a [`workload`] says who does
-//! what when, and what is counted.
+//! publishers on a precise schedule ([`Publishers`]), and a [`workload`] says what
+//! happens when, and what is counted.
 //!
 //! # What is measured
 //!
@@ -21,9 +21,9 @@
 //! that receivers share one large buffer, decode nothing, and copy no event that arrives
 //! in one piece.
 //!
-//! *Lost* is an event that was answered to its publisher and did not come to a receiver
-//! that was there. Each event carries its publisher and its number there, so that a hole
-//! is seen where it is, in any protocol.
+//! *Lost* is an event that was accepted and did not come to a receiver that was
+//! subscribed. Each event carries its publisher and its number there, so that a hole is
+//! seen where it is, in any protocol.
 
 #![forbid(unsafe_code)]
 
@@ -46,7 +46,7 @@ pub use delivery_check::{DeliveryCheck, DeliveryErrors};
 pub use event::{Batch, Shape, Stamp};
 pub use gauge::{Gauge, Stage};
 pub use latency::{Latency, Windows};
-pub use protocol::{Answers, Begin, Consumer, End, ProtocolError, Publisher, Sink, Start};
+pub use protocol::{Begin, Consumer, End, ProtocolError, Publisher, Responses, Sink, Start};
 pub use publishers::{
     MAX_PUBLISHERS, Pace, Plan, PublishObserver, Published, PublisherError, Publishers,
 };

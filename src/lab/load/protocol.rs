@@ -27,8 +27,8 @@ pub trait Consumer {
     /// be sent at once. Nothing of an earlier connection counts any more.
     fn open(&mut self, begin: Begin, out: &mut Vec<u8>);
 
-    /// Takes bytes from the peer, tells the sink what they mean, and writes what is
-    /// to be answered. Answers how many of the bytes are done with; the others come
+    /// Takes bytes from the peer, tells the sink what they mean, and writes the reply,
+    /// if there is one. Returns how many of the bytes are done with; the others come
     /// again, with more behind them.
     ///
     /// # Errors
@@ -58,9 +58,9 @@ pub trait Sink {
 
 /// Publishes events on one connection.
 pub trait Publisher {
-    /// Whether the peer answers each request. Where it does not, a request counts as
-    /// answered once it is written.
-    const ANSWERED: bool = true;
+    /// Whether the peer responds to each request. Where it does not, a request counts
+    /// as accepted once it is written.
+    const RESPONDS: bool = true;
 
     /// A connection was opened: writes what the peer is to be sent at once.
     fn open(&mut self, out: &mut Vec<u8>);
@@ -79,18 +79,18 @@ pub trait Publisher {
     /// # Errors
     ///
     /// What the peer did that the protocol does not allow.
-    fn receive<A: Answers>(
+    fn receive<R: Responses>(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        answers: &mut A,
+        responses: &mut R,
     ) -> Result<usize, ProtocolError>;
 }
 
-/// What a publisher is answered.
-pub trait Answers {
-    /// The oldest request without an answer was accepted: from which place to which,
-    /// where the protocol has such a thing.
+/// The responses that a publisher gets.
+pub trait Responses {
+    /// The oldest request without a response was accepted. `places` are those of its
+    /// first and its last event, where the protocol has places.
     fn accepted(&mut self, places: Option<(Cursor, Cursor)>);
 
     /// The peer accepts nothing more, and has said why.

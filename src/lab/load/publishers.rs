@@ -9,23 +9,23 @@ use super::clock::now_ns;
 use super::event::{Batch, Shape, Stamp};
 use super::gauge::Gauge;
 use super::latency::Latency;
-use super::protocol::{Answers, End, ProtocolError, Publisher};
+use super::protocol::{End, ProtocolError, Publisher, Responses};
 use super::receivers::BrokenConnection;
 use super::socket::{Endpoint, Socket, write_out};
 use crate::cursor::Cursor;
 
-/// What connections read into: answers are short.
+/// What connections read into: responses are short.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How much may wait for a socket before nothing more is published.
+/// The most bytes that may wait for a socket. Above that, no request is written.
 const MAX_OUT_BYTES: usize = 256 << 10;
-/// How long answers are waited for after the last request.
-const ANSWER_PATIENCE_NS: u64 = 10_000_000_000;
-/// How often the wish to end is looked at while there is nothing to do.
+/// How long the run waits for responses after the last request.
+const RESPONSE_TIMEOUT_NS: u64 = 10_000_000_000;
+/// How often an idle thread checks whether the run has to end.
 const LOOK_NS: u64 = 20_000_000;
 /// The most publishers that a stamp can tell apart.
 pub const MAX_PUBLISHERS: usize = 256;
 
-/// What publishers are to do.
+/// The work of the publishers.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The events.
@@ -34,7 +34,7 @@ pub struct Plan {
     pub batch: usize,
     /// When.
     pub pace: Pace,
-    /// How many requests a publisher may have unanswered.
+    /// How many requests a publisher may have in flight.
     pub in_flight: usize,
     /// How many events all of them publish together; `None`: until they are told to
     /// end.
@@ -50,7 +50,7 @@ pub enum Pace {
     Full,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// Events that were sent.
@@ -59,9 +59,9 @@ pub struct Published {
     pub accepted: u64,
     /// The place of the first one of each publisher, where the protocol has places.
     pub firsts: Vec<Option<Cursor>>,
-    /// The newest place that anybody was answered.
+    /// The newest place that a response names.
     pub newest: Option<Cursor>,
-    /// From when a request was due until its answer was there, for each phase of the
+    /// From when a request was due until its response was there, for each phase of the
     /// run.
     pub round_trips: Vec<Latency>,
     /// How long after it was due each request was handed to the system: what the load
@@ -69,35 +69,35 @@ pub struct Published {
     pub lateness: Latency,
 }
 
-/// Looks on while publishers publish. Each is called by its number, from 0 on.
+/// An observer of the publishers. Their numbers begin with 0.
 pub trait PublishObserver {
-    /// It publishes this batch now.
+    /// Publisher `who` sends this batch now.
     fn publishing(&mut self, who: usize, batch: &Batch);
-    /// Its oldest batch without an answer was accepted, to these places.
+    /// The oldest batch of `who` without a response was accepted, at these places.
     fn accepted(&mut self, who: usize, places: Option<(Cursor, Cursor)>);
 }
 
-/// Nobody looks on.
+/// No observer.
 impl PublishObserver for () {
     fn publishing(&mut self, _who: usize, _batch: &Batch) {}
     fn accepted(&mut self, _who: usize, _places: Option<(Cursor, Cursor)>) {}
 }
 
-/// Why publishers cannot go on.
+/// Why publishing failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublisherError {
-    /// A connection is of no use.
+    /// A connection failed.
     #[error("publisher {0}: {1}")]
     Broken(usize, BrokenConnection),
     /// The server accepts nothing more.
     #[error("publisher {0}: {1}")]
     Ended(usize, End),
-    /// An answer is due for a long time.
-    #[error("publisher {0}: {1} requests were not answered within 10 seconds")]
-    Unanswered(usize, usize),
-    /// The system does not tell about sockets any more.
-    #[error("cannot wait for answers: {0}")]
+    /// A response is overdue.
+    #[error("publisher {0}: no response to {1} requests within 10 seconds")]
+    NoResponse(usize, usize),
+    /// `poll` failed.
+    #[error("cannot wait for responses: {0}")]
     Wait(io::Error),
 }
 
@@ -119,7 +119,7 @@ struct Member<P> {
     asked: Asked,
 }
 
-/// Requests without an answer, the oldest first, and what is known of the others.
+/// Requests without a response, the oldest first, and what is known of the others.
 #[derive(Debug)]
 struct Asked {
     requests: VecDeque<Request>,
@@ -180,11 +180,11 @@ impl<P: Publisher> Publishers<P> {
     }
 
     /// Publishes as planned, until that is done or the gauge says so, and waits for the
-    /// answers. May be called again: each publisher's numbers go on.
+    /// responses. May be called again: each publisher's numbers go on.
     ///
     /// # Errors
     ///
-    /// The first thing that went wrong with any of them.
+    /// The first failure of any of them.
     pub fn run<O: PublishObserver>(
         &mut self,
         plan: &Plan,
@@ -226,14 +226,14 @@ impl<P: Publisher> Publishers<P> {
             let ends = run.gauge.publishers_end() || run.left == Some(0);
             let mut wake_ns = now_ns() + LOOK_NS;
             if ends {
-                let unanswered = self.members.iter().position(|member| !member.is_done());
-                let Some(who) = unanswered else {
+                let waiting = self.members.iter().position(|member| !member.is_done());
+                let Some(who) = waiting else {
                     return Ok(());
                 };
-                let give_up_ns = *given_up_ns.get_or_insert(now_ns() + ANSWER_PATIENCE_NS);
+                let give_up_ns = *given_up_ns.get_or_insert(now_ns() + RESPONSE_TIMEOUT_NS);
                 if now_ns() > give_up_ns {
                     let requests = self.members[who].asked.requests.len();
-                    return Err(PublisherError::Unanswered(who, requests));
+                    return Err(PublisherError::NoResponse(who, requests));
                 }
             }
             for (who, member) in self.members.iter_mut().enumerate() {
@@ -331,7 +331,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Publishes what is due. Answers when the next is, if that is what it waits for.
+    /// Publishes what is due. Returns when the next is, if that is what it waits for.
     fn publish_due<P: Publisher, O: PublishObserver>(
         &mut self,
         who: usize,
@@ -379,7 +379,7 @@ impl<'a> Run<'a> {
 }
 
 impl<P: Publisher> Member<P> {
-    /// Whether everything was written and answered.
+    /// Whether everything was written and has its response.
     fn is_done(&self) -> bool {
         self.out.is_empty() && self.asked.requests.is_empty()
     }
@@ -388,10 +388,10 @@ impl<P: Publisher> Member<P> {
         if !self.out.is_empty() {
             write_out(&mut self.socket, &mut self.out)?;
         }
-        if !P::ANSWERED && self.out.is_empty() {
-            let mut answers = self.asked.told_to(told);
-            while !answers.asked.requests.is_empty() {
-                answers.accepted(None);
+        if !P::RESPONDS && self.out.is_empty() {
+            let mut responses = self.asked.told_to(told);
+            while !responses.asked.requests.is_empty() {
+                responses.accepted(None);
             }
         }
         Ok(())
@@ -416,9 +416,11 @@ impl<P: Publisher> Member<P> {
             };
             buffer[..kept].copy_from_slice(&self.partial);
             let bytes = &buffer[..kept + read];
-            let mut answers = self.asked.told_to(told);
-            let done = self.publisher.receive(bytes, &mut self.out, &mut answers)?;
-            drop(answers);
+            let mut responses = self.asked.told_to(told);
+            let done = self
+                .publisher
+                .receive(bytes, &mut self.out, &mut responses)?;
+            drop(responses);
             self.partial.clear();
             self.partial.extend_from_slice(&bytes[done..]);
             if let Some(error) = self.asked.error.take() {
@@ -431,7 +433,7 @@ impl<P: Publisher> Member<P> {
     }
 }
 
-/// Who is told of answers.
+/// What a response is reported to: the observer and the gauge.
 struct Told<'a, O> {
     who: usize,
     gauge: &'a Gauge,
@@ -448,8 +450,8 @@ impl<'a, O: PublishObserver> Told<'a, O> {
     }
 }
 
-/// Answers that come at one moment. The gauge is told when it is dropped.
-struct Answering<'a, 'b, O> {
+/// Responses that arrive at one moment. The gauge is told when it is dropped.
+struct Arrived<'a, 'b, O> {
     asked: &'a mut Asked,
     told: &'a mut Told<'b, O>,
     now_ns: u64,
@@ -460,8 +462,8 @@ impl Asked {
     fn told_to<'a, 'b, O: PublishObserver>(
         &'a mut self,
         told: &'a mut Told<'b, O>,
-    ) -> Answering<'a, 'b, O> {
-        Answering {
+    ) -> Arrived<'a, 'b, O> {
+        Arrived {
             asked: self,
             told,
             now_ns: now_ns(),
@@ -470,24 +472,24 @@ impl Asked {
     }
 }
 
-impl<O> Drop for Answering<'_, '_, O> {
+impl<O> Drop for Arrived<'_, '_, O> {
     fn drop(&mut self) {
         self.told.gauge.add_accepted(self.events);
     }
 }
 
-impl<O: PublishObserver> Answers for Answering<'_, '_, O> {
+impl<O: PublishObserver> Responses for Arrived<'_, '_, O> {
     fn accepted(&mut self, places: Option<(Cursor, Cursor)>) {
         let asked = &mut *self.asked;
         let Some(request) = asked.requests.pop_front() else {
-            asked.error = Some(ProtocolError::new("an answer to no request"));
+            asked.error = Some(ProtocolError::new("a response to no request"));
             return;
         };
         if let Some((first, last)) = places {
             let span = last.seq().number().wrapping_sub(first.seq().number());
             if span.wrapping_add(1) != request.events {
                 asked.error = Some(ProtocolError::new(format!(
-                    "{} events were answered with the places {first} to {last}",
+                    "the response to {} events names the places {first} to {last}",
                     request.events
                 )));
             }

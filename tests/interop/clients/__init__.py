@@ -12,7 +12,7 @@ Every kind has `connect(target)`, which gives a connection of its own:
     stream.status         an End; waits for it
     stream.cancel()
 
-    feed.send(*events), .finish(), .answer(), .answers(), .status
+    feed.send(*events), .finish(), .response(), .responses(), .status
 
 A call that fails raises `Failed`, which has the End. Statuses go by their names.
 """
@@ -60,12 +60,12 @@ class Events:
             return events
 
 
-class Answers:
-    def answers(self):
-        """All further answers; `status` then says how the stream ended."""
-        answers = []
+class Responses:
+    def responses(self):
+        """All further responses; `status` then says how the stream ended."""
+        responses = []
         try:
             while True:
-                answers.append(self.answer())
+                responses.append(self.response())
         except (Failed, StopIteration):
-            return answers
+            return responses

@@ -87,8 +87,8 @@ const operations = {
     const options = { deadline: Date.now() + timeout * 1000 };
     const { publisher } = connections.get(connection);
     return new Promise((resolve, reject) =>
-      publisher.Publish({ events }, options, (error, answer) =>
-        error ? reject(error) : resolve(answer),
+      publisher.Publish({ events }, options, (error, response) =>
+        error ? reject(error) : resolve(response),
       ),
     );
   },

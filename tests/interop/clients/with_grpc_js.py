@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from galaxy.backend.push.v1 import push_pb2
 from galaxy.push.publisher.v1 import publisher_pb2
 
-from . import PATIENCE_SECONDS, Answers, End, Events, Failed, ours
+from . import PATIENCE_SECONDS, Responses, End, Events, Failed, ours
 
 HERE = pathlib.Path(__file__).resolve().parent
 PROTO = HERE.parents[2] / "proto"
@@ -45,15 +45,15 @@ class GrpcJs:
         return next(self._numbers)
 
     def ask(self, op, **request):
-        answer = queue.SimpleQueue()
+        replies = queue.SimpleQueue()
         number = self.number()
-        self._waiting[number] = answer
+        self._waiting[number] = replies
         with self._lock:
             self._process.stdin.write(
                 json.dumps({"id": number, "op": op, **request}) + "\n"
             )
             self._process.stdin.flush()
-        reply = answer.get(timeout=PATIENCE_SECONDS)
+        reply = replies.get(timeout=PATIENCE_SECONDS)
         assert "bug" not in reply, reply["bug"]
         if "end" in reply:
             raise Failed(end(reply["end"]))
@@ -97,13 +97,13 @@ class Connection:
         return stream
 
     def publish(self, *events):
-        answer = self._node.ask(
+        response = self._node.ask(
             "publish",
             connection=self._number,
             events=as_json(events),
             timeout=PATIENCE_SECONDS,
         )
-        return json_format.ParseDict(answer, publisher_pb2.PublishResponse())
+        return json_format.ParseDict(response, publisher_pb2.PublishResponse())
 
     def feed(self):
         feed = Feed(self._node)
@@ -162,12 +162,12 @@ class Stream(Call, Events):
         return self._take(1 << 30, push_pb2.PushEvent)[0]
 
 
-class Feed(Call, Answers):
+class Feed(Call, Responses):
     def send(self, *events):
         self._node.ask("send", call=self.number, events=as_json(events))
 
     def finish(self):
         self._node.ask("finish", call=self.number)
 
-    def answer(self):
+    def response(self):
         return self._next(publisher_pb2.PublishResponse)

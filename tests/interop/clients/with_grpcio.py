@@ -12,7 +12,7 @@ from . import (
     PUBLISH,
     PUBLISH_STREAM,
     SUBSCRIBE,
-    Answers,
+    Responses,
     End,
     Events,
     Failed,
@@ -100,7 +100,7 @@ class Stream(Call, Events):
         return self._next()
 
 
-class Feed(Call, Answers):
+class Feed(Call, Responses):
     def __init__(self, method):
         self._requests = queue.SimpleQueue()
         self._call = method(
@@ -113,5 +113,5 @@ class Feed(Call, Answers):
     def finish(self):
         self._requests.put(None)
 
-    def answer(self):
+    def response(self):
         return self._next()

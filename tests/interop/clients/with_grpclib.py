@@ -15,7 +15,7 @@ from . import (
     PUBLISH,
     PUBLISH_STREAM,
     SUBSCRIBE,
-    Answers,
+    Responses,
     End,
     Events,
     Failed,
@@ -80,10 +80,10 @@ class Connection:
                 await call.send_message(
                     publisher_pb2.PublishRequest(events=events), end=True
                 )
-                answer = await call.recv_message()
+                response = await call.recv_message()
                 # The status of a refusal is in the trailers.
                 await call.recv_trailing_metadata()
-                return answer
+                return response
 
         try:
             return self._run(publish())
@@ -122,29 +122,29 @@ class Call:
 
     async def _serve(self, method, timeout, request):
         """Does what is asked for, one thing at a time, until the call has ended."""
-        call = answer = None
+        call = pending = None
         try:
             async with method.open(timeout=timeout) as call:
                 if request is not None:
                     await call.send_message(request, end=True)
                 while True:
-                    act, answer = await self._wanted.get()
+                    act, pending = await self._wanted.get()
                     result = await act(call)
                     if act is _receive and result is None:
                         break  # leaving the block takes the status
-                    answer.set_result(result)
+                    pending.set_result(result)
             self._end = self._made_of(None, call)
-            answer.set_result(None)
+            pending.set_result(None)
         except BaseException as error:
             # The block has put the status in the place of what was raised within.
             self._end = self._made_of(error, call)
-        self._refuse(answer)
+        self._refuse(pending)
         while not self._wanted.empty():
             self._refuse(self._wanted.get_nowait()[1])
 
-    def _refuse(self, answer):
-        if answer and not answer.done():
-            answer.set_exception(Failed(self._end))
+    def _refuse(self, pending):
+        if pending and not pending.done():
+            pending.set_exception(Failed(self._end))
 
     @staticmethod
     def _made_of(error, call):
@@ -166,9 +166,9 @@ class Call:
         async def ask():
             if self._task.done():
                 raise Failed(self._end)
-            answer = asyncio.get_running_loop().create_future()
-            self._wanted.put_nowait((act, answer))
-            return await answer
+            pending = asyncio.get_running_loop().create_future()
+            self._wanted.put_nowait((act, pending))
+            return await pending
 
         return self._run(ask())
 
@@ -214,7 +214,7 @@ class Stream(Call, Events):
         return self._receive()
 
 
-class Feed(Call, Answers):
+class Feed(Call, Responses):
     def send(self, *events):
         async def send(call):
             await call.send_message(publisher_pb2.PublishRequest(events=events))
@@ -229,5 +229,5 @@ class Feed(Call, Answers):
 
         self._do(finish)
 
-    def answer(self):
+    def response(self):
         return self._receive()

@@ -42,7 +42,7 @@ enum Step {
         events: Vec<Fingerprint>,
     },
     Refused(Vec<Fingerprint>),
-    Unanswered {
+    NoResponse {
         publish: usize,
         events: Vec<Fingerprint>,
     },
@@ -95,8 +95,8 @@ fn replay(steps: &[Step]) -> Report {
                 publishers[publish % 2].accepted(begun, at(first), at(last), &events);
             }
             Step::Refused(events) => publishers[0].refused(&events),
-            Step::Unanswered { publish, events } => {
-                publishers[publish % 2].unanswered(publishing[&publish], &events);
+            Step::NoResponse { publish, events } => {
+                publishers[publish % 2].no_response(publishing[&publish], &events);
             }
             Step::Subscribing { stream, id, cursor } => {
                 let begun = history.subscribing(&id.to_string(), &cursor);
@@ -130,12 +130,12 @@ fn replay(steps: &[Step]) -> Report {
 struct Model {
     random: Random,
     steps: Vec<Step>,
-    /// Whether answers may be lost.
+    /// Whether responses may be lost.
     losses: bool,
     log: Vec<Fingerprint>,
     publishes: usize,
     streams: usize,
-    /// Answers that come later.
+    /// Responses that come later.
     late: Vec<Step>,
     open: Vec<Open>,
 }
@@ -200,12 +200,12 @@ impl Model {
         self.steps.push(Step::Publishing(publish));
         let is_lost = self.losses && self.random.one_in(4);
         if is_lost && self.random.one_in(2) {
-            return self.steps.push(Step::Unanswered { publish, events });
+            return self.steps.push(Step::NoResponse { publish, events });
         }
         let first = self.head() + 1;
         self.log.extend(&events);
-        let answer = if is_lost {
-            Step::Unanswered { publish, events }
+        let response = if is_lost {
+            Step::NoResponse { publish, events }
         } else {
             let last = self.head();
             Step::Accepted {
@@ -216,9 +216,9 @@ impl Model {
             }
         };
         if self.random.one_in(3) {
-            self.late.push(answer);
+            self.late.push(response);
         } else {
-            self.steps.push(answer);
+            self.steps.push(response);
         }
     }
 
@@ -352,7 +352,7 @@ fn random_histories_are_clean() {
         }
     }
     let Summary {
-        unanswered_batches,
+        batches_without_response,
         refused_batches,
         resumed,
         expired,
@@ -363,7 +363,7 @@ fn random_histories_are_clean() {
         ..
     } = summary;
     let counts = [
-        unanswered_batches,
+        batches_without_response,
         refused_batches,
         resumed,
         expired,
@@ -501,13 +501,13 @@ const MUTATIONS: &[(&str, Mutation)] = &[
         }
         Some(())
     }),
-    ("a batch is answered twice", |steps, random| {
+    ("a batch has two responses", |steps, random| {
         let at = random.choose(&all(steps, |step| matches!(step, Step::Accepted { .. })))?;
         let again = steps[at].clone();
         steps.push(again);
         Some(())
     }),
-    ("a batch is answered elsewhere", |steps, random| {
+    ("a response names another place", |steps, random| {
         let at = random.choose(&all(steps, |step| matches!(step, Step::Accepted { .. })))?;
         if let Step::Accepted { first, last, .. } = &mut steps[at] {
             *first += 1;
@@ -515,7 +515,7 @@ const MUTATIONS: &[(&str, Mutation)] = &[
         }
         Some(())
     }),
-    ("an answer has another size", |steps, random| {
+    ("a response has another size", |steps, random| {
         let at = random.choose(&all(steps, |step| matches!(step, Step::Accepted { .. })))?;
         if let Step::Accepted { last, .. } = &mut steps[at] {
             *last = off_by_one(*last, random);
@@ -525,8 +525,8 @@ const MUTATIONS: &[(&str, Mutation)] = &[
     (
         "two batches are given each other's place",
         |steps, random| {
-            let answers = all(steps, |step| matches!(step, Step::Accepted { .. }));
-            let (a, b) = (random.choose(&answers)?, random.choose(&answers)?);
+            let responses = all(steps, |step| matches!(step, Step::Accepted { .. }));
+            let (a, b) = (random.choose(&responses)?, random.choose(&responses)?);
             let (Step::Accepted { events: ours, .. }, Step::Accepted { events: theirs, .. }) =
                 (&steps[a], &steps[b])
             else {
@@ -544,14 +544,11 @@ const MUTATIONS: &[(&str, Mutation)] = &[
             Some(())
         },
     ),
-    (
-        "a batch is accepted and nobody is answered",
-        |steps, random| {
-            let at = random.choose(&all(steps, |step| matches!(step, Step::Accepted { .. })))?;
-            steps.remove(at);
-            Some(())
-        },
-    ),
+    ("a batch is accepted without a response", |steps, random| {
+        let at = random.choose(&all(steps, |step| matches!(step, Step::Accepted { .. })))?;
+        steps.remove(at);
+        Some(())
+    }),
     ("a batch is accepted and called refused", |steps, random| {
         let at = random.choose(&all(steps, |step| matches!(step, Step::Accepted { .. })))?;
         let Step::Accepted { events, .. } = steps[at].clone() else {
@@ -571,7 +568,7 @@ const MUTATIONS: &[(&str, Mutation)] = &[
             return None;
         };
         events.push(Fingerprint::of(b"not there"));
-        steps[at] = Step::Unanswered { publish, events };
+        steps[at] = Step::NoResponse { publish, events };
         Some(())
     }),
     (
@@ -603,7 +600,7 @@ const MUTATIONS: &[(&str, Mutation)] = &[
             };
             let after = taken_at(steps, stream)?;
             let mut later = steps[after..].iter().filter_map(|step| match step {
-                Step::Publishing(publish) => answered(steps, *publish),
+                Step::Publishing(publish) => accepted_places(steps, *publish),
                 _ => None,
             });
             let (until, _) = later.next()?;
@@ -723,7 +720,7 @@ fn position(steps: &[Step], stream: usize) -> u64 {
     position
 }
 
-fn answered(steps: &[Step], publish: usize) -> Option<(u64, u64)> {
+fn accepted_places(steps: &[Step], publish: usize) -> Option<(u64, u64)> {
     steps.iter().find_map(|step| match step {
         Step::Accepted {
             publish: p,

@@ -9,7 +9,7 @@ use crate::contract::{MESSAGE_PREFIX_BYTES, path};
 use crate::cursor::Cursor;
 use crate::http2::client::{Connection, Event};
 use crate::lab::load::event::Batch;
-use crate::lab::load::protocol::{Answers, ProtocolError, Publisher};
+use crate::lab::load::protocol::{ProtocolError, Publisher, Responses};
 
 /// `events`, the one field of a request.
 const EVENTS_KEY: u8 = 1 << 3 | 2;
@@ -89,11 +89,11 @@ impl Publisher for Publish {
         self.flush(out);
     }
 
-    fn receive<A: Answers>(
+    fn receive<R: Responses>(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        answers: &mut A,
+        responses: &mut R,
     ) -> Result<usize, ProtocolError> {
         let Some(connection) = &mut self.connection else {
             return Ok(bytes.len());
@@ -103,7 +103,7 @@ impl Publisher for Publish {
             let end = match event {
                 Event::Data { data, ends } => {
                     self.messages.read(data, |message| {
-                        answers.accepted(Some(places(message)?));
+                        responses.accepted(Some(places(message)?));
                         Ok(())
                     })?;
                     if ends {
@@ -126,20 +126,23 @@ impl Publisher for Publish {
                 Event::Reset(code) => grpc::reset(code),
             };
             self.has_ended = true;
-            answers.ended(&end);
+            responses.ended(&end);
         }
         self.flush(out);
         Ok(bytes.len())
     }
 }
 
-/// The cursors of an answer.
+/// The cursors of a response.
 fn places(message: &[u8]) -> Result<(Cursor, Cursor), ProtocolError> {
-    let answer = PublishResponse::decode(message)
+    let response = PublishResponse::decode(message)
         .map_err(|error| ProtocolError::new(format!("not a PublishResponse: {error}")))?;
     let cursor = |text: &str| {
         text.parse::<Cursor>()
-            .map_err(|error| ProtocolError::new(format!("an answer's cursor: {text:?}: {error}")))
+            .map_err(|error| ProtocolError::new(format!("a response's cursor: {text:?}: {error}")))
     };
-    Ok((cursor(&answer.first_cursor)?, cursor(&answer.last_cursor)?))
+    Ok((
+        cursor(&response.first_cursor)?,
+        cursor(&response.last_cursor)?,
+    ))
 }

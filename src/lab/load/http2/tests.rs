@@ -5,7 +5,7 @@ use crate::cursor::{Cursor, Epoch, Seq};
 use crate::http2::frame::{self, flag, kind, setting};
 use crate::lab::load::event::{Shape, Stamp};
 use crate::lab::load::protocol::{
-    Answers, Begin, Consumer, End, ProtocolError, Publisher, Sink, Start,
+    Begin, Consumer, End, ProtocolError, Publisher, Responses, Sink, Start,
 };
 
 fn cursor(seq: u64) -> Cursor {
@@ -173,10 +173,10 @@ fn a_conversation_means_the_same_wherever_it_is_cut() {
         let (early, late) = server.0.split_at(at);
         let (seen, out) = receive(&mut gateway, [early, late]);
         assert_eq!(seen.unwrap(), expected, "cut at {at}");
-        let mut answers = Vec::new();
-        frame::write(&mut answers, kind::SETTINGS, flag::ACK, 0, &[]);
-        frame::write(&mut answers, kind::PING, flag::ACK, 0, b"12345678");
-        assert_eq!(out, answers, "cut at {at}");
+        let mut expected = Vec::new();
+        frame::write(&mut expected, kind::SETTINGS, flag::ACK, 0, &[]);
+        frame::write(&mut expected, kind::PING, flag::ACK, 0, b"12345678");
+        assert_eq!(out, expected, "cut at {at}");
     }
     let (mut gateway, _) = gateway(Offer::default());
     let (seen, _) = receive(&mut gateway, server.0.chunks(1));
@@ -367,12 +367,12 @@ fn a_stream_that_is_reset_has_ended_once() {
 }
 
 #[derive(Debug, Default)]
-struct Answered {
+struct Received {
     places: Vec<(Cursor, Cursor)>,
     ended: Vec<End>,
 }
 
-impl Answers for Answered {
+impl Responses for Received {
     fn accepted(&mut self, places: Option<(Cursor, Cursor)>) {
         self.places.push(places.unwrap());
     }
@@ -419,22 +419,22 @@ fn a_publisher_sends_no_more_than_the_windows_let_out() {
 
     let mut server = Server::new();
     server.frame(kind::WINDOW_UPDATE, 0, 0, &1_000_000_u32.to_be_bytes());
-    let mut answered = Answered::default();
+    let mut received = Received::default();
     out.clear();
     publisher
-        .receive(&server.0, &mut out, &mut answered)
+        .receive(&server.0, &mut out, &mut received)
         .unwrap();
     assert!(body(&out).0.is_empty(), "the stream's window is full");
     let mut server = Server::default();
     frame::write_settings(&mut server.0, &[(setting::INITIAL_WINDOW_SIZE, 65_540)]);
     publisher
-        .receive(&server.0, &mut out, &mut answered)
+        .receive(&server.0, &mut out, &mut received)
         .unwrap();
     assert_eq!(body(&out).0.len(), 5);
     let mut server = Server::default();
     server.frame(kind::WINDOW_UPDATE, 0, 1, &1_000_000_u32.to_be_bytes());
     publisher
-        .receive(&server.0, &mut out, &mut answered)
+        .receive(&server.0, &mut out, &mut received)
         .unwrap();
     sent.extend_from_slice(&body(&out).0);
     assert!(publisher.has_room());
@@ -449,23 +449,23 @@ fn a_publisher_sends_no_more_than_the_windows_let_out() {
 }
 
 #[test]
-fn a_publisher_is_answered_and_told_the_end() {
+fn a_publisher_gets_its_responses_and_the_end() {
     let mut publisher = Publish::new("localhost", Offer::default());
     publisher.open(&mut Vec::new());
     let mut server = Server::new();
     server.headers(true, &[], false);
-    let answer = format!("\0\0\0\0\x34\x0a\x18{}\x12\x18{}", cursor(7), cursor(9));
-    server.data(answer.repeat(2).as_bytes());
+    let response = format!("\0\0\0\0\x34\x0a\x18{}\x12\x18{}", cursor(7), cursor(9));
+    server.data(response.repeat(2).as_bytes());
     server.headers(
         false,
         &[("grpc-status", "14"), ("grpc-message", "bye")],
         true,
     );
-    let mut answered = Answered::default();
-    let done = publisher.receive(&server.0, &mut Vec::new(), &mut answered);
+    let mut received = Received::default();
+    let done = publisher.receive(&server.0, &mut Vec::new(), &mut received);
     assert_eq!(done, Ok(server.0.len()));
-    assert_eq!(answered.places, [(cursor(7), cursor(9)); 2]);
-    assert_eq!(answered.ended[0].code, End::UNAVAILABLE);
+    assert_eq!(received.places, [(cursor(7), cursor(9)); 2]);
+    assert_eq!(received.ended[0].code, End::UNAVAILABLE);
     assert!(!publisher.has_room());
 }
 

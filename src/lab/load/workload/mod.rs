@@ -167,7 +167,7 @@ impl<C: Consumer> Fleet<C> {
         self.receivers.connect(who, begin);
     }
 
-    /// Waits until each of them has got so many events. Answers how many are missing
+    /// Waits until each of them has got so many events. Returns how many are missing
     /// when nothing comes any more.
     fn catch_up(&mut self, each: u64) -> Result<u64, LoadError> {
         let before = self.check.delivered();

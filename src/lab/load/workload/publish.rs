@@ -28,7 +28,7 @@ pub struct Publish {
 pub struct PublishReport {
     /// The measured time.
     pub span: Span,
-    /// From writing a request until its answer was there, with as many others under
+    /// From writing a request until its response was there, with as many others under
     /// way as are allowed.
     pub round_trip: Latency,
     /// Events that were accepted, warm-up included.

@@ -50,7 +50,7 @@ pub struct StormReport {
     pub rounds: Vec<StormRound>,
     /// All storms together: what they cost.
     pub storms: Span,
-    /// From when a request was due until it was answered, while nothing else happened.
+    /// From when a request was due until its response was there, while nothing else happened.
     pub quiet: Latency,
     /// The same, in storms.
     pub stormy: Latency,

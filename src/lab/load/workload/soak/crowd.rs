@@ -231,7 +231,7 @@ impl Crowd {
         self.receivers.connect(who, begin);
     }
 
-    /// Does what is due, and answers when the next is.
+    /// Does what is due, and returns when the next is.
     fn act(&mut self, now_ns: u64) -> u64 {
         while let Some(Reverse((due_ns, who, act, connection))) = self.people.plan.peek().copied() {
             if due_ns > now_ns {

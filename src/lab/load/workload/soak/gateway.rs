@@ -97,7 +97,7 @@ impl Gateway {
     /// Its stream is over.
     pub(super) fn left(&mut self, end: End) {
         self.is_started = false;
-        // Nobody knows what became of a subscription without an answer.
+        // The outcome of a subscription without a response is unknown.
         drop(self.subscribing.take());
         if let Some(stream) = self.stream.take() {
             stream.ended(end);

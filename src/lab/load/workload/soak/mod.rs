@@ -75,7 +75,7 @@ pub struct SoakReport {
     pub span: Span,
     /// Of the steady gateways.
     pub latency: Latency,
-    /// From when a request was due until it was answered.
+    /// From when a request was due until its response was there.
     pub round_trip: Latency,
     /// Events that were accepted.
     pub accepted: u64,

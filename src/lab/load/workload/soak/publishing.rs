@@ -1,4 +1,4 @@
-//! What publishers publish, written into the record.
+//! The batches of the publishers, written into the history.
 
 use std::collections::VecDeque;
 
@@ -22,14 +22,14 @@ pub(super) struct Publishing {
 
 struct Publisher {
     record: history::Publisher,
-    unanswered: VecDeque<(history::Publishing, Vec<Fingerprint>)>,
+    in_flight: VecDeque<(history::Publishing, Vec<Fingerprint>)>,
 }
 
 impl Publishing {
     pub(super) fn new(history: &History, publishers: usize) -> Self {
         let publisher = |who| Publisher {
             record: history.publisher(&format!("publisher-{who}")),
-            unanswered: VecDeque::new(),
+            in_flight: VecDeque::new(),
         };
         Publishing {
             history: history.clone(),
@@ -44,16 +44,16 @@ impl PublishObserver for Publishing {
         let publisher = &mut self.publishers[who];
         let events = batch.events().map(Fingerprint::of).collect();
         let publishing = publisher.record.publishing();
-        publisher.unanswered.push_back((publishing, events));
+        publisher.in_flight.push_back((publishing, events));
     }
 
     fn accepted(&mut self, who: usize, places: Option<(Cursor, Cursor)>) {
         let publisher = &mut self.publishers[who];
-        let Some((publishing, events)) = publisher.unanswered.pop_front() else {
+        let Some((publishing, events)) = publisher.in_flight.pop_front() else {
             return;
         };
         let Some((first, last)) = places else {
-            publisher.record.unanswered(publishing, &events);
+            publisher.record.no_response(publishing, &events);
             return;
         };
         publisher.record.accepted(publishing, first, last, &events);
@@ -68,8 +68,8 @@ impl PublishObserver for Publishing {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        for (publishing, events) in self.unanswered.drain(..) {
-            self.record.unanswered(publishing, &events);
+        for (publishing, events) in self.in_flight.drain(..) {
+            self.record.no_response(publishing, &events);
         }
     }
 }
