@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::process::{Process, Server, galaxy_push, only_line, run, stdout, text};
 
-/// Runs a bench to its end, and answers what it measured.
+/// Runs a bench to its end, and returns what it measured.
 fn bench(args: &[&str]) -> Value {
     let mut all = vec!["bench"];
     all.extend(args);
@@ -274,8 +274,8 @@ fn the_table_is_for_people_and_the_report_is_one_page() {
         "deliveries ",
         "events lost ",
         "latency p99.9 ",
-        "server CPU a delivery ",
-        "generator CPU a delivery ",
+        "server CPU per delivery ",
+        "generator CPU per delivery ",
     ] {
         assert!(table.contains(label), "{label:?} is not in {table}");
     }

@@ -70,7 +70,7 @@ pub(super) struct Measured {
     /// From when an event was due until a gateway had it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency: Option<Times>,
-    /// From when a request was due until its answer was there.
+    /// From when a request was due until its response was there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) publish_round_trip: Option<Times>,
     /// The same, while gateways were coming back.
@@ -131,7 +131,7 @@ pub(super) struct Soaked {
     pub(super) stalled: usize,
     pub(super) flapping: usize,
     pub(super) rivals: usize,
-    /// Broken promises: how many, and the first of them in words.
+    /// Violated guarantees: how many, and the first of them in words.
     pub(super) violations: u64,
     pub(super) first_violations: Vec<String>,
     pub(super) streams: u64,
@@ -276,7 +276,7 @@ impl Outcome {
         self.runs.push(measured);
     }
 
-    /// Losing an event is a failure, and so is any other broken promise.
+    /// Losing an event is a failure, and so is any other violated guarantee.
     pub(super) fn verdict(&self) -> Result<(), Failure> {
         let soaks = self.runs.iter().filter_map(|run| run.soak.as_ref());
         let violations: u64 = soaks.clone().map(|soak| soak.violations).sum();
@@ -284,7 +284,7 @@ impl Outcome {
             let first = soaks.flat_map(|soak| &soak.first_violations).next();
             let first = first.map_or("", String::as_str);
             return Err(Failure::failed(format!(
-                "{violations} promises were broken; the first: {first}"
+                "{violations} guarantees were violated; the first: {first}"
             )));
         }
         match self.lost {

@@ -17,7 +17,7 @@ pub(super) fn rows(outcome: &Outcome) -> Vec<Vec<String>> {
     rows
 }
 
-/// The table, and a few words above it.
+/// The table, under a line that names the machine.
 pub(super) fn table(outcome: &Outcome) -> String {
     let rows = rows(outcome);
     let mut widths = vec![0; outcome.runs.len() + 1];
@@ -28,7 +28,7 @@ pub(super) fn table(outcome: &Outcome) -> String {
     }
     let machine = &outcome.machine;
     let mut text = format!(
-        "{}: {}, {} cores, Linux {}; gateways offer frames of {}\n\n",
+        "{}: {}, {} cores, Linux {}; SETTINGS_MAX_FRAME_SIZE {}\n\n",
         outcome.workload,
         machine.processor,
         machine.cores,
@@ -55,18 +55,18 @@ type Measure = (&'static str, fn(&Measured) -> Option<String>);
 fn measures() -> Vec<Measure> {
     vec![
         ("gateways", |run| positive(run.gateways)),
-        ("  beside so many that never read", |run| {
+        ("  stalled gateways, in addition", |run| {
             positive(run.stalled)
         }),
         ("publishers", |run| positive(run.publishers)),
-        ("events a request", |run| {
+        ("events per request", |run| {
             (run.publishers > 0).then(|| run.batch.to_string())
         }),
-        ("rate, events/s", |run| run.rate.map(count)),
-        ("payload", |run| {
+        ("scheduled rate, events/s", |run| run.rate.map(count)),
+        ("payload size", |run| {
             (run.publishers > 0).then(|| bytes(run.payload_bytes as f64))
         }),
-        ("measured", |run| Some(nanos(run.seconds * 1e9))),
+        ("duration", |run| Some(nanos(run.seconds * 1e9))),
         ("rounds", |run| {
             positive(run.rounds.len() + run.storms.len())
         }),
@@ -79,23 +79,21 @@ fn measures() -> Vec<Measure> {
         ("events lost", |run| {
             (run.deliveries > 0 && run.soak.is_none()).then(|| count(run.lost as f64))
         }),
-        ("events of others", |run| {
+        ("events from other publishers", |run| {
             (run.foreign > 0).then(|| count(run.foreign as f64))
         }),
-        ("promises broken", |run| soak(run, |soak| soak.violations)),
+        ("guarantees violated", |run| {
+            soak(run, |soak| soak.violations)
+        }),
         ("streams", |run| soak(run, |soak| soak.streams)),
         ("  resumed", |run| soak(run, |soak| soak.resumed)),
-        ("  too late to resume, and told", |run| {
-            soak(run, |soak| soak.expired)
-        }),
-        ("  lagged, and told", |run| soak(run, |soak| soak.lagged)),
-        ("  taken over, and told", |run| {
-            soak(run, |soak| soak.taken_over)
-        }),
-        ("  cut off for stalling", |run| {
+        ("  cursor expired", |run| soak(run, |soak| soak.expired)),
+        ("  lagged", |run| soak(run, |soak| soak.lagged)),
+        ("  taken over", |run| soak(run, |soak| soak.taken_over)),
+        ("  ended by the stall timeout", |run| {
             soak(run, |soak| soak.cut_by_server)
         }),
-        ("events told to be missed", |run| {
+        ("missed events, announced", |run| {
             soak(run, |soak| soak.announced_missed)
         }),
         ("events/s", |run| run.events_per_second.map(count)),
@@ -106,37 +104,37 @@ fn measures() -> Vec<Measure> {
         ("latency p99", |run| time(&run.latency, |t| t.p99_ns)),
         ("latency p99.9", |run| time(&run.latency, |t| t.p99_9_ns)),
         ("latency max", |run| time(&run.latency, |t| t.max_ns)),
-        ("first connected in", |run| {
+        ("time to connect all", |run| {
             run.connected_seconds.map(|seconds| nanos(seconds * 1e9))
         }),
-        ("storm: all subscribed, median", |run| {
+        ("storm: time to resubscribe all, median", |run| {
             storm(run, |round| round.subscribed_seconds)
         }),
-        ("storm: all whole, median", |run| {
+        ("storm: time to recover all, median", |run| {
             storm(run, |round| round.whole_seconds)
         }),
-        ("publish p50", |run| {
+        ("publish round trip p50", |run| {
             time(&run.publish_round_trip, |t| t.p50_ns)
         }),
-        ("publish p99", |run| {
+        ("publish round trip p99", |run| {
             time(&run.publish_round_trip, |t| t.p99_ns)
         }),
-        ("publish p50, in storms", |run| {
+        ("publish round trip p50, in storms", |run| {
             time(&run.publish_round_trip_in_storms, |t| t.p50_ns)
         }),
-        ("publish p99, in storms", |run| {
+        ("publish round trip p99, in storms", |run| {
             time(&run.publish_round_trip_in_storms, |t| t.p99_ns)
         }),
-        ("server CPU a delivery", |run| {
+        ("server CPU per delivery", |run| {
             run.server_cost.as_ref()?.cpu_ns_per_delivery.map(nanos)
         }),
-        ("server CPU an event", |run| {
+        ("server CPU per event", |run| {
             run.server_cost.as_ref()?.cpu_ns_per_event.map(nanos)
         }),
-        ("server CPU a reconnect", |run| {
+        ("server CPU per reconnect", |run| {
             run.server_cost.as_ref()?.cpu_ns_per_reconnect.map(nanos)
         }),
-        ("server cores busy", |run| {
+        ("server CPU utilization, cores", |run| {
             run.server_cost
                 .as_ref()
                 .map(|cost| format!("{:.2}", cost.cores))
@@ -145,16 +143,16 @@ fn measures() -> Vec<Measure> {
             let cost = run.server_cost.as_ref()?;
             Some(count(cost.switches_per_second))
         }),
-        ("server memory", |run| {
+        ("server memory (RSS)", |run| {
             let cost = run.server_cost.as_ref()?;
             Some(bytes(cost.memory_bytes as f64))
         }),
-        ("server memory, a quarter through", |run| {
+        ("server memory (RSS), at 25 %", |run| {
             run.soak.as_ref()?;
             let sample = run.samples.get(run.samples.len() / 4)?;
             Some(bytes(sample.server_memory_bytes? as f64))
         }),
-        ("server memory, at most", |run| {
+        ("server memory (RSS), peak", |run| {
             run.soak.as_ref()?;
             let samples = run.samples.iter();
             let most = samples
@@ -162,29 +160,29 @@ fn measures() -> Vec<Measure> {
                 .max();
             Some(bytes(most? as f64))
         }),
-        ("server memory before", |run| {
+        ("server memory (RSS), before", |run| {
             Some(bytes(run.memory.as_ref()?.before_bytes as f64))
         }),
-        ("server memory a gateway", |run| {
+        ("server memory per gateway", |run| {
             Some(bytes(run.memory.as_ref()?.bytes_per_gateway))
         }),
-        ("generator CPU a delivery", |run| {
+        ("generator CPU per delivery", |run| {
             run.generator.cpu_ns_per_delivery.map(nanos)
         }),
-        ("generator CPU an event", |run| {
+        ("generator CPU per event", |run| {
             run.generator.cpu_ns_per_event.map(nanos)
         }),
-        ("generator cores busy", |run| {
+        ("generator CPU utilization, cores", |run| {
             Some(format!("{:.2}", run.generator.cores))
         }),
-        ("generator deliveries a read", |run| {
+        ("generator deliveries per read", |run| {
             let deliveries = run.generator.deliveries_per_read?;
             Some(format!("{deliveries:.1}"))
         }),
-        ("generator late p50", |run| {
+        ("generator lateness p50", |run| {
             time(&run.generator.late, |t| t.p50_ns)
         }),
-        ("generator late p99", |run| {
+        ("generator lateness p99", |run| {
             time(&run.generator.late, |t| t.p99_ns)
         }),
     ]
