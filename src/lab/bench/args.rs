@@ -290,7 +290,6 @@ pub(super) struct PublisherArgs {
     /// Number of publishers, each on its own connection (1 to 256).
     #[arg(
         long = "producers",
-        value_name = "PUBLISHERS",
         default_value = "1",
         value_parser = |text: &str| value::within(text, 1..=MAX_PUBLISHERS as u64)
     )]
