@@ -111,6 +111,7 @@ class Call:
     def __init__(self, run, method, timeout, request=None):
         self._run = run
         self._end = None
+        self._has_ended_requests = request is not None
 
         async def open_call():
             self._wanted = asyncio.Queue()
@@ -131,7 +132,11 @@ class Call:
                     act, pending = await self._wanted.get()
                     result = await act(call)
                     if act is _receive and result is None:
-                        break  # leaving the block takes the status
+                        # Leaving the block takes the status, and needs the requests to be
+                        # ended unless RST_STREAM was in the same read as the status.
+                        if not self._has_ended_requests:
+                            await call.end()
+                        break
                     pending.set_result(result)
             self._end = self._made_of(None, call)
             pending.set_result(None)
@@ -225,6 +230,7 @@ class Feed(Call, Responses):
     def finish(self):
         async def finish(call):
             await call.end()
+            self._has_ended_requests = True
             return True
 
         self._do(finish)
