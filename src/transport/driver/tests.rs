@@ -1,5 +1,8 @@
 //! Drivers of both listeners' services, over sockets.
 
+mod late;
+mod unwritten;
+
 use std::time::Duration;
 
 use prost::Message;
@@ -98,9 +101,7 @@ where
         let mut still = 0;
         while still < 20 {
             still += 1;
-            if let Ok(1..) = self.peer.try_write(&self.to_send).inspect(|&bytes| {
-                self.to_send.drain(..bytes);
-            }) {
+            if self.send() > 0 {
                 still = 0;
             }
             self.poll();
@@ -111,8 +112,20 @@ where
         }
     }
 
+    /// Sends what the socket takes at once; returns how much that was.
+    fn send(&mut self) -> usize {
+        let sent_bytes = self.peer.try_write(&self.to_send).unwrap_or(0);
+        self.to_send.drain(..sent_bytes);
+        sent_bytes
+    }
+
     fn poll(&mut self) {
-        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_by(Waker::noop());
+    }
+
+    /// Polls the driver; it wakes `waker`.
+    fn poll_by(&mut self, waker: &Waker) {
+        let mut cx = Context::from_waker(waker);
         if !self.ended {
             self.ended = Pin::new(&mut self.driver).poll(&mut cx).is_ready();
         }

@@ -1,10 +1,11 @@
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
 
 use super::*;
 use crate::http2::frame::{self, PREFACE, Reason, flag, kind, setting};
+use crate::service::Stall;
 use crate::transport::test_support::{Feed, pair};
 
 /// More than a socket takes at once.
@@ -21,7 +22,16 @@ struct Harness {
 }
 
 impl Harness {
+    /// The stream is watched, as one is whose task has gone to sleep.
     fn new() -> Self {
+        let mut harness = Harness::untracked();
+        let tracked = Arc::clone(&harness.tracked);
+        let served = harness.http.stream_mut(0).unwrap().state.as_mut().unwrap();
+        served.outgoing.in_flight.blocked(|| tracked);
+        harness
+    }
+
+    fn untracked() -> Self {
         let (socket, peer) = pair();
         let mut opening = PREFACE.to_vec();
         let large = [
@@ -41,7 +51,6 @@ impl Harness {
         let tracked = Arc::new(Tracked::new(Arc::clone(socket.handle())));
         let mut served = Served::new(());
         served.outgoing.set(Arc::clone(&data));
-        served.outgoing.in_flight.blocked(|| Arc::clone(&tracked));
         *http.parts(0).unwrap().state = Some(served);
         Harness {
             socket,
@@ -65,6 +74,15 @@ impl Harness {
                 Written::Blocked | Written::All { bytes: 0 } => return bytes,
                 Written::Some { bytes: n } | Written::All { bytes: n } => bytes += n,
             }
+        }
+    }
+
+    /// The peer resets the stream. What is left of it is watched from here on, if it was not.
+    fn end_stream(&mut self, mut track: impl FnMut() -> Arc<Tracked>) {
+        self.http.reset(1, Reason::Cancel);
+        for ended in self.http.take_ended() {
+            let served = ended.state.unwrap();
+            self.writer.stream_ended(ended.id, served, &mut track);
         }
     }
 
@@ -100,13 +118,7 @@ async fn a_half_written_frame_counts_as_far_as_it_is_written() {
 async fn a_stream_that_ends_in_the_middle_of_a_frame_is_watched_until_that_is_written() {
     let mut harness = Harness::new();
     harness.write();
-    harness.http.reset(1, Reason::Cancel);
-    for ended in harness.http.take_ended() {
-        let track = || panic!("it is tracked");
-        harness
-            .writer
-            .stream_ended(ended.id, ended.state.unwrap(), track);
-    }
+    harness.end_stream(|| panic!("it is tracked"));
     assert!(harness.tracked.progress().is_some() && !harness.tracked.has_ended());
 
     let mut received = Vec::new();
@@ -119,4 +131,27 @@ async fn a_stream_that_ends_in_the_middle_of_a_frame_is_watched_until_that_is_wr
     assert_eq!((reset.kind, reset.stream), (kind::RST_STREAM, 1));
     assert!(harness.tracked.has_ended());
     assert_eq!(Arc::strong_count(&harness.data), 1, "it is let go of");
+}
+
+#[tokio::test]
+async fn a_frame_is_watched_whose_stream_ends_before_its_task_sleeps() {
+    let mut harness = Harness::untracked();
+    let written = harness.write();
+    assert!(written > HEADER_BYTES && written < DATA_BYTES, "{written}");
+    let tracked = Arc::clone(&harness.tracked);
+    harness.end_stream(|| Arc::clone(&tracked));
+    assert_eq!(tracked.progress(), Some(0), "from here on");
+    let stall = Stall {
+        lasted: Duration::from_secs(30),
+        pinned_bytes: None,
+    };
+    tracked.report(stall);
+    harness.writer.ignore_stall();
+    assert!(!tracked.is_reported(), "its socket is full, and no stream");
+
+    let mut received = Vec::new();
+    harness
+        .write_all(&mut received, HEADER_BYTES + DATA_BYTES)
+        .await;
+    assert!(tracked.progress().is_none() && tracked.has_ended());
 }
