@@ -8,13 +8,13 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use crate::support::frames::kind;
-use crate::support::goodbye::{NO_FILES, TOO_MANY_CONNECTIONS};
+use crate::support::goodbye::{Goodbye, NO_FILES, TOO_MANY_CONNECTIONS};
 use crate::support::process::Server;
 use crate::support::soon;
 use crate::support::wire::{Frame, Wire};
 
-/// A connection that is served, or the GOAWAY frame of one that is refused.
-async fn try_connect(address: SocketAddr) -> Result<Wire, Frame> {
+/// A connection that is served, or one that is refused with its GOAWAY frame.
+async fn try_connect(address: SocketAddr) -> Result<Wire, (Wire, Frame)> {
     let mut wire = Wire::connect(address).await;
     wire.find(kind::SETTINGS).await;
     loop {
@@ -22,10 +22,37 @@ async fn try_connect(address: SocketAddr) -> Result<Wire, Frame> {
         match frame.kind {
             // The acknowledgement of its own settings.
             kind::SETTINGS => return Ok(wire),
-            kind::GOAWAY => return Err(frame),
+            kind::GOAWAY => return Err((wire, frame)),
             _ => {}
         }
     }
+}
+
+/// A connection for which there must be room.
+async fn served(address: SocketAddr) -> Wire {
+    match try_connect(address).await {
+        Ok(wire) => wire,
+        Err((_, frame)) => panic!("refused: {frame:?}"),
+    }
+}
+
+/// Connects, and is told why not.
+#[track_caller]
+fn assert_refused(address: SocketAddr, expected: Goodbye) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    async move {
+        let Err((mut wire, frame)) = try_connect(address).await else {
+            panic!("{caller}: it is served, expected {expected:?}");
+        };
+        assert_says(&frame, expected);
+        assert!(wire.next().await.is_none(), "{caller}: it is not closed");
+    }
+}
+
+fn assert_says(goodbye: &Frame, expected: Goodbye) {
+    let text = String::from_utf8_lossy(&goodbye.payload[8..]);
+    assert!(text.contains(expected.text), "{text}, not {expected:?}");
+    assert_eq!(goodbye.code(), Some(expected.reason as u32));
 }
 
 /// Connects when there is room: what the server has yet to see the end of counts as well.
@@ -47,11 +74,10 @@ async fn one_publisher_too_many_is_told_and_served_when_another_has_gone() {
     let address: SocketAddr = server.publishers.parse().expect("an address");
     let mut open = Vec::new();
     for _ in 0..3 {
-        open.push(connect(address).await);
+        open.push(served(address).await);
     }
-    for late in 0..3 {
-        let wire = Wire::connect(address).await;
-        wire.assert_goodbye(TOO_MANY_CONNECTIONS, late).await;
+    for _ in 0..3 {
+        assert_refused(address, TOO_MANY_CONNECTIONS).await;
     }
     let line = server.process.err.find("connections refused");
     assert!(line.contains("3 connections are open"), "{line}");
@@ -70,10 +96,9 @@ async fn one_gateway_connection_too_many_is_told_and_served_when_another_has_gon
     let address: SocketAddr = server.gateways.parse().expect("an address");
     let mut open = Vec::new();
     for _ in 0..2 * 2 + 64 {
-        open.push(connect(address).await);
+        open.push(served(address).await);
     }
-    let wire = Wire::connect(address).await;
-    wire.assert_goodbye(TOO_MANY_CONNECTIONS, "one more").await;
+    assert_refused(address, TOO_MANY_CONNECTIONS).await;
     let line = server.process.err.find("connections refused");
     assert!(line.contains("68 connections are open"), "{line}");
     assert!(line.contains("--max-subscribers"), "{line}");
@@ -90,14 +115,15 @@ async fn handshakes_that_wait_take_connections_and_give_them_back() {
     for _ in 0..3 {
         waiting.push(Wire::connect_silent(address).await);
     }
-    let wire = Wire::connect(address).await;
-    wire.assert_goodbye(TOO_MANY_CONNECTIONS, "one more").await;
+    assert_refused(address, TOO_MANY_CONNECTIONS).await;
     server.process.err.find("--max-producers");
-    // They are cut after the handshake timeout; nobody has to end them.
-    connect(address).await.assert_alive().await;
+    // Nobody has to end them.
     for mut wire in waiting {
         while wire.next().await.is_some() {}
+        let line = server.process.err.find("connection cut");
+        assert!(line.contains("handshake timeout"), "{line}");
     }
+    connect(address).await.assert_alive().await;
 }
 
 #[tokio::test]
@@ -129,10 +155,8 @@ async fn without_file_descriptors_peers_are_told_and_served_when_there_are_some_
         assert!(open.len() < 64, "the limit is not reached");
         match try_connect(address).await {
             Ok(wire) => open.push(wire),
-            Err(frame) => {
-                let text = String::from_utf8_lossy(&frame.payload[8..]).into_owned();
-                assert!(text.contains(NO_FILES.text), "{text}");
-                assert_eq!(frame.code(), Some(NO_FILES.reason as u32));
+            Err((_, frame)) => {
+                assert_says(&frame, NO_FILES);
                 break;
             }
         }
