@@ -1,9 +1,11 @@
 //! Operations on an engine, in any order, against a plain queue that makes the
 //! same promises: see [`model`].
 //!
-//! The input is a program. Its first eight bytes are the engine's settings; then
-//! each operation is one byte (its value modulo 16, so that lower-case letters
-//! name them all) and its operands:
+//! The input is a program. Its first eight bytes are the engine's settings, which also say
+//! what feeds it: publishers, or an appender, to which the model gives the sequences of a
+//! log. Then each operation is one byte (its value modulo 16, so that lower-case letters
+//! name them all) and its operands. With an appender, `p` and `a` have one more before
+//! these: the hole that the log has there.
 //!
 //! | byte | operation | operands |
 //! |---|---|---|
@@ -29,11 +31,12 @@ mod events;
 mod model;
 mod run;
 
+use galaxy_push::cursor::Seq;
 use galaxy_push::engine::Resume;
 use libfuzzer_sys::fuzz_target;
 
 use model::cursor;
-use run::{IDS, Run};
+use run::{Hole, IDS, Run};
 
 fuzz_target!(|input: &[u8]| {
     let mut program = Program(input);
@@ -59,6 +62,14 @@ impl Program<'_> {
         usize::from(self.next().unwrap_or(0))
     }
 
+    /// The hole before a batch, for an engine that has an appender.
+    fn hole(&mut self, run: &Run) -> Hole {
+        match run.is_appended() {
+            true => Hole::of(self.byte()),
+            false => Hole::None,
+        }
+    }
+
     fn id(&mut self) -> u8 {
         self.next().unwrap_or(0) % IDS
     }
@@ -66,10 +77,14 @@ impl Program<'_> {
 
 fn step(run: &mut Run, op: u8, program: &mut Program<'_>) {
     match op % 16 {
-        0 => run.publish(&[program.byte()]),
+        0 => {
+            let hole = program.hole(run);
+            run.publish(hole, &[program.byte()]);
+        }
         1 => {
+            let hole = program.hole(run);
             let (count, bytes) = (1 + program.byte(), program.byte());
-            run.publish(&vec![bytes; count]);
+            run.publish(hole, &vec![bytes; count]);
         }
         2 => run.publish_badly(program.byte()),
         3 => run.subscribe(program.id(), "", |model| (Resume::NoCursor, model.head)),
@@ -77,6 +92,7 @@ fn step(run: &mut Run, op: u8, program: &mut Program<'_>) {
             let (id, distance) = (program.id(), program.byte() as u64);
             // Mostly back, a little forward.
             let seq = (run.model.head + 3).saturating_sub(distance);
+            let seq = seq.min(Seq::MAX.number());
             run.subscribe(id, cursor(seq).to_text().as_str(), |model| {
                 model.resume(seq)
             });

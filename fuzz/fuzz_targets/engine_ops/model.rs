@@ -6,6 +6,7 @@
 //! never more than the settings allow, never out of order, never without need.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
 use galaxy_push::engine::{Limits, Resume, Stats};
@@ -30,8 +31,11 @@ struct Kept {
 pub(crate) struct Model {
     limits: Limits,
     window_ms: u64,
+    /// By their sequences, of which some may be missing.
     kept: VecDeque<Kept>,
     kept_bytes: u64,
+    /// The sequences that the log never had, from the first on.
+    holes: Vec<RangeInclusive<u64>>,
     pub(crate) head: u64,
     pub(crate) now_ms: u64,
     pub(crate) closed: bool,
@@ -47,6 +51,15 @@ pub(crate) enum Next {
     Closed,
 }
 
+/// What a batch is that does not follow the head.
+pub(crate) enum Again {
+    Repeated,
+    OutOfOrder,
+    /// Some of it is missing, and lies before the oldest event: the ring may have forgotten
+    /// that.
+    Forgotten,
+}
+
 impl Model {
     pub(crate) fn new(limits: Limits, window_ms: u64, now_ms: u64) -> Self {
         Model {
@@ -54,6 +67,7 @@ impl Model {
             window_ms,
             kept: VecDeque::new(),
             kept_bytes: 0,
+            holes: Vec::new(),
             head: 0,
             now_ms,
             closed: false,
@@ -74,33 +88,48 @@ impl Model {
         }
     }
 
+    /// So many sequences are missing after the head.
+    pub(crate) fn leave_out(&mut self, missing: u64) {
+        if missing > 0 {
+            self.holes.push(self.head + 1..=self.head + missing);
+            self.head += missing;
+        }
+    }
+
     /// Forgets what the ring has forgotten, if it was allowed to.
     pub(crate) fn forget(&mut self, stats: &Stats) {
-        let retained = usize::try_from(stats.retained_events).expect("a ring fits in memory");
-        assert!(stats.retained_events <= self.limits.max_events);
-        assert!(
-            retained <= self.kept.len(),
-            "what was forgotten is gone for good"
-        );
+        let retained = stats.retained_events;
+        assert!(retained <= self.limits.max_events);
         assert!(
             retained > 0 || self.head == 0,
             "the newest event is always there"
         );
-        while self.kept.len() as u64 > self.limits.max_events {
+        while self.retained() > self.limits.max_events {
             self.drop_oldest();
         }
-        // What can be published at once can be retained.
-        if self.kept_bytes <= self.limits.max_batch_bytes {
+        assert!(
+            retained <= self.retained(),
+            "what was forgotten is gone for good"
+        );
+        // What can be published at once can be retained. (What is after a hole is in a new
+        // segment, so then less may be.)
+        if self.kept_bytes <= self.limits.max_batch_bytes && self.holes.is_empty() {
             let bytes = self.kept_bytes;
             assert_eq!(
                 retained,
-                self.kept.len(),
+                self.retained(),
                 "there was room for {bytes} bytes"
             );
         }
-        while self.kept.len() > retained {
+        while self.retained() > retained {
             self.drop_oldest();
         }
+        assert_eq!(retained, self.retained(), "the oldest is an event");
+    }
+
+    /// How many sequences there are from the oldest event on: missing ones count.
+    fn retained(&self) -> u64 {
+        self.head + 1 - self.oldest()
     }
 
     fn drop_oldest(&mut self) {
@@ -133,8 +162,8 @@ impl Model {
                 Next::Empty
             };
         }
-        match self.oldest() - 1 {
-            oldest if oldest > position => Next::Lagged(oldest - position),
+        match self.next_kept(position) - 1 {
+            before if before > position => Next::Lagged(before - position),
             _ => Next::Events,
         }
     }
@@ -143,22 +172,51 @@ impl Model {
         self.kept.front().map_or(self.head + 1, |kept| kept.seq)
     }
 
+    /// The first sequence after `position` whose event is kept.
+    fn next_kept(&self, position: u64) -> u64 {
+        let place = self.kept.partition_point(|kept| kept.seq <= position);
+        let next = self.kept.get(place);
+        next.map_or(self.head + 1, |kept| kept.seq)
+    }
+
     fn kept(&self, seq: u64) -> Option<&Kept> {
-        let place = seq.checked_sub(self.oldest())?;
-        self.kept.get(usize::try_from(place).ok()?)
+        let place = self.kept.binary_search_by_key(&seq, |kept| kept.seq);
+        self.kept.get(place.ok()?)
+    }
+
+    /// What a batch is that begins at or before the head.
+    pub(crate) fn again(&self, first: u64, last: u64) -> Again {
+        if first == 0 || last > self.head {
+            return Again::OutOfOrder;
+        }
+        let is_missing = |from: u64| {
+            let mut holes = self.holes.iter();
+            holes.any(|hole| *hole.start() <= last && *hole.end() >= from)
+        };
+        if is_missing(first.max(self.oldest())) {
+            Again::OutOfOrder
+        } else if is_missing(first) {
+            Again::Forgotten
+        } else {
+            Again::Repeated
+        }
+    }
+
+    /// The first sequence of the newest hole.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        self.holes.last().map(|hole| *hole.start())
     }
 
     /// The frames from `first` to `last`, as they go over the wire, if all of them
     /// are kept.
     pub(crate) fn frames(&self, first: u64, last: u64) -> Option<Vec<u8>> {
-        let from = usize::try_from(first.checked_sub(self.oldest())?).ok()?;
-        let count = usize::try_from(last.checked_sub(first)?).ok()? + 1;
-        let run = self.kept.range(from..).take(count);
-        if run.len() < count {
-            return None;
-        }
+        let from = self.kept.binary_search_by_key(&first, |kept| kept.seq);
+        let mut run = self.kept.range(from.ok()?..);
         let mut frames = Vec::new();
-        run.for_each(|kept| frames.extend_from_slice(&kept.frame));
+        for seq in first..=last {
+            let kept = run.next().filter(|kept| kept.seq == seq)?;
+            frames.extend_from_slice(&kept.frame);
+        }
         Some(frames)
     }
 

@@ -11,13 +11,14 @@ use std::time::Duration;
 use galaxy_push::clock::ManualClock;
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
 use galaxy_push::engine::{
-    Batch, BuildError, Engine, Notifier, PublishError, RecvError, Resume, SubscribeError,
-    Subscriber, TryRecvError,
+    AppendError, Appended, Appender, Batch, BuildError, Engine, Notifier, PublishError, Publisher,
+    RecvError, Resume, SubscribeError, Subscriber, TryRecvError,
 };
+use galaxy_push::event::Event;
 
 use crate::Program;
 use crate::events::{Events, LEAST_EVENT_BYTES, frame_bytes, parse};
-use crate::model::{Model, Next, cursor, epoch};
+use crate::model::{Again, Model, Next, cursor, epoch};
 
 /// Subscriber ids; one more than there can be subscribers.
 pub(crate) const IDS: u8 = 5;
@@ -41,8 +42,40 @@ struct Gateway {
     parked: Option<Arc<Flag>>,
 }
 
+/// What feeds the ring.
+enum Feed {
+    Publisher(Publisher),
+    Appender(Appender),
+}
+
+/// How many sequences a log has lost before a batch.
+#[derive(Clone, Copy)]
+pub(crate) enum Hole {
+    None,
+    Of(u64),
+    /// As many as the ring keeps, or as may be claimed at once, and so many more.
+    OfMaxEvents(u64),
+    OfMaxBatchEvents(u64),
+}
+
+impl Hole {
+    /// Most often there is none, or a small one.
+    pub(crate) fn of(byte: usize) -> Self {
+        match byte as u64 {
+            0..=127 => Hole::None,
+            missing @ 128..=239 => Hole::Of(missing - 127),
+            more @ 240..=243 => Hole::OfMaxEvents(more - 240),
+            more @ 244..=247 => Hole::OfMaxBatchEvents(more - 244),
+            248..=251 => Hole::Of(1 << 22),
+            252..=254 => Hole::Of(1 << 40),
+            _ => Hole::Of(Seq::MAX.number() / 3),
+        }
+    }
+}
+
 pub(crate) struct Run {
     engine: Engine,
+    feed: Feed,
     pub(crate) model: Model,
     clock: ManualClock,
     clock_ms: u64,
@@ -69,8 +102,9 @@ impl Run {
         let window_ms = program.byte() as u64 * 10;
         let max_subscribers = 1 + program.byte() % usize::from(IDS - 1);
         let clock_ms = program.byte() as u64 * 100;
+        let is_appended = program.byte() % 2 == 1;
         // Room for settings to come, without a new meaning for every input.
-        let (_, _) = (program.byte(), program.byte());
+        let _ = program.byte();
 
         let clock = ManualClock::new();
         clock.set(Duration::from_millis(clock_ms));
@@ -87,10 +121,18 @@ impl Run {
             panic!("no ring fits in one byte");
         };
         let max_bytes = least + more_bytes;
-        let engine = builder()
-            .max_bytes(max_bytes)
-            .build()
-            .expect("the least that would do");
+        let builder = builder().max_bytes(max_bytes);
+        let (engine, feed) = if is_appended {
+            // The log's epoch takes the place of another.
+            let other = Epoch::from_number(1).expect("no larger than MAX");
+            let built = builder.epoch(other).build_appended(epoch());
+            let (engine, appender) = built.expect("the least that would do");
+            (engine, Feed::Appender(appender))
+        } else {
+            let engine = builder.build().expect("the least that would do");
+            let publisher = engine.publisher();
+            (engine, Feed::Publisher(publisher))
+        };
         let limits = engine.limits();
         assert!(limits.max_events <= max_events);
         assert!(limits.ring_bytes <= max_bytes);
@@ -98,6 +140,7 @@ impl Run {
             model: Model::new(limits, window_ms, clock_ms),
             notifier: engine.notifier(),
             engine,
+            feed,
             clock,
             clock_ms,
             max_bytes,
@@ -112,7 +155,22 @@ impl Run {
         run
     }
 
-    pub(crate) fn publish(&mut self, sizes: &[usize]) {
+    pub(crate) fn is_appended(&self) -> bool {
+        matches!(self.feed, Feed::Appender(_))
+    }
+
+    fn missing(&self, hole: Hole) -> u64 {
+        let limits = self.engine.limits();
+        match hole {
+            Hole::None => 0,
+            Hole::Of(missing) => missing,
+            Hole::OfMaxEvents(more) => limits.max_events + more,
+            Hole::OfMaxBatchEvents(more) => limits.max_batch_events as u64 + more,
+        }
+    }
+
+    /// Publishes a batch, or appends it after a hole.
+    pub(crate) fn publish(&mut self, hole: Hole, sizes: &[usize]) {
         let encoded: Vec<_> = sizes
             .iter()
             .map(|&bytes| self.events.valid(bytes))
@@ -120,24 +178,87 @@ impl Run {
         let events: Vec<_> = encoded.iter().map(|event| parse(event)).collect();
         let bytes = events.iter().copied().map(frame_bytes).sum();
         let limit = self.engine.limits().max_batch_bytes;
-        let publisher = self.engine.publisher();
-        let published = match events[..] {
-            [event] => publisher.publish(event).map(|at| (at, at)),
-            _ => publisher
-                .publish_batch(&events)
-                .map(|at| (at.first, at.last)),
+        let missing = self.missing(hole);
+        let first = self.model.head + missing + 1;
+        if Seq::checked_new(first).is_none() {
+            return;
+        }
+        let last = first + (events.len() as u64 - 1);
+        let published = match &mut self.feed {
+            Feed::Publisher(publisher) => match events[..] {
+                [event] => publisher.publish(event).map(|at| (at, at)),
+                _ => publisher
+                    .publish_batch(&events)
+                    .map(|at| (at.first, at.last)),
+            },
+            Feed::Appender(appender) => match appender.append(Seq::new(first), &events) {
+                Ok(Appended::After {
+                    missing: found,
+                    published,
+                }) => {
+                    assert_eq!(found, missing);
+                    Ok((published.first, published.last))
+                }
+                Ok(other) => panic!("{other:?}, and it is new"),
+                Err(AppendError::Publish(error)) => Err(error),
+                Err(error) => panic!("{error}"),
+            },
         };
         match published {
-            Ok((first, last)) => {
+            Ok((from, to)) => {
                 assert!(!self.model.closed && bytes <= limit);
-                assert_eq!(first, cursor(self.model.head + 1));
+                assert_eq!((from, to), (cursor(first), cursor(last)));
+                self.model.leave_out(missing);
                 self.model.publish(&encoded);
-                assert_eq!(last, cursor(self.model.head));
+                assert_eq!(self.model.head, last);
             }
             Err(PublishError::Closed) => assert!(self.model.closed),
+            Err(PublishError::Exhausted) => assert!(last > Seq::MAX.number()),
             Err(refused) => {
                 assert_eq!(refused, PublishError::BatchTooLarge { bytes, limit });
                 assert!(bytes > limit);
+            }
+        }
+    }
+
+    /// Appends a batch that does not follow the head: a repetition, or what is none.
+    fn append_again(&mut self, way: usize, event: Event<'_>) {
+        let head = self.model.head;
+        let Some(back) = u64::try_from(way / 8).ok().filter(|&back| back < head) else {
+            return;
+        };
+        let (first, last) = match way % 4 {
+            0 => (head - back, head),
+            1 => (head - back, head - back),
+            2 => (head - back, head + 1),
+            _ => match self.model.missing() {
+                Some(missing) => (missing, missing + back.min(head - missing)),
+                None => (0, back),
+            },
+        };
+        let count = usize::try_from(last - first + 1).expect("a short one");
+        let events = vec![event; count];
+        let fits = count <= self.engine.limits().max_batch_events
+            && frame_bytes(event) * count as u64 <= self.engine.limits().max_batch_bytes;
+        let Feed::Appender(appender) = &mut self.feed else {
+            return;
+        };
+        let appended = appender.append(Seq::new(first), &events);
+        if !fits || last > Seq::MAX.number() {
+            assert!(matches!(appended, Err(AppendError::Publish(_))));
+            return;
+        }
+        let [from, to, head] = [first, last, head].map(Seq::new);
+        let refused = Err(AppendError::OutOfOrder {
+            first: from,
+            last: to,
+            head,
+        });
+        match self.model.again(first, last) {
+            Again::Repeated => assert_eq!(appended, Ok(Appended::Repeated)),
+            Again::OutOfOrder => assert_eq!(appended, refused),
+            Again::Forgotten => {
+                assert!(appended == Ok(Appended::Repeated) || appended == refused);
             }
         }
     }
@@ -147,17 +268,25 @@ impl Run {
         let good = self.events.valid(1);
         let large = self.events.too_large();
         let good = parse(&good);
+        if self.is_appended() && way % 8 >= 4 {
+            return self.append_again(way, good);
+        }
         let events = match way % 4 {
             0 => vec![],
             1 => vec![good, parse(&large)],
             2 => vec![good; limits.max_batch_events + 1],
             _ => vec![good; (limits.max_batch_bytes / frame_bytes(good)) as usize + 1],
         };
-        let refused = self
-            .engine
-            .publisher()
-            .publish_batch(&events)
-            .expect_err("nothing about it is right");
+        // Beyond a hole, which is not made for it.
+        let first = Seq::new((self.model.head + 2).min(Seq::MAX.number()));
+        let refused = match &mut self.feed {
+            Feed::Publisher(publisher) => publisher.publish_batch(&events).map(drop),
+            Feed::Appender(appender) => match appender.append(first, &events) {
+                Err(AppendError::Publish(error)) => Err(error),
+                other => panic!("{other:?}"),
+            },
+        };
+        let refused = refused.expect_err("nothing about it is right");
         match refused {
             PublishError::NoEvents => assert!(events.is_empty()),
             PublishError::EventTooLarge {
@@ -237,6 +366,7 @@ impl Run {
             0 => (other(now - 1), earlier),
             1 => (other(now + 1), later),
             2 => (other(0), earlier),
+            3 if self.model.head == Seq::MAX.number() => (head, Resume::Resumed),
             3 => (cursor(Seq::MAX.number()).to_string(), Resume::Ahead),
             4 => (head.to_lowercase(), Resume::Malformed),
             5 => (head[1..].to_owned(), Resume::Malformed),
@@ -341,7 +471,7 @@ impl Run {
         {
             // A ring of these bytes can hold no more than these bytes.
             assert!(published <= 2 * limits.ring_bytes, "the ring never forgets");
-            self.publish(&[255]);
+            self.publish(Hole::None, &[255]);
             published += self.model.frame_bytes(self.model.head).unwrap_or(0) as u64;
             self.check();
         }
@@ -359,7 +489,7 @@ impl Run {
     pub(crate) fn clock_back(&mut self, ms: u64) {
         // The engine holds its clock to go forward, from what it has seen of it:
         // publishing has it look.
-        self.publish(&[0]);
+        self.publish(Hole::None, &[0]);
         self.set_clock(self.clock_ms.saturating_sub(ms));
     }
 
