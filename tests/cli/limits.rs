@@ -152,7 +152,8 @@ async fn without_file_descriptors_peers_are_told_and_served_when_there_are_some_
 
     let mut open = Vec::new();
     loop {
-        assert!(open.len() < 64, "the limit is not reached");
+        // The end of the first connection may have freed one more.
+        assert!(open.len() <= 4, "the limit is not reached");
         match try_connect(address).await {
             Ok(wire) => open.push(wire),
             Err((_, frame)) => {
