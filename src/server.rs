@@ -152,7 +152,7 @@ impl Server {
     }
 
     /// Serves until `shutdown` is ready, and then stops gracefully: what was
-    /// answered to a producer is delivered to every gateway that takes it within
+    /// answered to a publisher is delivered to every gateway that takes it within
     /// the grace period, and every stream ends with `UNAVAILABLE`.
     ///
     /// Needs a tokio runtime with I/O and time.

@@ -72,7 +72,7 @@ impl Span {
 ///
 /// let batch = gateway.try_recv()?;
 /// assert_eq!((batch.len(), batch.last()), (2, engine.head()));
-/// // Each event is the producer's bytes, and then its cursor as field 3.
+/// // Each event is the publisher's bytes, and then its cursor as field 3.
 /// for (event, cursor) in batch.events().zip([batch.first(), batch.last()]) {
 ///     assert!(event.starts_with(b"\x0a\x06\x0a\x01u\x1a\x01k"));
 ///     assert!(event.ends_with(cursor.to_string().as_bytes()));

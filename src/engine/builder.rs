@@ -98,7 +98,7 @@ impl Builder {
         self
     }
 
-    /// The largest event, in bytes as the producer encodes it, without the cursor.
+    /// The largest event, in bytes as the publisher encodes it, without the cursor.
     /// Default 64 KiB. A segment holds at least two of them, so that large ones
     /// make the ring's steps coarser.
     #[must_use]
@@ -282,7 +282,7 @@ fn prev_power_of_two(n: u64) -> u64 {
 pub struct Limits {
     /// How many of the newest events the ring keeps.
     pub max_events: u64,
-    /// The largest event, in bytes as the producer encodes it.
+    /// The largest event, in bytes as the publisher encodes it.
     pub max_event_bytes: usize,
     /// The most events that one batch may have.
     pub max_batch_events: usize,

@@ -14,7 +14,7 @@ pub enum PublishError {
     EventTooLarge {
         /// Which one, from 0.
         index: usize,
-        /// The producer's bytes.
+        /// The publisher's bytes.
         bytes: usize,
         /// The engine's `max_event_bytes`.
         limit: usize,

@@ -1,7 +1,7 @@
 //! A frame: one event as it goes over the wire.
 //!
 //! ```text
-//! 0x00 | u32 big-endian length | the producer's PushEvent | 0x1A 0x18 cursor
+//! 0x00 | u32 big-endian length | the publisher's PushEvent | 0x1A 0x18 cursor
 //!  1   |          4            |            n             |       26
 //! ```
 //!
@@ -15,7 +15,7 @@ use crate::cursor::{Cursor, Epoch, Seq, SeqHigh, SeqLow};
 pub(crate) const HEADER_BYTES: usize = 5;
 /// The appended cursor field: tag, length, text.
 pub(crate) const CURSOR_FIELD_BYTES: usize = Cursor::FIELD_BYTES;
-/// What a frame adds to the producer's bytes.
+/// What a frame adds to the publisher's bytes.
 pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + CURSOR_FIELD_BYTES;
 
 /// `PushEvent.cursor`: field 3, length-delimited.

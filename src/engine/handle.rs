@@ -26,7 +26,7 @@ impl Engine {
         Builder::default()
     }
 
-    /// A producers' end.
+    /// A publishers' end.
     ///
     /// # Panics
     ///

@@ -1,4 +1,4 @@
-//! The producers' end of the engine.
+//! The publishers' end of the engine.
 
 use super::error::PublishError;
 use super::shared::Shared;

@@ -97,7 +97,7 @@ fn run_notifier(notifier: &mut Notifier) {
 }
 
 #[test]
-fn a_batch_is_the_producers_bytes_framed_with_the_cursor() {
+fn a_batch_is_the_publishers_bytes_framed_with_the_cursor() {
     let engine = small().build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();
     let bytes = encoded(7, 10);

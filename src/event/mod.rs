@@ -1,6 +1,6 @@
 //! Publishable events: `PushEvent` messages that are validated in place.
 //!
-//! A gateway gets the bytes that the producer sent, followed by the cursor as
+//! A gateway gets the bytes that the publisher sent, followed by the cursor as
 //! one more field. So nothing is decoded and encoded again: [`Event::parse`]
 //! scans the bytes once and allocates nothing. An [`Event`] is the proof that
 //! the bytes were validated.
@@ -26,7 +26,7 @@ const EVENT_DEPTH: usize = REQUEST_DEPTH - 1;
 /// The same for the message within an event.
 const KIND_DEPTH: usize = EVENT_DEPTH - 1;
 
-/// A valid `PushEvent`, borrowed, as its producer encoded it.
+/// A valid `PushEvent`, borrowed, as its publisher encoded it.
 ///
 /// Only [`Event::parse`] makes one, so its holder need not validate it again.
 ///
@@ -179,7 +179,7 @@ fn text<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], EventError
 /// `events` in order. On error nothing is appended. Unknown fields of the request
 /// itself are skipped.
 ///
-/// `max_event_bytes` limits each event, as its producer encoded it.
+/// `max_event_bytes` limits each event, as its publisher encoded it.
 ///
 /// # Errors
 ///
@@ -298,7 +298,7 @@ pub enum RequestError {
     EventTooLarge {
         /// Its index, from 0.
         index: usize,
-        /// Its size, as the producer encoded it.
+        /// Its size, as the publisher encoded it.
         bytes: usize,
         /// The largest size allowed.
         limit: usize,

@@ -3,7 +3,7 @@
 //! A gateway's stream is one long response, of which every event is to be on its way
 //! after one system call. A general library puts a buffer, a queue and a task between
 //! an event and its socket; here a response's data stays where it is, in the ring, and
-//! only the nine bytes before it are made. A producer's stream is the reverse: what one
+//! only the nine bytes before it are made. A publisher's stream is the reverse: what one
 //! system call has read is in the ring before the next. So this is the part of HTTP/2
 //! that a server of streams needs, and no more: requests whose bodies grow where they
 //! are, responses of any length, flow control, and a firm hand on peers that abuse any

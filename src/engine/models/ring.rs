@@ -48,14 +48,14 @@ fn a_batch_becomes_visible_as_a_whole() {
 }
 
 #[test]
-fn two_producers_and_one_preempted_between_claim_and_commit() {
+fn two_publishers_and_one_preempted_between_claim_and_commit() {
     model(|| {
         let ring = ring();
-        let producers = [b'a', b'b'].map(|tag| {
+        let publishers = [b'a', b'b'].map(|tag| {
             let ring = Arc::clone(&ring);
             thread::spawn(move || (publish(&ring, &[tag]), tag))
         });
-        let answers = producers.map(|producer| producer.join().unwrap());
+        let answers = publishers.map(|publisher| publisher.join().unwrap());
         let (mut reader, mut record) = (Reader::after(0), Record::default());
         drain(&ring, &mut reader, &mut record);
         assert_eq!(record.tags, BTreeMap::from(answers), "none is left behind");
@@ -64,33 +64,33 @@ fn two_producers_and_one_preempted_between_claim_and_commit() {
 
 /// The head tells of events that are not the last one's publisher's, too.
 #[test]
-fn a_reader_of_two_producers() {
+fn a_reader_of_two_publishers() {
     model(|| {
         let ring = ring();
-        let producers = [b'a', b'b'].map(|tag| {
+        let publishers = [b'a', b'b'].map(|tag| {
             let ring = Arc::clone(&ring);
             thread::spawn(move || (publish(&ring, &[tag]), tag))
         });
         let (mut reader, mut record) = (Reader::after(0), Record::default());
         look(&ring, &mut reader, &mut record);
-        let answers = producers.map(|producer| producer.join().unwrap());
+        let answers = publishers.map(|publisher| publisher.join().unwrap());
         drain(&ring, &mut reader, &mut record);
         assert_eq!(record.tags, BTreeMap::from(answers));
     });
 }
 
 #[test]
-fn two_producers_that_enter_the_same_segment() {
+fn two_publishers_that_enter_the_same_segment() {
     model(|| {
         let ring = ring();
         filled(&ring, 2);
-        let producers = [b'a', b'b'].map(|tag| {
+        let publishers = [b'a', b'b'].map(|tag| {
             let ring = Arc::clone(&ring);
             thread::spawn(move || (publish(&ring, &[tag]), tag))
         });
         let (mut reader, mut record) = (Reader::after(2), Record::default());
         look(&ring, &mut reader, &mut record);
-        let answers = producers.map(|producer| producer.join().unwrap());
+        let answers = publishers.map(|publisher| publisher.join().unwrap());
         drain(&ring, &mut reader, &mut record);
         assert_eq!(record.tags, BTreeMap::from(answers));
     });

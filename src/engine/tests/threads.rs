@@ -7,9 +7,9 @@ use std::thread;
 
 use super::*;
 
-const PRODUCERS: u64 = 3;
+const PUBLISHERS: u64 = 3;
 
-/// The producer's number and count, as `encoded` wrote them into the payload.
+/// The publisher's number and count, as `encoded` wrote them into the payload.
 fn payload(event: &[u8]) -> u64 {
     // Tag, length, "u", "k", payload's tag and length come first: 9 bytes, for
     // payloads and messages below 128 bytes.
@@ -17,10 +17,10 @@ fn payload(event: &[u8]) -> u64 {
 }
 
 /// Returns where each event stands, by the answers.
-fn produce(engine: &Engine, producer: u64, batches: u64) -> Vec<(u64, u64)> {
+fn produce(engine: &Engine, id: u64, batches: u64) -> Vec<(u64, u64)> {
     let publisher = engine.publisher();
     let mut answers = Vec::new();
-    let mut number = producer << 32;
+    let mut number = id << 32;
     for batch in 0..batches {
         let encoded: Vec<_> = (0..1 + batch % 7)
             .map(|_| {
@@ -75,8 +75,8 @@ pub(super) fn consume(mut subscriber: Subscriber, slow: bool) -> (Vec<(u64, u64)
     }
 }
 
-/// Three producers and three subscribers: each record is an ordered run without
-/// holes, gaps are announced with their exact size, and every producer's events stand
+/// Three publishers and three subscribers: each record is an ordered run without
+/// holes, gaps are announced with their exact size, and every publisher's events stand
 /// where it was told. Returns how many events were missed.
 fn publish_and_read(builder: Builder) -> u64 {
     let batches = rounds(2000, 8) as u64;
@@ -88,15 +88,15 @@ fn publish_and_read(builder: Builder) -> u64 {
                 scope.spawn(move || consume(subscriber.max_batch_bytes(4096), n == 0))
             })
             .collect();
-        let producers: Vec<_> = (0..PRODUCERS)
+        let publishers: Vec<_> = (0..PUBLISHERS)
             .map(|n| {
                 let engine = &engine;
                 scope.spawn(move || produce(engine, n, batches))
             })
             .collect();
         let mut answers = Vec::new();
-        for producer in producers {
-            answers.extend(producer.join().unwrap());
+        for publisher in publishers {
+            answers.extend(publisher.join().unwrap());
         }
         engine.close();
         let records: Vec<_> = consumers.into_iter().map(|c| c.join().unwrap()).collect();
@@ -120,7 +120,7 @@ fn publish_and_read(builder: Builder) -> u64 {
             assert_eq!(
                 answers[seq as usize - 1],
                 (seq, number),
-                "an event stands where its producer was told"
+                "an event stands where its publisher was told"
             );
         }
     }
