@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod delivery;
 
 use std::time::Duration;
 
 pub use address::{Address, ParseAddressError};
+pub use delivery::{Delivery, ParseDeliveryError};
 
 use crate::contract::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::cursor::Cursor;
@@ -172,11 +174,21 @@ settings! {
     /// at once.
     ShutdownGrace => shutdown_grace: Duration = Duration::from_secs(10);
 
-    /// The number of threads that serve connections. Without it, one for each core.
+    /// What delivery is for when events arrive faster than gateways can be written to one
+    /// by one: latency, throughput or auto.
     ///
-    /// A quarter of them serve publishers, the others gateways, with at least one each.
-    /// More threads than cores only add context switches. The command `serve` starts
-    /// them; an embedded server runs on the runtime of its caller.
+    /// To write several events at once costs little more than to write one. latency: every
+    /// event is written as soon as there is a thread for it, whatever that costs. auto:
+    /// while events accumulate, threads rest for half as long as they wrote. throughput:
+    /// they rest longer, also after single events, which takes least processor time.
+    Delivery => delivery: Delivery = Delivery::Auto;
+
+    /// The number of threads that serve connections. Without it, one less than there are
+    /// cores, at least one.
+    ///
+    /// The core that is left does the kernel's part of deliveries. More threads than cores
+    /// only add context switches. The command `serve` starts them; an embedded server runs
+    /// on the runtime of its caller.
     WorkerThreads => worker_threads: Option<usize> = None;
 }
 

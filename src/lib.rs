@@ -54,7 +54,9 @@
 //! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
 //! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |
 //! | what HTTP/2 lets a peer do | [`http2`]: `server` |
-//! | how threads are shared out | [`server`]: `threads` |
+//! | how many threads there are, and what they do before they sleep | [`server`]: `threads` |
+//! | how long threads rest under load | `transport`: `coalesce` |
+//! | many writes by one system call | `transport`: `send_queue` |
 
 pub mod clock;
 pub mod contract;

@@ -8,22 +8,21 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-pub use self::threads::{PublisherThreads, Threads};
+pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
 use crate::backbone::Local;
-use crate::config::{Address, Config, ConfigError};
+use crate::config::{Address, Config, ConfigError, Delivery};
 use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine};
 use crate::grpc::{Gateways, Publishers, Stopping};
 use crate::open_files;
 use crate::transport::{
-    Backlog, ConnectionLimit, Listener, Serving, Timeouts, Watchdog, wake_in_rounds,
+    ConnectionLimit, Listener, Serving, Timeouts, Timer, Watchdog, wake_in_rounds,
 };
 
 /// Every gateway may be connected twice, while its new connection takes over from one that
@@ -68,8 +67,7 @@ pub struct Server {
     engine: Engine,
     gateways: Listener,
     publishers: Listener,
-    publisher_threads: Handle,
-    backlog: Backlog,
+    delivery: Delivery,
     timeouts: Timeouts,
     grace: Duration,
 }
@@ -83,47 +81,16 @@ impl Server {
     /// [`ServeError`] says which setting cannot work, or which address cannot be
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
-        Self::bind_on(config, Handle::current(), Backlog::default()).await
-    }
-
-    /// The same, but publishers are served by threads of their own, which live until
-    /// [`run`](Self::run) has ended: publishers are answered whatever gateways do, and take
-    /// no turns between gateways' writes.
-    ///
-    /// # Errors
-    ///
-    /// As [`bind`](Self::bind).
-    pub async fn bind_apart(
-        config: Config,
-        publishers: &PublisherThreads,
-    ) -> Result<Self, ServeError> {
-        Self::bind_on(config, publishers.handle(), publishers.backlog()).await
-    }
-
-    async fn bind_on(
-        config: Config,
-        publisher_threads: Handle,
-        backlog: Backlog,
-    ) -> Result<Self, ServeError> {
         config.check()?;
         let engine = build_engine(&config)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let gateways = listen(config.listen, gateways).await?;
-        let publish_listen = config.publish_listen.clone();
-        // There, because a socket's readiness is told by the runtime that it was made on.
-        let publishers = publisher_threads
-            .spawn(listen(config.publish_listen, publishers))
-            .await
-            .map_err(|ended| ServeError::Listen {
-                address: publish_listen,
-                source: ended.into(),
-            })??;
+        let publishers = listen(config.publish_listen, publishers).await?;
         Ok(Server {
             engine,
             gateways,
             publishers,
-            publisher_threads,
-            backlog,
+            delivery: config.delivery,
             timeouts: Timeouts {
                 stall: config.stall_timeout,
                 linger: config.shutdown_grace.max(Duration::from_secs(1)),
@@ -199,8 +166,7 @@ impl Running {
             engine,
             gateways,
             publishers,
-            publisher_threads,
-            backlog,
+            delivery,
             timeouts,
             grace,
         } = server;
@@ -212,7 +178,8 @@ impl Running {
         helpers.spawn(wake_in_rounds(
             move |cx| notifier.poll_round(cx),
             move || newest.head().seq().number(),
-            backlog,
+            delivery,
+            Timer::new(),
         ));
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
@@ -245,14 +212,11 @@ impl Running {
         };
         let (log, refusing) = (Local::new(&engine), Stopping::default());
         let stop = refusing.clone();
-        listeners.spawn_on(
-            serving.run(
-                publishers,
-                move || Publishers::router(log.clone(), &limits, refusing.clone()),
-                move || stop.set(),
-            ),
-            &publisher_threads,
-        );
+        listeners.spawn(serving.run(
+            publishers,
+            move || Publishers::router(log.clone(), &limits, refusing.clone()),
+            move || stop.set(),
+        ));
         Running {
             engine,
             watchdog,

@@ -5,22 +5,19 @@
 
 mod support;
 
-use std::sync::mpsc as blocking;
-
 use bytes::Bytes;
-use galaxy_push::config::{Address, Config};
-use galaxy_push::contract::publisher::publisher_client::PublisherClient;
+
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent};
-use galaxy_push::server::{BoundAddress, PublisherThreads, Server};
+
 use h2::SendStream;
 use prost::Message;
 use support::frames::{self, Reason, kind, setting};
 use support::grpc::{PUBLISH, PUBLISH_STREAM, message, publish_request};
 use support::h2_client::{GrpcResponse, H2Client};
 use support::wire::Wire;
-use support::{Harness, connect, event, invalidation, large_event, publish, soon, until};
+use support::{Harness, event, invalidation, large_event, publish, soon, until};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -634,56 +631,4 @@ async fn a_publisher_that_leaves_in_the_middle_of_a_request_leaves_no_trace() {
     }
     assert_eq!(server.engine.head().seq().number(), 0);
     server.assert_alive().await;
-}
-
-#[test]
-fn publisher_threads_respond_while_the_gateways_thread_is_held() {
-    let one_thread = || {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let (gateways, test) = (one_thread(), one_thread());
-    let publishers = PublisherThreads::start(1).expect("threads");
-    let any_port = Address::Tcp("127.0.0.1:0".to_owned());
-    let config = Config {
-        listen: any_port.clone(),
-        publish_listen: any_port,
-        ..Config::default()
-    };
-    let server = gateways
-        .block_on(Server::bind_apart(config, &publishers))
-        .expect("bound");
-    let engine = server.engine().clone();
-    let BoundAddress::Tcp(publish_addr) = *server.publish_addr() else {
-        panic!("it is a TCP address");
-    };
-    let (stop, asked) = tokio::sync::oneshot::channel::<()>();
-    let running = gateways.spawn(server.run(async {
-        let _ = asked.await;
-    }));
-
-    let (entered, busy) = blocking::channel();
-    let (let_go, held) = blocking::channel::<()>();
-    gateways.spawn(async move {
-        entered.send(()).unwrap();
-        // The only thread there is, held for as long as the test wants.
-        let _ = held.recv();
-    });
-    busy.recv().unwrap();
-    test.block_on(async {
-        let mut publisher = PublisherClient::new(connect(publish_addr).await);
-        for n in 0..3 {
-            let published = soon(publish(&mut publisher, vec![event(n)])).await;
-            published.expect("published");
-        }
-    });
-    assert_eq!(engine.head().seq().number(), 3);
-
-    let_go.send(()).unwrap();
-    stop.send(()).unwrap();
-    let stopped = test.block_on(soon(running));
-    stopped.expect("no panic").expect("stopped");
 }

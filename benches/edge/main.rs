@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `replay` | eight gateways take 200,000 events that are there | the frames that gateways offer |
 //! | `live` | one publisher sends single events at a steady rate | the rate, and how many gateways |
+//! | `single` | 50 events a second, one by one: when the first gateway has each, and when the last | to how many gateways |
 //! | `fan-out` | 100,000 deliveries a second | to how many gateways |
 //! | `stalled` | 500 events a second to 100 gateways, without and with others that are subscribed and never read: the latency for those that do | how many others |
 //! | `idle` | gateways are subscribed, and nothing is published | how many |
@@ -41,9 +42,9 @@
 //!
 //! All that have a history keep the newest 262,144 events, so that each is full, and
 //! touches no fresh memory any more, before `publish` is measured. Ours and the two of
-//! tonic have mimalloc as their allocator and as many threads as there are cores: all for
-//! whatever comes with tonic, where that is tokio's default; with ours one for publishers
-//! and, on two cores, one for gateways. Redis runs its commands on one thread.
+//! tonic have mimalloc as their allocator. Tonic has as many threads as there are cores,
+//! which is tokio's default, ours one less, which is our own. Redis runs its commands on one
+//! thread.
 //!
 //! # Who is left out
 //!
@@ -60,7 +61,7 @@
 //!   machine has. At 10,000 events a second to 100 gateways most servers here are
 //!   saturated on two cores; then they write several events at once, their cost for a
 //!   delivery falls, and latency shows how far they are behind. Read the two together.
-//!   Ours waits on purpose then, for about a millisecond, so that it is more events.
+//!   Ours rests on purpose then, for half as long as it wrote, so that it is more events.
 //! - What clusters, replicas, TLS and disks cost. Redis and NATS can do much that is not
 //!   asked of them here, and galaxy-push is one process without a copy.
 //! - How good the clients are that people use: all are the generator's own, which do as

@@ -102,6 +102,20 @@ pub(crate) fn measure(
             }
             Ok(lived.figures(enough / 4))
         }
+        Work::Single {
+            per_second,
+            gateways,
+        } => {
+            // A window for each event: nothing else is due in it.
+            let windows = size.live.as_secs_f64() * f64::from(per_second);
+            let live = Live {
+                windows: windows as usize,
+                ..live(per_second, gateways, size)
+            };
+            let report = run(&live, system, server, offer)?;
+            all_came(report.lost)?;
+            Ok(first_and_last(&report))
+        }
         Work::FanOut {
             per_second,
             gateways,
@@ -275,6 +289,20 @@ impl Lived {
         }
         figures
     }
+}
+
+/// When the first and the last gateway had an event, of most events.
+fn first_and_last(report: &LiveReport) -> Vec<Figure> {
+    let events = report.latencies.iter().map(|(_, latency)| latency);
+    let events: Vec<_> = events.filter(|latency| latency.count() > 0).collect();
+    let of = |time: fn(&Latency) -> u64| median(events.iter().map(|of| time(of) as f64).collect());
+    let first = of(|latency| latency.percentile_ns(0.0));
+    let last = of(Latency::max_ns);
+    let figures = [("first", first), ("last", last)];
+    let figures = figures.into_iter();
+    figures
+        .filter_map(|(measure, nanos)| Some(Figure::nanos(measure, nanos?)))
+        .collect()
 }
 
 /// The latency with the others, and how many times that without them.

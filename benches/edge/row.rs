@@ -20,7 +20,9 @@ pub(crate) enum Work {
     Replay { frame_bytes: u32 },
     /// So many events a second to so many gateways.
     Live { per_second: u32, gateways: usize },
-    /// The same, for what that costs alone.
+    /// One event at a time to so many gateways: when the first of them has it, and the last.
+    Single { per_second: u32, gateways: usize },
+    /// As `Live`, for what that costs alone.
     FanOut { per_second: u32, gateways: usize },
     /// As `Live`, without and with others that never read.
     Stalled {
@@ -130,20 +132,43 @@ pub(crate) fn all(size: &Size) -> Vec<Row> {
             ],
         ));
     }
-    for per_second in [10_000, 1000] {
+    for (per_second, gateways) in [
+        (10_000, 100),
+        (4000, 100),
+        (1000, 1000),
+        (1000, 100),
+        (100, 10),
+    ] {
         let work = Work::Live {
             per_second,
-            gateways: 100,
+            gateways,
         };
-        let parameter = format!("{per_second}/s to 100");
+        let parameter = format!("{per_second}/s to {gateways}");
         let mut systems = S::FANNING_OUT.to_vec();
-        // At the higher rate, one `send` a delivery would take more processors than
-        // there are.
-        if per_second == 1000 {
+        // At higher rates, one `send` a delivery would take more processors than there
+        // are.
+        if per_second as usize * gateways <= 100_000 {
             systems.push(S::Tcp);
         }
         rows.push(row("live", &parameter, work, &systems));
     }
+    let gateways = 1000;
+    rows.push(row(
+        "single",
+        &gateways.to_string(),
+        Work::Single {
+            per_second: 50,
+            gateways,
+        },
+        &[
+            S::GalaxyPush,
+            S::Tonic,
+            S::TonicBytes,
+            S::Tcp,
+            S::RedisPubsub,
+            S::Nats,
+        ],
+    ));
     for gateways in [10, 100, 1000, 5000] {
         if gateways > size.many {
             continue;

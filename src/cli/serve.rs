@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::command::{Failure, stop, value};
-use crate::config::{Address, Config, Setting};
-use crate::server::{PublisherThreads, ServeError, Server, Threads};
+use crate::config::{Address, Config, Delivery, Setting};
+use crate::server::{ServeError, Server, runtime};
 
 /// Run the server: gateways subscribe at one address, publishers connect to another.
 ///
@@ -97,6 +97,9 @@ pub(super) struct Args {
     )]
     shutdown_grace: Duration,
 
+    #[arg(long, value_name = "GOAL", default_value_t = Config::default().delivery)]
+    delivery: Delivery,
+
     #[arg(long, value_parser = value::count)]
     worker_threads: Option<usize>,
 }
@@ -115,6 +118,7 @@ impl Args {
             max_producers: self.max_producers,
             stall_timeout: self.stall_timeout,
             shutdown_grace: self.shutdown_grace,
+            delivery: self.delivery,
             worker_threads: self.worker_threads,
         }
     }
@@ -126,20 +130,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .check()
         .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
 
-    let threads = Threads::share_out(config.worker_threads);
-    let no_threads = |error| Failure::failed(format!("cannot start threads: {error}"));
-    let publishers = PublisherThreads::start(threads.publishers).map_err(no_threads)?;
-    let gateways = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.gateways)
-        .thread_name("gateways")
-        .enable_all()
-        .build()
-        .map_err(no_threads)?;
+    let runtime = runtime(config.worker_threads)
+        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
 
-    gateways.block_on(async {
+    runtime.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
         let asked = stop::asked()?;
-        let server = Server::bind_apart(config, &publishers).await;
+        let server = Server::bind(config).await;
         server.map_err(failure)?.run(asked).await.map_err(failure)
     })
 }
@@ -206,6 +203,7 @@ mod tests {
             "--max-producers=10",
             "--stall-timeout=7m",
             "--shutdown-grace=8ms",
+            "--delivery=throughput",
             "--worker-threads=9",
         ])
         .unwrap();
@@ -221,6 +219,7 @@ mod tests {
             max_producers: 10,
             stall_timeout: Duration::from_secs(420),
             shutdown_grace: Duration::from_millis(8),
+            delivery: Delivery::Throughput,
             worker_threads: Some(9),
         };
         assert_eq!(serve.args.into_config(), wanted);

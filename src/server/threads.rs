@@ -1,104 +1,42 @@
-//! How threads are shared out between gateways and publishers.
+//! The threads that serve connections.
 
 use std::io;
 use std::num::NonZero;
 use std::thread::available_parallelism;
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 
-use crate::transport::Backlog;
+use crate::transport::{rest_thread, send_queue};
 
-/// How many threads serve each kind of peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Threads {
-    /// Threads that write to gateways.
-    pub gateways: usize,
-    /// Threads that answer publishers.
-    pub publishers: usize,
-}
+/// How many sockets' news a thread takes at once. Tasks that it has woken by then come
+/// before any other: a publisher does not wait for a whole storm of gateways.
+const SOCKETS_AT_ONCE: usize = 64;
 
-impl Threads {
-    /// Shares out `all` threads, or one for each core: a quarter for publishers, of whom
-    /// there are few, and whose events are read once and not once for each gateway; at
-    /// least one each.
-    #[must_use]
-    pub fn share_out(all: Option<usize>) -> Self {
-        let all = all.unwrap_or_else(|| available_parallelism().map_or(1, NonZero::get));
-        let publishers = (all / 4).max(1);
-        Threads {
-            gateways: all.saturating_sub(publishers).max(1),
-            publishers,
-        }
-    }
-}
-
-/// Threads that serve publishers and nothing else: a runtime of tokio's, for
-/// [`Server::bind_apart`](super::Server::bind_apart). Dropping it ends them, with the
-/// connections that they serve.
-#[derive(Debug)]
-pub struct PublisherThreads {
-    /// `None` only while it is dropped.
-    runtime: Option<Runtime>,
-    handle: Handle,
-    backlog: Backlog,
-}
-
-impl PublisherThreads {
-    /// Starts so many threads, but at least one.
-    ///
-    /// # Errors
-    ///
-    /// The system gives no threads, or no means to wait for sockets.
-    pub fn start(threads: usize) -> io::Result<Self> {
-        let backlog = Backlog::default();
-        let looked_at = backlog.clone();
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .thread_name("publishers")
-            .enable_all()
-            .on_thread_park(move || looked_at.delay_read())
-            .build()?;
-        Ok(PublisherThreads {
-            handle: runtime.handle().clone(),
-            runtime: Some(runtime),
-            backlog,
+/// A runtime for [`Server::run`](super::Server::run) with so many threads. Without a number,
+/// one less than there are cores, which leaves one to the kernel's part of each delivery; at
+/// least one.
+///
+/// All threads serve gateways and publishers alike: the thread that has published an event
+/// writes it, too, without waking another one. With the feature `io-uring`, and where the
+/// kernel has it, a thread writes to many gateways by one system call.
+///
+/// # Errors
+///
+/// The system gives no threads, or no means to wait for sockets.
+pub fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads.unwrap_or_else(default_threads).max(1))
+        .thread_name("connections")
+        .max_io_events_per_tick(SOCKETS_AT_ONCE)
+        .enable_all()
+        .on_thread_start(send_queue::enable)
+        .on_thread_park(|| {
+            send_queue::submit();
+            rest_thread();
         })
-    }
-
-    pub(super) fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
-
-    /// To be set there.
-    pub(super) fn backlog(&self) -> Backlog {
-        self.backlog.clone()
-    }
+        .build()
 }
 
-impl Drop for PublisherThreads {
-    fn drop(&mut self) {
-        // Waiting for them would panic where this is dropped on another runtime's thread.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gateways_get_most_of_the_threads_and_both_get_one() {
-        let shared = |all| {
-            let threads = Threads::share_out(Some(all));
-            (threads.gateways, threads.publishers)
-        };
-        assert_eq!(shared(1), (1, 1));
-        assert_eq!(shared(2), (1, 1));
-        assert_eq!(shared(4), (3, 1));
-        assert_eq!(shared(16), (12, 4));
-        let all = available_parallelism().unwrap().get();
-        assert_eq!(Threads::share_out(None), Threads::share_out(Some(all)));
-    }
+fn default_threads() -> usize {
+    available_parallelism().map_or(1, NonZero::get) - 1
 }

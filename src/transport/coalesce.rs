@@ -1,107 +1,91 @@
-//! Coalescing under load: delayed wake-ups of subscribers, and delayed reads of publishers.
+//! Coalescing under load: rests between rounds of wake-ups, and delayed reads of publishers.
 //!
 //! A write costs much, and each further event in it little. While a *round* (wake all
 //! parked subscribers, and have each write what there is) is shorter than the time between
 //! two events, no event waits. When rounds run into one another, starting the next one at
-//! once only divides the same events into more writes: so a round that found a *backlog*
-//! is followed by a pause ([`PAUSE`]). Threads of publishers see the backlog, and delay
-//! their next look at their sockets ([`READ_DELAY`]): what is published meanwhile waits
-//! for a round anyway.
+//! once only divides the same events into more writes. So a round that found several events
+//! is followed by a *rest*, which is half as long as the round was: a third of the time of
+//! its threads is left, and an event waits for little more than a round.
+//!
+//! A thread of [our own runtime](crate::server::runtime) is deaf meanwhile: what arrives
+//! waits for the next round anyway, and is read all at once.
 //!
 //! `docs/design/transport.md` has the measurements.
 
+use std::cell::Cell;
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
+
+use super::send_queue;
+use super::timer::Timer;
+use crate::config::Delivery;
 
 /// A round that delivers at least this many events to each subscriber means that events
 /// arrive faster than rounds complete.
-const MANY_EVENTS: u64 = 4;
-/// Minimum duration of a round before the next one is delayed. Shorter rounds are never
-/// delayed, so latency grows by a small factor at most.
-const LONG_ROUND: Duration = Duration::from_micros(500);
-/// The delay: the shortest that the runtime's timer can tell; it may take up to twice as
-/// long.
-const PAUSE: Duration = Duration::from_millis(1);
+const SEVERAL_EVENTS: u64 = 2;
+/// A rest that is shorter is not worth the timer.
+const MIN_REST: Duration = Duration::from_micros(50);
+/// After a round that takes much longer, there are many events for the next one as it is.
+const MAX_REST: Duration = Duration::from_millis(5);
+/// Which part of its round a rest lasts.
+const SHORT_REST: f64 = 0.5;
+/// The same for the sake of throughput.
+const LONG_REST: f64 = 3.0;
 
-/// How long a publisher thread delays its next wait for its sockets while subscribers have
-/// a backlog.
-///
-/// Most of what a publish by itself costs is waking a thread, and its going to sleep again.
-/// With a backlog the machine has no time for that, and an event waits for its turn for
-/// milliseconds anyway. A response comes later by this at most (and by what the system adds
-/// to a sleep, some 50 µs), and by half of it on average.
-const READ_DELAY: Duration = Duration::from_micros(300);
+thread_local! {
+    /// Until when the thread rests.
+    static RESTS_UNTIL: Cell<Option<std::time::Instant>> = const { Cell::new(None) };
+}
 
-/// Whether subscribers have a backlog: what is published meanwhile waits for a pause's end.
-/// Shared by the threads of subscribers, which set it, and those of publishers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Backlog(Arc<AtomicBool>);
-
-impl Backlog {
-    // Relaxed, here and below: it is a hint.
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn set(&self, backlog: bool) {
-        // Most often it is so already, and others look at it.
-        if self.is_set() != backlog {
-            self.0.store(backlog, Ordering::Relaxed);
-        }
-    }
-
-    /// What a publisher thread calls before it waits for its sockets.
-    pub(crate) fn delay_read(&self) {
-        if self.is_set() {
-            std::thread::sleep(READ_DELAY);
+/// What a thread calls before it waits for its sockets: returns at the end of its rest.
+pub(crate) fn rest_thread() {
+    if let Some(until) = RESTS_UNTIL.take() {
+        let rest = until.saturating_duration_since(std::time::Instant::now());
+        if !rest.is_zero() {
+            std::thread::sleep(rest);
         }
     }
 }
 
-/// Clears the backlog when nobody sets it any more.
-struct ClearOnDrop(Backlog);
-
-impl Drop for ClearOnDrop {
-    fn drop(&mut self) {
-        self.0.set(false);
+/// How long the rest is after a round that took so long, and delivered so many events.
+fn rest(delivery: Delivery, round: Duration, events: u64) -> Duration {
+    let rest = match delivery {
+        Delivery::Latency => Duration::ZERO,
+        Delivery::Auto if events >= SEVERAL_EVENTS => round.mul_f64(SHORT_REST),
+        Delivery::Auto => Duration::ZERO,
+        Delivery::Throughput => round.mul_f64(LONG_REST),
+    };
+    match rest.min(MAX_REST) {
+        short if short < MIN_REST => Duration::ZERO,
+        rest => rest,
     }
 }
 
-/// Wakes parked subscribers, and says when they have a `backlog`. Runs until it is dropped,
-/// or until `poll_round` returns `false`.
+/// Wakes parked subscribers, in rounds with rests. Runs until it is dropped, or until
+/// `poll_round` returns `false`.
 ///
 /// `poll_round` wakes those that are parked when something was published since; `newest` is
 /// the number of the newest event.
 pub(crate) async fn wake_in_rounds(
     mut poll_round: impl FnMut(&mut Context<'_>) -> Poll<bool>,
     newest: impl Fn() -> u64,
-    backlog: Backlog,
+    delivery: Delivery,
+    mut timer: Timer,
 ) {
-    let backlog = ClearOnDrop(backlog);
-    let backlog = &backlog.0;
     let mut served = newest();
-    while poll_fn(|cx| {
-        let round = poll_round(cx);
-        if round.is_pending() {
-            backlog.set(false);
-        }
-        round
-    })
-    .await
-    {
+    while poll_fn(&mut poll_round).await {
         let (began, head) = (Instant::now(), newest());
         let events = head - served;
         served = head;
         back_of_the_queue().await;
-        let found_backlog = events >= MANY_EVENTS && began.elapsed() >= LONG_ROUND;
-        backlog.set(found_backlog);
-        if found_backlog {
-            sleep(PAUSE).await;
+        send_queue::submit();
+        let rest = rest(delivery, began.elapsed(), events);
+        if !rest.is_zero() {
+            RESTS_UNTIL.set(Some(std::time::Instant::now() + rest));
+            timer.sleep(rest).await;
         }
     }
 }
@@ -127,7 +111,7 @@ mod tests {
     use std::future::Future;
 
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-    use tokio::time::advance;
+    use tokio::time::{advance, sleep};
 
     use super::*;
     use crate::cursor::Cursor;
@@ -138,6 +122,10 @@ mod tests {
     const EVENT: &[u8] = b"\x0a\x06\x0a\x01u\x1a\x01k";
     /// What a test's clock tells of nothing.
     const NO_TIME: Duration = Duration::ZERO;
+    const ROUND: Duration = Duration::from_millis(4);
+    const REST: Duration = Duration::from_millis(2);
+    /// What the runtime's timer adds.
+    const TICK: Duration = Duration::from_millis(1);
 
     /// On a clock that stands still while anybody runs, and when nobody does, jumps to
     /// what is waited for.
@@ -153,22 +141,21 @@ mod tests {
     /// An engine whose only gateway takes `write` to write a batch.
     struct Fleet {
         engine: Engine,
-        backlog: Backlog,
         received: UnboundedReceiver<(Cursor, Instant)>,
     }
 
     impl Fleet {
-        async fn new(write: Duration) -> Self {
+        async fn new(delivery: Delivery, write: Duration) -> Self {
             let engine = Engine::builder().build().unwrap();
             let mut subscriber = engine.subscribe("g", "").unwrap();
             let (tell, received) = unbounded_channel();
-            let backlog = Backlog::default();
             let mut notifier = engine.notifier();
             let head = engine.clone();
             tokio::spawn(wake_in_rounds(
                 move |cx| notifier.poll_round(cx),
                 move || head.head().seq().number(),
-                backlog.clone(),
+                delivery,
+                Timer::Coarse,
             ));
             tokio::spawn(async move {
                 while let Ok(batch) = poll_fn(|cx| subscriber.poll_recv(cx)).await {
@@ -178,18 +165,14 @@ mod tests {
             });
             // Both begin to wait.
             back_of_the_queue().await;
-            Fleet {
-                engine,
-                backlog,
-                received,
-            }
+            Fleet { engine, received }
         }
 
         /// Publishes so many events at once; says how long it is until the gateway has
         /// them.
-        async fn publish(&mut self, events: usize) -> Duration {
+        async fn publish(&mut self, events: u64) -> Duration {
             let began = Instant::now();
-            let events = vec![Event::parse(EVENT).unwrap(); events];
+            let events = vec![Event::parse(EVENT).unwrap(); events as usize];
             let published = self.engine.publisher().publish_batch(&events).unwrap();
             loop {
                 let (cursor, at) = self.received.recv().await.unwrap();
@@ -201,7 +184,7 @@ mod tests {
 
         /// What the gateway is woken to write, and when that is written, one event more;
         /// says how long that one has to wait.
-        async fn publish_again(&mut self, events: usize) -> Duration {
+        async fn publish_again(&mut self, events: u64) -> Duration {
             assert_eq!(self.publish(events).await, NO_TIME);
             // What it finds before it waits again, it takes without being woken.
             for _ in 0..3 {
@@ -212,54 +195,63 @@ mod tests {
     }
 
     #[test]
-    fn a_round_that_found_a_backlog_is_followed_by_a_pause() {
+    fn a_round_of_several_events_is_followed_by_a_rest() {
         on_a_still_clock(async {
-            let mut fleet = Fleet::new(LONG_ROUND).await;
+            let mut fleet = Fleet::new(Delivery::Auto, ROUND).await;
             for _ in 0..3 {
-                assert!(!fleet.backlog.is_set());
-                let waited = fleet.publish_again(MANY_EVENTS as usize).await;
-                assert!(waited >= PAUSE && waited <= 2 * PAUSE, "{waited:?}");
-                // That was one event, which is no backlog.
-                back_of_the_queue().await;
-                back_of_the_queue().await;
-                assert!(!fleet.backlog.is_set());
-                // Its pause, if there is one, is over.
-                sleep(10 * PAUSE).await;
+                let waited = fleet.publish_again(SEVERAL_EVENTS).await;
+                assert!(waited >= REST && waited <= REST + TICK, "{waited:?}");
+                // That one is written.
+                sleep(10 * ROUND).await;
             }
         });
     }
 
     #[test]
-    fn the_backlog_lasts_until_a_round_finds_nothing_or_little() {
-        on_a_still_clock(async {
-            let mut fleet = Fleet::new(LONG_ROUND).await;
-            assert_eq!(fleet.publish(MANY_EVENTS as usize).await, NO_TIME);
-            for _ in 0..3 {
-                back_of_the_queue().await;
-            }
-            assert!(fleet.backlog.is_set(), "during the pause");
-            sleep(10 * PAUSE).await;
-            assert!(!fleet.backlog.is_set(), "nothing was published since");
-        });
+    fn a_thread_rests_once_for_each_rest() {
+        let rest = Duration::from_millis(2);
+        let began = std::time::Instant::now();
+        RESTS_UNTIL.set(Some(began + rest));
+        rest_thread();
+        assert!(began.elapsed() >= rest);
+        assert_eq!(RESTS_UNTIL.take(), None);
     }
 
     #[test]
     fn events_that_arrive_one_by_one_are_not_delayed() {
         on_a_still_clock(async {
-            let mut fleet = Fleet::new(10 * LONG_ROUND).await;
+            let mut fleet = Fleet::new(Delivery::Auto, 10 * ROUND).await;
             for _ in 0..3 {
-                assert_eq!(fleet.publish_again(MANY_EVENTS as usize - 1).await, NO_TIME);
+                assert_eq!(fleet.publish_again(SEVERAL_EVENTS - 1).await, NO_TIME);
             }
         });
     }
 
     #[test]
-    fn short_rounds_are_not_delayed() {
+    fn for_latency_nothing_is_delayed() {
         on_a_still_clock(async {
-            let mut fleet = Fleet::new(LONG_ROUND / 2).await;
+            let mut fleet = Fleet::new(Delivery::Latency, ROUND).await;
             for _ in 0..3 {
                 assert_eq!(fleet.publish_again(100).await, NO_TIME);
             }
         });
+    }
+
+    #[test]
+    fn rests_follow_the_rounds_within_bounds() {
+        let micros = Duration::from_micros;
+        for (delivery, round, events, expected) in [
+            (Delivery::Auto, 300, 2, 150),
+            (Delivery::Auto, 300, 1, 0),
+            (Delivery::Auto, 99, 9, 0),
+            (Delivery::Auto, 99_000, 9, 5000),
+            (Delivery::Latency, 9000, 9, 0),
+            (Delivery::Throughput, 300, 1, 900),
+            (Delivery::Throughput, 9000, 1, 5000),
+            (Delivery::Throughput, 10, 1, 0),
+        ] {
+            let found = rest(delivery, micros(round), events);
+            assert_eq!(found, micros(expected), "{delivery} {round} {events}");
+        }
     }
 }

@@ -24,6 +24,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::call::{Memory, Served};
 use super::handle::{Handle, Phase};
+use super::send_queue;
 use super::socket::Socket;
 use super::watchdog::Watchdog;
 use super::writer::{Writer, Written};
@@ -174,6 +175,9 @@ impl<S: Service> Driver<S> {
                 let has_data = self.state == State::Open && self.serve(cx);
                 let http = &mut self.http;
                 if !has_data && self.writer.is_empty() && http.output().is_empty() {
+                    if self.socket.has_left() && self.socket.poll_flush(cx)?.is_pending() {
+                        return Poll::Pending;
+                    }
                     self.socket.has_nothing_to_write();
                     break;
                 }
@@ -718,8 +722,10 @@ where
         // With many connections, they have left the caches since the last event.
         prefetch::value(&*self);
         prefetch::value(&*self.handle);
+        prefetch::value(self.socket.wire());
         let Poll::Ready(ended) = self.poll_drive(cx) else {
             self.watch_unwritten();
+            send_queue::turn_ended();
             return Poll::Pending;
         };
         if let Err(error) = ended {

@@ -7,14 +7,15 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `listener` | TCP and unix sockets that peers connect to; connection limits |
-//! | `socket` | one accepted socket |
+//! | `socket`, `stream`, `wire` | one accepted socket; what carries its bytes; what it shares with its thread's queue |
+//! | `send_queue` | short writes to many sockets by one system call (feature `io-uring`) |
 //! | `handle` | what others may know of a connection, and ask of it |
 //! | `driver` | the task that serves a connection |
 //! | `call`, `outgoing` | a call on its stream, and what it is to write |
 //! | `writer` | many frames by one system call |
 //! | `in_flight` | bytes that are queued and not written |
 //! | `watchdog` | finds peers that take nothing, or are gone |
-//! | `coalesce` | delayed wake-ups and reads under load |
+//! | `coalesce`, `timer` | rests between rounds of wake-ups, and delayed reads, under load |
 //!
 //! # How a connection or a stream ends
 //!
@@ -29,8 +30,6 @@
 //!
 //! Nothing here knows of gRPC, of events, or of the engine.
 
-#![forbid(unsafe_code)]
-
 mod call;
 mod coalesce;
 mod driver;
@@ -38,10 +37,14 @@ mod handle;
 mod in_flight;
 mod listener;
 mod outgoing;
+pub(crate) mod send_queue;
 mod socket;
+mod stream;
 #[cfg(test)]
 mod test_support;
+mod timer;
 mod watchdog;
+mod wire;
 mod writer;
 
 use std::sync::Arc;
@@ -52,8 +55,9 @@ use tokio_util::task::TaskTracker;
 
 pub use self::listener::BoundAddress;
 
-pub(crate) use self::coalesce::{Backlog, wake_in_rounds};
+pub(crate) use self::coalesce::{rest_thread, wake_in_rounds};
 pub(crate) use self::listener::{ConnectionLimit, Listener};
+pub(crate) use self::timer::Timer;
 pub(crate) use self::watchdog::{Timeouts, Watchdog};
 
 use self::driver::{Driver, Shared};

@@ -1,38 +1,25 @@
 //! One accepted socket: TCP or unix, read and written without a copy of its own.
 
 use std::io::{self, IoSlice};
-use std::os::fd::AsFd as _;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::ReadBuf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::handle::{Handle, Phase};
+use super::send_queue;
+pub(super) use super::stream::Stream;
+use super::wire::Wire;
 use crate::service::Peer;
-
-/// A peer that has gone is an error, and no signal. (Where there is no flag for it, the
-/// runtime has told the socket.)
-#[cfg(not(target_vendor = "apple"))]
-const SEND: SendFlags = SendFlags::NOSIGNAL;
-#[cfg(target_vendor = "apple")]
-const SEND: SendFlags = SendFlags::empty();
-
-/// What carries the bytes.
-#[derive(Debug)]
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
 
 /// A socket that notes on its [`Handle`] how it is doing, and breaks when that is cut.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: Stream,
+    wire: Arc<Wire>,
     handle: Arc<Handle>,
+    /// What the socket did not take of a write that was [queued](send_queue).
+    left: Vec<u8>,
     /// The last write took less than it was given.
     full: bool,
     /// The last write took nothing.
@@ -45,9 +32,11 @@ impl Socket {
     /// A socket that holds one of its listener's `slots`.
     pub(super) fn new(stream: Stream, peer: Peer, slot: OwnedSemaphorePermit) -> Self {
         let slots: Arc<Semaphore> = Arc::clone(slot.semaphore());
+        let handle = Arc::new(Handle::new(peer, slots));
         Socket {
-            stream,
-            handle: Arc::new(Handle::new(peer, slots)),
+            wire: Arc::new(Wire::new(stream, Arc::clone(&handle))),
+            handle,
+            left: Vec::new(),
             full: false,
             blocked: false,
             _slot: slot,
@@ -58,12 +47,16 @@ impl Socket {
         &self.handle
     }
 
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     /// The error that ends a connection that was cut.
     fn check_cut(&self) -> io::Result<()> {
         if !self.handle.is_cut() {
             return Ok(());
         }
-        if let Stream::Tcp(stream) = &self.stream {
+        if let Stream::Tcp(stream) = self.wire.stream() {
             // Otherwise the kernel would keep offering a dead or stopped peer what is in
             // its send buffer, long after the process let go of it. Should this fail, the
             // socket is closed all the same.
@@ -79,7 +72,8 @@ impl Socket {
     pub(super) fn poll_read(&mut self, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check_cut()?;
         let waker = Waker::from(Arc::clone(&self.handle));
-        let polled = self.stream.poll_read(&mut Context::from_waker(&waker), buf);
+        let stream = self.wire.stream();
+        let polled = stream.poll_read(&mut Context::from_waker(&waker), buf);
         if polled.is_ready() {
             self.handle.has_read();
         }
@@ -88,7 +82,7 @@ impl Socket {
 
     /// Writes, past the runtime for as long as the socket takes everything: what the
     /// runtime knows of it lies in memory of its own, which with many connections has left
-    /// the caches.
+    /// the caches. What is short may be [queued](send_queue) instead.
     ///
     /// When it is pending, the task of `cx` is woken when the socket takes more, and by a
     /// cut.
@@ -97,7 +91,50 @@ impl Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush(cx))?;
+        if !self.full
+            && let [bytes] = slices
+            && send_queue::push(&self.wire, bytes)
+        {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        // Nobody's short write waits for a long one.
+        send_queue::submit();
+        self.poll_write_now(cx, slices)
+    }
+
+    /// Writes what is queued or left of earlier writes.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut()?;
+        if !self.wire.is_idle() {
+            if self.wire.is_queued() {
+                send_queue::submit();
+                if self.wire.is_queued() {
+                    // By another thread.
+                    self.handle.register(cx.waker());
+                    if self.wire.awaits() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+            self.left = self.wire.take_left()?;
+            self.full |= !self.left.is_empty();
+        }
+        while !self.left.is_empty() {
+            let left = std::mem::take(&mut self.left);
+            let polled = self.poll_write_now(cx, &[IoSlice::new(&left)]);
+            self.left = left;
+            let written = ready!(polled)?;
+            self.left.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_now(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let polled = self.write(cx, slices);
         if self.blocked != polled.is_pending() {
             self.blocked = polled.is_pending();
@@ -114,10 +151,16 @@ impl Socket {
         }
     }
 
+    /// Whether something is left of a write that was queued.
+    pub(super) fn has_left(&self) -> bool {
+        !self.left.is_empty() || !(self.wire.is_idle() || self.wire.is_queued())
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let stream = self.wire.stream();
         if !self.full {
             let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-            match self.stream.try_write(slices) {
+            match stream.try_write(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(written) => {
                     self.full = written < bytes;
@@ -127,7 +170,7 @@ impl Socket {
             }
         }
         // Asks the system again, and has it wake us when that takes more.
-        let polled = self.stream.poll_write(cx, slices);
+        let polled = stream.poll_write(cx, slices);
         self.full = polled.is_pending();
         polled
     }
@@ -155,14 +198,14 @@ impl Socket {
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut()?;
         if self.handle.phase() != Phase::Closing {
-            let polled = self.stream.poll_shutdown(cx);
-            ready!(self.unless_cut(cx, polled))?;
+            ready!(self.poll_flush(cx))?;
+            self.wire.stream().shut_down()?;
             self.handle.enter(Phase::Closing);
         }
         let mut scrap = [0; 4096];
         loop {
             let mut buf = ReadBuf::new(&mut scrap);
-            let polled = self.stream.poll_read(cx, &mut buf);
+            let polled = self.wire.stream().poll_read(cx, &mut buf);
             match ready!(self.unless_cut(cx, polled)) {
                 Ok(()) if !buf.filled().is_empty() => {}
                 // The end, or an error: there is nothing left to wait for.
@@ -176,51 +219,6 @@ impl Drop for Socket {
     fn drop(&mut self) {
         self.handle.enter(Phase::Closed);
         self.handle.forget_task();
-    }
-}
-
-impl Stream {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-
-    /// Writes what the system takes at once.
-    fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let socket = match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
-        };
-        loop {
-            let sent = match slices {
-                [bytes] => send(socket, bytes, SEND),
-                _ => sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), SEND),
-            };
-            match sent {
-                Err(rustix::io::Errno::INTR) => {}
-                sent => return Ok(sent?),
-            }
-        }
-    }
-
-    fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-        }
-    }
-
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }
 

@@ -23,7 +23,7 @@ const FRAMES: usize = 16;
 /// Each has a header; and before them may come the rest of a frame, and other output.
 const SLICES: usize = 2 * FRAMES + 3;
 /// As little as this is copied into one piece: to hand the system two pieces costs more.
-const COPIED_BYTES: usize = 1 << 10;
+const COPIED_BYTES: usize = 4 << 10;
 /// Written output is dropped when it is this much, though some behind it is left.
 const DROPPED_BYTES: usize = 16 << 10;
 

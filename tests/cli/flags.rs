@@ -53,6 +53,7 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
         ("--max-producers", "-1", "not a whole number"),
         ("--stall-timeout", "0s", "would cut every connection"),
         ("--shutdown-grace", "soon", "not a duration"),
+        ("--delivery", "fast", "one of auto, latency and throughput"),
         ("--worker-threads", "0", "at least 1"),
         ("--worker-threads", "100000", "more than 1024 threads"),
     ] {
