@@ -131,17 +131,19 @@ fn trespasses(room: &str, source: &str, own_modules: &BTreeSet<String>) -> Vec<S
         .collect()
 }
 
-/// The product's files under a folder: the tests that have a file of their own
-/// are left out, like those at the bottom of a file.
+/// The product's files under a folder: the tests that have a file or a folder of their
+/// own are left out, like those at the bottom of a file.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder of src/") {
         let path = entry.expect("an entry of src/").path();
+        let is_test = path.file_stem().is_some_and(|stem| stem == "tests");
+        if is_test {
+            continue;
+        }
         if path.is_dir() {
             files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs")
-            && path.file_stem().is_some_and(|stem| stem != "tests")
-        {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }
