@@ -18,7 +18,9 @@ const SOCKETS_AT_ONCE: usize = 64;
 ///
 /// All threads serve gateways and publishers alike: the thread that has published an event
 /// writes it, too, without waking another one. With the feature `io-uring`, and where the
-/// kernel has it, a thread writes to many gateways by one system call.
+/// kernel has it, a thread writes to many gateways by one system call: short writes then wait
+/// until it goes to sleep, or has many. So a task of yours must neither spin nor block there
+/// (`block_in_place`).
 ///
 /// # Errors
 ///

@@ -7,8 +7,8 @@
 //! is followed by a *rest*, which is half as long as the round was: a third of the time of
 //! its threads is left, and an event waits for little more than a round.
 //!
-//! A thread of [our own runtime](crate::server::runtime) is deaf meanwhile: what arrives
-//! waits for the next round anyway, and is read all at once.
+//! [Our own runtime](crate::server::runtime) reads no sockets meanwhile: what arrives waits
+//! for the next round anyway, and is read all at once.
 //!
 //! `docs/design/transport.md` has the measurements.
 

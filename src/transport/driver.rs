@@ -40,6 +40,8 @@ const MAX_OUTPUT_BYTES: usize = 16 << 10;
 /// is cut by its end has to be put together first. So it is many times a request of a
 /// hundred events.
 const READ_BYTES: usize = 256 << 10;
+/// What takes so long to be received that others' writes should not wait for it.
+const LONG_READ_BYTES: usize = 16 << 10;
 /// Pieces of a body up to this length are gathered: to give them to a call together costs
 /// less than to give it each from where it was read.
 const GATHERED_BYTES: usize = 1 << 10;
@@ -102,7 +104,7 @@ enum State {
     Open,
     /// Nothing more is read; what is left is written.
     Flushing,
-    /// All was written; the peer has yet to close.
+    /// All was written to the socket; the peer has yet to close.
     Closing,
 }
 
@@ -174,10 +176,8 @@ impl<S: Service> Driver<S> {
             loop {
                 let has_data = self.state == State::Open && self.serve(cx);
                 let http = &mut self.http;
-                if !has_data && self.writer.is_empty() && http.output().is_empty() {
-                    if self.socket.has_left() && self.socket.poll_flush(cx)?.is_pending() {
-                        return Poll::Pending;
-                    }
+                let has_output = !self.writer.is_empty() || !http.output().is_empty();
+                if !has_data && !has_output && !self.socket.has_left() {
                     self.socket.has_nothing_to_write();
                     break;
                 }
@@ -263,6 +263,10 @@ impl<S: Service> Driver<S> {
             if bytes.is_empty() {
                 // The peer has gone. Nobody reads what we still have.
                 return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if bytes.len() >= LONG_READ_BYTES {
+                // Nobody's short write waits for all that to be published.
+                send_queue::submit();
             }
             self.receive(bytes, cx);
             Ok(bytes.len())

@@ -126,6 +126,9 @@ impl Socket {
             self.left = left;
             let written = ready!(polled)?;
             self.left.drain(..written);
+            if self.left.is_empty() {
+                self.left = Vec::new();
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -205,6 +205,7 @@ impl<D: AsRef<[u8]>> Writer<D> {
             push(&data[planned.start..planned.start + planned.bytes as usize]);
         }
         let polled = match slices.len() {
+            0 if socket.has_left() => socket.poll_flush(cx).map_ok(|()| 0),
             0 => Poll::Ready(Ok(0)),
             1 => socket.poll_write(cx, &slices),
             _ if bytes <= COPIED_BYTES => COPY.with_borrow_mut(|copy| {

@@ -13,7 +13,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Once};
 
-use io_uring::{IoUring, cqueue, opcode, types};
+use io_uring::{IoUring, Probe, cqueue, opcode, types};
 use rustix::net::SendFlags;
 
 use super::Wire;
@@ -24,23 +24,38 @@ use crate::transport::stream::SEND;
 const ENTRIES: usize = 32;
 /// The longest write that is copied: a dozen small events.
 const MAX_WRITE_BYTES: usize = 4 << 10;
-/// How many turns of tasks that write nothing a queued write waits for.
+/// How many turns of tasks the first of them waits for.
 const MAX_TURNS: usize = 2 * ENTRIES;
 
 thread_local! {
-    static QUEUE: RefCell<Option<SendQueue>> = const { RefCell::new(None) };
+    static QUEUE: RefCell<Queue> = const { RefCell::new(Queue::None) };
+}
+
+/// What a thread has.
+enum Queue {
+    None,
+    /// None, until it writes something.
+    Wanted,
+    Some(Box<SendQueue>),
+}
+
+impl Queue {
+    fn make() -> Self {
+        match SendQueue::new() {
+            Ok(queue) => Queue::Some(Box::new(queue)),
+            Err(error) => {
+                static LOG: Once = Once::new();
+                LOG.call_once(|| {
+                    tracing::info!("no io_uring, each write is a system call: {error}");
+                });
+                Queue::None
+            }
+        }
+    }
 }
 
 pub(super) fn enable() {
-    match SendQueue::new() {
-        Ok(queue) => QUEUE.set(Some(queue)),
-        Err(error) => {
-            static LOG: Once = Once::new();
-            LOG.call_once(|| {
-                tracing::info!("io_uring is not available, each write is a system call: {error}");
-            });
-        }
-    }
+    QUEUE.set(Queue::Wanted);
 }
 
 pub(super) fn submit() {
@@ -59,12 +74,27 @@ pub(super) fn turn_ended() {
 }
 
 pub(super) fn push(wire: &Arc<Wire>, bytes: &[u8]) -> bool {
-    bytes.len() <= MAX_WRITE_BYTES && with_queue(|queue| queue.push(wire, bytes)).is_some()
+    if bytes.len() > MAX_WRITE_BYTES {
+        return false;
+    }
+    QUEUE.with_borrow_mut(|queue| {
+        if matches!(queue, Queue::Wanted) {
+            *queue = Queue::make();
+        }
+        let Queue::Some(queue) = queue else {
+            return false;
+        };
+        queue.push(wire, bytes);
+        true
+    })
 }
 
-/// `None` if this thread has no queue.
-fn with_queue<T>(act: impl FnOnce(&mut SendQueue) -> T) -> Option<T> {
-    QUEUE.with_borrow_mut(|queue| queue.as_mut().map(act))
+fn with_queue(act: impl FnOnce(&mut SendQueue)) {
+    QUEUE.with_borrow_mut(|queue| {
+        if let Queue::Some(queue) = queue {
+            act(queue);
+        }
+    });
 }
 
 struct SendQueue {
@@ -97,6 +127,12 @@ impl SendQueue {
             .setup_defer_taskrun()
             .build(entries)
             .or_else(|_| IoUring::new(entries))?;
+        // Before Linux 5.6 a send completes with an error, as if the connection were broken.
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        if !probe.is_supported(opcode::Send::CODE) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(SendQueue {
             ring,
             memory: Box::new([0; ENTRIES * MAX_WRITE_BYTES]),
@@ -159,7 +195,8 @@ impl SendQueue {
             // `submit` keeps both until this function returns, and it returns when all are
             // complete, or aborts.
             let pushed = unsafe { submission.push(&send) };
-            debug_assert!(pushed.is_ok(), "there are as many places as entries");
+            // To wait for one that is not there would take for ever.
+            assert!(pushed.is_ok(), "there are as many places as entries");
         }
         drop(submission);
         let mut missing = self.entries.len();
@@ -167,8 +204,7 @@ impl SendQueue {
             match self.ring.submit_and_wait(missing) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The kernel is out of memory, and has submitted a part. It is tried again
-                // with what there was room for.
+                // The kernel is out of memory, and has taken nothing this time.
                 Err(error) if is_temporary(&error) => std::thread::yield_now(),
                 Err(error) => {
                     // Nobody knows what the kernel has read, and whether it still does.
@@ -215,13 +251,18 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
+    use crate::http2::server::Connection;
+    use crate::service::Service as _;
+    use crate::transport::call::Served;
     use crate::transport::socket::Socket;
-    use crate::transport::test_support::{Wakes, pair};
+    use crate::transport::test_support::{Feed, Wakes, pair};
+    use crate::transport::writer::{Writer, Written};
 
     /// A thread with a queue; `false` where the kernel has none.
     fn has_queue() -> bool {
-        enable();
-        let has_queue = with_queue(|_| ()).is_some();
+        let queue = Queue::make();
+        let has_queue = matches!(queue, Queue::Some(_));
+        QUEUE.set(queue);
         if !has_queue {
             eprintln!("not tested: the kernel has no io_uring for us");
         }
@@ -313,6 +354,35 @@ mod tests {
         peer.read_exact(&mut received).await.unwrap();
         assert!(received == sent);
         written.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_written_though_no_stream_may_send() {
+        if !has_queue() {
+            return;
+        }
+        let (mut socket, mut peer) = pair();
+        let mut sent = 0;
+        while !socket.has_left() {
+            assert!(write(&mut socket, &[1; MAX_WRITE_BYTES]).is_ready());
+            submit();
+            sent += MAX_WRITE_BYTES;
+        }
+        let mut http: Connection<Option<Served<Feed>>> = Connection::new(Feed::LIMITS);
+        http.output().clear();
+        let mut writer = Writer::<Arc<[u8]>>::default();
+        // It has data, and no stream whose window is open.
+        let mut poll =
+            |cx: &mut Context<'_>| match writer.poll_write(&mut socket, &mut http, true, cx) {
+                Ok(Written::Blocked) => Poll::Pending,
+                written => Poll::Ready(written),
+            };
+        assert!(poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut received = vec![0; sent];
+        let reading = async { peer.read_exact(&mut received).await };
+        let (written, read) = tokio::join!(poll_fn(poll), reading);
+        assert!(matches!(written, Ok(Written::All { bytes: 0 })));
+        read.unwrap();
     }
 
     #[tokio::test]

@@ -1,11 +1,11 @@
 //! Short writes of one thread, handed to the kernel together.
 //!
 //! A round writes a little to each of many sockets. A system call for each costs more than
-//! its share of one call for many: so a thread of gateways copies short writes into memory of
-//! its own. They are [submitted](submit) when there are as many as one call takes, when
-//! the thread has nothing else to do, and before any other write. For a connection, what is
-//! queued is written. What the kernel does not take at the submission stays with the
-//! connection, whose task is woken for it.
+//! its share of one call for many: so a thread copies short writes into memory of its own.
+//! They are [submitted](submit) when there are as many as one call takes, when a round ends or
+//! the thread has nothing else to do, before any longer write or read, and after some turns
+//! of tasks. For a connection, what is queued is written. What the kernel does not take at the
+//! submission stays with the connection, whose task is woken for it.
 //!
 //! Without the feature `io-uring`, and where the kernel has none, nothing is ever queued.
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::wire::Wire;
 
-/// Queues short writes of this thread from here on, if the kernel lets us.
+/// Has this thread queue short writes from here on, if the kernel lets it.
 ///
 /// Whoever calls this calls [`submit`] whenever the thread goes to sleep.
 pub(crate) fn enable() {
@@ -35,7 +35,7 @@ pub(crate) fn submit() {
     queue::submit();
 }
 
-/// A task has left its turn: what is queued waits for some others at most.
+/// A task has left its turn: what is queued waits for some more of them at most.
 pub(super) fn turn_ended() {
     queue::turn_ended();
 }
