@@ -40,8 +40,9 @@ const MAX_OUTPUT_BYTES: usize = 16 << 10;
 /// is cut by its end has to be put together first. So it is many times a request of a
 /// hundred events.
 const READ_BYTES: usize = 256 << 10;
-/// What takes so long to be received that others' writes should not wait for it.
-const LONG_READ_BYTES: usize = 16 << 10;
+/// A peer that sends so much at once keeps us busy: others' writes should not wait for that,
+/// nor it for its responses.
+const LONG_READ_BYTES: usize = 4 << 10;
 /// Pieces of a body up to this length are gathered: to give them to a call together costs
 /// less than to give it each from where it was read.
 const GATHERED_BYTES: usize = 1 << 10;
@@ -264,8 +265,9 @@ impl<S: Service> Driver<S> {
                 // The peer has gone. Nobody reads what we still have.
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            if bytes.len() >= LONG_READ_BYTES {
-                // Nobody's short write waits for all that to be published.
+            let is_long = bytes.len() >= LONG_READ_BYTES;
+            self.socket.set_queues(!is_long);
+            if is_long {
                 send_queue::submit();
             }
             self.receive(bytes, cx);

@@ -18,7 +18,9 @@ use crate::service::Peer;
 pub(super) struct Socket {
     wire: Arc<Wire>,
     handle: Arc<Handle>,
-    /// What the socket did not take of a write that was [queued](send_queue).
+    /// Whether short writes may be [queued](send_queue).
+    queues: bool,
+    /// What the socket did not take of a write that was queued.
     left: Vec<u8>,
     /// The last write took less than it was given.
     full: bool,
@@ -36,11 +38,17 @@ impl Socket {
         Socket {
             wire: Arc::new(Wire::new(stream, Arc::clone(&handle))),
             handle,
+            queues: true,
             left: Vec::new(),
             full: false,
             blocked: false,
             _slot: slot,
         }
+    }
+
+    /// From here on short writes may be [queued](send_queue), or not.
+    pub(super) fn set_queues(&mut self, queues: bool) {
+        self.queues = queues;
     }
 
     pub(super) fn handle(&self) -> &Arc<Handle> {
@@ -92,7 +100,8 @@ impl Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
-        if !self.full
+        if self.queues
+            && !self.full
             && let [bytes] = slices
             && send_queue::push(&self.wire, bytes)
         {
