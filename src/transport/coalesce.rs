@@ -1,4 +1,4 @@
-//! Coalescing under load: rests between rounds of wake-ups, and delayed reads of publishers.
+//! Coalescing under load: rests between rounds of wake-ups.
 //!
 //! A write costs much, and each further event in it little. While a *round* (wake all
 //! parked subscribers, and have each write what there is) is shorter than the time between

@@ -15,7 +15,7 @@
 //! | `writer` | many frames by one system call |
 //! | `in_flight` | bytes that are queued and not written |
 //! | `watchdog` | finds peers that take nothing, or are gone |
-//! | `coalesce`, `timer` | rests between rounds of wake-ups, and delayed reads, under load |
+//! | `coalesce`, `timer` | rests between rounds of wake-ups, under load |
 //!
 //! # How a connection or a stream ends
 //!
