@@ -19,8 +19,9 @@ use crate::service::{Progress, Turn};
 const LIMITS: Limits = Limits {
     max_streams: super::MAX_STREAMS as usize,
     max_field_bytes: super::MAX_FIELD_BYTES as usize,
-    // What one may send ahead of us on one call: enough to keep a fast link busy.
-    stream_window: 256 << 10,
+    // What one may send ahead of us on one call: twice what is read at once, so that it sends
+    // one half while the other is published. With as much as is read they would take turns.
+    stream_window: 512 << 10,
     // All calls of a connection together: the most that may have to be held unread.
     connection_window: 4 << 20,
     // A request that lies in one frame can be published from where it was read.

@@ -56,10 +56,10 @@ const SHORT_REQUEST_BYTES: usize = (4 << 10) + 16;
 /// How many calls of a connection may have memory for longer ones, or stand in the queue for
 /// it: others' calls have their turn too.
 const LONG_REQUESTS: usize = 8;
-/// Those that wait for memory may hold this share of the connection's window. The
-/// peer is told of less than a quarter only when it is as much; the rest is for what does
-/// not wait.
-const WAITING_SHARE: usize = 4;
+/// Those that wait for memory may hold this share of the connection's window: four calls
+/// their whole windows. The peer is told of less than a quarter only when it is as much, so
+/// that a quarter at least is for what does not wait.
+const WAITING_SHARE: usize = 2;
 
 thread_local! {
     /// What sockets are read into: what is whole in it is not kept for longer.
