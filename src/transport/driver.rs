@@ -40,6 +40,9 @@ const MAX_OUTPUT_BYTES: usize = 16 << 10;
 /// is cut by its end has to be put together first. So it is many times a request of a
 /// hundred events.
 const READ_BYTES: usize = 256 << 10;
+/// After half of what was read, and at least so much, its responses are written: a peer that
+/// waits for them before it sends more does so while the other half is taken.
+const PART_BYTES: usize = 32 << 10;
 /// A peer that sends so much at once keeps us busy: others' writes should not wait for that,
 /// nor it for its responses.
 const LONG_READ_BYTES: usize = 4 << 10;
@@ -270,17 +273,24 @@ impl<S: Service> Driver<S> {
             if is_long {
                 send_queue::submit();
             }
-            self.receive(bytes, cx);
+            let mut input = bytes;
+            let part_bytes = (bytes.len() / 2).max(PART_BYTES);
+            while self.receive(&mut input, part_bytes, cx) {
+                self.serve(cx);
+                self.writer
+                    .poll_write(&mut self.socket, &mut self.http, false, cx)?;
+            }
             Ok(bytes.len())
         })
     }
 
-    /// Takes what was read.
-    fn receive(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+    /// Takes what was read, or so much of it. Returns whether there is more.
+    fn receive(&mut self, input: &mut &[u8], part_bytes: usize, cx: &mut Context<'_>) -> bool {
         let now = Instant::now();
-        let mut input = bytes;
+        let max_left_bytes = input.len().saturating_sub(part_bytes);
+        let mut has_more = false;
         loop {
-            match self.http.receive(&mut input, now.into_std()) {
+            match self.http.receive(input, now.into_std()) {
                 Ok(Some(Event::Request { at, head, .. })) => self.open(at, &head),
                 Ok(Some(Event::Data { at, data, ends })) => self.take_data(at, data, ends, cx),
                 Ok(None) => break,
@@ -289,6 +299,10 @@ impl<S: Service> Driver<S> {
                     self.state = State::Flushing;
                     break;
                 }
+            }
+            if input.len() < max_left_bytes {
+                has_more = true;
+                break;
             }
         }
         self.incomplete = self
@@ -304,6 +318,7 @@ impl<S: Service> Driver<S> {
         }
         self.alarm_is_due |= self.incomplete.is_some();
         self.let_go();
+        has_more
     }
 
     /// Begins a call, or refuses it.

@@ -256,6 +256,42 @@ async fn a_publisher_that_never_catches_up_with_its_responses_has_few_kept_for_i
 }
 
 #[tokio::test]
+async fn half_of_a_long_read_is_answered_before_the_other_half_is_taken() {
+    const REQUESTS: usize = 8;
+    let engine = engine();
+    let mut harness = Harness::new(publishers(&engine), &[]);
+    harness.request(1, path::PUBLISH_STREAM);
+    harness.exchange().await;
+    let event = large_event(10_000);
+    let request = [
+        &[
+            0x0a,
+            0x80 | event.len() as u8 & 0x7f,
+            (event.len() >> 7) as u8,
+        ],
+        &event[..],
+    ];
+    let request = request.concat();
+    let prefix = [&[0][..], &(request.len() as u32).to_be_bytes()].concat();
+    for _ in 0..REQUESTS {
+        harness.data(1, 0, &[&prefix[..], &request].concat());
+    }
+    assert!(harness.to_send.len() > 2 * PART_BYTES);
+    harness.send();
+    assert!(harness.to_send.is_empty(), "the socket takes all at once");
+    harness.exchange().await;
+
+    assert_eq!(engine.head().seq().number(), REQUESTS as u64);
+    let frames = harness.frames();
+    let responses = frames.iter().filter(|of| of.header.kind == kind::DATA);
+    let counts: Vec<usize> = responses
+        .map(|of| of.payload.len() / RESPONSE_BYTES)
+        .collect();
+    // The fifth is what makes it more than half.
+    assert_eq!(counts, [REQUESTS / 2 + 1, REQUESTS / 2 - 1]);
+}
+
+#[tokio::test]
 async fn a_stalled_stream_ends_alone_with_its_status() {
     let engine = engine();
     let mut harness = Harness::new(gateways(&engine), &[(setting::INITIAL_WINDOW_SIZE, 1000)]);
