@@ -72,6 +72,7 @@ pub(crate) fn batch(first: u64, events: usize) -> Batch {
         publisher: 0,
         number: first,
         due_ns: 0,
+        sent_ns: 0,
     };
     batch.fill(stamp, events);
     batch

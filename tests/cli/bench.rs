@@ -66,6 +66,11 @@ fn live_delivers_every_event_to_every_gateway() {
             assert_eq!(run["lost"], 0);
             assert_eq!(run["foreign"], 0);
             check_times(&run["latency"]);
+            if flags.is_empty() && cfg!(target_os = "linux") {
+                check_times(&run["server_delay"]);
+                let p50 = |times: &serde_json::Value| whole(&times["p50_ns"]);
+                assert!(p50(&run["server_delay"]) <= p50(&run["latency"]), "{run}");
+            }
             assert!(number(&run["server_cost"]["cpu_ns_per_delivery"]) > 0.0);
             assert!(whole(&run["server_cost"]["memory_bytes"]) > 1 << 20);
             assert!(number(&run["generator"]["cpu_ns_per_delivery"]) > 0.0);

@@ -70,6 +70,10 @@ pub(super) struct Measured {
     /// From when an event was due until a gateway had it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency: Option<Times>,
+    /// From when an event was sent until it was in a gateway's socket: the server's part of
+    /// that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) server_delay: Option<Times>,
     /// From when a request was due until its response was there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) publish_round_trip: Option<Times>,
@@ -367,6 +371,7 @@ impl Measured {
         measured.lost = report.lost;
         measured.foreign = report.foreign;
         measured.latency = Times::of(&report.latencies.all());
+        measured.server_delay = Times::of(&report.server_delays.all());
         measured.generator.late = Times::of(&report.lateness);
         measured
     }

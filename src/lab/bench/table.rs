@@ -104,6 +104,12 @@ fn measures() -> Vec<Measure> {
         ("latency p99", |run| time(&run.latency, |t| t.p99_ns)),
         ("latency p99.9", |run| time(&run.latency, |t| t.p99_9_ns)),
         ("latency max", |run| time(&run.latency, |t| t.max_ns)),
+        ("  in the server p50", |run| {
+            time(&run.server_delay, |t| t.p50_ns)
+        }),
+        ("  in the server p99", |run| {
+            time(&run.server_delay, |t| t.p99_ns)
+        }),
         ("time to connect all", |run| {
             run.connected_seconds.map(|seconds| nanos(seconds * 1e9))
         }),

@@ -3,7 +3,7 @@
 use super::event::Shape;
 use super::latency::Windows;
 use super::protocol::{End, Start};
-use super::receivers::{BrokenConnection, StreamObserver};
+use super::receivers::{Arrival, BrokenConnection, StreamObserver};
 use crate::cursor::Cursor;
 
 /// Counts what receivers get, and finds every hole.
@@ -19,6 +19,7 @@ pub struct DeliveryCheck {
     delivered: u64,
     foreign: u64,
     latencies: Windows,
+    server_delays: Windows,
     errors: DeliveryErrors,
 }
 
@@ -70,6 +71,7 @@ impl DeliveryCheck {
             delivered: 0,
             foreign: 0,
             latencies: Windows::of(0..0, 1),
+            server_delays: Windows::of(0..0, 1),
             errors: DeliveryErrors::default(),
         }
     }
@@ -93,9 +95,10 @@ impl DeliveryCheck {
         }
     }
 
-    /// Records latencies there; until this is called, none.
-    pub fn measure(&mut self, latencies: Windows) {
-        self.latencies = latencies;
+    /// Records times in such windows; until this is called, none.
+    pub fn measure(&mut self, windows: Windows) {
+        self.server_delays = windows.clone();
+        self.latencies = windows;
     }
 
     /// How many receivers are subscribed.
@@ -153,6 +156,13 @@ impl DeliveryCheck {
         &self.latencies
     }
 
+    /// From when events were sent until they were in their receivers' sockets: what the
+    /// server made of their latencies. Empty where the system does not tell.
+    #[must_use]
+    pub fn server_delays(&self) -> &Windows {
+        &self.server_delays
+    }
+
     /// What went wrong.
     #[must_use]
     pub fn errors(&self) -> &DeliveryErrors {
@@ -180,7 +190,7 @@ impl StreamObserver for DeliveryCheck {
     }
 
     #[inline]
-    fn event(&mut self, who: usize, now_ns: u64, event: &[u8], cursor: Option<Cursor>) {
+    fn event(&mut self, who: usize, at: Arrival, event: &[u8], cursor: Option<Cursor>) {
         let receiver = &mut self.receivers[who];
         if let Some(found) = cursor {
             let follows = receiver.cursor.is_none_or(|before| {
@@ -216,7 +226,11 @@ impl StreamObserver for DeliveryCheck {
         receiver.received += 1;
         self.delivered += 1;
         self.latencies
-            .record(stamp.due_ns, now_ns.saturating_sub(stamp.due_ns));
+            .record(stamp.due_ns, at.read_ns.saturating_sub(stamp.due_ns));
+        if let Some(socket_ns) = at.socket_ns {
+            self.server_delays
+                .record(stamp.due_ns, socket_ns.saturating_sub(stamp.sent_ns));
+        }
     }
 
     fn ended(&mut self, who: usize, end: &End) {

@@ -1,7 +1,7 @@
 //! The events that are published to measure, and the stamp that each carries.
 //!
 //! All events of a run have one shape: the same bytes, but for the stamp, which is
-//! the first 16 bytes of the payload. So it stands at a fixed place, and reading it
+//! the first 24 bytes of the payload. So it stands at a fixed place, and reading it
 //! needs no decoding, whatever protocol the event came over.
 
 use prost::Message as _;
@@ -19,26 +19,36 @@ pub struct Stamp {
     /// When it was to be published, on the machine's monotonic clock: whether it was
     /// or not, so that a publisher that is held up does not hide what that cost.
     pub due_ns: u64,
+    /// When it was.
+    pub sent_ns: u64,
 }
 
 impl Stamp {
     /// How many bytes of a payload it takes.
-    pub const BYTES: usize = 16;
+    pub const BYTES: usize = 24;
     /// The publisher's number stands above the event's.
     const NUMBER_BITS: u32 = 56;
 
     fn to_bytes(self) -> [u8; Self::BYTES] {
         let number = u64::from(self.publisher) << Self::NUMBER_BITS | self.number;
-        (u128::from(number) << 64 | u128::from(self.due_ns)).to_be_bytes()
+        let mut bytes = [0; Self::BYTES];
+        let words = [number, self.due_ns, self.sent_ns];
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
     }
 
     fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
-        let both = u128::from_be_bytes(bytes);
-        let number = (both >> 64) as u64;
+        let [number, due_ns, sent_ns] = [0, 8, 16].map(|at| {
+            let word = bytes[at..].first_chunk().copied();
+            u64::from_be_bytes(word.unwrap_or_default())
+        });
         Stamp {
             publisher: (number >> Self::NUMBER_BITS) as u8,
             number: number & ((1 << Self::NUMBER_BITS) - 1),
-            due_ns: both as u64,
+            due_ns,
+            sent_ns,
         }
     }
 }
@@ -158,6 +168,7 @@ mod tests {
             publisher: 200,
             number: (1 << 56) - 3,
             due_ns: u64::MAX,
+            sent_ns: u64::MAX - 1,
         };
         batch.fill(first, 3);
         let stamps: Vec<Stamp> = batch.events().filter_map(|e| shape.stamp(e)).collect();
@@ -172,7 +183,7 @@ mod tests {
             panic!("{decoded:?}");
         };
         assert_eq!(client.payload.len(), 100);
-        assert_eq!(client.payload[..16], first.to_bytes());
+        assert_eq!(client.payload[..Stamp::BYTES], first.to_bytes());
     }
 
     #[test]
@@ -184,12 +195,13 @@ mod tests {
 
     #[test]
     fn other_events_have_no_stamp() {
-        let shape = Shape::with_payload(16);
+        let shape = Shape::with_payload(Stamp::BYTES);
         let mut batch = shape.batch();
         let stamp = Stamp {
             publisher: 0,
             number: 0,
             due_ns: 0,
+            sent_ns: 0,
         };
         batch.fill(stamp, 1);
         let event = batch.events().next().unwrap().to_vec();

@@ -50,7 +50,7 @@ pub use protocol::{Begin, Consumer, End, ProtocolError, Publisher, Responses, Si
 pub use publishers::{
     MAX_PUBLISHERS, Pace, Plan, PublishObserver, Published, PublisherError, Publishers,
 };
-pub use receivers::{BrokenConnection, Receivers, StreamObserver};
+pub use receivers::{Arrival, BrokenConnection, Receivers, StreamObserver};
 pub use socket::Endpoint;
 pub use target::{GalaxyPush, Target};
 pub use usage::{Meter, Usage};

@@ -361,6 +361,7 @@ impl<'a> Run<'a> {
                 publisher: who as u8,
                 number: member.number,
                 due_ns,
+                sent_ns: now_ns,
             };
             self.batch.fill(stamp, events as usize);
             observer.publishing(who, &self.batch);

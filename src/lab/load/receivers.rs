@@ -1,7 +1,7 @@
 //! Many receiving connections on one thread.
 
 use std::collections::VecDeque;
-use std::io::{self, Read as _};
+use std::io;
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
@@ -33,11 +33,21 @@ pub trait StreamObserver {
     /// As [`Sink::started`]: at this time.
     fn started(&mut self, who: usize, now_ns: u64, start: &Start);
     /// As [`Sink::event`]: received at this time.
-    fn event(&mut self, who: usize, now_ns: u64, event: &[u8], cursor: Option<Cursor>);
+    fn event(&mut self, who: usize, at: Arrival, event: &[u8], cursor: Option<Cursor>);
     /// As [`Sink::ended`].
     fn ended(&mut self, who: usize, end: &End);
     /// Its connection broke, or it could not be connected, before its stream ended.
     fn broken(&mut self, who: usize, error: &BrokenConnection);
+}
+
+/// When something arrived, by [`now_ns`](super::now_ns).
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// When the last byte of what was read with it was in the receiver's socket, where the
+    /// system tells.
+    pub socket_ns: Option<u64>,
+    /// When it was read.
+    pub read_ns: u64,
 }
 
 /// Why a connection is of no use any more.
@@ -351,8 +361,8 @@ impl<C: Consumer> Receivers<C> {
         let kept = member.partial.len();
         let room_bytes = limit.min(self.buffer.len() - kept);
         let room = &mut self.buffer[kept..kept + room_bytes];
-        let read = match socket.read(room) {
-            Ok(0) => {
+        let (read, socket_ns) = match socket.read_with_time(room) {
+            Ok((0, _)) => {
                 self.fail(who, BrokenConnection::Closed, observer);
                 return Read::Nothing;
             }
@@ -364,15 +374,15 @@ impl<C: Consumer> Receivers<C> {
                 return Read::Nothing;
             }
         };
-        let now_ns = now_ns();
-        self.read_ns = now_ns;
+        let read_ns = now_ns();
+        self.read_ns = read_ns;
         self.received_bytes += read as u64;
         self.reads += 1;
         self.buffer[..kept].copy_from_slice(&member.partial);
         let bytes = &self.buffer[..kept + read];
         let mut sink = One {
             who,
-            now_ns,
+            at: Arrival { socket_ns, read_ns },
             observer,
             has_ended: false,
         };
@@ -417,19 +427,19 @@ enum Read {
 /// A observer's view of one receiver.
 struct One<'a, W> {
     who: usize,
-    now_ns: u64,
+    at: Arrival,
     observer: &'a mut W,
     has_ended: bool,
 }
 
 impl<W: StreamObserver> Sink for One<'_, W> {
     fn started(&mut self, start: &Start) {
-        self.observer.started(self.who, self.now_ns, start);
+        self.observer.started(self.who, self.at.read_ns, start);
     }
 
     #[inline]
     fn event(&mut self, event: &[u8], cursor: Option<Cursor>) {
-        self.observer.event(self.who, self.now_ns, event, cursor);
+        self.observer.event(self.who, self.at, event, cursor);
     }
 
     fn ended(&mut self, end: &End) {

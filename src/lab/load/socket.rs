@@ -11,6 +11,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
+use super::clock::from_calendar_ns;
 use crate::config::Address;
 
 /// Where to connect, its name resolved.
@@ -77,6 +78,7 @@ impl Socket {
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(*address)?;
                 stream.set_nodelay(true)?;
+                tell_times(&stream);
                 Ok(Socket::Tcp(stream))
             }
             Endpoint::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path)?)),
@@ -100,6 +102,15 @@ impl Socket {
         }
     }
 
+    /// Reads, and tells when the last of it was in the socket, where the system knows.
+    pub(super) fn read_with_time(&mut self, buffer: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Socket::Tcp(stream) => read_with_time(stream, buffer),
+            _ => Ok((self.read(buffer)?, None)),
+        }
+    }
+
     /// Why it could not be connected, or was broken.
     pub(super) fn take_error(&self) -> io::Result<()> {
         let error = match self {
@@ -117,6 +128,42 @@ impl Socket {
             let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
         }
     }
+}
+
+/// Has the system tell with each read when it got that.
+#[cfg(target_os = "linux")]
+fn tell_times(stream: &TcpStream) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    // If it does not, times are missing.
+    let _ = setsockopt(stream, sockopt::ReceiveTimestampns, &true);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tell_times(_stream: &TcpStream) {}
+
+#[cfg(target_os = "linux")]
+fn read_with_time(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<(usize, Option<u64>)> {
+    use std::io::IoSliceMut;
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    use nix::sys::time::TimeSpec;
+
+    thread_local! {
+        static CONTROL: std::cell::RefCell<Vec<u8>> =
+            std::cell::RefCell::new(nix::cmsg_space!(TimeSpec));
+    }
+    CONTROL.with_borrow_mut(|control| {
+        let mut buffers = [IoSliceMut::new(buffer)];
+        let fd = stream.as_raw_fd();
+        let read = recvmsg::<()>(fd, &mut buffers, Some(control), MsgFlags::empty())?;
+        let time = read.cmsgs()?.find_map(|message| match message {
+            ControlMessageOwned::ScmTimestampns(time) => Some(time),
+            _ => None,
+        });
+        let nanos = time.map(|time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64);
+        Ok((read.bytes, nanos.map(from_calendar_ns)))
+    })
 }
 
 impl Read for Socket {

@@ -407,6 +407,7 @@ fn a_publisher_sends_no_more_than_the_windows_let_out() {
         publisher: 0,
         number: 0,
         due_ns: 1,
+        sent_ns: 2,
     };
     batch.fill(stamp, 100);
     let mut out = Vec::new();

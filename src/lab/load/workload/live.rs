@@ -37,6 +37,9 @@ pub struct LiveReport {
     pub span: Span,
     /// Of the events that were due in it.
     pub latencies: Windows,
+    /// The server's part of those: from sending an event until it was in a receiver's
+    /// socket. Empty where the system does not tell.
+    pub server_delays: Windows,
     /// How late the generator itself sent requests.
     pub lateness: Latency,
     /// Events that were accepted, warm-up included.
@@ -85,6 +88,7 @@ impl Live {
         Ok(LiveReport {
             span: from.until(&to),
             latencies: fleet.check.latencies().clone(),
+            server_delays: fleet.check.server_delays().clone(),
             lateness: published.lateness,
             accepted: published.accepted,
             deliveries: fleet.check.delivered(),

@@ -15,7 +15,7 @@ use crate::lab::load::http2::{Offer, Subscribe};
 use crate::lab::load::latency::Latency;
 use crate::lab::load::protocol::{self, Begin, Start};
 use crate::lab::load::publishers::Pace;
-use crate::lab::load::receivers::{BrokenConnection, Receivers, StreamObserver};
+use crate::lab::load::receivers::{Arrival, BrokenConnection, Receivers, StreamObserver};
 use crate::lab::load::target::GalaxyPush;
 use crate::lab::load::usage::Meter;
 use crate::lab::load::workload::{LoadError, Moment, STANDSTILL_NS, TURN};
@@ -326,7 +326,7 @@ impl StreamObserver for People {
         }
     }
 
-    fn event(&mut self, who: usize, now_ns: u64, event: &[u8], cursor: Option<Cursor>) {
+    fn event(&mut self, who: usize, at: Arrival, event: &[u8], cursor: Option<Cursor>) {
         self.delivered += 1;
         let gateway = &mut self.gateways[who];
         gateway.cursor = cursor;
@@ -336,7 +336,7 @@ impl StreamObserver for People {
         if gateway.kind == Kind::Steady
             && let Some(stamp) = self.shape.stamp(event)
         {
-            self.latency.record(now_ns.saturating_sub(stamp.due_ns));
+            self.latency.record(at.read_ns.saturating_sub(stamp.due_ns));
         }
     }
 
