@@ -6,6 +6,7 @@ mod threads;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -18,11 +19,11 @@ pub use crate::transport::BoundAddress;
 use crate::backbone::Local;
 use crate::config::{Address, Config, ConfigError, Delivery};
 use crate::cursor::{Epoch, EpochError};
-use crate::engine::{BuildError, Engine};
+use crate::engine::{BuildError, Engine, Notifier};
 use crate::grpc::{Gateways, Publishers, Stopping};
 use crate::open_files;
 use crate::transport::{
-    ConnectionLimit, Listener, Serving, Timeouts, Timer, Watchdog, wake_in_rounds,
+    ConnectionLimit, Listener, Serving, Timeouts, Timer, Wake, Watchdog, wake_in_rounds,
 };
 
 /// Every gateway may be connected twice, while its new connection takes over from one that
@@ -148,6 +149,35 @@ impl Server {
     }
 }
 
+/// The wake-ups of an engine's subscribers.
+pub(crate) struct Rounds {
+    engine: Engine,
+    notifier: Notifier,
+}
+
+impl Rounds {
+    pub(crate) fn of(engine: &Engine) -> Self {
+        Rounds {
+            engine: engine.clone(),
+            notifier: engine.notifier(),
+        }
+    }
+}
+
+impl Wake for Rounds {
+    fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.notifier.poll_round(cx)
+    }
+
+    fn is_waking(&self) -> bool {
+        self.notifier.is_waking()
+    }
+
+    fn newest(&self) -> u64 {
+        self.engine.head().seq().number()
+    }
+}
+
 /// A server at work. Dropping it stops everything at once.
 struct Running {
     engine: Engine,
@@ -174,13 +204,7 @@ impl Running {
         let stopping = CancellationToken::new();
 
         let mut helpers = JoinSet::new();
-        let (mut notifier, newest) = (engine.notifier(), engine.clone());
-        helpers.spawn(wake_in_rounds(
-            move |cx| notifier.poll_round(cx),
-            move || newest.head().seq().number(),
-            delivery,
-            Timer::new(),
-        ));
+        helpers.spawn(wake_in_rounds(Rounds::of(&engine), delivery, Timer::new()));
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));

@@ -559,7 +559,9 @@ fn between_two_rounds_nobody_is_woken_and_nobody_is_forgotten() {
         while notifier.poll_round(&mut context).is_pending() {
             turns += 1;
             assert!(turns < 10, "it waits for nothing");
+            assert!(notifier.is_waking());
         }
+        assert!(!notifier.is_waking());
         turns
     };
     for n in 1..=3 {

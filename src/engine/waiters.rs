@@ -338,6 +338,13 @@ impl Notifier {
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+
+    /// Whether a round has begun and not all of them are woken: of many, a part is woken by
+    /// each call of [`poll_round`](Self::poll_round), which lets those run.
+    #[must_use]
+    pub fn is_waking(&self) -> bool {
+        !self.round.is_over()
+    }
 }
 
 impl Future for Notifier {

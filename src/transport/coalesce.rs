@@ -64,20 +64,39 @@ fn rest(delivery: Delivery, round: Duration, events: u64) -> Duration {
     }
 }
 
-/// Wakes parked subscribers, in rounds with rests. Runs until it is dropped, or until
-/// `poll_round` returns `false`.
-///
-/// `poll_round` wakes those that are parked when something was published since; `newest` is
-/// the number of the newest event.
-pub(crate) async fn wake_in_rounds(
-    mut poll_round: impl FnMut(&mut Context<'_>) -> Poll<bool>,
-    newest: impl Fn() -> u64,
-    delivery: Delivery,
-    mut timer: Timer,
-) {
-    let mut served = newest();
-    while poll_fn(&mut poll_round).await {
-        let (began, head) = (Instant::now(), newest());
+/// What wakes subscribers.
+pub(crate) trait Wake {
+    /// Wakes those that are parked when something was published since: `Ready(true)` when all
+    /// of them are woken, `Ready(false)` when there will be no more.
+    fn poll_round(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
+
+    /// Whether a round has begun, and `poll_round` goes on with it next time.
+    fn is_waking(&self) -> bool;
+
+    /// The number of the newest event.
+    fn newest(&self) -> u64;
+}
+
+/// Wakes parked subscribers, in rounds with rests. Runs until it is dropped, or until there
+/// will be no more rounds.
+pub(crate) async fn wake_in_rounds(mut wake: impl Wake, delivery: Delivery, mut timer: Timer) {
+    let mut served = wake.newest();
+    loop {
+        let mut began = None;
+        let goes_on = poll_fn(|cx| {
+            let now = Instant::now();
+            let polled = wake.poll_round(cx);
+            // It wakes many of them a part at a time, and they write in between.
+            if polled.is_ready() || wake.is_waking() {
+                began.get_or_insert(now);
+            }
+            polled
+        })
+        .await;
+        let Some(began) = began.filter(|_| goes_on) else {
+            return;
+        };
+        let head = wake.newest();
         let events = head - served;
         served = head;
         back_of_the_queue().await;
@@ -117,6 +136,7 @@ mod tests {
     use crate::cursor::Cursor;
     use crate::engine::Engine;
     use crate::event::Event;
+    use crate::server::Rounds;
 
     /// `PushEvent { client_event: { user_id: "u", kind: "k" } }`
     const EVENT: &[u8] = b"\x0a\x06\x0a\x01u\x1a\x01k";
@@ -138,55 +158,65 @@ mod tests {
             .block_on(test);
     }
 
-    /// An engine whose only gateway takes `write` to write a batch.
+    /// An engine whose gateways take `write` each to write a batch.
     struct Fleet {
         engine: Engine,
+        gateways: usize,
         received: UnboundedReceiver<(Cursor, Instant)>,
     }
 
     impl Fleet {
+        /// With one gateway.
         async fn new(delivery: Delivery, write: Duration) -> Self {
-            let engine = Engine::builder().build().unwrap();
-            let mut subscriber = engine.subscribe("g", "").unwrap();
-            let (tell, received) = unbounded_channel();
-            let mut notifier = engine.notifier();
-            let head = engine.clone();
-            tokio::spawn(wake_in_rounds(
-                move |cx| notifier.poll_round(cx),
-                move || head.head().seq().number(),
-                delivery,
-                Timer::Coarse,
-            ));
-            tokio::spawn(async move {
-                while let Ok(batch) = poll_fn(|cx| subscriber.poll_recv(cx)).await {
-                    tell.send((batch.last(), Instant::now())).unwrap();
-                    advance(write).await;
-                }
-            });
-            // Both begin to wait.
-            back_of_the_queue().await;
-            Fleet { engine, received }
+            Fleet::of(1, delivery, write).await
         }
 
-        /// Publishes so many events at once; says how long it is until the gateway has
-        /// them.
+        async fn of(gateways: usize, delivery: Delivery, write: Duration) -> Self {
+            let engine = Engine::builder().build().unwrap();
+            let (tell, received) = unbounded_channel();
+            tokio::spawn(wake_in_rounds(Rounds::of(&engine), delivery, Timer::Coarse));
+            for n in 0..gateways {
+                let mut subscriber = engine.subscribe(&n.to_string(), "").unwrap();
+                let tell = tell.clone();
+                tokio::spawn(async move {
+                    while let Ok(batch) = poll_fn(|cx| subscriber.poll_recv(cx)).await {
+                        tell.send((batch.last(), Instant::now())).unwrap();
+                        advance(write).await;
+                    }
+                });
+            }
+            // All begin to wait.
+            for _ in 0..10 {
+                back_of_the_queue().await;
+            }
+            Fleet {
+                engine,
+                gateways,
+                received,
+            }
+        }
+
+        /// Publishes so many events at once; says, when all gateways have them, how long
+        /// it was until the first had.
         async fn publish(&mut self, events: u64) -> Duration {
             let began = Instant::now();
             let events = vec![Event::parse(EVENT).unwrap(); events as usize];
             let published = self.engine.publisher().publish_batch(&events).unwrap();
-            loop {
+            let mut times = Vec::new();
+            while times.len() < self.gateways {
                 let (cursor, at) = self.received.recv().await.unwrap();
                 if cursor == published.last {
-                    return at - began;
+                    times.push(at - began);
                 }
             }
+            times[0]
         }
 
-        /// What the gateway is woken to write, and when that is written, one event more;
+        /// What gateways are woken to write, and when that is written, one event more;
         /// says how long that one has to wait.
         async fn publish_again(&mut self, events: u64) -> Duration {
             assert_eq!(self.publish(events).await, NO_TIME);
-            // What it finds before it waits again, it takes without being woken.
+            // What one finds before it waits again, it takes without being woken.
             for _ in 0..3 {
                 back_of_the_queue().await;
             }
@@ -204,6 +234,18 @@ mod tests {
                 // That one is written.
                 sleep(10 * ROUND).await;
             }
+        });
+    }
+
+    #[test]
+    fn of_many_gateways_a_round_is_all_of_their_writes() {
+        // More than are woken at once.
+        const GATEWAYS: u32 = 400;
+        on_a_still_clock(async {
+            let write = ROUND / GATEWAYS;
+            let mut fleet = Fleet::of(GATEWAYS as usize, Delivery::Auto, write).await;
+            let waited = fleet.publish_again(SEVERAL_EVENTS).await;
+            assert!(waited >= REST && waited <= REST + TICK, "{waited:?}");
         });
     }
 

@@ -55,7 +55,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::listener::BoundAddress;
 
-pub(crate) use self::coalesce::{rest_thread, wake_in_rounds};
+pub(crate) use self::coalesce::{Wake, rest_thread, wake_in_rounds};
 pub(crate) use self::listener::{ConnectionLimit, Listener};
 pub(crate) use self::timer::Timer;
 pub(crate) use self::watchdog::{Timeouts, Watchdog};

@@ -1,5 +1,6 @@
 //! One accepted socket: TCP or unix, read and written without a copy of its own.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -12,6 +13,13 @@ use super::send_queue;
 pub(super) use super::stream::Stream;
 use super::wire::Wire;
 use crate::service::Peer;
+
+/// As little as this is copied into one piece: to hand the system two pieces costs more.
+const COPIED_BYTES: usize = 4 << 10;
+
+thread_local! {
+    static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A socket that notes on its [`Handle`] how it is doing, and breaks when that is cut.
 #[derive(Debug)]
@@ -100,16 +108,22 @@ impl Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
-        if self.queues
-            && !self.full
-            && let [bytes] = slices
-            && send_queue::push(&self.wire, bytes)
-        {
-            return Poll::Ready(Ok(bytes.len()));
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        if self.queues && !self.full && send_queue::push(&self.wire, slices) {
+            return Poll::Ready(Ok(bytes));
         }
         // Nobody's short write waits for a long one.
         send_queue::submit();
-        self.poll_write_now(cx, slices)
+        if slices.len() == 1 || bytes > COPIED_BYTES {
+            return self.poll_write_now(cx, slices);
+        }
+        COPY.with_borrow_mut(|copy| {
+            copy.clear();
+            for slice in slices {
+                copy.extend_from_slice(slice);
+            }
+            self.poll_write_now(cx, &[IoSlice::new(copy)])
+        })
     }
 
     /// Writes what is queued or left of earlier writes.

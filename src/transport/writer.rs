@@ -3,7 +3,6 @@
 //! One system call writes up to [`FRAMES`] frames of data, their headers, and the rest of
 //! the connection's output.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,14 +21,8 @@ use crate::service::Service;
 const FRAMES: usize = 16;
 /// Each has a header; and before them may come the rest of a frame, and other output.
 const SLICES: usize = 2 * FRAMES + 3;
-/// As little as this is copied into one piece: to hand the system two pieces costs more.
-const COPIED_BYTES: usize = 4 << 10;
 /// Written output is dropped when it is this much, though some behind it is left.
 const DROPPED_BYTES: usize = 16 << 10;
-
-thread_local! {
-    static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// What a write did.
 #[derive(Clone, Copy, Debug)]
@@ -207,14 +200,6 @@ impl<D: AsRef<[u8]>> Writer<D> {
         let polled = match slices.len() {
             0 if socket.has_left() => socket.poll_flush(cx).map_ok(|()| 0),
             0 => Poll::Ready(Ok(0)),
-            1 => socket.poll_write(cx, &slices),
-            _ if bytes <= COPIED_BYTES => COPY.with_borrow_mut(|copy| {
-                copy.clear();
-                for slice in &slices {
-                    copy.extend_from_slice(slice);
-                }
-                socket.poll_write(cx, &[IoSlice::new(copy)])
-            }),
             _ => socket.poll_write(cx, &slices),
         };
         drop(slices);

@@ -22,8 +22,10 @@ use crate::transport::stream::SEND;
 /// Writes that are submitted together. More would save little, and the first of them would
 /// wait for longer.
 const ENTRIES: usize = 32;
-/// The longest write that is copied: a dozen small events.
-const MAX_WRITE_BYTES: usize = 4 << 10;
+/// The longest write that is copied: some dozens of small events.
+const MAX_WRITE_BYTES: usize = 8 << 10;
+/// What all of them may have together.
+const MEMORY_BYTES: usize = 128 << 10;
 /// How many turns of tasks the first of them waits for.
 const MAX_TURNS: usize = 2 * ENTRIES;
 
@@ -73,8 +75,9 @@ pub(super) fn turn_ended() {
     });
 }
 
-pub(super) fn push(wire: &Arc<Wire>, bytes: &[u8]) -> bool {
-    if bytes.len() > MAX_WRITE_BYTES {
+pub(super) fn push(wire: &Arc<Wire>, slices: &[IoSlice<'_>]) -> bool {
+    let bytes = slices.iter().map(|slice| slice.len()).sum();
+    if bytes > MAX_WRITE_BYTES {
         return false;
     }
     QUEUE.with_borrow_mut(|queue| {
@@ -84,7 +87,7 @@ pub(super) fn push(wire: &Arc<Wire>, bytes: &[u8]) -> bool {
         let Queue::Some(queue) = queue else {
             return false;
         };
-        queue.push(wire, bytes);
+        queue.push(wire, slices, bytes);
         true
     })
 }
@@ -100,7 +103,7 @@ fn with_queue(act: impl FnOnce(&mut SendQueue)) {
 struct SendQueue {
     ring: IoUring,
     /// The bytes of all writes, one after the other.
-    memory: Box<[u8; ENTRIES * MAX_WRITE_BYTES]>,
+    memory: Box<[u8]>,
     used_bytes: usize,
     entries: Vec<Entry>,
     /// Turns of tasks since the first of them was queued.
@@ -135,22 +138,29 @@ impl SendQueue {
         }
         Ok(SendQueue {
             ring,
-            memory: Box::new([0; ENTRIES * MAX_WRITE_BYTES]),
+            memory: vec![0; MEMORY_BYTES].into(),
             used_bytes: 0,
             entries: Vec::with_capacity(ENTRIES),
             turns: 0,
         })
     }
 
-    fn push(&mut self, wire: &Arc<Wire>, bytes: &[u8]) {
+    /// Queues a write of so many bytes.
+    fn push(&mut self, wire: &Arc<Wire>, slices: &[IoSlice<'_>], bytes: usize) {
+        if bytes > MEMORY_BYTES - self.used_bytes {
+            self.submit();
+        }
         let start = self.used_bytes;
-        self.used_bytes += bytes.len();
-        self.memory[start..self.used_bytes].copy_from_slice(bytes);
+        for slice in slices {
+            let end = self.used_bytes + slice.len();
+            self.memory[self.used_bytes..end].copy_from_slice(slice);
+            self.used_bytes = end;
+        }
         wire.queued();
         self.entries.push(Entry {
             wire: Arc::clone(wire),
             start,
-            bytes: bytes.len(),
+            bytes,
             result: None,
         });
         if self.entries.len() == ENTRIES {

@@ -19,6 +19,7 @@ use self::io_uring as queue;
 #[cfg(not(all(feature = "io-uring", target_os = "linux")))]
 use self::none as queue;
 
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::wire::Wire;
@@ -42,6 +43,6 @@ pub(super) fn turn_ended() {
 
 /// Queues a write to a socket of which nothing is queued. `false` where this thread queues
 /// none, or the write is too long.
-pub(super) fn push(wire: &Arc<Wire>, bytes: &[u8]) -> bool {
-    queue::push(wire, bytes)
+pub(super) fn push(wire: &Arc<Wire>, slices: &[IoSlice<'_>]) -> bool {
+    queue::push(wire, slices)
 }
