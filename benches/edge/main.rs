@@ -13,11 +13,15 @@
 //! | `storm` | all gateways are cut at once, and all come back for what they missed | how many |
 //! | `publish` | one publisher sends as fast as responses come; nobody listens | events to a request |
 //!
+//! With `--curves` it is `live` to 100 gateways at rates from 100 to 120,000 a second instead,
+//! for each system until it is saturated.
+//!
 //! An event is the same for all: 219 bytes as its publisher makes it, which is a frame of
 //! 250 with gRPC's prefix and the cursor. What else a protocol puts around it is its own.
 //! *CPU* is processor time of all threads of the server, as the kernel counts it; sending
 //! on the loopback interface includes the receiver's half of TCP. *Latency* is from when
-//! an event was due until a gateway's `recv` returned with it. Of `live`, each
+//! an event was due until a gateway's `recv` returned with it; *in the server* it is from when
+//! the publisher sent it until the kernel had it in a gateway's socket. Of `live`, each
 //! tenth of a second is left out in which, or next to which, the machine itself stood still
 //! (see `standstill`), which would decide p99.9 of everybody on a machine that is shared; it
 //! is run up to six times, until two seconds are left (*quiet for*), and if less than half a
@@ -93,6 +97,9 @@ use self::system::System;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A system of which one delivery in a hundred takes longer is saturated.
+const LATE_NS: f64 = 100e6;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     if standstill::is_this_process() {
         return Ok(standstill::watch()?);
@@ -112,15 +119,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn compare(options: &Options) -> std::io::Result<()> {
     raise_open_files();
     let size = options.size();
-    let mut rows = row::all(&size);
+    let mut rows = if options.curves {
+        row::curves()
+    } else {
+        row::all(&size)
+    };
     rows.retain(|row| options.wants_row(row));
     // In a round, all rows of a group take turns too: some are compared with one another.
     // None of them is empty.
     for group in rows.chunk_by(|a, b| a.group == b.group) {
         for round in 1..=size.rounds * group[0].work.runs() {
+            let mut saturated = Vec::new();
             for row in group {
                 for &system in row.systems.iter().filter(|&&system| options.wants(system)) {
-                    measure(row, &size, system, round)?;
+                    if !saturated.contains(&system)
+                        && !measure(row, &size, system, round)?
+                        && options.curves
+                    {
+                        saturated.push(system);
+                    }
                 }
             }
         }
@@ -129,17 +146,22 @@ fn compare(options: &Options) -> std::io::Result<()> {
 }
 
 /// One cell of the table, once. What goes wrong with it is said, and does not keep the
-/// others from being measured.
-fn measure(row: &Row, size: &row::Size, system: System, round: u32) -> std::io::Result<()> {
+/// others from being measured. Returns whether the system has kept up.
+fn measure(row: &Row, size: &row::Size, system: System, round: u32) -> std::io::Result<bool> {
     let Row {
         group, parameter, ..
     } = row;
     let server = match Server::start(system) {
         Ok(server) => server,
-        Err(error) => return note(system, &error.to_string()),
+        Err(error) => {
+            note(system, &error.to_string())?;
+            return Ok(false);
+        }
     };
     match measure::measure(row.work, size, system, &server) {
         Ok(figures) => {
+            let is_late = |of: &measure::Figure| of.measure == "p99" && of.value > LATE_NS;
+            let keeps_up = !figures.iter().any(is_late);
             for figure in figures {
                 eprintln!(
                     "{group:8} {parameter:16} {system:14} {:20} {:12.1} {}",
@@ -155,9 +177,12 @@ fn measure(row: &Row, size: &row::Size, system: System, round: u32) -> std::io::
                     "value": figure.value,
                 }))?;
             }
-            Ok(())
+            Ok(keeps_up)
         }
-        Err(error) => note(system, &format!("{group} {parameter}, {system}: {error}")),
+        Err(error) => {
+            note(system, &format!("{group} {parameter}, {system}: {error}"))?;
+            Ok(false)
+        }
     }
 }
 

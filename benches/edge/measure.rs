@@ -256,6 +256,8 @@ struct Lived {
     span: Span,
     /// Of the time in which the machine did not stand still, if that is known.
     latency: Latency,
+    /// The server's part of that.
+    server_delay: Latency,
     /// How long that was.
     quiet: Duration,
     is_watched: bool,
@@ -265,11 +267,13 @@ impl Lived {
     fn add(&mut self, report: &LiveReport, standstills: Option<&Standstills>) {
         self.span.add(&report.span);
         self.is_watched |= standstills.is_some();
-        for (window, latency) in report.latencies.iter() {
+        let of_server = report.server_delays.iter().map(|(_, delay)| delay);
+        for ((window, latency), delay) in report.latencies.iter().zip(of_server) {
             let margin = WINDOW.as_nanos() as u64;
             let around = window.start.saturating_sub(margin)..window.end.saturating_add(margin);
             if standstills.is_none_or(|some| !some.touch(&around)) {
                 self.latency.add(latency);
+                self.server_delay.add(delay);
                 self.quiet += Duration::from_nanos(window.end - window.start);
             }
         }
@@ -282,6 +286,12 @@ impl Lived {
             for (measure, percent) in [("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9)] {
                 let nanos = self.latency.percentile_ns(percent) as f64;
                 figures.push(Figure::nanos(measure, nanos));
+            }
+            for (measure, percent) in [("p50 in the server", 50.0), ("p99 in the server", 99.0)] {
+                if self.server_delay.count() > 0 {
+                    let nanos = self.server_delay.percentile_ns(percent) as f64;
+                    figures.push(Figure::nanos(measure, nanos));
+                }
             }
         }
         if self.is_watched {

@@ -16,6 +16,10 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) rounds: Option<u32>,
 
+    /// Latency by rate instead of the table's rows.
+    #[arg(long)]
+    pub(crate) curves: bool,
+
     /// Only rows that begin with one of these, such as `replay` or `live/1000`.
     #[arg(long, value_delimiter = ',')]
     pub(crate) rows: Vec<String>,
@@ -31,7 +35,11 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn size(&self) -> Size {
-        let size = if self.quick { Size::QUICK } else { Size::FULL };
+        let size = match (self.quick, self.curves) {
+            (true, _) => Size::QUICK,
+            (false, true) => Size::CURVE,
+            (false, false) => Size::FULL,
+        };
         Size {
             rounds: self.rounds.unwrap_or(size.rounds),
             ..size

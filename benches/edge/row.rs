@@ -87,6 +87,13 @@ impl Size {
         many: 5000,
     };
 
+    /// Of each rate only two percentiles are wanted.
+    pub(crate) const CURVE: Size = Size {
+        live: Duration::from_millis(1000),
+        tries: 3,
+        ..Size::FULL
+    };
+
     pub(crate) const QUICK: Size = Size {
         rounds: 1,
         replay_events: 50_000,
@@ -106,6 +113,26 @@ impl Size {
 
 /// Deliveries a second of all rows of `fan-out`.
 const FAN_OUT_PER_SECOND: u32 = 100_000;
+
+/// Latency by rate, from idle to saturated: about three rates to a factor of ten, and more
+/// where servers come to their end.
+pub(crate) fn curves() -> Vec<Row> {
+    let gateways = 100;
+    let rates = [
+        100, 300, 1000, 2000, 4000, 7000, 10_000, 15_000, 20_000, 30_000, 40_000, 60_000, 80_000,
+        120_000,
+    ];
+    let row = |per_second| Row {
+        group: "curve",
+        parameter: format!("{per_second}/s to {gateways}"),
+        work: Work::Live {
+            per_second,
+            gateways,
+        },
+        systems: System::LIVE.to_vec(),
+    };
+    rates.map(row).to_vec()
+}
 
 /// All of them, in the order in which they run.
 pub(crate) fn all(size: &Size) -> Vec<Row> {

@@ -39,6 +39,15 @@ impl System {
         System::Jetstream,
     ];
 
+    /// Those of them that are made for that, and are quickest.
+    pub(crate) const LIVE: &[System] = &[
+        System::GalaxyPush,
+        System::Tonic,
+        System::TonicBytes,
+        System::RedisPubsub,
+        System::Nats,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             System::GalaxyPush => "galaxy-push",

@@ -42,3 +42,17 @@ pub fn runtime(threads: Option<usize>) -> io::Result<Runtime> {
 fn default_threads() -> usize {
     available_parallelism().map_or(1, NonZero::get) - 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_core_is_left_to_the_kernel_and_there_is_always_a_thread() {
+        let cores = available_parallelism().unwrap().get();
+        for (asked, expected) in [(None, (cores - 1).max(1)), (Some(3), 3), (Some(0), 1)] {
+            let runtime = runtime(asked).unwrap();
+            assert_eq!(runtime.metrics().num_workers(), expected, "{asked:?}");
+        }
+    }
+}

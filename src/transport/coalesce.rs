@@ -5,7 +5,8 @@
 //! two events, no event waits. When rounds run into one another, starting the next one at
 //! once only divides the same events into more writes. So a round that found several events
 //! is followed by a *rest*, which is half as long as the round was: a third of the time of
-//! its threads is left, and an event waits for little more than a round.
+//! its threads is left, and an event waits for little more than a round. Where a round found
+//! many events, which are what its writes cost, the rest is shorter.
 //!
 //! [Our own runtime](crate::server::runtime) reads no sockets meanwhile: what arrives waits
 //! for the next round anyway, and is read all at once.
@@ -26,6 +27,10 @@ use crate::config::Delivery;
 /// A round that delivers at least this many events to each subscriber means that events
 /// arrive faster than rounds complete.
 const SEVERAL_EVENTS: u64 = 2;
+/// A write with more events than this costs mostly what these cost. A rest would make fewer
+/// writes of them and save little, and what is late would be later: it gets shorter as they
+/// become more.
+const MANY_EVENTS: u64 = 16;
 /// A rest that is shorter is not worth the timer.
 const MIN_REST: Duration = Duration::from_micros(50);
 /// After a round that takes much longer, there are many events for the next one as it is.
@@ -54,8 +59,11 @@ pub(crate) fn rest_thread() {
 fn rest(delivery: Delivery, round: Duration, events: u64) -> Duration {
     let rest = match delivery {
         Delivery::Latency => Duration::ZERO,
-        Delivery::Auto if events >= SEVERAL_EVENTS => round.mul_f64(SHORT_REST),
-        Delivery::Auto => Duration::ZERO,
+        Delivery::Auto if events < SEVERAL_EVENTS => Duration::ZERO,
+        Delivery::Auto => {
+            let share = MANY_EVENTS as f64 / events.max(MANY_EVENTS) as f64;
+            round.mul_f64(SHORT_REST * share)
+        }
         Delivery::Throughput => round.mul_f64(LONG_REST),
     };
     match rest.min(MAX_REST) {
@@ -286,6 +294,8 @@ mod tests {
             (Delivery::Auto, 300, 2, 150),
             (Delivery::Auto, 300, 1, 0),
             (Delivery::Auto, 99, 9, 0),
+            (Delivery::Auto, 800, MANY_EVENTS, 400),
+            (Delivery::Auto, 800, 4 * MANY_EVENTS, 100),
             (Delivery::Auto, 99_000, 9, 5000),
             (Delivery::Latency, 9000, 9, 0),
             (Delivery::Throughput, 300, 1, 900),
