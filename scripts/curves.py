@@ -1,11 +1,20 @@
-"""Latency by rate: the table and the picture of `scripts/compare-edge --curves`."""
+"""Latency by rate: the table and the picture of `scripts/compare-edge --curves`.
 
+Run by itself, with the picture's path and the points on standard input, it draws. It is run by a
+Python of its own then, which has what that needs from PyPI.
+"""
+
+import json
 import re
+import subprocess
+import sys
+import venv
 from statistics import median
 
-from tables import OURS, duration, line, times, yes_or_no
+from tables import OURS, ROOT, duration, line, times, yes_or_no
 
-PACKAGE = "python3-matplotlib"
+NEEDS = ["matplotlib==3.10.7"]
+HOME = ROOT / "target/plots"
 PERCENTILES = ("p50", "p99")
 # The knee is the highest rate up to which one delivery in a hundred takes no longer.
 KNEE_NS = 10e6
@@ -74,8 +83,24 @@ def table(figures):
     yield line("knee", f"p99 up to {duration(KNEE_NS)}", *cells, target, reached)
 
 
-def draw(figures, path):
-    # Not at the top: only a table is wanted most of the time.
+def picture(figures, path):
+    """Draws it, after installing what that needs, if it is not there."""
+    python, made = HOME / "bin/python", HOME / "made"
+    if not made.exists() or made.read_text().split() != NEEDS:
+        venv.create(HOME, with_pip=True, clear=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *NEEDS], check=True)
+        made.write_text("\n".join(NEEDS))
+    curves = {
+        measure: [(system, points(figures, system, measure)) for system in systems(figures)]
+        for measure in PERCENTILES
+    }
+    command = [python, __file__, str(path)]
+    subprocess.run(command, input=json.dumps(curves), text=True, check=True)
+
+
+def draw(curves, path):
+    # Only the Python that draws has it.
     import matplotlib
 
     matplotlib.use("svg")
@@ -83,9 +108,8 @@ def draw(figures, path):
 
     pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": OURS, "font.size": 10})
     plot, sides = pyplot.subplots(1, len(PERCENTILES), figsize=(10, 4.2), sharey=True)
-    for side, measure in zip(sides, PERCENTILES, strict=True):
-        for system in systems(figures):
-            curve = points(figures, system, measure)
+    for side, (measure, of_systems) in zip(sides, curves.items(), strict=True):
+        for system, curve in of_systems:
             if curve:
                 rates, nanos = zip(*curve, strict=True)
                 side.plot(
@@ -107,3 +131,7 @@ def draw(figures, path):
     plot.patch.set_facecolor("white")
     plot.tight_layout()
     plot.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+if __name__ == "__main__":
+    draw(json.load(sys.stdin), sys.argv[1])

@@ -15,7 +15,8 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Rests half as long as the writes before them, while events accumulate.
+    /// Rests half as long as the writes before them, while events accumulate; less where they
+    /// are many in a write.
     #[default]
     Auto,
     /// No rests.
