@@ -311,6 +311,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn writes_for_which_there_is_no_memory_left_are_queued_after_the_others() {
+        if !has_queue() {
+            return;
+        }
+        let longest = [7; MAX_WRITE_BYTES];
+        let fit = MEMORY_BYTES / MAX_WRITE_BYTES;
+        assert!(fit < ENTRIES);
+        let mut pairs: Vec<_> = (0..=fit).map(|_| pair()).collect();
+        for (socket, _) in &mut pairs {
+            assert!(matches!(
+                write(socket, &longest),
+                Poll::Ready(Ok(MAX_WRITE_BYTES))
+            ));
+        }
+        let lengths: Vec<_> = pairs.iter().map(|(_, peer)| arrived(peer).len()).collect();
+        assert_eq!(lengths, [vec![MAX_WRITE_BYTES; fit], vec![0]].concat());
+        submit();
+        assert_eq!(arrived(&pairs[fit].1), longest);
+    }
+
+    #[tokio::test]
     async fn the_order_of_a_sockets_writes_stays() {
         if !has_queue() {
             return;
