@@ -40,6 +40,7 @@
 //! | `tonic` | an ordinary tonic service of the same contract: a `tokio::sync::broadcast` of 4,096 events, a queue of the newest for who comes back, each event encoded by prost for each gateway; tonic's defaults, `TCP_NODELAY` |
 //! | `tonic-bytes` | the same, but an event is encoded once, and copied into tonic's buffer for each gateway |
 //! | `tcp` | plain TCP, one thread, one `send` for each event and gateway, the same bytes without HTTP/2; where a gateway has to catch up, 256 KiB to a `send`. Not what anybody would deploy: the floor |
+//! | `tcp-gather`, `tcp-rest` | the same where events come faster than one `send` each takes: what arrived during a round of writes is written in the next; `tcp-rest` sleeps between rounds for half as long as one took, as ours does |
 //! | `handshake` | the other floor: a connection, HTTP/2's handshake with the h2 crate, a request and its response's head, and nothing after it |
 //! | `redis-pubsub`, `redis-streams` | Debian's redis-server; nothing is saved, and a subscriber may be as late as it likes; the rest is as it comes. An event is one PUBLISH or XADD (`MAXLEN ~ 262144`), pipelined; gateways SUBSCRIBE, or ask by XREAD (`COUNT 1000`, blocking) for what follows their newest entry |
 //! | `nats`, `jetstream` | Debian's nats-server; a subscriber may be 1 GB and a minute late before it is dropped. JetStream keeps its stream in memory, acknowledges each event, and pushes to an ordered consumer a gateway, with flow control, as NATS' own libraries do |

@@ -173,9 +173,11 @@ pub(crate) fn all(size: &Size) -> Vec<Row> {
         let parameter = format!("{per_second}/s to {gateways}");
         let mut systems = S::FANNING_OUT.to_vec();
         // At higher rates, one `send` a delivery would take more processors than there
-        // are.
+        // are; at lower ones there is nothing to gather.
         if per_second as usize * gateways <= 100_000 {
             systems.push(S::Tcp);
+        } else {
+            systems.extend([S::TcpGather, S::TcpRest]);
         }
         rows.push(row("live", &parameter, work, &systems));
     }

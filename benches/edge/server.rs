@@ -138,7 +138,7 @@ fn addresses(system: System) -> io::Result<[SocketAddr; 2]> {
     ];
     let [first, second] = [listeners[0].local_addr()?, listeners[1].local_addr()?];
     Ok(match system {
-        System::GalaxyPush | System::Tcp => [first, second],
+        System::GalaxyPush | System::Tcp | System::TcpGather | System::TcpRest => [first, second],
         _ => [first, first],
     })
 }
@@ -153,6 +153,8 @@ fn command(
         System::Tonic => Role::Tonic,
         System::TonicBytes => Role::TonicBytes,
         System::Tcp => Role::Tcp,
+        System::TcpGather => Role::TcpGather,
+        System::TcpRest => Role::TcpRest,
         System::Handshake => Role::Handshake,
         System::GalaxyPush => {
             let mut command = Command::new(program(system));

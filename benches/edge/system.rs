@@ -15,6 +15,10 @@ pub(crate) enum System {
     TonicBytes,
     /// Plain TCP, as bare as may be.
     Tcp,
+    /// The same, all that has arrived in one `send`.
+    TcpGather,
+    /// The same, with rests as ours has.
+    TcpRest,
     /// HTTP/2's handshake and no more.
     Handshake,
     /// Redis, PUBLISH and SUBSCRIBE.
@@ -54,6 +58,8 @@ impl System {
             System::Tonic => "tonic",
             System::TonicBytes => "tonic-bytes",
             System::Tcp => "tcp",
+            System::TcpGather => "tcp-gather",
+            System::TcpRest => "tcp-rest",
             System::Handshake => "handshake",
             System::RedisPubsub => "redis-pubsub",
             System::RedisStreams => "redis-streams",

@@ -38,7 +38,9 @@ pub(crate) fn run<J: Job>(
                 pid: Some(server.pid()),
             })
         }
-        System::Tcp => job.run(&Plain::<TcpConsumer, TcpPublisher>::new(server)),
+        System::Tcp | System::TcpGather | System::TcpRest => {
+            job.run(&Plain::<TcpConsumer, TcpPublisher>::new(server))
+        }
         System::RedisPubsub => job.run(&Plain::<PubSubConsumer, PubSubPublisher>::new(server)),
         System::RedisStreams => job.run(&Plain::<StreamConsumer, StreamPublisher>::new(server)),
         System::Nats => job.run(&Plain::<NatsConsumer, NatsPublisher>::new(server)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use galaxy_push::lab::load::{Begin, Consumer, Publisher};
 
 use crate::clients::tcp::{TcpConsumer, TcpPublisher};
-use crate::peers::tcp::Floor;
+use crate::peers::tcp::{Floor, Writes};
 use crate::record::{Record, batch};
 
 fn connect(at: SocketAddr) -> TcpStream {
@@ -64,8 +64,18 @@ impl Gateway {
 
 #[test]
 fn the_plain_tcp_server_delivers_every_event_to_every_gateway() {
+    for writes in [
+        Writes::Single,
+        Writes::Gathered { rest: 0.0 },
+        Writes::Gathered { rest: 0.5 },
+    ] {
+        delivers_every_event_to_every_gateway(writes);
+    }
+}
+
+fn delivers_every_event_to_every_gateway(writes: Writes) {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let floor = Floor::bind(any, any).expect("bound");
+    let floor = Floor::bind(any, any, writes).expect("bound");
     let [gateways, publishers] = floor.addresses().expect("addresses");
     // It ends with the process.
     std::thread::spawn(|| floor.run());

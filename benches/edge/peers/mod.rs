@@ -25,20 +25,33 @@ pub(crate) enum Role {
     Tonic,
     /// The same, and each event is encoded once.
     TonicBytes,
-    /// Plain TCP.
+    /// Plain TCP, a `send` for each event.
     Tcp,
+    /// The same, a `send` for each round.
+    TcpGather,
+    /// The same, with rests between rounds.
+    TcpRest,
     /// HTTP/2's handshake, and no more.
     Handshake,
 }
 
 impl Role {
-    pub(crate) const ALL: [Role; 4] = [Role::Tonic, Role::TonicBytes, Role::Tcp, Role::Handshake];
+    pub(crate) const ALL: [Role; 6] = [
+        Role::Tonic,
+        Role::TonicBytes,
+        Role::Tcp,
+        Role::TcpGather,
+        Role::TcpRest,
+        Role::Handshake,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Role::Tonic => "tonic",
             Role::TonicBytes => "tonic-bytes",
             Role::Tcp => "tcp",
+            Role::TcpGather => "tcp-gather",
+            Role::TcpRest => "tcp-rest",
             Role::Handshake => "handshake",
         }
     }
@@ -54,12 +67,23 @@ impl Role {
         Role::ALL.into_iter().find(|role| role.name() == name)
     }
 
+    /// How plain TCP is written, if it is that.
+    fn plain_writes(self) -> Option<tcp::Writes> {
+        Some(match self {
+            Role::Tcp => tcp::Writes::Single,
+            Role::TcpGather => tcp::Writes::Gathered { rest: 0.0 },
+            // As ours does.
+            Role::TcpRest => tcp::Writes::Gathered { rest: 0.5 },
+            Role::Tonic | Role::TonicBytes | Role::Handshake => return None,
+        })
+    }
+
     /// Serves until the process is killed.
     pub(crate) fn serve(self) -> Result<(), Box<dyn std::error::Error>> {
         let gateways: SocketAddr = std::env::var(Role::GATEWAYS)?.parse()?;
-        if self == Role::Tcp {
+        if let Some(writes) = self.plain_writes() {
             let publishers = std::env::var(Role::PUBLISHERS)?.parse()?;
-            return Ok(tcp::Floor::bind(gateways, publishers)?.run()?);
+            return Ok(tcp::Floor::bind(gateways, publishers, writes)?.run()?);
         }
         // As `galaxy-push serve` does by default.
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -69,7 +93,7 @@ impl Role {
             let routes = match self {
                 Role::Tonic => tonic::routes(),
                 Role::TonicBytes => tonic_bytes::routes(),
-                Role::Tcp | Role::Handshake => return Ok(handshake::serve(gateways).await?),
+                _ => return Ok(handshake::serve(gateways).await?),
             };
             serve(gateways, routes.ok_or("the clock is off")?).await
         })

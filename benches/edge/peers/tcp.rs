@@ -1,5 +1,6 @@
-//! The floor: the same bytes over plain TCP, one thread, one `send` for each event and
-//! gateway, as bare as a server can be that still survives a slow reader.
+//! The floor: the same bytes over plain TCP, one thread, as bare as a server can be that
+//! still survives a slow reader. There is one `send` for each event and gateway, or for each
+//! *round* and gateway: what arrived while all gateways were written to the last time.
 //!
 //! A publisher sends frames (a zero, a length in four bytes, the event) and is told how
 //! many have arrived, in eight bytes after each read. A gateway sends the number of the
@@ -9,6 +10,7 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
 use mio::net::{TcpListener, TcpStream};
@@ -34,6 +36,16 @@ const PUBLISHERS: Token = Token(1);
 /// The first connection's.
 const FIRST_PEER: usize = 2;
 
+/// What goes into one `send`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Writes {
+    /// An event.
+    Single,
+    /// What arrived since the last round. After one of several events the thread sleeps for
+    /// so much of the time that the round took.
+    Gathered { rest: f64 },
+}
+
 /// A server that is bound to two ports.
 #[derive(Debug)]
 pub(crate) struct Floor {
@@ -42,6 +54,7 @@ pub(crate) struct Floor {
     publishers: TcpListener,
     peers: Vec<Option<Peer>>,
     log: Log,
+    writes: Writes,
 }
 
 /// Every frame since the start, as it is sent.
@@ -85,7 +98,11 @@ struct Writer {
 }
 
 impl Floor {
-    pub(crate) fn bind(gateways: SocketAddr, publishers: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(
+        gateways: SocketAddr,
+        publishers: SocketAddr,
+        writes: Writes,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut gateways = TcpListener::bind(gateways)?;
         let mut publishers = TcpListener::bind(publishers)?;
@@ -99,6 +116,7 @@ impl Floor {
             publishers,
             peers: Vec::new(),
             log: Log::new(epoch),
+            writes,
         })
     }
 
@@ -112,6 +130,7 @@ impl Floor {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut buffer = vec![0; CHUNK_BYTES];
+        let mut delivered = 0;
         loop {
             match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -123,6 +142,17 @@ impl Floor {
                     PUBLISHERS => self.accept(PUBLISHERS)?,
                     Token(token) => self.ready(token - FIRST_PEER, &mut buffer),
                 }
+            }
+            let arrived = self.log.newest();
+            if let Writes::Gathered { rest } = self.writes
+                && arrived > delivered
+            {
+                let began = Instant::now();
+                self.deliver();
+                if rest > 0.0 && arrived - delivered > 1 {
+                    std::thread::sleep(began.elapsed().mul_f64(rest));
+                }
+                delivered = arrived;
             }
         }
     }
@@ -201,7 +231,9 @@ impl Floor {
             let mut rest = &writer.unread[..];
             while let Some((event, behind)) = split_frame(rest)? {
                 self.log.append(event)?;
-                self.deliver();
+                if self.writes == Writes::Single {
+                    self.deliver();
+                }
                 writer.accepted += 1;
                 rest = behind;
             }
@@ -213,7 +245,7 @@ impl Floor {
         Ok(true)
     }
 
-    /// Writes the newest event to each gateway that has all before it.
+    /// Writes what is new to each gateway whose socket has room.
     fn deliver(&mut self) {
         for slot in &mut self.peers {
             let Some(Peer {
@@ -256,9 +288,13 @@ impl Log {
 
     /// What a gateway starts after, and where the next event begins.
     fn start(&self, after: u64) -> (Cursor, usize) {
-        let last = self.ends.len() - 1;
+        let last = self.newest();
         let after = usize::try_from(after).unwrap_or(last).min(last);
         (self.cursor(after), self.ends[after])
+    }
+
+    fn newest(&self) -> usize {
+        self.ends.len() - 1
     }
 
     fn cursor(&self, number: usize) -> Cursor {
