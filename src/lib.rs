@@ -36,6 +36,7 @@
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
+//! | [`access`] | who may do what: credentials, principals, grants |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
 //! | `command` | what commands share: values of flags, failures, signals |
@@ -72,6 +73,8 @@ pub mod config;
 #[cfg(any(feature = "bench", feature = "history"))]
 pub mod lab;
 
+#[cfg(feature = "server")]
+pub mod access;
 #[cfg(feature = "server")]
 pub mod backbone;
 #[cfg(feature = "cli")]

@@ -17,22 +17,28 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prefetch", &[]),
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
+    ("access", &["config", "event"]),
     // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),
     // The edge: transport and grpc know a trait, and not each other.
     ("http2", &[]),
-    ("service", &["http2"]),
-    ("transport", &["config", "http2", "prefetch", "service"]),
+    ("service", &["access", "http2"]),
+    (
+        "transport",
+        &["access", "config", "http2", "prefetch", "service"],
+    ),
     ("backbone", &["engine", "event"]),
     (
         "grpc",
         &[
-            "backbone", "config", "contract", "cursor", "engine", "event", "http2", "service",
+            "access", "backbone", "config", "contract", "cursor", "engine", "event", "http2",
+            "service",
         ],
     ),
     (
         "server",
         &[
+            "access",
             "backbone",
             "config",
             "cursor",

@@ -11,7 +11,7 @@ use tonic::Status;
 use super::status;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
-use crate::service::{EndCause, Peer, Progress, Refusal, Service, Turn};
+use crate::service::{Caller, EndCause, Progress, Refusal, Service, Turn};
 
 /// The methods of one listener.
 pub(crate) trait Methods {
@@ -135,7 +135,7 @@ impl<M: Methods> Service for Router<M> {
     const REQUEST_TIMEOUT: Duration = M::REQUEST_TIMEOUT;
     const KEPT_OUTPUT_BYTES: usize = M::KEPT_OUTPUT_BYTES;
 
-    fn open(&mut self, request: &RequestHead, _peer: Peer) -> Result<M::Call, Refusal> {
+    fn open(&mut self, request: &RequestHead, _caller: &Caller) -> Result<M::Call, Refusal> {
         self.check(request)?;
         let call = self.methods.open(&request.path);
         call.ok_or_else(|| status::refusal(&unimplemented(M::PATHS)))
@@ -177,6 +177,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::access::Peer;
     use crate::grpc::method::Never;
 
     /// Two methods of which nothing is polled here.
@@ -237,10 +238,12 @@ mod tests {
                 fields,
             };
             change(&mut request);
-            router.open(&request, Peer::Unix).map_err(|refusal| {
-                let status = refusal.fields.get("grpc-status").cloned();
-                (refusal.code, status.map(|s| s.to_str().unwrap().to_owned()))
-            })
+            router
+                .open(&request, &Peer::Unix { uid: None }.into())
+                .map_err(|refusal| {
+                    let status = refusal.fields.get("grpc-status").cloned();
+                    (refusal.code, status.map(|s| s.to_str().unwrap().to_owned()))
+                })
         };
         let status = |code: &str| Err((200, Some(code.to_owned())));
         assert_eq!(open(&|_| {}), Ok("/a.B/D".to_owned()));

@@ -326,7 +326,7 @@ impl<S: Service> Driver<S> {
         let Some(mut parts) = self.http.parts(at) else {
             return;
         };
-        match self.service.open(head, self.handle.peer()) {
+        match self.service.open(head, self.handle.caller()) {
             Ok(call) => {
                 self.handle.stream_opened();
                 *parts.state = Some(Served::new(call));

@@ -26,9 +26,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::socket::{Socket, Stream};
 use super::watchdog::Watchdog;
+use crate::access::Peer;
 use crate::config::Address;
 use crate::http2::frame::{self, Reason};
-use crate::service::Peer;
 
 /// Connections that the kernel completes before they are accepted, so that a reconnect
 /// storm is not refused. The kernel caps it (`net.core.somaxconn`).
@@ -158,7 +158,7 @@ impl Listener {
         loop {
             let error = match self.socket.accept().await {
                 Ok((stream, peer)) => match Arc::clone(&self.slots).try_acquire_owned() {
-                    Ok(slot) => return Socket::new(stream, peer, slot),
+                    Ok(slot) => return Socket::new(stream, peer.into(), slot),
                     Err(_) => {
                         let ConnectionLimit {
                             connections,
@@ -222,7 +222,7 @@ impl Listener {
             else {
                 break;
             };
-            queued.push(Socket::new(stream, peer, slot));
+            queued.push(Socket::new(stream, peer.into(), slot));
         }
         queued
     }
@@ -402,7 +402,8 @@ fn tcp(socket: TcpStream, peer: SocketAddr) -> (Stream, Peer) {
 }
 
 fn unix(socket: UnixStream) -> (Stream, Peer) {
-    (Stream::Unix(socket), Peer::Unix)
+    let uid = socket.peer_cred().ok().map(|of| of.uid());
+    (Stream::Unix(socket), Peer::Unix { uid })
 }
 
 /// Binds the first that works of the addresses that `HOST:PORT` stands for.

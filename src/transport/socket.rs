@@ -12,7 +12,7 @@ use super::handle::{Handle, Phase};
 use super::send_queue;
 pub(super) use super::stream::Stream;
 use super::wire::Wire;
-use crate::service::Peer;
+use crate::service::Caller;
 
 /// As little as this is copied into one piece: to hand the system two pieces costs more.
 const COPIED_BYTES: usize = 4 << 10;
@@ -40,9 +40,9 @@ pub(super) struct Socket {
 
 impl Socket {
     /// A socket that holds one of its listener's `slots`.
-    pub(super) fn new(stream: Stream, peer: Peer, slot: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: Stream, caller: Caller, slot: OwnedSemaphorePermit) -> Self {
         let slots: Arc<Semaphore> = Arc::clone(slot.semaphore());
-        let handle = Arc::new(Handle::new(peer, slots));
+        let handle = Arc::new(Handle::new(caller, slots));
         Socket {
             wire: Arc::new(Wire::new(stream, Arc::clone(&handle))),
             handle,
