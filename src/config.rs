@@ -9,6 +9,7 @@
 mod address;
 mod delivery;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{Address, ParseAddressError};
@@ -115,6 +116,23 @@ settings! {
     /// Anyone who reaches it can send events to every user and revoke every session. It
     /// is separate from `listen`, so that it can be kept closer.
     PublishListen => publish_listen: Address = Address::Tcp("127.0.0.1:50052".to_owned());
+
+    /// The certificate that peers are shown, in PEM: the server's own first, then those that
+    /// lead to its CA. With it, both TCP addresses speak TLS and nothing else.
+    ///
+    /// Needs `tls_key`. A file that has changed is taken up within 10 s, and at once on
+    /// SIGHUP; one that is no good leaves everything as it was.
+    TlsCert => tls_cert: Option<PathBuf> = None;
+
+    /// The private key of the first certificate in `tls_cert`, in PEM, not encrypted.
+    TlsKey => tls_key: Option<PathBuf> = None;
+
+    /// The CAs of clients' certificates, in PEM.
+    ///
+    /// With it, every client of a TCP address has to show a certificate that one of them has
+    /// signed; without it none is asked for. When the file changes, no client comes back by
+    /// an earlier session without a full check.
+    TlsClientCa => tls_client_ca: Option<PathBuf> = None;
 
     /// The most events that the ring keeps.
     ///
@@ -235,6 +253,21 @@ impl Config {
                     self.publish_listen
                 ),
             );
+        }
+
+        for (setting, file, other, needed) in [
+            (S::TlsCert, &self.tls_cert, &self.tls_key, "tls_key"),
+            (S::TlsKey, &self.tls_key, &self.tls_cert, "tls_cert"),
+            (
+                S::TlsClientCa,
+                &self.tls_client_ca,
+                &self.tls_cert,
+                "tls_cert",
+            ),
+        ] {
+            if file.is_some() && other.is_none() {
+                return fail(setting, format!("it is of no use without {needed}"));
+            }
         }
 
         at_least_one(S::MaxEvents, self.max_events)?;

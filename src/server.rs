@@ -1,11 +1,13 @@
 //! The composition root: an engine, the two listeners of its edge, the threads that
 //! serve them, and how they stop together.
 
+mod reload;
 mod threads;
 
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::reload::Reloader;
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
@@ -22,8 +25,10 @@ use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
 use crate::grpc::{Gateways, Publishers, Stopping};
 use crate::open_files;
+use crate::tls::{ServerFiles, ServerTls, TlsError};
 use crate::transport::{
-    ConnectionLimit, Listener, Serving, Timeouts, Timer, Wake, Watchdog, wake_in_rounds,
+    ConnectionLimit, HandshakeThreads, Listener, Serving, Timeouts, Timer, Wake, Watchdog,
+    wake_in_rounds,
 };
 
 /// Every gateway may be connected twice, while its new connection takes over from one that
@@ -68,6 +73,9 @@ pub struct Server {
     engine: Engine,
     gateways: Listener,
     publishers: Listener,
+    /// Held for its drop.
+    handshakes: Option<HandshakeThreads>,
+    reloader: Reloader,
     delivery: Delivery,
     timeouts: Timeouts,
     grace: Duration,
@@ -83,14 +91,25 @@ impl Server {
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         config.check()?;
+        let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
-        let gateways = listen(config.listen, gateways).await?;
-        let publishers = listen(config.publish_listen, publishers).await?;
+        let mut gateways = listen(config.listen, gateways).await?;
+        let mut publishers = listen(config.publish_listen, publishers).await?;
+        let mut handshakes = None;
+        if let Some(tls) = &tls {
+            let threads =
+                HandshakeThreads::start().map_err(|source| ServeError::Threads { source })?;
+            gateways = gateways.with_tls(Arc::clone(tls), &threads);
+            publishers = publishers.with_tls(Arc::clone(tls), &threads);
+            handshakes = Some(threads);
+        }
         Ok(Server {
             engine,
             gateways,
             publishers,
+            handshakes,
+            reloader: Reloader::new(tls),
             delivery: config.delivery,
             timeouts: Timeouts {
                 stall: config.stall_timeout,
@@ -117,6 +136,12 @@ impl Server {
     #[must_use]
     pub fn publish_addr(&self) -> &BoundAddress {
         self.publishers.address()
+    }
+
+    /// Has changed files taken up, without waiting until they are looked at again.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Serves until `shutdown` is ready, and then stops gracefully: what was
@@ -188,6 +213,8 @@ struct Running {
     listeners: JoinSet<()>,
     /// Tasks that have no end of their own.
     helpers: JoinSet<()>,
+    /// Held for its drop.
+    _handshakes: Option<HandshakeThreads>,
 }
 
 impl Running {
@@ -196,6 +223,8 @@ impl Running {
             engine,
             gateways,
             publishers,
+            handshakes,
+            reloader,
             delivery,
             timeouts,
             grace,
@@ -208,6 +237,7 @@ impl Running {
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
+        helpers.spawn(reloader.run());
 
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", publishers.address());
@@ -248,6 +278,7 @@ impl Running {
             stopping,
             listeners,
             helpers,
+            _handshakes: handshakes,
         }
     }
 
@@ -309,6 +340,19 @@ fn build_engine(config: &Config) -> Result<Engine, ServeError> {
         .build()?)
 }
 
+/// TLS, if a certificate is given.
+fn load_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServeError> {
+    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else {
+        return Ok(None);
+    };
+    let tls = ServerTls::load(ServerFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_ca: config.tls_client_ca.clone(),
+    })?;
+    Ok(Some(Arc::new(tls)))
+}
+
 async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {
     Listener::bind(&address, limit)
         .await
@@ -366,6 +410,15 @@ pub enum ServeError {
     Listen {
         /// The address, as it was given.
         address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate, a key or a CA cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system gives no threads for TLS handshakes.
+    #[error("cannot start threads for TLS handshakes: {source}")]
+    Threads {
         /// What the system said.
         source: io::Error,
     },

@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
     ("access", &["config", "event"]),
+    ("tls", &["access"]),
     // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),
     // The edge: transport and grpc know a trait, and not each other.
@@ -25,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("service", &["access", "http2"]),
     (
         "transport",
-        &["access", "config", "http2", "prefetch", "service"],
+        &["access", "config", "http2", "prefetch", "service", "tls"],
     ),
     ("backbone", &["engine", "event"]),
     (
@@ -45,6 +46,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "grpc",
             "open_files",
+            "tls",
             "transport",
         ],
     ),

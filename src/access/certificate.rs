@@ -21,7 +21,7 @@ pub struct ClientCertificate {
 
 /// Why a certificate cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the certificate cannot be read: {0}")]
+#[error("it cannot be read: {0}")]
 pub struct CertificateError(String);
 
 impl ClientCertificate {

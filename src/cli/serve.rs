@@ -1,10 +1,13 @@
 //! `galaxy-push serve`: the server.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{Failure, stop, value};
+use tokio::signal::unix::Signal;
+
+use crate::command::{Failure, signals, value};
 use crate::config::{Address, Config, Delivery, Setting};
-use crate::server::{ServeError, Server, runtime};
+use crate::server::{Reloader, ServeError, Server, runtime};
 
 /// Run the server: gateways subscribe at one address, publishers connect to another.
 ///
@@ -14,7 +17,7 @@ use crate::server::{ServeError, Server, runtime};
 /// Otherwise the gateway starts fresh, and the response says so. Nothing is written to
 /// disk: after a restart every gateway starts fresh.
 ///
-/// SIGTERM and SIGINT stop the server gracefully. It accepts no more events, and delivers
+/// SIGHUP has changed certificates taken up. SIGTERM and SIGINT stop the server gracefully. It accepts no more events, and delivers
 /// the published ones within --shutdown-grace. Then it exits with code 0.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -47,6 +50,15 @@ pub(super) struct Args {
 
     #[arg(long, default_value_t = Config::default().publish_listen)]
     publish_listen: Address,
+
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
 
     #[arg(long, value_parser = value::number, default_value_t = Config::default().max_events)]
     max_events: u64,
@@ -109,6 +121,9 @@ impl Args {
         Config {
             listen: self.listen,
             publish_listen: self.publish_listen,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            tls_client_ca: self.tls_client_ca,
             max_events: self.max_events,
             max_bytes: self.max_bytes,
             max_event_bytes: self.max_event_bytes,
@@ -135,17 +150,27 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
     runtime.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
-        let asked = stop::asked()?;
-        let server = Server::bind(config).await;
-        server.map_err(failure)?.run(asked).await.map_err(failure)
+        let asked = signals::asked_to_stop()?;
+        let hangups = signals::hangups()?;
+        let server = Server::bind(config).await.map_err(failure)?;
+        tokio::spawn(reload(hangups, server.reloader()));
+        server.run(asked).await.map_err(failure)
     })
+}
+
+/// Has changed files taken up at each SIGHUP.
+async fn reload(mut hangups: Signal, reloader: Reloader) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: looking at certificates and keys");
+        reloader.reload();
+    }
 }
 
 /// A setting that cannot work is the caller's to correct; anything else just did
 /// not work.
 fn failure(error: ServeError) -> Failure {
     match error {
-        ServeError::Config(_) | ServeError::Engine(_) => {
+        ServeError::Config(_) | ServeError::Engine(_) | ServeError::Tls(_) => {
             Failure::usage(with_flags(&error.to_string()))
         }
         other => Failure::failed(other.to_string()),
@@ -194,6 +219,9 @@ mod tests {
             "serve",
             "--listen=unix:/a",
             "--publish-listen=[::1]:1",
+            "--tls-cert=/c",
+            "--tls-key=/k",
+            "--tls-client-ca=/ca",
             "--max-events=2",
             "--max-bytes=3KiB",
             "--max-event-bytes=4B",
@@ -210,6 +238,9 @@ mod tests {
         let wanted = Config {
             listen: Address::Unix("/a".into()),
             publish_listen: Address::Tcp("[::1]:1".to_owned()),
+            tls_cert: Some("/c".into()),
+            tls_key: Some("/k".into()),
+            tls_client_ca: Some("/ca".into()),
             max_events: 2,
             max_bytes: 3072,
             max_event_bytes: 4,

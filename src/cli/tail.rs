@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::json;
 use crate::client::{Gateway, Item, Stopped};
-use crate::command::{Failure, stop, value};
+use crate::command::{Failure, signals, value};
 use crate::config::{Address, Config};
 use crate::cursor::Cursor;
 use cursor_file::{CursorFile, CursorFileError};
@@ -167,7 +167,7 @@ async fn tail(
     file: Option<CursorFile>,
     count: Option<u64>,
 ) -> Result<(), Failure> {
-    let asked_to_stop = stop::asked()?;
+    let asked_to_stop = signals::asked_to_stop()?;
     let (mut printer, jobs) = Printer::start(id, file)?;
 
     let mut interrupted = pin!(async {

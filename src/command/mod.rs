@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod failure;
+pub(crate) mod signals;
 pub(crate) mod stderr;
-pub(crate) mod stop;
 pub(crate) mod value;
 
 pub(crate) use failure::Failure;

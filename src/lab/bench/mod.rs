@@ -13,7 +13,7 @@ mod units;
 use std::io::Write as _;
 use std::thread;
 
-use crate::command::{Failure, stderr, stop};
+use crate::command::{Failure, signals, stderr};
 use crate::lab::load::Gauge;
 use outcome::Outcome;
 
@@ -104,7 +104,7 @@ impl Signals {
             .map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
         let asked = {
             let _inside = runtime.enter();
-            stop::asked()?
+            signals::asked_to_stop()?
         };
         let gauge = gauge.clone();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
