@@ -150,33 +150,27 @@ impl Handshakes {
         Ok(())
     }
 
-    /// The next connection whose handshake is complete; pending while there is none. Those
-    /// that fail are logged.
-    pub(super) async fn next(&mut self, address: &BoundAddress) -> Socket {
-        loop {
-            match self.under_way.join_next().await {
-                None => std::future::pending().await,
-                Some(done) => {
-                    self.note_crowd();
-                    let socket = match done {
-                        Ok(done) => done.and_then(Done::into_socket),
-                        Err(error) => {
-                            tracing::error!(%address, "a TLS handshake broke: {error}");
-                            continue;
-                        }
-                    };
-                    match socket {
-                        Ok(socket) => return socket,
-                        Err(Failed { peer, why }) => self.failures.log(|handshakes| {
-                            tracing::warn!(
-                                %address, %peer, handshakes,
-                                "TLS handshake failed: {why}"
-                            );
-                        }),
-                    }
-                }
+    /// The next handshake that ends, with its connection; `None` where it failed, which is
+    /// logged. Pending while there is none.
+    pub(super) async fn next(&mut self, address: &BoundAddress) -> Option<Socket> {
+        let Some(ended) = self.under_way.join_next().await else {
+            return std::future::pending().await;
+        };
+        self.note_crowd();
+        let socket = match ended {
+            Ok(done) => done.and_then(Done::into_socket),
+            Err(error) => {
+                tracing::error!(%address, "a TLS handshake broke: {error}");
+                return None;
             }
-        }
+        };
+        socket
+            .inspect_err(|Failed { peer, why }| {
+                self.failures.log(|handshakes| {
+                    tracing::warn!(%address, %peer, handshakes, "TLS handshake failed: {why}");
+                });
+            })
+            .ok()
     }
 
     fn note_crowd(&self) {

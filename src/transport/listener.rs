@@ -176,7 +176,10 @@ impl Listener {
                 Some(handshakes) => {
                     let has_room = handshakes.has_room();
                     tokio::select! {
-                        socket = handshakes.next(&self.address) => return socket,
+                        ended = handshakes.next(&self.address) => match ended {
+                            Some(socket) => return socket,
+                            None => continue,
+                        },
                         accepted = self.socket.accept(), if has_room => accepted,
                     }
                 }

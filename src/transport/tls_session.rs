@@ -34,7 +34,7 @@ pub(super) struct TlsSession {
 impl TlsSession {
     /// Of a connection whose handshake is complete.
     pub(super) fn new(mut connection: ServerConnection) -> Self {
-        // What is bounded is what it is given, here and in `encrypt`.
+        // What it has to hold is bounded by what `encrypt` gives it.
         connection.set_buffer_limit(None);
         TlsSession { connection }
     }
@@ -46,36 +46,34 @@ impl TlsSession {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            match self.connection.reader().read(buf.initialize_unfilled()) {
-                Ok(bytes) => {
-                    buf.advance(bytes);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // Without `close_notify`. HTTP/2 knows by itself what is complete.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            let arrived = CIPHERTEXT.with_borrow_mut(|memory| {
+        // What came with the end of the handshake.
+        let mut has_ended = self.take(buf)?;
+        while buf.filled().is_empty() && !has_ended {
+            let polled = CIPHERTEXT.with_borrow_mut(|memory| {
                 // What is decrypted is shorter.
                 let room = memory.len().min(buf.remaining());
                 let mut arrived = ReadBuf::new(&mut memory[..room]);
                 ready!(stream.poll_read(cx, &mut arrived))?;
-                self.decrypt(stream, arrived.filled())?;
-                Poll::Ready(io::Result::Ok(arrived.filled().len()))
+                if arrived.filled().is_empty() {
+                    return Poll::Ready(io::Result::Ok(true));
+                }
+                Poll::Ready(self.decrypt(stream, arrived.filled(), buf))
             });
-            if ready!(arrived)? == 0 {
-                return Poll::Ready(Ok(()));
-            }
+            has_ended = ready!(polled)?;
         }
+        Poll::Ready(Ok(()))
     }
 
-    fn decrypt(&mut self, stream: &Stream, mut arrived: &[u8]) -> io::Result<()> {
-        while !arrived.is_empty() {
-            let is_taken = self.connection.read_tls(&mut arrived)? > 0;
+    /// Decrypts what has arrived. Returns whether that was the end.
+    fn decrypt(
+        &mut self,
+        stream: &Stream,
+        mut arrived: &[u8],
+        buf: &mut ReadBuf<'_>,
+    ) -> io::Result<bool> {
+        let mut has_ended = false;
+        while !arrived.is_empty() && !has_ended {
+            self.connection.read_tls(&mut arrived)?;
             if let Err(error) = self.connection.process_new_packets() {
                 // The alert that says why. The connection ends, whether or not the socket
                 // takes it.
@@ -86,12 +84,23 @@ impl TlsSession {
                     }));
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
-            if !is_taken {
-                // What follows the peer's `close_notify` does not count.
-                break;
+            // At once: no more is taken while there are 16 KiB of it.
+            has_ended = self.take(buf)?;
+        }
+        Ok(has_ended)
+    }
+
+    /// Takes what is decrypted. Returns whether nothing follows it.
+    fn take(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
+        while buf.remaining() > 0 {
+            match self.connection.reader().read(buf.initialize_unfilled()) {
+                Ok(0) => return Ok(true),
+                Ok(bytes) => buf.advance(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Encrypts as much of this as is written at once. Returns how much that is.

@@ -9,6 +9,7 @@
 //! | [`wire`] | a connection frame by frame, for peers that keep to no rule |
 //! | [`frames`], [`header_block`] | the frames and header blocks that such a peer sends |
 //! | [`goodbye`] | why a server ends a connection: one table of codes and texts |
+//! | [`certificates`] | a CA, what it signs, and TLS clients |
 //! | [`events`] | events that differ from one another |
 
 #![allow(
@@ -18,6 +19,7 @@
     reason = "each test file uses its own part of this"
 )]
 
+pub mod certificates;
 pub mod events;
 pub mod frames;
 pub mod goodbye;
