@@ -15,11 +15,16 @@ use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::server::{ServeError, Server};
 use rustls::client::Resumption;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
-use support::certificates::{Ca, Files, Identity, channel, client, connect, self_signed};
+use support::certificates::{
+    Ca, Files, Identity, channel, channel_over, client, connect, connect_over, self_signed,
+};
+use support::h2_client::Valved;
 use support::process;
 use support::{Harness, Subscription, event, large_event, publish, soon, subscribe};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tonic::Code;
 use tonic::transport::Channel;
 
 /// A server with TLS, and its CA.
@@ -106,6 +111,40 @@ async fn a_gateway_that_resumes_is_sent_everything_through_tls() {
         sent.cursor.clone_from(&got.cursor);
         assert_eq!(got, sent);
     }
+}
+
+#[tokio::test]
+async fn a_gateway_that_reads_in_small_sips_is_sent_everything_in_order() {
+    let (server, ca, _files) = tls_server().await;
+    let config = client(&ca, None);
+    let valve = watch::Sender::new(true);
+    let socket = TcpStream::connect(server.gateway_addr())
+        .await
+        .expect("connected");
+    let stream = soon(connect_over(Valved::new(socket, &valve), &config)).await;
+    let mut slow = PushClient::new(channel_over(stream.expect("a handshake")).await);
+    let mut received = subscribe(&mut slow, "slow", "").await.expect("subscribed");
+    valve.send_replace(false);
+    let mut publisher = publisher(&server, &config).await;
+    // More than the buffers of both sockets hold.
+    let sent: Vec<_> = (0..400).map(|at| large_event(20_000 + at)).collect();
+    for events in sent.chunks(10) {
+        publish(&mut publisher, events.to_vec())
+            .await
+            .expect("published");
+    }
+    valve.send_replace(true);
+    for mut sent in sent {
+        let got = received.next().await;
+        sent.cursor.clone_from(&got.cursor);
+        assert_eq!(got, sent);
+    }
+    // And the end of the stream, at the stop.
+    let stopped = tokio::spawn(server.stop());
+    let (rest, status) = received.finish().await;
+    assert!(rest.is_empty());
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    soon(stopped).await.expect("no panic").expect("stopped");
 }
 
 #[tokio::test]

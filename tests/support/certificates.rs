@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -210,7 +211,14 @@ pub async fn connect(
     address: SocketAddr,
     config: &ClientConfig,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(address).await?;
+    connect_over(TcpStream::connect(address).await?, config).await
+}
+
+/// The same over a socket that is connected.
+pub async fn connect_over<S>(socket: S, config: &ClientConfig) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let name = ServerName::try_from("localhost").expect("a name");
     TlsConnector::from(Arc::new(config.clone()))
         .connect(name, socket)
@@ -222,6 +230,14 @@ pub async fn channel(address: SocketAddr, config: &ClientConfig) -> Channel {
     let stream = super::soon(connect(address, config))
         .await
         .expect("a handshake");
+    channel_over(stream).await
+}
+
+/// The same over a stream.
+pub async fn channel_over<S>(stream: S) -> Channel
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: http::Uri| {
         let stream = stream.take();
