@@ -37,6 +37,7 @@
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
 //! | [`access`] | who may do what: credentials, principals, grants |
+//! | [`tls`] | certificates, keys, and TLS of either side |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
 //! | `command` | what commands share: values of flags, failures, signals |
@@ -91,6 +92,8 @@ mod open_files;
 pub mod server;
 #[cfg(feature = "server")]
 mod service;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "server")]
 mod transport;
 

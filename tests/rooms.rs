@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prefetch", &[]),
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
+    ("tls", &[]),
     ("access", &["config", "event"]),
     // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),
@@ -25,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("service", &["access", "http2"]),
     (
         "transport",
-        &["access", "config", "http2", "prefetch", "service"],
+        &["access", "config", "http2", "prefetch", "service", "tls"],
     ),
     ("backbone", &["engine", "event"]),
     (
@@ -45,11 +46,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "grpc",
             "open_files",
+            "tls",
             "transport",
         ],
     ),
     // The gateway's side.
-    ("client", &["config", "contract", "cursor"]),
+    ("client", &["config", "contract", "cursor", "tls"]),
     // What commands share, and the lab, which sees a server from outside.
     ("command", &[]),
     (
@@ -61,12 +63,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "http2",
             "open_files",
+            "tls",
         ],
     ),
     (
         "cli",
         &[
-            "client", "command", "config", "contract", "cursor", "lab", "server",
+            "client", "command", "config", "contract", "cursor", "lab", "server", "tls",
         ],
     ),
 ];

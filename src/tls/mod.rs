@@ -1,0 +1,36 @@
+//! Certificates, keys, and TLS of either side.
+//!
+//! rustls with aws-lc-rs: TLS 1.3 and 1.2, and the hybrid key exchange X25519MLKEM768 before
+//! all others, so that what is recorded today cannot be read once there are quantum computers.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `pem` | certificates and keys from files |
+//! | `client` | the side that connects: whom it trusts, and as whom it connects |
+//! | `handshake` | why a handshake failed, in words that say what to do |
+//! | `error` | what is wrong with a file |
+//!
+//! Nothing here opens a socket or knows of gRPC. No error holds a part of a file.
+
+#![forbid(unsafe_code)]
+
+mod error;
+pub(crate) mod pem;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use self::error::TlsError;
+
+/// The cryptography of both sides. Every configuration names it, so that it does not matter
+/// what else in the process has installed as the default.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    use std::sync::LazyLock;
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+/// HTTP/2, as ALPN names it.
+pub(crate) const ALPN_H2: &[u8] = b"h2";
