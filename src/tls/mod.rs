@@ -14,14 +14,20 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod error;
+mod handshake;
 pub(crate) mod pem;
 
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+pub use self::client::ClientTls;
+#[cfg(feature = "client")]
+pub(crate) use self::client::Loaded;
 pub use self::error::TlsError;
+pub use self::handshake::HandshakeError;
 
 /// The cryptography of both sides. Every configuration names it, so that it does not matter
 /// what else in the process has installed as the default.
