@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::status::chain;
 use super::token::{TokenError, TokenFile};
-use super::wire::Wire;
+use super::wire::{Refusal, Wire};
 use crate::config::{Address, ParseAddressError};
 use crate::tls::{ALPN_H2, ClientTls, HandshakeError, Loaded, TlsError};
 
@@ -226,16 +226,20 @@ impl Connector {
         };
         let endpoint = endpoint(to_connect).origin(uri(format!("{scheme}://{authority}"))?);
         let connector = self.clone();
+        let refusal = Refusal::default();
+        let noted = refusal.clone();
         let opened = endpoint
             .connect_with_connector(tower::service_fn(move |uri| {
-                let connector = connector.clone();
-                async move { connector.open(uri).await.map(TokioIo::new) }
+                let (connector, refusal) = (connector.clone(), noted.clone());
+                async move { connector.open(uri, refusal).await.map(TokioIo::new) }
             }))
             .await;
         match opened {
             Ok(channel) => Ok(Connection {
                 channel,
                 token: self.token.clone(),
+                address: self.address.clone(),
+                refusal,
             }),
             Err(error) => Err(ConnectError::within(&error)
                 .unwrap_or_else(|| ConnectError::unreachable(&self.address, &error))),
@@ -243,7 +247,7 @@ impl Connector {
     }
 
     /// Opens the bytes' way to the server.
-    async fn open(&self, uri: Uri) -> Result<Wire, ConnectError> {
+    async fn open(&self, uri: Uri, refusal: Refusal) -> Result<Wire, ConnectError> {
         let unreachable = |error: &(dyn StdError + 'static)| ConnectError::Unreachable {
             address: self.address.to_string(),
             reason: chain(error),
@@ -251,7 +255,10 @@ impl Connector {
         let at = match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                return stream.map(Wire::unix).map_err(|error| unreachable(&error));
+                return match stream {
+                    Ok(stream) => Ok(Wire::unix(stream, refusal)),
+                    Err(error) => Err(unreachable(&error)),
+                };
             }
             Address::Tcp(at) => at,
         };
@@ -285,13 +292,13 @@ impl Connector {
                 if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
                     return Err(tls_error(HandshakeError::NoHttp2));
                 }
-                Ok(Wire::tls(stream))
+                Ok(Wire::tls(stream, refusal))
             }
             None => {
                 if !is_loopback(&stream) {
                     self.check_plaintext_token()?;
                 }
-                Ok(Wire::tcp(stream))
+                Ok(Wire::tcp(stream, refusal))
             }
         }
     }
@@ -363,6 +370,8 @@ fn endpoint(uri: Uri) -> Endpoint {
 pub struct Connection {
     channel: Channel,
     token: Option<Arc<TokenFile>>,
+    address: Address,
+    refusal: Refusal,
 }
 
 impl Service<http::Request<Body>> for Connection {
@@ -371,28 +380,48 @@ impl Service<http::Request<Body>> for Connection {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.channel.poll_ready(cx).map_err(Into::into)
+        self.channel
+            .poll_ready(cx)
+            .map_err(|error| explain(error, &self.refusal, &self.address))
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let Some(token) = self.token.clone() else {
-            let response = self.channel.call(request);
-            return Box::pin(async move { Ok(response.await?) });
-        };
         // The channel that is ready makes the call; its clone may not be.
         let next = self.channel.clone();
         let mut ready = std::mem::replace(&mut self.channel, next);
+        let token = self.token.clone();
+        let (refusal, address) = (self.refusal.clone(), self.address.clone());
         Box::pin(async move {
-            let value = token.authorization().await.map_err(|error| {
-                // What a caller gets to see, as from a server.
-                Status::unauthenticated(error.to_string())
-            })?;
-            request
-                .headers_mut()
-                .insert(http::header::AUTHORIZATION, value);
-            Ok(ready.call(request).await?)
+            if let Some(token) = token {
+                let value = token.authorization().await.map_err(|error| {
+                    // What a caller gets to see, as from a server.
+                    Status::unauthenticated(error.to_string())
+                })?;
+                let headers = request.headers_mut();
+                headers.insert(http::header::AUTHORIZATION, value);
+            }
+            let response = ready.call(request).await;
+            response.map_err(|error| explain(error, &refusal, &address))
         })
     }
+}
+
+/// The error of a call over a connection that the server has refused says why.
+fn explain(
+    error: tonic::transport::Error,
+    refusal: &Refusal,
+    address: &Address,
+) -> Box<dyn StdError + Send + Sync> {
+    let Some(reason) = refusal.known() else {
+        return error.into();
+    };
+    let error = ConnectError::Tls {
+        address: address.to_string(),
+        reason,
+    };
+    let mut status = Status::unavailable(error.to_string());
+    status.set_source(Arc::new(error));
+    status.into()
 }
 
 /// Why there is no connection.

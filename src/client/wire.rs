@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +17,32 @@ pub(super) struct Wire {
     carrier: Carrier,
     /// Whether the server has said anything, beyond a TLS handshake.
     has_received: bool,
+    refusal: Refusal,
+}
+
+/// Why the server has refused the connection, after it was opened. hyper forgets it where the
+/// connection ends before its first request: that request is then only "canceled".
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refusal(Arc<Mutex<Option<HandshakeError>>>);
+
+impl Refusal {
+    pub(super) fn known(&self) -> Option<HandshakeError> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Begins anew, with a new connection.
+    pub(super) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Keeps the first reason: what follows is its consequence.
+    fn note(&self, reason: &HandshakeError) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get_or_insert_with(|| reason.clone());
+    }
 }
 
 #[derive(Debug)]
@@ -30,23 +57,31 @@ enum Carrier {
 const TLS_ALERT: u8 = 0x15;
 
 impl Wire {
-    pub(super) fn tcp(stream: TcpStream) -> Self {
-        Wire::new(Carrier::Tcp(stream))
+    pub(super) fn tcp(stream: TcpStream, refusal: Refusal) -> Self {
+        Wire::new(Carrier::Tcp(stream), refusal)
     }
 
-    pub(super) fn unix(stream: UnixStream) -> Self {
-        Wire::new(Carrier::Unix(stream))
+    pub(super) fn unix(stream: UnixStream, refusal: Refusal) -> Self {
+        Wire::new(Carrier::Unix(stream), refusal)
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
-        Wire::new(Carrier::Tls(Box::new(stream)))
+    pub(super) fn tls(stream: TlsStream<TcpStream>, refusal: Refusal) -> Self {
+        Wire::new(Carrier::Tls(Box::new(stream)), refusal)
     }
 
-    fn new(carrier: Carrier) -> Self {
+    fn new(carrier: Carrier, refusal: Refusal) -> Self {
+        refusal.forget();
         Wire {
             carrier,
             has_received: false,
+            refusal,
         }
+    }
+
+    /// An error with this meaning.
+    fn refused(&self, kind: io::ErrorKind, meaning: HandshakeError) -> io::Error {
+        self.refusal.note(&meaning);
+        io::Error::new(kind, meaning)
     }
 
     /// What an error of this connection means.
@@ -64,9 +99,9 @@ impl Wire {
                 | io::ErrorKind::UnexpectedEof
         );
         match HandshakeError::within(&error) {
-            Some(meaning) => io::Error::new(error.kind(), meaning),
+            Some(meaning) => self.refused(error.kind(), meaning),
             None if is_cut && !self.has_received => {
-                io::Error::new(error.kind(), HandshakeError::ClosedAfter)
+                self.refused(error.kind(), HandshakeError::ClosedAfter)
             }
             None => error,
         }
@@ -110,11 +145,11 @@ impl AsyncRead for Wire {
             match (received.first(), &wire.carrier) {
                 (Some(&TLS_ALERT), Carrier::Tcp(_)) => {
                     let meaning = HandshakeError::OnlyTls;
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, meaning)));
+                    return Poll::Ready(Err(wire.refused(io::ErrorKind::InvalidData, meaning)));
                 }
                 (None, Carrier::Tls(_)) if buffer.remaining() > 0 => {
                     let meaning = HandshakeError::ClosedAfter;
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, meaning)));
+                    return Poll::Ready(Err(wire.refused(io::ErrorKind::UnexpectedEof, meaning)));
                 }
                 _ => {}
             }

@@ -92,6 +92,12 @@ impl ClientTls {
         self.server_name.as_deref()
     }
 
+    /// Whether later connections resume sessions.
+    #[cfg(feature = "bench")]
+    pub(crate) fn resumes(&self) -> bool {
+        !self.without_resumption
+    }
+
     /// The name that the certificate of a server on `host` must be for.
     pub(crate) fn name_of(&self, host: &str) -> Result<ServerName<'static>, TlsError> {
         let name = self.server_name.as_deref().unwrap_or(host);
