@@ -17,6 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prefetch", &[]),
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
+    ("tls", &[]),
     ("access", &["config", "event"]),
     ("tls", &["access"]),
     // The engine, without I/O.
@@ -51,9 +52,9 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     // The gateway's side.
-    ("client", &["config", "contract", "cursor"]),
+    ("client", &["config", "contract", "cursor", "tls"]),
     // What commands share, and the lab, which sees a server from outside.
-    ("command", &[]),
+    ("command", &["tls"]),
     (
         "lab",
         &[
@@ -63,12 +64,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "http2",
             "open_files",
+            "tls",
         ],
     ),
     (
         "cli",
         &[
-            "client", "command", "config", "contract", "cursor", "lab", "server",
+            "client", "command", "config", "contract", "cursor", "lab", "server", "tls",
         ],
     ),
 ];

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod connect;
 mod flags;
 mod json;
 mod publish;

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
-use super::channel::{ConnectError, connect};
+use super::channel::{ConnectError, Connection, Connector};
 use super::item::{Disconnect, Gap, Item, Stopped};
 use super::start::{self, Start};
 use super::status::is_too_large;
@@ -22,6 +22,7 @@ use crate::contract::push::push_client::PushClient;
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
 use crate::contract::start::Resume;
 use crate::cursor::Cursor;
+use crate::tls::ClientTls;
 
 /// A subscription under one gateway id, kept up across connections.
 ///
@@ -84,7 +85,7 @@ struct Subscribed {
 struct Stream {
     events: Streaming<PushEvent>,
     /// Held because the connection may end with its last handle.
-    _connection: PushClient<Channel>,
+    _connection: PushClient<Connection>,
     since: Instant,
     last: Cursor,
     max_event_bytes: usize,
@@ -110,7 +111,7 @@ pub enum OnTakeover {
 #[derive(Clone, Debug)]
 pub struct Builder {
     id: String,
-    address: Address,
+    connector: Connector,
     cursor: Option<Cursor>,
     backoff: Backoff,
     on_takeover: OnTakeover,
@@ -161,14 +162,47 @@ impl Builder {
         self
     }
 
+    /// Connects over TLS. Default: in plaintext. A Unix socket has no TLS: the two together
+    /// are refused.
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.connector = self.connector.tls(tls);
+        self
+    }
+
+    /// Sends the bearer token in this file with the subscription. The file is read again
+    /// with each attempt. Default: none. See [`Connector::token_file`].
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.connector = self.connector.token_file(path);
+        self
+    }
+
+    /// Whether the token may be sent in plaintext to another machine. Default: no. See
+    /// [`Connector::allow_plaintext_token`].
+    #[must_use]
+    pub fn allow_plaintext_token(mut self, allowed: bool) -> Self {
+        self.connector = self.connector.allow_plaintext_token(allowed);
+        self
+    }
+
+    /// How to connect, all at once: instead of the address, [`tls`](Self::tls) and
+    /// [`token_file`](Self::token_file).
+    #[must_use]
+    pub fn connector(mut self, connector: Connector) -> Self {
+        self.connector = connector;
+        self
+    }
+
     /// The gateway. It connects when it is first asked for an item.
     ///
     /// # Errors
     ///
-    /// An id that no server accepts, or an address that is none.
+    /// An id that no server accepts, an address that is none, or a file of [`tls`](Self::tls)
+    /// or [`token_file`](Self::token_file) that cannot be used.
     pub fn build(self) -> Result<Gateway, BuildError> {
         gateway_id::check(&self.id)?;
-        self.address.check().map_err(ConnectError::from)?;
+        self.connector.check()?;
         Ok(Gateway {
             processed: self.cursor,
             handed_out: self.cursor,
@@ -188,9 +222,9 @@ pub enum BuildError {
     /// No server accepts the id.
     #[error(transparent)]
     Id(#[from] GatewayIdError),
-    /// The address has not the form of one.
+    /// It could not connect with these settings and files.
     #[error(transparent)]
-    Address(#[from] ConnectError),
+    Connect(#[from] ConnectError),
 }
 
 impl Gateway {
@@ -201,7 +235,7 @@ impl Gateway {
     pub fn builder(id: impl Into<String>, address: Address) -> Builder {
         Builder {
             id: id.into(),
-            address,
+            connector: Connector::new(address),
             cursor: None,
             backoff: Backoff::default(),
             on_takeover: OnTakeover::default(),
@@ -371,8 +405,8 @@ impl From<Status> for Failure {
 async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subscribed, Failure> {
     let limit = settings.response_timeout;
     let attempt = async {
-        let channel = connect(&settings.address).await.map_err(|error| {
-            // The address itself was checked when the gateway was built.
+        let channel = settings.connector.connect().await.map_err(|error| {
+            // What does not change was checked when the gateway was built.
             Failure::Retry(Disconnect::Unreachable(error))
         })?;
         let max_message_bytes = settings.max_event_bytes.saturating_add(Cursor::FIELD_BYTES);

@@ -42,6 +42,15 @@
 //! the last processed event, which repairs what the connection did wrong
 //! without losing an event; the [`Disconnect::Violation`] says what was seen.
 
+//!
+//! # Certificates and tokens
+//!
+//! [`Builder::tls`] and [`Builder::token_file`] (for other calls, those of [`Connector`]) say
+//! whom the client trusts, and what it shows. The files are read again with each connection:
+//! a renewed certificate or token is used by the next one, without a restart. A file that
+//! cannot be read, or a handshake that fails, is a
+//! [`Disconnect::Unreachable`] like any other: its text says what to do.
+
 #![forbid(unsafe_code)]
 
 mod backoff;
@@ -52,14 +61,17 @@ mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 mod violation;
+mod wire;
 
 pub use backoff::Backoff;
-pub use channel::{ConnectError, connect};
+pub use channel::{ConnectError, Connection, Connector, connect};
 pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
 pub use item::{Disconnect, Gap, Item, Stopped};
 pub use start::Start;
 pub use status::status_line;
+pub use token::TokenError;
 pub use violation::Violation;
 
 pub use crate::contract::start::{Reason, Resume};

@@ -93,6 +93,14 @@ pub enum TlsError {
         /// What was found.
         reason: String,
     },
+    /// No certificate can be for such a name.
+    #[error(
+        "{name:?} is no name that a certificate can be for: it must be a DNS name or an IP address"
+    )]
+    ServerName {
+        /// The name.
+        name: String,
+    },
     /// It does not work for another reason.
     #[error("TLS cannot be set up: {0}")]
     Other(String),

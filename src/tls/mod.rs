@@ -15,7 +15,9 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod error;
+mod handshake;
 pub(crate) mod pem;
 #[cfg(feature = "server")]
 mod server;
@@ -26,7 +28,11 @@ use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
 use rustls::version::{TLS12, TLS13};
 
+pub use self::client::ClientTls;
+#[cfg(feature = "client")]
+pub(crate) use self::client::Loaded;
 pub use self::error::TlsError;
+pub use self::handshake::HandshakeError;
 #[cfg(feature = "server")]
 pub use self::server::{ServerFiles, ServerTls};
 

@@ -10,6 +10,7 @@
 //! | [`frames`], [`header_block`] | the frames and header blocks that such a peer sends |
 //! | [`goodbye`] | why a server ends a connection: one table of codes and texts |
 //! | [`certificates`] | a CA, what it signs, and TLS clients |
+//! | [`tls`] | a CA, certificates in files, and a server of TLS before any other |
 //! | [`events`] | events that differ from one another |
 
 #![allow(
@@ -29,6 +30,8 @@ pub mod harness;
 pub mod header_block;
 #[cfg(feature = "cli")]
 pub mod process;
+#[cfg(feature = "server")]
+pub mod tls;
 pub mod wire;
 
 use std::future::Future;

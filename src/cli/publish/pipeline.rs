@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+
 use tonic::{Code, Status, Streaming};
 
 use super::lines::Batch;
-use crate::client::status_line;
+use crate::client::{Connection, status_line};
 use crate::contract::publisher::publisher_client::PublisherClient;
 use crate::contract::publisher::{PublishRequest, PublishResponse};
 use crate::cursor::Cursor;
@@ -41,7 +41,7 @@ pub(super) struct Broken {
 /// Sends all batches, with at most `in_flight` at a time without a response, and calls `accepted`
 /// with the first and the last cursor of each, in order.
 pub(super) async fn run(
-    mut client: PublisherClient<Channel>,
+    mut client: PublisherClient<Connection>,
     mut batches: mpsc::Receiver<Batch>,
     in_flight: usize,
     mut accepted: impl FnMut(Cursor, Cursor),
@@ -306,7 +306,7 @@ mod tests {
                 .add_service(PublisherServer::new(Scripted(Mutex::new(replies))))
                 .serve_with_incoming(TcpIncoming::from(listener)),
         );
-        let client = PublisherClient::new(crate::client::connect(&address).await.unwrap());
+        let client = PublisherClient::new(Connector::new(address).connect().await.unwrap());
         let (send, receive) = mpsc::channel(batches.len() + 1);
         for lines in batches {
             let batch = Batch {

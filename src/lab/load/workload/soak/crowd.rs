@@ -77,7 +77,7 @@ impl Crowd {
             };
             Subscribe::new(gateway.id.clone(), authority.clone(), offer)
         });
-        let receivers = Receivers::new(target.gateways.clone(), consumers)
+        let receivers = Receivers::new(&target.gateways, consumers)
             .map_err(|error| LoadError::System("cannot wait for sockets", error))?;
         let rate = match soak.plan.pace {
             Pace::PerSecond(rate) => rate,
