@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::pki_types::CertificateDer;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    NoServerSessionStorage, ProducesTickets, ServerConfig, ServerConnection, WebPkiClientVerifier,
+};
 use rustls::sign::SingleCertAndKey;
+use rustls::{HandshakeKind, RootCertStore};
 use sha2::{Digest, Sha256};
 
 use super::{ALPN_H2, TlsError, pem, provider};
@@ -41,6 +44,8 @@ pub struct ServerTls {
 
 struct Loaded {
     config: Arc<ServerConfig>,
+    /// Checks clients' certificates, where clients are asked for one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// Of all files.
     digest: [u8; 32],
     /// Of the client CAs; none where clients are not asked.
@@ -87,15 +92,14 @@ impl ServerTls {
             *refused = None;
             return Ok(false);
         }
-        if *refused == Some(digest) {
-            return Ok(false);
-        }
+        // The same bytes may be good by now: a certificate that was not valid yet.
         match load(&self.files, &read, Some(&current)) {
             Ok(loaded) => {
                 *refused = None;
                 self.current.store(Arc::new(loaded));
                 Ok(true)
             }
+            Err(_) if *refused == Some(digest) => Ok(false),
             Err(error) => {
                 *refused = Some(digest);
                 Err(error)
@@ -107,6 +111,37 @@ impl ServerTls {
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.load().config)
+    }
+
+    /// Checks the client's certificate again where the handshake of this connection, which
+    /// `begun_with` this configuration, did not check it as it would be checked now.
+    ///
+    /// A ticket brings back the certificate of the first handshake, and nobody looks at its
+    /// dates or its CA any more; and the CAs may have changed while a handshake was under way.
+    ///
+    /// # Errors
+    ///
+    /// [`rustls::Error`], as if the client had shown that certificate now.
+    pub(crate) fn check_again(
+        &self,
+        begun_with: &Arc<ServerConfig>,
+        connection: &ServerConnection,
+    ) -> Result<(), rustls::Error> {
+        let current = self.current.load();
+        let Some(verifier) = &current.verifier else {
+            return Ok(());
+        };
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        if !is_resumed && Arc::ptr_eq(&current.config, begun_with) {
+            return Ok(());
+        }
+        let chain = connection.peer_certificates().unwrap_or_default();
+        let Some((first, intermediates)) = chain.split_first() else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        verifier
+            .verify_client_cert(first, intermediates, UnixTime::now())
+            .map(drop)
     }
 
     /// The last moment of the certificate.
@@ -169,15 +204,17 @@ fn load(files: &ServerFiles, read: &Files, current: Option<&Loaded>) -> Result<L
         (Some(bytes), Some(path)) => Some(client_roots(bytes, path)?),
         _ => None,
     };
-    let builder = match roots {
+    let verifier = match roots {
+        None => None,
+        Some(roots) => Some(
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| other(&error))?,
+        ),
+    };
+    let builder = match &verifier {
         None => builder.with_no_client_auth(),
-        Some(roots) => {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                    .build()
-                    .map_err(|error| other(&error))?;
-            builder.with_client_cert_verifier(verifier)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
@@ -194,6 +231,7 @@ fn load(files: &ServerFiles, read: &Files, current: Option<&Loaded>) -> Result<L
     };
     Ok(Loaded {
         config: Arc::new(config),
+        verifier,
         digest: read.digest(),
         client_ca,
         not_after,
