@@ -1,9 +1,14 @@
 //! Certificates and private keys from PEM files.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -13,6 +18,8 @@ use super::TlsError;
 
 /// The largest file. A system's whole store of CAs has a fifth of it.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+/// How long a pipe may take to say all that it has to.
+const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Every certificate of a file, in its order. There is at least one.
 ///
@@ -32,15 +39,13 @@ pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
     private_key_of(&read(path)?, path)
 }
 
-/// The bytes of a file, which may be a named pipe or whatever else can be read.
+/// The bytes of a file. It may be a named pipe or a device: then its end is waited for, but
+/// for so long only.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| TlsError::Unreadable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
+    let bytes = read_to_limit(path).map_err(|error| TlsError::Unreadable {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(TlsError::TooLarge {
             path: path.to_owned(),
@@ -48,6 +53,48 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         });
     }
     Ok(bytes)
+}
+
+/// The whole file, or as much of it as shows that it is too large.
+fn read_to_limit(path: &Path) -> io::Result<Vec<u8>> {
+    // A pipe that nobody writes to would hold up the one who opens it, for ever.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    let is_slow = !file.metadata()?.is_file();
+    let end = Instant::now() + PIPE_TIMEOUT;
+    let mut limited = (&file).take(MAX_FILE_BYTES + 1);
+    let mut bytes = Vec::new();
+    loop {
+        if is_slow {
+            wait_for_input(&file, end)?;
+        }
+        match limited.read_to_end(&mut bytes) {
+            Ok(_) => return Ok(bytes),
+            // What was read before that is kept.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits until there is something to read, or the end.
+fn wait_for_input(file: &File, end: Instant) -> io::Result<()> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it is a pipe or a device, and did not end within {PIPE_TIMEOUT:?}"),
+            ));
+        }
+        let timeout = left.try_into().map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// [`certificates`] of these bytes, which are from `path`.
