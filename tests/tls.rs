@@ -277,6 +277,111 @@ async fn a_ticket_of_a_client_whose_certificate_has_expired_does_not_let_it_in()
     .await;
 }
 
+/// A client's preface with empty settings.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// 16,384 bytes of a frame whose type nobody knows, which is to be ignored.
+fn unknown_frame() -> Vec<u8> {
+    let mut frame = vec![0, 0x40, 0, 0xfa, 0, 0, 0, 0, 0];
+    frame.resize(9 + 16_384, 0);
+    frame
+}
+
+/// Records of one byte each, in which there is HTTP/2 that breaks no rule; with new keys after
+/// each, if the client `renews_keys`.
+async fn drip(server: &Harness, ca: &Ca, renews_keys: bool) -> std::io::Result<()> {
+    let mut stream = connect(server.gateway_addr(), &client(ca, None)).await?;
+    stream.write_all(PREFACE).await?;
+    for byte in unknown_frame().iter().cycle() {
+        stream.write_all(std::slice::from_ref(byte)).await?;
+        if renews_keys {
+            let (_, connection) = stream.get_mut();
+            connection.refresh_traffic_keys().expect("TLS 1.3");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn records_of_one_byte_and_new_keys_all_the_time_end_that_connection_alone() {
+    let (server, ca, _files) = tls_server().await;
+    let config = client(&ca, None);
+    let mut served = gateway(&server, &config, "gateway", "").await;
+    let mut publisher = publisher(&server, &config).await;
+    for renews_keys in [false, true] {
+        let end = soon(drip(&server, &ca, renews_keys)).await;
+        assert!(end.is_err());
+        let sent = publish(&mut publisher, vec![event(1)]).await;
+        assert_eq!(
+            served.next().await.cursor,
+            sent.expect("published").first_cursor
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_many_records_as_short_as_the_shortest_frames_is_served() {
+    let (server, ca, _files) = tls_server().await;
+    let mut stream = soon(connect(server.gateway_addr(), &client(&ca, None)))
+        .await
+        .expect("a handshake");
+    stream.write_all(PREFACE).await.expect("written");
+    for _ in 0..20 {
+        // By turns as long as a frame's header, and as a WINDOW_UPDATE's payload.
+        let mut rest = &unknown_frame()[..];
+        for length in [9, 4].into_iter().cycle() {
+            let (record, after) = rest.split_at(rest.len().min(length));
+            stream.write_all(record).await.expect("written");
+            rest = after;
+            if rest.is_empty() {
+                break;
+            }
+        }
+    }
+    let ping = b"\0\0\x08\x06\0\0\0\0\0the end.";
+    stream.write_all(ping).await.expect("written");
+    stream.flush().await.expect("written");
+    let mut answers = Vec::new();
+    soon(async {
+        while !answers.ends_with(b"the end.") {
+            let bytes = stream.read_buf(&mut answers).await.expect("served");
+            assert!(bytes > 0, "{answers:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pipe_without_a_writer_holds_up_neither_reloads_nor_the_end() {
+    let ca = Ca::new("server CA");
+    let files = Files::new(&ca.server(), None);
+    let (certificate, key) = (files.certificate(), files.key());
+    let flags = [
+        "--tls-cert",
+        process::text(&certificate),
+        "--tls-key",
+        process::text(&key),
+    ];
+    let mut server = process::Server::start(&flags);
+    std::fs::remove_file(files.key()).expect("removed");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, files.key(), mode).expect("a pipe");
+    server.process.signal(rustix::process::Signal::HUP);
+    let line = server.process.err.find("those before stay");
+    assert!(line.contains("server.key"), "{line}");
+    assert!(line.contains("a pipe or a device"), "{line}");
+    // At a start too, where the rest of a pipe that has a writer is waited for.
+    let identity = ca.server();
+    std::fs::write(files.certificate(), &identity.certificate).expect("written");
+    let pipe = files.key();
+    let writer = std::thread::spawn(move || std::fs::write(pipe, identity.key));
+    let second = process::Server::start(&flags);
+    writer.join().expect("no panic").expect("written");
+    drop(second);
+    server.process.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.process.end().code(), Some(0));
+}
+
 #[tokio::test]
 async fn a_certificate_that_is_not_valid_yet_is_taken_up_when_it_is() {
     let ca = Ca::new("server CA");

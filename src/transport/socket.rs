@@ -110,6 +110,14 @@ impl Socket {
         polled
     }
 
+    /// How much of a turn it took to read so many bytes: with TLS, small records take more.
+    pub(super) fn take_read_cost(&mut self, bytes: usize) -> usize {
+        match &mut self.tls {
+            None => bytes,
+            Some(tls) => tls.take_cost().max(bytes),
+        }
+    }
+
     /// Writes, past the runtime for as long as the socket takes everything: what the
     /// runtime knows of it lies in memory of its own, which with many connections has left
     /// the caches. What is short may be [queued](send_queue) instead.

@@ -19,6 +19,20 @@ use super::stream::Stream;
 const MAX_ENCRYPTED_BYTES: usize = 64 << 10;
 /// What is read at once.
 const READ_BYTES: usize = 256 << 10;
+/// What is read at once from a peer whose records hold next to nothing: each costs as much as
+/// one that is full.
+const SPARSE_READ_BYTES: usize = 16 << 10;
+/// How often one call reads while no data comes of it: a long record may arrive in parts.
+const READS: usize = 4;
+/// How many bytes of records each byte of data pays for. The shortest frames of HTTP/2, in
+/// records of their own, need four.
+const BYTES_PAID: usize = 8;
+/// How many bytes of records may be unpaid before the connection ends. Until then they have
+/// taken some ten milliseconds.
+const MAX_UNPAID_BYTES: usize = 256 << 10;
+/// How much of a turn a byte of records takes that holds no data: a record without any takes
+/// as long as some hundreds of bytes of data.
+const OVERHEAD_COST: usize = 16;
 
 thread_local! {
     /// What sockets are read into.
@@ -29,6 +43,13 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct TlsSession {
     connection: ServerConnection,
+    /// Bytes of records that were not [paid](BYTES_PAID) for by data.
+    unpaid_bytes: usize,
+    /// Bytes of records, and of data, that were read since [`take_cost`](Self::take_cost).
+    encrypted_bytes: usize,
+    data_bytes: usize,
+    /// The last records that were read held little.
+    is_sparse: bool,
 }
 
 impl TlsSession {
@@ -36,10 +57,20 @@ impl TlsSession {
     pub(super) fn new(mut connection: ServerConnection) -> Self {
         // What it has to hold is bounded by what `encrypt` gives it.
         connection.set_buffer_limit(None);
-        TlsSession { connection }
+        TlsSession {
+            connection,
+            unpaid_bytes: 0,
+            encrypted_bytes: 0,
+            data_bytes: 0,
+            is_sparse: false,
+        }
     }
 
     /// Reads from the socket, and decrypts. Nothing is the end.
+    ///
+    /// Empty records, one-byte records and key updates cost far more to take than to send. So
+    /// a call reads a few times at most, whatever comes of it, and a peer that sends little
+    /// else loses the connection.
     pub(super) fn poll_read(
         &mut self,
         stream: &Stream,
@@ -47,11 +78,16 @@ impl TlsSession {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         // What came with the end of the handshake.
-        let mut has_ended = self.take(buf)?;
-        while buf.filled().is_empty() && !has_ended {
+        if self.take(buf)? || !buf.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..READS {
             let polled = CIPHERTEXT.with_borrow_mut(|memory| {
                 // What is decrypted is shorter.
-                let room = memory.len().min(buf.remaining());
+                let mut room = memory.len().min(buf.remaining());
+                if self.is_sparse {
+                    room = room.min(SPARSE_READ_BYTES);
+                }
                 let mut arrived = ReadBuf::new(&mut memory[..room]);
                 ready!(stream.poll_read(cx, &mut arrived))?;
                 if arrived.filled().is_empty() {
@@ -59,9 +95,20 @@ impl TlsSession {
                 }
                 Poll::Ready(self.decrypt(stream, arrived.filled(), buf))
             });
-            has_ended = ready!(polled)?;
+            if ready!(polled)? || !buf.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
         }
-        Poll::Ready(Ok(()))
+        // Others have a turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// How much of a turn was read since the last time.
+    pub(super) fn take_cost(&mut self) -> usize {
+        let encrypted_bytes = std::mem::take(&mut self.encrypted_bytes);
+        let overhead_bytes = encrypted_bytes.saturating_sub(std::mem::take(&mut self.data_bytes));
+        encrypted_bytes.max(overhead_bytes * OVERHEAD_COST)
     }
 
     /// Decrypts what has arrived. Returns whether that was the end.
@@ -72,6 +119,9 @@ impl TlsSession {
         buf: &mut ReadBuf<'_>,
     ) -> io::Result<bool> {
         let mut has_ended = false;
+        let (arrived_bytes, held_bytes) = (arrived.len(), buf.filled().len());
+        self.encrypted_bytes += arrived_bytes;
+        self.unpaid_bytes += arrived_bytes;
         while !arrived.is_empty() && !has_ended {
             self.connection.read_tls(&mut arrived)?;
             if let Err(error) = self.connection.process_new_packets() {
@@ -87,6 +137,13 @@ impl TlsSession {
             // At once: no more is taken while there are 16 KiB of it.
             has_ended = self.take(buf)?;
         }
+        self.is_sparse = (buf.filled().len() - held_bytes) * 2 < arrived_bytes;
+        if self.unpaid_bytes > MAX_UNPAID_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "too many TLS records with too little data in them",
+            ));
+        }
         Ok(has_ended)
     }
 
@@ -95,7 +152,11 @@ impl TlsSession {
         while buf.remaining() > 0 {
             match self.connection.reader().read(buf.initialize_unfilled()) {
                 Ok(0) => return Ok(true),
-                Ok(bytes) => buf.advance(bytes),
+                Ok(bytes) => {
+                    buf.advance(bytes);
+                    self.data_bytes += bytes;
+                    self.unpaid_bytes = self.unpaid_bytes.saturating_sub(bytes * BYTES_PAID);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
