@@ -53,7 +53,9 @@
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
 //! | authentication | [`grpc`]: `router` |
 //! | an error's status | [`grpc`]: `status` |
-//! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
+//! | another kind of socket | `transport`: `socket`, `listener` |
+//! | TLS: versions, tickets, files | [`tls`] |
+//! | TLS: handshakes, what is encrypted at once | `transport`: `handshakes`, `tls_session` |
 //! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |
 //! | what HTTP/2 lets a peer do | [`http2`]: `server` |
 //! | how many threads there are, and what they do before they sleep | [`server`]: `threads` |
