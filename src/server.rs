@@ -6,6 +6,7 @@ mod threads;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
+use crate::access::Authenticator;
 use crate::backbone::Local;
 use crate::config::{Address, Config, ConfigError, Delivery};
 use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
-use crate::grpc::{Gateways, Publishers, Stopping};
+use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::open_files;
 use crate::transport::{
     ConnectionLimit, Listener, Serving, Timeouts, Timer, Wake, Watchdog, wake_in_rounds,
@@ -71,6 +73,7 @@ pub struct Server {
     delivery: Delivery,
     timeouts: Timeouts,
     grace: Duration,
+    authenticator: Option<Arc<dyn Authenticator>>,
 }
 
 impl Server {
@@ -98,7 +101,19 @@ impl Server {
                 max_pinned_bytes: config.max_bytes / PINNED_SHARE,
             },
             grace: config.shutdown_grace,
+            authenticator: None,
         })
+    }
+
+    /// Serves only those whom this lets in, and lets them do what it grants. Without it,
+    /// everybody who reaches a listener may use it.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        let authenticator = Some(authenticator);
+        Server {
+            authenticator,
+            ..self
+        }
     }
 
     /// The engine that is served, to publish and subscribe in the same process.
@@ -199,6 +214,7 @@ impl Running {
             delivery,
             timeouts,
             grace,
+            authenticator,
         } = server;
         let watchdog = Watchdog::default();
         let stopping = CancellationToken::new();
@@ -208,6 +224,10 @@ impl Running {
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
+        let access = authenticator.map(AccessControl::new);
+        if let Some(access) = access.clone() {
+            helpers.spawn(access.run());
+        }
 
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", publishers.address());
@@ -219,10 +239,14 @@ impl Running {
             arriving_bytes: NO_LONG_REQUESTS,
         };
         let (gateway_engine, refusing) = (engine.clone(), Stopping::default());
+        let gateway_access = access.clone();
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             gateways,
-            move || Gateways::router(gateway_engine.clone(), refusing.clone()),
+            move || {
+                let (engine, access) = (gateway_engine.clone(), gateway_access.clone());
+                Gateways::router(engine, refusing.clone(), access)
+            },
             move || stop.set(),
         ));
 
@@ -238,7 +262,7 @@ impl Running {
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             publishers,
-            move || Publishers::router(log.clone(), &limits, refusing.clone()),
+            move || Publishers::router(log.clone(), &limits, refusing.clone(), access.clone()),
             move || stop.set(),
         ));
         Running {

@@ -25,7 +25,7 @@ use std::fmt;
 pub use self::certificate::{CertificateError, ClientCertificate};
 pub use self::credentials::{Credentials, Peer};
 pub use self::error::AccessError;
-pub use self::identity::{AdminRole, EventKinds, Evidence, Identity};
+pub use self::identity::{AdminRole, Anyone, EventKinds, Evidence, Identity, StreamPermit};
 
 /// Says who calls. The [access file](https://docs.rs/galaxy-push) is one; whoever embeds the
 /// server may have another.
