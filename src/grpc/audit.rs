@@ -215,6 +215,7 @@ fn reason(error: &AccessError) -> &'static str {
     match error {
         AccessError::NoCredential => "NO_CREDENTIAL",
         AccessError::Malformed(_) => "CREDENTIAL_MALFORMED",
+        AccessError::NotAccepted { .. } => "CREDENTIAL_NOT_ACCEPTED",
         AccessError::Unknown => "CREDENTIAL_UNKNOWN",
         AccessError::Expired => "CREDENTIAL_EXPIRED",
         AccessError::NotYetValid => "CREDENTIAL_NOT_YET_VALID",

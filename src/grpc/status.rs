@@ -171,6 +171,7 @@ pub(super) fn access(error: &AccessError) -> Status {
     let code = match error {
         AccessError::NoCredential
         | AccessError::Malformed(_)
+        | AccessError::NotAccepted { .. }
         | AccessError::Unknown
         | AccessError::Expired
         | AccessError::NotYetValid => Code::Unauthenticated,
