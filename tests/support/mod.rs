@@ -9,6 +9,7 @@
 //! | [`wire`] | a connection frame by frame, for peers that keep to no rule |
 //! | [`frames`], [`header_block`] | the frames and header blocks that such a peer sends |
 //! | [`goodbye`] | why a server ends a connection: one table of codes and texts |
+//! | [`tokens`] | access by tokens that a test gives out and takes back |
 //! | [`events`] | events that differ from one another |
 
 #![allow(
@@ -27,6 +28,8 @@ pub mod harness;
 pub mod header_block;
 #[cfg(feature = "cli")]
 pub mod process;
+#[cfg(feature = "server")]
+pub mod tokens;
 pub mod wire;
 
 use std::future::Future;
