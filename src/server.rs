@@ -1,6 +1,7 @@
 //! The composition root: an engine, the two listeners of its edge, the threads that
 //! serve them, and how they stop together.
 
+mod reload;
 mod threads;
 
 use std::future::Future;
@@ -14,12 +15,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::reload::Reloader;
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
-use crate::access::Authenticator;
+use crate::access::{AccessFile, AccessFileError, Authenticator};
 use crate::backbone::Local;
-use crate::config::{Address, Config, ConfigError, Delivery};
+use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_exposure};
 use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
@@ -74,6 +76,10 @@ pub struct Server {
     timeouts: Timeouts,
     grace: Duration,
     authenticator: Option<Arc<dyn Authenticator>>,
+    /// Read again when it changes.
+    access_file: Option<Arc<AccessFile>>,
+    reloader: Reloader,
+    config: Config,
 }
 
 impl Server {
@@ -86,10 +92,12 @@ impl Server {
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         config.check()?;
+        let access_file = config.access.as_ref().map(AccessFile::load).transpose()?;
+        let access_file = access_file.map(Arc::new);
         let engine = build_engine(&config)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
-        let gateways = listen(config.listen, gateways).await?;
-        let publishers = listen(config.publish_listen, publishers).await?;
+        let gateways = listen(config.listen.clone(), gateways).await?;
+        let publishers = listen(config.publish_listen.clone(), publishers).await?;
         Ok(Server {
             engine,
             gateways,
@@ -101,19 +109,31 @@ impl Server {
                 max_pinned_bytes: config.max_bytes / PINNED_SHARE,
             },
             grace: config.shutdown_grace,
-            authenticator: None,
+            authenticator: access_file
+                .clone()
+                .map(|file| file as Arc<dyn Authenticator>),
+            access_file,
+            reloader: Reloader::default(),
+            config,
         })
     }
 
-    /// Serves only those whom this lets in, and lets them do what it grants. Without it,
-    /// everybody who reaches a listener may use it.
+    /// Serves only those whom this lets in, and lets them do what it grants, instead of what
+    /// the access file says ([`Config::access`]). Without either, everybody who reaches a
+    /// listener may use it.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
-        let authenticator = Some(authenticator);
         Server {
-            authenticator,
+            authenticator: Some(authenticator),
+            access_file: None,
             ..self
         }
+    }
+
+    /// What has the access file read again at once. It is read again when it changes, too.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The engine that is served, to publish and subscribe in the same process.
@@ -142,12 +162,19 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Transport`] if a listener ended by itself.
+    /// [`ServeError::Config`] if a listener is open to others and does not keep them out
+    /// ([`check_exposure`]): then nobody is served. [`ServeError::Transport`] if a listener
+    /// ended by itself.
     ///
     /// # Cancel safety
     ///
     /// Dropping this future closes the engine and cuts all connections.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        let protection = Protection {
+            has_access: self.authenticator.is_some(),
+            ..Protection::default()
+        };
+        check_exposure(&self.config, protection)?;
         let mut running = Running::start(self);
         let failed = {
             let mut shutdown = pin!(shutdown);
@@ -215,6 +242,9 @@ impl Running {
             timeouts,
             grace,
             authenticator,
+            access_file,
+            reloader,
+            config: _,
         } = server;
         let watchdog = Watchdog::default();
         let stopping = CancellationToken::new();
@@ -227,6 +257,9 @@ impl Running {
         let access = authenticator.map(AccessControl::new);
         if let Some(access) = access.clone() {
             helpers.spawn(access.run());
+        }
+        if let Some(file) = access_file {
+            helpers.spawn(reloader.watch(file));
         }
 
         tracing::info!("listening for gateways on {}", gateways.address());
@@ -382,6 +415,9 @@ pub enum ServeError {
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The access file cannot be used.
+    #[error("access: {0}")]
+    Access(#[from] AccessFileError),
     /// The engine cannot be built with these settings.
     #[error(transparent)]
     Engine(#[from] BuildError),
