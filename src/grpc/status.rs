@@ -7,6 +7,7 @@ use percent_encoding::percent_decode;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use crate::access::AccessError;
 use crate::backbone::AppendError;
 use crate::contract::gateway_id::GatewayIdError;
 use crate::contract::metadata::PUSH_MISSED;
@@ -162,6 +163,28 @@ pub(super) fn not_subscribed(error: SubscribeError) -> Status {
     }
 }
 
+/// Why a caller is refused, or its call ended.
+///
+/// Too many failures are the address's quota, and not the fault of this credential, which
+/// nobody has looked at: a caller that waits need not renew it.
+pub(super) fn access(error: &AccessError) -> Status {
+    let code = match error {
+        AccessError::NoCredential
+        | AccessError::Malformed(_)
+        | AccessError::NotAccepted { .. }
+        | AccessError::Unknown
+        | AccessError::Expired
+        | AccessError::NotYetValid => Code::Unauthenticated,
+        AccessError::Revoked { .. }
+        | AccessError::SubscribeNotGranted { .. }
+        | AccessError::PublishNotGranted { .. } => Code::PermissionDenied,
+        AccessError::TooManyFailures { .. }
+        | AccessError::TooManyStreams { .. }
+        | AccessError::TooFast { .. } => Code::ResourceExhausted,
+    };
+    Status::new(code, error.to_string())
+}
+
 /// Why an id is not one.
 pub(super) fn bad_gateway_id(error: GatewayIdError) -> Status {
     Status::invalid_argument(error.to_string())
@@ -195,7 +218,10 @@ fn not_published(error: &PublishError) -> Status {
 mod tests {
     use super::*;
     use crate::contract::gateway_id;
-    use tonic::Code::{Aborted, InvalidArgument, OutOfRange, ResourceExhausted, Unavailable};
+    use tonic::Code::{
+        Aborted, InvalidArgument, OutOfRange, PermissionDenied, ResourceExhausted, Unauthenticated,
+        Unavailable,
+    };
 
     #[test]
     fn every_error_has_its_status() {
@@ -238,6 +264,53 @@ mod tests {
             ),
             (not_published(&PublishError::Closed), Unavailable),
             (not_published(&PublishError::Exhausted), ResourceExhausted),
+            (access(&AccessError::NoCredential), Unauthenticated),
+            (access(&AccessError::Malformed("x".into())), Unauthenticated),
+            (access(&AccessError::Unknown), Unauthenticated),
+            (access(&AccessError::Expired), Unauthenticated),
+            (access(&AccessError::NotYetValid), Unauthenticated),
+            (
+                access(&AccessError::Revoked {
+                    principal: "p".into(),
+                }),
+                PermissionDenied,
+            ),
+            (
+                access(&AccessError::SubscribeNotGranted {
+                    principal: "p".into(),
+                    gateway: "g".into(),
+                }),
+                PermissionDenied,
+            ),
+            (
+                access(&AccessError::PublishNotGranted {
+                    principal: "p".into(),
+                    kind: "client_event",
+                }),
+                PermissionDenied,
+            ),
+            (
+                access(&AccessError::TooManyFailures {
+                    retry_after: Duration::from_secs(1),
+                }),
+                ResourceExhausted,
+            ),
+            (
+                access(&AccessError::TooManyStreams {
+                    principal: "p".into(),
+                    limit: 4,
+                    retry_after: Duration::from_secs(1),
+                }),
+                ResourceExhausted,
+            ),
+            (
+                access(&AccessError::TooFast {
+                    principal: "p".into(),
+                    setting: "events_per_second",
+                    retry_after: Duration::from_secs(1),
+                }),
+                ResourceExhausted,
+            ),
         ];
         for (status, code) in table {
             assert_eq!(status.code(), code, "{status:?}");

@@ -129,7 +129,8 @@ impl Handshakes {
         slot: OwnedSemaphorePermit,
     ) -> io::Result<()> {
         let stream = stream.into_std()?;
-        let acceptor = TlsAcceptor::from(self.tls.config());
+        let (config, ca_revision) = self.tls.current();
+        let acceptor = TlsAcceptor::from(config);
         let crowded = self.crowded.subscribe();
         let handshake = async move {
             let failed = |why| Failed { peer, why };
@@ -137,6 +138,9 @@ impl Handshakes {
                 .await
                 .map_err(failed)?;
             let certificate = client_certificate(&connection).map_err(failed)?;
+            if let Some(certificate) = &certificate {
+                certificate.set_trusted_by(ca_revision);
+            }
             Ok(Done {
                 stream,
                 connection,
@@ -236,11 +240,9 @@ fn client_certificate(
     if connection.alpn_protocol() != Some(ALPN_H2) {
         return Err("the client did not ask for HTTP/2 (ALPN `h2`), which gRPC needs".to_owned());
     }
-    let first = connection
+    connection
         .peer_certificates()
-        .and_then(|chain| chain.first());
-    first
-        .map(|der| ClientCertificate::parse(der).map(Arc::new))
+        .map(|chain| ClientCertificate::of_chain(chain).map(Arc::new))
         .transpose()
         .map_err(|error| format!("the client's certificate: {error}"))
 }

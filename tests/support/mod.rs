@@ -11,6 +11,7 @@
 //! | [`goodbye`] | why a server ends a connection: one table of codes and texts |
 //! | [`certificates`] | a CA, what it signs, and TLS clients |
 //! | [`tls`] | a CA, certificates in files, and a server of TLS before any other |
+//! | [`tokens`] | access by tokens that a test gives out and takes back |
 //! | [`events`] | events that differ from one another |
 
 #![allow(
@@ -32,6 +33,7 @@ pub mod header_block;
 pub mod process;
 #[cfg(feature = "server")]
 pub mod tls;
+pub mod tokens;
 pub mod wire;
 
 use std::future::Future;
