@@ -51,7 +51,8 @@
 //! | how long a request may take, how many streams a connection may have | [`grpc`]: `gateways`, `publishers` |
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
-//! | authentication | [`grpc`]: `router` |
+//! | who may do what | [`access`] |
+//! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |
 //! | an error's status | [`grpc`]: `status` |
 //! | another kind of socket | `transport`: `socket`, `listener` |
 //! | TLS: versions, tickets, files | [`tls`] |

@@ -10,14 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use galaxy_push::config::Config;
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::contract::push::PushEvent;
 use galaxy_push::cursor::Cursor;
+use galaxy_push::server::Server;
 use h2::SendStream;
 use support::grpc::{PUBLISH, PUBLISH_STREAM, SUBSCRIBE, publish_request, subscribe_request};
 use support::h2_client::{GrpcResponse, H2Client};
 use support::tokens::{
-    Tokens, gateway, gateway_with_streams, publish_as, publisher, subscribe_as, until, with_token,
+    Tokens, gateway, gateway_with_streams, publish_as, publisher, publisher_with_rate,
+    subscribe_as, until, with_token,
 };
 use support::{Harness, Subscription, event, invalidation, publish, soon};
 use tokio::sync::mpsc;
@@ -522,6 +525,51 @@ async fn a_principal_has_no_more_streams_than_it_may() {
     })
     .await;
     drop(again);
+}
+
+#[tokio::test]
+async fn a_publisher_over_its_quota_ends_its_stream_after_the_responses_before_it() {
+    let (server, tokens) = start().await;
+    tokens.set(publisher_with_rate("hurried", 2));
+    let mut stream = Publishing::open(&server, "hurried").await;
+    stream.send(vec![event(1), event(2)]).await;
+    stream.send(vec![event(3), event(4)]).await;
+    stream.response().await.expect("within its quota");
+    let status = stream.response().await.expect_err("refused");
+    assert_code(&status, Code::ResourceExhausted, "events_per_second");
+    assert_eq!(
+        server.published(),
+        2,
+        "a batch is taken as a whole or not at all"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_others_reach_does_not_serve_unprotected() {
+    for (is_known, allow_plaintext, starts) in [
+        (true, true, true),
+        (true, false, false),
+        (false, true, false),
+    ] {
+        let config = Config {
+            listen: "0.0.0.0:0".parse().unwrap(),
+            publish_listen: "127.0.0.1:0".parse().unwrap(),
+            allow_plaintext,
+            ..Config::default()
+        };
+        let mut server = Server::bind(config).await.expect("bound");
+        if is_known {
+            server = server.with_authenticator(Tokens::new());
+        }
+        let ended = soon(server.run(async {})).await;
+        assert_eq!(ended.is_ok(), starts, "{ended:?}");
+        if let Err(error) = ended {
+            assert!(
+                error.to_string().starts_with("listen: 0.0.0.0:0 "),
+                "{error}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,10 @@ mod support;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
+use galaxy_push::access::{AccessError, Authenticator, Credentials, Identity, Peer};
 use galaxy_push::client::{Gateway, Item};
 use galaxy_push::config::Address;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
@@ -25,6 +28,7 @@ use rustix::process::Signal;
 use support::grpc::{SUBSCRIBE, subscribe_request};
 use support::h2_client::{H2Client, Valved};
 use support::process::Process;
+use support::tokens::{self, Tokens, subscribe_as};
 use support::{
     Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish, soon,
     subscribe, until,
@@ -51,6 +55,21 @@ impl Backend {
     }
 
     fn with(change: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::serving(change, |service| service)
+    }
+
+    /// For those whom the authenticator lets in.
+    fn with_authenticator(authenticator: Arc<dyn Authenticator>) -> Self {
+        Self::serving(
+            |engine| engine,
+            |service| service.with_authenticator(authenticator),
+        )
+    }
+
+    fn serving(
+        change: impl FnOnce(Builder) -> Builder,
+        service: impl FnOnce(PushService) -> PushService,
+    ) -> Self {
         let builder = Engine::builder().max_bytes(16 << 20).max_events(100_000);
         let engine = change(builder).build().expect("an engine");
         tokio::spawn(engine.notifier());
@@ -59,10 +78,11 @@ impl Backend {
         let incoming = incoming.with_nodelay(Some(true));
         let address = incoming.local_addr().expect("an address");
         let (stop, stopping) = oneshot::channel::<()>();
+        let service = service(PushService::new(engine.clone()));
         let running = tokio::spawn(
             for_gateways(Server::builder())
                 .add_service(PublisherServer::new(Own))
-                .add_service(PushService::new(engine.clone()))
+                .add_service(service)
                 .serve_with_incoming_shutdown(incoming, async {
                     // A dropped sender is a test that ended without stopping it.
                     let _ = stopping.await;
@@ -116,6 +136,74 @@ impl Publisher for Own {
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         Err(Status::unimplemented("none"))
     }
+}
+
+#[tokio::test]
+async fn an_authenticator_says_who_may_subscribe_and_for_how_long() {
+    let tokens = Tokens::new();
+    tokens.set(tokens::gateway("token-a", &["a"]));
+    tokens.set(tokens::gateway("token-b", &["b"]));
+    let end = SystemTime::now() + Duration::from_secs(2);
+    tokens.set(tokens::until(tokens::gateway("brief", &["brief"]), end));
+    let backend = Backend::with_authenticator(tokens.clone());
+    let mut gateway = PushClient::new(connect(backend.address).await);
+
+    let refused = subscribe(&mut gateway, "a", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let mut genuine = subscribe_as(&mut gateway, "token-a", "a", "")
+        .await
+        .unwrap();
+    let refused = subscribe_as(&mut gateway, "token-b", "a", "")
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let brief = subscribe_as(&mut gateway, "brief", "brief", "")
+        .await
+        .unwrap();
+    let other = subscribe_as(&mut gateway, "token-b", "b", "")
+        .await
+        .unwrap();
+    let first = backend.publish(0, 1);
+    assert_eq!(genuine.cursors(1).await, first);
+
+    tokens.revoke("token-b");
+    let (events, status) = other.finish().await;
+    assert_eq!((events.len(), status.code()), (1, Code::PermissionDenied));
+    let (events, status) = brief.finish().await;
+    assert_eq!((events.len(), status.code()), (1, Code::Unauthenticated));
+    let second = backend.publish(1, 2);
+    assert_eq!(genuine.cursors(1).await, second);
+
+    let newer = subscribe_as(&mut gateway, "token-a", "a", "")
+        .await
+        .unwrap();
+    let (_, status) = genuine.finish().await;
+    assert_eq!(status.code(), Code::Aborted);
+    drop(newer);
+}
+
+/// Notes from where it was called.
+#[derive(Debug, Default)]
+struct Peers(Mutex<Vec<Peer>>);
+
+impl Authenticator for Peers {
+    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, AccessError> {
+        self.0.lock().unwrap().push(credentials.peer);
+        Err(AccessError::Unknown)
+    }
+}
+
+#[tokio::test]
+async fn an_authenticator_is_shown_the_address_that_tonic_knows() {
+    let peers = Arc::new(Peers::default());
+    let backend = Backend::with_authenticator(peers.clone());
+    let mut gateway = PushClient::new(connect(backend.address).await);
+    subscribe(&mut gateway, "a", "").await.unwrap_err();
+    let seen = peers.0.lock().unwrap().clone();
+    let [Peer::Tcp(address)] = seen[..] else {
+        panic!("{seen:?}");
+    };
+    assert!(address.ip().is_loopback() && address.port() != backend.address.port());
 }
 
 #[tokio::test]

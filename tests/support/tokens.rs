@@ -84,6 +84,11 @@ pub fn publisher(name: &str) -> Identity {
     })
 }
 
+/// The same, with so many events a second at most.
+pub fn publisher_with_rate(name: &str, events_per_second: u64) -> Identity {
+    publisher(name).limits(Limits::default().events_per_second(events_per_second))
+}
+
 /// Who may publish everything.
 pub fn publisher_of_all(name: &str) -> Identity {
     Identity::new(name).publish(EventKinds::ALL)
