@@ -61,7 +61,8 @@ subscribe = ["{gateway}"]
 
 fn orders(token: &str, more: &str) -> String {
     let hash = hash(token);
-    format!("[[principal]]\nname = \"orders\"\ntoken_sha256 = \"{hash}\"\n{more}\n")
+    let text = format!("[[principal]]\nname = \"orders\"\ntoken_sha256 = \"{hash}\"\n{more}");
+    format!("{}\n", text.trim_end())
 }
 
 #[test]
@@ -340,7 +341,7 @@ fn errors_name_the_line_the_principal_and_the_key() {
         ),
         (
             &format!("{good}{good}"),
-            "6: principal \"orders\": name: the principal at line 3 has the same one",
+            "7: principal \"orders\": name: the principal at line 3 has the same one",
         ),
         (
             &format!("{good}unix_uid = 1\n"),
