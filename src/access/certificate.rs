@@ -47,6 +47,24 @@ impl Eq for TrustedBy {}
 pub struct CertificateError(String);
 
 impl ClientCertificate {
+    /// What a certificate says that somebody else has read.
+    #[must_use]
+    pub fn new(
+        uris: Vec<String>,
+        dns_names: Vec<String>,
+        not_before: SystemTime,
+        not_after: SystemTime,
+    ) -> Self {
+        ClientCertificate {
+            uris,
+            dns_names,
+            not_before,
+            not_after,
+            chain: Vec::new(),
+            trusted_by: TrustedBy::default(),
+        }
+    }
+
     /// Reads a client's certificate from its chain, of which it is the first. All are DER.
     ///
     /// # Errors
@@ -104,5 +122,42 @@ impl ClientCertificate {
 
     pub(crate) fn set_trusted_by(&self, revision: u64) {
         self.trusted_by.0.store(revision, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn names_and_dates_are_read() {
+        let mut params = CertificateParams::new(["gw-1.example".to_owned()]).expect("a name");
+        for uri in ["spiffe://galaxy/gateway/gw-1", "https://example/"] {
+            let uri = uri.try_into().expect("ASCII");
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+        params.not_before = date_time_ymd(2001, 9, 9);
+        params.not_after = date_time_ymd(2100, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let der = params.self_signed(&key).expect("a certificate");
+        let read = ClientCertificate::parse(der.der()).expect("it is one");
+        assert_eq!(read.dns_names, ["gw-1.example"]);
+        assert_eq!(
+            read.uris,
+            ["spiffe://galaxy/gateway/gw-1", "https://example/"]
+        );
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(read.not_before, at(999_993_600));
+        assert_eq!(read.not_after, at(4_102_444_800));
+        for cut in [0, 1, 10, der.der().len() - 1] {
+            assert!(
+                ClientCertificate::parse(&der.der()[..cut]).is_err(),
+                "{cut}"
+            );
+        }
     }
 }
