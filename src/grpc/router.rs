@@ -98,7 +98,10 @@ impl<M: Methods> Router<M> {
             return Err(http_refusal(415));
         }
         if !M::PATHS.contains(&&*request.path) {
-            return Err(status::refusal(&unimplemented(M::PATHS)));
+            return Err(status::refusal(&status::unknown_method(
+                "this listener",
+                M::PATHS,
+            )));
         }
         status::refuse_compression(&request.fields).map_err(|status| status::refusal(&status))?;
         if self.stopping.is_set() {
@@ -123,10 +126,6 @@ fn http_refusal(code: u16) -> Refusal {
     }
 }
 
-fn unimplemented(paths: &[&str]) -> Status {
-    Status::unimplemented(format!("this listener has {}", paths.join(" and ")))
-}
-
 impl<M: Methods> Service for Router<M> {
     type Call = M::Call;
     type Data = M::Data;
@@ -138,7 +137,7 @@ impl<M: Methods> Service for Router<M> {
     fn open(&mut self, request: &RequestHead, _caller: &Caller) -> Result<M::Call, Refusal> {
         self.check(request)?;
         let call = self.methods.open(&request.path);
-        call.ok_or_else(|| status::refusal(&unimplemented(M::PATHS)))
+        call.ok_or_else(|| status::refusal(&status::unknown_method("this listener", M::PATHS)))
     }
 
     #[inline]

@@ -83,9 +83,8 @@ impl Stream for Subscribe {
 
 /// A subscription for what the request's message asks for, and its gateway's id.
 pub(super) fn subscribe(engine: &Engine, message: &[u8]) -> Result<(Subscriber, String), Status> {
-    let request = GatewaySubscribeRequest::decode(message).map_err(|error| {
-        Status::invalid_argument(format!("not a GatewaySubscribeRequest: {error}"))
-    })?;
+    let request = GatewaySubscribeRequest::decode(message)
+        .map_err(|error| status::not_a_message("GatewaySubscribeRequest", &error))?;
     let id = request.gateway_client_id;
     gateway_id::check(&id).map_err(status::bad_gateway_id)?;
     let subscriber = engine
