@@ -176,11 +176,11 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     outcome
 }
 
-async fn connect(address: &Address) -> Result<PublisherClient<tonic::transport::Channel>, Failure> {
+async fn connect(address: &Address) -> Result<PublisherClient<client::Guarded>, Failure> {
     let channel = client::connect(address)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(PublisherClient::new(channel))
+    Ok(PublisherClient::new(client::Guarded::new(channel)))
 }
 
 async fn publish_one(address: &Address, event: PushEvent) -> Result<(), Failure> {

@@ -1,0 +1,107 @@
+//! [`Guarded`]: a channel whose statuses tonic can read.
+//!
+//! tonic (0.14.9) panics at a `grpc-status-details-bin` that is not one base64 text. gRPC lets
+//! a peer send several values, joined by commas; and a peer can send anything. What tonic
+//! would not read is taken out before it sees it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::BodyExt as _;
+use tonic::body::Body;
+use tonic::metadata::{BinaryMetadataValue, MetadataMap};
+use tonic::transport::{Channel, Error};
+use tower::Service;
+
+const DETAILS: &str = "grpc-status-details-bin";
+
+/// A channel between tonic's stubs and the network.
+#[derive(Clone, Debug)]
+pub(crate) struct Guarded(Channel);
+
+impl Guarded {
+    pub(crate) fn new(channel: Channel) -> Self {
+        Guarded(channel)
+    }
+}
+
+impl Service<Request<Body>> for Guarded {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let response = self.0.call(request);
+        Box::pin(async move {
+            let (mut head, body) = response.await?.into_parts();
+            // A response that is all head has its status there.
+            clean(&mut head.headers);
+            let body = body.map_frame(|mut frame| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean(trailers);
+                }
+                frame
+            });
+            Ok(Response::from_parts(head, Body::new(body)))
+        })
+    }
+}
+
+/// Leaves the first of several details, and none that is not base64.
+fn clean(fields: &mut HeaderMap) {
+    let Some(value) = fields.get(DETAILS) else {
+        return;
+    };
+    let is_read = |value: &HeaderValue| {
+        let mut one = HeaderMap::new();
+        one.insert(DETAILS, value.clone());
+        let metadata = MetadataMap::from_headers(one);
+        // By the decoder that panics where it cannot fail.
+        metadata
+            .get_bin(DETAILS)
+            .is_some_and(|value: &BinaryMetadataValue| value.to_bytes().is_ok())
+    };
+    if is_read(value) {
+        return;
+    }
+    let first = value.as_bytes().split(|&byte| byte == b',').next();
+    let first = first.and_then(|first| HeaderValue::from_bytes(first.trim_ascii()).ok());
+    match first.filter(is_read) {
+        Some(first) => drop(fields.insert(DETAILS, first)),
+        None => drop(fields.remove(DETAILS)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_base64_is_left_and_of_several_the_first() {
+        for (value, left) in [
+            ("", Some("")),
+            ("CAE", Some("CAE")),
+            ("CAE=", Some("CAE=")),
+            ("CAE=, CAI=", Some("CAE=")),
+            ("CAE,", Some("CAE")),
+            ("CA", Some("CA")),
+            ("C", None),
+            ("_-_-", None),
+            ("CA E", None),
+            (",CAE", Some("")),
+            ("%,CAE", None),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.insert(DETAILS, HeaderValue::from_static(value));
+            clean(&mut fields);
+            let kept = fields.get(DETAILS).map(|value| value.to_str().unwrap());
+            assert_eq!(kept, left, "{value:?}");
+        }
+    }
+}
