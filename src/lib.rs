@@ -51,7 +51,8 @@
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
 //! | authentication | [`grpc`]: `router` |
-//! | an error's status | [`grpc`]: `status` |
+//! | an error's status, and when to try again | [`grpc`]: `status` |
+//! | a reason that peers' programs go by | [`contract`]: `details`; `docs/protocol.md` |
 //! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
 //! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |
 //! | what HTTP/2 lets a peer do | [`http2`]: `server` |
