@@ -19,6 +19,7 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::guard;
 use super::status::chain;
 use super::token::{TokenError, TokenFile};
 use super::wire::{Refusal, Wire};
@@ -401,7 +402,9 @@ impl Service<http::Request<Body>> for Connection {
                 headers.insert(http::header::AUTHORIZATION, value);
             }
             let response = ready.call(request).await;
-            response.map_err(|error| explain(error, &refusal, &address))
+            response
+                .map(guard::readable)
+                .map_err(|error| explain(error, &refusal, &address))
         })
     }
 }

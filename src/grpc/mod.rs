@@ -14,7 +14,7 @@
 //! | `subscribe`, `publish` | the methods |
 //! | `exchange`, `streaming` | a call of either shape |
 //! | `message` | messages in a request's body |
-//! | `status` | every error as a status, in one table |
+//! | `status` | every error as a status, in one table; its reason, and when to try again |
 //! | `tonic` | `SubscribePush` for somebody else's tonic server |
 //!
 //! To add a method: write a file that implements a shape, and name it in `gateways` or

@@ -107,7 +107,7 @@ impl<M: Methods> Router<M> {
             Some(access) => Some(access.authorize(caller, &request.fields)?),
         };
         let call = self.methods.open(&request.path, authorization)?;
-        call.ok_or_else(|| unimplemented(M::PATHS))
+        call.ok_or_else(|| status::unknown_method("this listener", M::PATHS))
     }
 
     /// What holds for every request, whatever its method and whoever calls.
@@ -123,7 +123,10 @@ impl<M: Methods> Router<M> {
             return Err(http_refusal(415));
         }
         if !M::PATHS.contains(&&*request.path) {
-            return Err(status::refusal(&unimplemented(M::PATHS)));
+            return Err(status::refusal(&status::unknown_method(
+                "this listener",
+                M::PATHS,
+            )));
         }
         status::refuse_compression(&request.fields).map_err(|status| status::refusal(&status))?;
         if self.stopping.is_set() {
@@ -146,10 +149,6 @@ fn http_refusal(code: u16) -> Refusal {
         code,
         fields: http::HeaderMap::new(),
     }
-}
-
-fn unimplemented(paths: &[&str]) -> Status {
-    Status::unimplemented(format!("this listener has {}", paths.join(" and ")))
 }
 
 impl<M: Methods> Service for Router<M> {

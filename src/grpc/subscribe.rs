@@ -50,9 +50,8 @@ impl Subscription {
         message: &[u8],
         mut authorization: Option<Box<Authorization>>,
     ) -> Result<Self, Status> {
-        let request = GatewaySubscribeRequest::decode(message).map_err(|error| {
-            Status::invalid_argument(format!("not a GatewaySubscribeRequest: {error}"))
-        })?;
+        let request = GatewaySubscribeRequest::decode(message)
+            .map_err(|error| status::not_a_message("GatewaySubscribeRequest", &error))?;
         let id = request.gateway_client_id;
         gateway_id::check(&id).map_err(status::bad_gateway_id)?;
         let subscriber = match &mut authorization {

@@ -266,7 +266,7 @@ impl Service<Request<Body>> for PushService {
             let response = if request.uri().path() == path::SUBSCRIBE_PUSH {
                 service.subscribe(request).await
             } else {
-                Err(Status::unimplemented("Push has no such method"))
+                Err(status::unknown_method("Push", Gateways::PATHS))
             };
             Ok(response.unwrap_or_else(Status::into_http))
         })

@@ -24,12 +24,12 @@ fn peer() -> Peer {
 fn certificate(uris: &[&str], dns_names: &[&str]) -> Arc<ClientCertificate> {
     let now = SystemTime::now();
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    Arc::new(ClientCertificate {
-        uris: owned(uris),
-        dns_names: owned(dns_names),
-        not_before: now - Duration::from_secs(60),
-        not_after: now + Duration::from_secs(60),
-    })
+    Arc::new(ClientCertificate::new(
+        owned(uris),
+        owned(dns_names),
+        now - Duration::from_secs(60),
+        now + Duration::from_secs(60),
+    ))
 }
 
 fn with_certificate(
