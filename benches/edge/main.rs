@@ -89,7 +89,6 @@ mod server;
 mod standstill;
 mod system;
 mod target;
-mod tls;
 mod wire;
 
 use std::io::Write as _;

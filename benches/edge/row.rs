@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::system::System;
-use crate::tls::Security;
 
 /// One row.
 #[derive(Clone, Debug)]
@@ -13,6 +12,16 @@ pub(crate) struct Row {
     pub(crate) work: Work,
     pub(crate) systems: Vec<System>,
     pub(crate) security: Security,
+}
+
+/// Whether connections are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    Plaintext,
+    /// Over TLS 1.3; gateways that come back have a ticket, or have none.
+    Tls {
+        tickets: bool,
+    },
 }
 
 /// What is done.

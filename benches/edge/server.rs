@@ -11,9 +11,10 @@ use galaxy_push::tls::TlsError;
 use tempfile::TempDir;
 
 use crate::clients::jetstream::create_stream;
+use crate::peers::certificate::Files;
 use crate::peers::{KEPT_EVENTS, Role};
+use crate::row::Security;
 use crate::system::System;
-use crate::tls::{Files, Security};
 
 /// How long a server may take until it can be connected to.
 const START: Duration = Duration::from_secs(10);

@@ -14,8 +14,10 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
 mod client;
 mod error;
+#[cfg(feature = "client")]
 mod handshake;
 pub(crate) mod pem;
 

@@ -19,6 +19,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// # Errors
 ///
 /// [`TlsError`] names the file, and what is wrong.
+#[cfg(feature = "server")]
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     certificates_of(&read(path)?, path)
 }
@@ -28,6 +29,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 /// # Errors
 ///
 /// [`TlsError`] names the file, and what is wrong.
+#[cfg(feature = "server")]
 pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     private_key_of(&read(path)?, path)
 }

@@ -1,6 +1,7 @@
 //! Servers that gateways could have instead of galaxy-push, written as one would, and
 //! the floors beneath them. Each runs in a process of its own.
 
+pub(crate) mod certificate;
 mod fanout;
 mod handshake;
 mod incoming;
@@ -16,7 +17,7 @@ use ::tonic::transport::Server;
 use ::tonic::transport::server::TcpIncoming;
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::Files;
+use self::certificate::Files;
 
 /// How many events every server keeps, ours too: few enough that all of them are full,
 /// and touch no fresh memory any more, before anything is measured.

@@ -251,6 +251,7 @@ mod tests {
     use tonic::{Request, Response};
 
     use super::*;
+    use crate::client::Connector;
     use crate::config::Address;
     use crate::contract::publisher::publisher_server::{Publisher, PublisherServer};
     use crate::contract::push::PushEvent;

@@ -1,4 +1,4 @@
-//! TLS for the rows that have it: a certificate for the server, and who trusts it.
+//! A certificate for a server with TLS, and who trusts it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,6 @@ use galaxy_push::tls::ClientTls;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-/// Whether connections are encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Security {
-    Plaintext,
-    /// Over TLS 1.3; gateways that come back have a ticket, or have none.
-    Tls {
-        tickets: bool,
-    },
-}
 
 /// The files of a certificate for the loopback address.
 #[derive(Clone, Debug)]
