@@ -14,24 +14,6 @@ use super::TlsError;
 /// The largest file. A system's whole store of CAs has a fifth of it.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Every certificate of a file, in its order. There is at least one.
-///
-/// # Errors
-///
-/// [`TlsError`] names the file, and what is wrong.
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    certificates_of(&read(path)?, path)
-}
-
-/// The first private key of a file.
-///
-/// # Errors
-///
-/// [`TlsError`] names the file, and what is wrong.
-pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    private_key_of(&read(path)?, path)
-}
-
 /// The bytes of a file, which may be a named pipe or whatever else can be read.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut bytes = Vec::new();
@@ -50,7 +32,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-/// [`certificates`] of these bytes, which are from `path`.
+/// Every certificate of these bytes, in their order; they are from `path`. There is at least
+/// one.
+///
+/// # Errors
+///
+/// [`TlsError`] names the file, and what is wrong.
 pub(super) fn certificates_of(
     bytes: &[u8],
     path: &Path,
@@ -66,7 +53,11 @@ pub(super) fn certificates_of(
     Ok(certificates)
 }
 
-/// [`private_key`] of these bytes, which are from `path`.
+/// The first private key of these bytes, which are from `path`.
+///
+/// # Errors
+///
+/// [`TlsError`] names the file, and what is wrong.
 pub(super) fn private_key_of(
     bytes: &[u8],
     path: &Path,
