@@ -51,6 +51,7 @@
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
 //! | authentication | [`grpc`]: `router` |
+//! | a key of the access file | [`access`]: `document`, then `rules` |
 //! | an error's status | [`grpc`]: `status` |
 //! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
 //! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |
