@@ -76,8 +76,6 @@ pub struct Server {
     timeouts: Timeouts,
     grace: Duration,
     authenticator: Option<Arc<dyn Authenticator>>,
-    /// Read again when it changes.
-    access_file: Option<Arc<AccessFile>>,
     reloader: Reloader,
     config: Config,
 }
@@ -112,8 +110,7 @@ impl Server {
             authenticator: access_file
                 .clone()
                 .map(|file| file as Arc<dyn Authenticator>),
-            access_file,
-            reloader: Reloader::default(),
+            reloader: Reloader::new(access_file),
             config,
         })
     }
@@ -123,14 +120,14 @@ impl Server {
     /// listener may use it.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        let authenticator = Some(authenticator);
         Server {
-            authenticator: Some(authenticator),
-            access_file: None,
+            authenticator,
             ..self
         }
     }
 
-    /// What has the access file read again at once. It is read again when it changes, too.
+    /// Has changed files taken up, without waiting until they are looked at again.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
@@ -242,7 +239,6 @@ impl Running {
             timeouts,
             grace,
             authenticator,
-            access_file,
             reloader,
             config: _,
         } = server;
@@ -258,9 +254,7 @@ impl Running {
         if let Some(access) = access.clone() {
             helpers.spawn(access.run());
         }
-        if let Some(file) = access_file {
-            helpers.spawn(reloader.watch(file));
-        }
+        helpers.spawn(reloader.run());
 
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", publishers.address());

@@ -1,102 +1,86 @@
-//! Files that are read again: when they change, and when somebody asks.
+//! Files that may change while a server runs: looked at now and then, and at once when somebody
+//! asks.
 
-use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
-use crate::access::{AccessFile, AccessFileError};
+use crate::access::AccessFile;
 
-/// How often the files are looked at.
+/// How often files are looked at. A change counts when it was seen twice.
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// Something that was read from files, and can be read again.
-pub(super) trait Reload: fmt::Debug + Send + Sync + 'static {
-    /// What the error of a failed reload may say: no secret.
-    type Error: fmt::Display + Send;
-
-    /// What it is called in the log.
-    const NAME: &str;
-
-    /// Reads the files again, and takes up what they say. `is_asked`: else a file that may be
-    /// half written is left for the next time. Returns whether anything has changed. It may
-    /// block.
-    ///
-    /// # Errors
-    ///
-    /// The files cannot be used. What was there before stays.
-    fn reload(&self, is_asked: bool) -> Result<bool, Self::Error>;
-
-    /// What to say about the new state.
-    fn summary(&self) -> String;
-}
-
-impl Reload for AccessFile {
-    type Error = AccessFileError;
-
-    const NAME: &str = "access file";
-
-    fn reload(&self, is_asked: bool) -> Result<bool, AccessFileError> {
-        if is_asked {
-            AccessFile::reload(self)
-        } else {
-            self.reload_when_settled()
-        }
-    }
-
-    fn summary(&self) -> String {
-        format!("{} principals", self.principals())
-    }
-}
-
-/// Asks a running [`Server`](super::Server) to read its files again. Cheap to clone.
-#[derive(Clone, Debug, Default)]
+/// Takes up changed files. Cheap to clone: all clones are the same.
+#[derive(Clone, Debug)]
 pub struct Reloader {
     asked: Arc<Notify>,
+    access: Option<Arc<AccessFile>>,
+    /// What is wrong with the access file, so that it is told once.
+    fault: Arc<Mutex<Option<String>>>,
 }
 
 impl Reloader {
-    /// Has the server read its access file again, now instead of within seconds. What comes
-    /// of it is in the log. A file that cannot be used leaves the earlier one in force.
+    pub(super) fn new(access: Option<Arc<AccessFile>>) -> Self {
+        Reloader {
+            asked: Arc::new(Notify::new()),
+            access,
+            fault: Arc::default(),
+        }
+    }
+
+    /// Has the running server look at its files now: the access file. What is wrong with one is
+    /// logged, and what was there before stays.
     pub fn reload(&self) {
         self.asked.notify_one();
     }
 
-    /// Keeps `files` up to date, until it is dropped.
-    pub(super) async fn watch<R: Reload>(self, files: Arc<R>) {
-        // What is wrong, so that it is told once.
-        let mut told = None;
+    /// Looks at the files for ever.
+    pub(super) async fn run(self) {
         loop {
-            let is_asked = tokio::select! {
-                () = self.asked.notified() => true,
-                () = sleep(INTERVAL) => false,
-            };
-            let reading = Arc::clone(&files);
-            let reloaded = tokio::task::spawn_blocking(move || reading.reload(is_asked)).await;
-            let name = R::NAME;
-            match reloaded {
-                Ok(Ok(has_changed)) => {
-                    if has_changed || told.is_some() || is_asked {
-                        let what = if has_changed { "reloaded" } else { "unchanged" };
-                        let summary = files.summary();
-                        tracing::info!(target: "galaxy_push::audit", "{name} {what}: {summary}");
-                    }
-                    told = None;
+            let is_asked = timeout(INTERVAL, self.asked.notified()).await.is_ok();
+            // Reading and checking files takes a while.
+            let this = self.clone();
+            let looked = tokio::task::spawn_blocking(move || this.look(is_asked)).await;
+            if let Err(error) = looked {
+                tracing::error!("looking at changed files broke: {error}");
+            }
+        }
+    }
+
+    fn look(&self, is_asked: bool) {
+        let Some(access) = &self.access else {
+            return;
+        };
+        let looked = if is_asked {
+            access.reload()
+        } else {
+            access.reload_when_settled()
+        };
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        match looked {
+            Ok(has_changed) => {
+                if has_changed {
+                    tracing::info!(
+                        target: "galaxy_push::audit",
+                        "access file reloaded: {} principals",
+                        access.principals()
+                    );
+                } else if is_asked {
+                    tracing::info!(target: "galaxy_push::audit", "access file unchanged");
                 }
-                Ok(Err(error)) => {
-                    let error = error.to_string();
-                    if is_asked || told.as_ref() != Some(&error) {
-                        tracing::error!(
-                            target: "galaxy_push::audit",
-                            "{name} not reloaded, the earlier one stays in force: {error}"
-                        );
-                    }
-                    told = Some(error);
+                *fault = None;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if is_asked || fault.as_ref() != Some(&error) {
+                    tracing::error!(
+                        target: "galaxy_push::audit",
+                        "access file not reloaded, the earlier one stays in force: {error}"
+                    );
                 }
-                // The runtime is stopping; or it panicked, which tells itself.
-                Err(error) => tracing::error!("{name} not reloaded: {error}"),
+                *fault = Some(error);
             }
         }
     }
