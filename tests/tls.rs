@@ -470,19 +470,19 @@ async fn sighup_takes_up_new_files_and_names_bad_ones() {
     let first = shown().await;
     files.write(&ca.server());
     server.process.signal(rustix::process::Signal::HUP);
-    server.process.err.find("TLS certificates were reloaded");
+    server.process.err.find("TLS certificate reloaded");
     let second = shown().await;
     assert_ne!(first, second);
 
     std::fs::write(files.key(), "no key").expect("written");
     server.process.signal(rustix::process::Signal::HUP);
-    let line = server.process.err.find("those before stay");
+    let line = server.process.err.find("TLS certificate not reloaded");
     assert!(line.contains("server.key"), "{line}");
     assert_eq!(shown().await, second);
 
     // Without being asked.
     files.write(&ca.server());
-    server.process.err.find("TLS certificates were reloaded");
+    server.process.err.find("TLS certificate reloaded");
     assert_ne!(shown().await, second);
 }
 

@@ -105,14 +105,15 @@ impl Audit {
 
     /// An open call was ended, because its credential has ended or has lost the right.
     pub(super) fn ended(&self, who: Who<'_>, error: &AccessError) {
-        let Who {
-            principal,
-            peer,
-            id,
-        } = who;
         let reason = reason(error);
-        // Each was let in, so there are no more of them than there were calls.
-        tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "ended: {error}");
+        if self.is_new(who.line(reason)) {
+            let Who {
+                principal,
+                peer,
+                id,
+            } = who;
+            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "ended: {error}");
+        }
     }
 
     /// A subscription has taken over from an older one.
@@ -205,7 +206,7 @@ fn log(lines: HashMap<Line, u64>, others: u64) {
     if others > 0 {
         tracing::warn!(
             target: "galaxy_push::audit",
-            "{others} more refusals or takeovers in {INTERVAL:?}, which were not logged one by one"
+            "{others} more calls were refused, ended or taken over in {INTERVAL:?}"
         );
     }
 }
@@ -213,18 +214,18 @@ fn log(lines: HashMap<Line, u64>, others: u64) {
 /// A refusal's name in the log.
 fn reason(error: &AccessError) -> &'static str {
     match error {
-        AccessError::NoCredential => "NO_CREDENTIAL",
+        AccessError::NoCredential => "CREDENTIAL_MISSING",
         AccessError::Malformed(_) => "CREDENTIAL_MALFORMED",
         AccessError::NotAccepted { .. } => "CREDENTIAL_NOT_ACCEPTED",
         AccessError::Unknown => "CREDENTIAL_UNKNOWN",
         AccessError::Expired => "CREDENTIAL_EXPIRED",
         AccessError::NotYetValid => "CREDENTIAL_NOT_YET_VALID",
         AccessError::Revoked { .. } => "CREDENTIAL_REVOKED",
-        AccessError::TooManyFailures { .. } => "TOO_MANY_FAILURES",
+        AccessError::TooManyFailures { .. } => "TOO_MANY_FAILED_CREDENTIALS",
         AccessError::SubscribeNotGranted { .. } => "SUBSCRIBE_NOT_GRANTED",
         AccessError::PublishNotGranted { .. } => "PUBLISH_NOT_GRANTED",
         AccessError::TooManyStreams { .. } => "TOO_MANY_STREAMS",
-        AccessError::TooFast { .. } => "TOO_FAST",
+        AccessError::TooFast { .. } => "RATE_EXCEEDED",
     }
 }
 
