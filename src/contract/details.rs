@@ -99,6 +99,8 @@ reasons! {
     CredentialMalformed = "CREDENTIAL_MALFORMED",
     /// The credential lacks something, or was made for something else.
     CredentialNotAccepted = "CREDENTIAL_NOT_ACCEPTED",
+    /// The credential is that of two principals.
+    CredentialAmbiguous = "CREDENTIAL_AMBIGUOUS",
     /// The credential is nobody's.
     CredentialUnknown = "CREDENTIAL_UNKNOWN",
     /// The credential has expired.

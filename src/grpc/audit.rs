@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::status;
 use crate::access::{AccessError, Peer};
 
 /// What repeats is counted for so long.
@@ -92,7 +93,7 @@ impl Audit {
 
     /// A call was refused before anything of it took effect.
     pub(super) fn refused(&self, who: Who<'_>, error: &AccessError) {
-        let reason = reason(error);
+        let reason = status::access_reason(error).as_str();
         if self.is_new(who.line(reason)) {
             let Who {
                 principal,
@@ -105,7 +106,7 @@ impl Audit {
 
     /// An open call was ended, because its credential has ended or has lost the right.
     pub(super) fn ended(&self, who: Who<'_>, error: &AccessError) {
-        let reason = reason(error);
+        let reason = status::access_reason(error).as_str();
         if self.is_new(who.line(reason)) {
             let Who {
                 principal,
@@ -208,24 +209,6 @@ fn log(lines: HashMap<Line, u64>, others: u64) {
             target: "galaxy_push::audit",
             "{others} more calls were refused, ended or taken over in {INTERVAL:?}"
         );
-    }
-}
-
-/// A refusal's name in the log.
-fn reason(error: &AccessError) -> &'static str {
-    match error {
-        AccessError::NoCredential => "CREDENTIAL_MISSING",
-        AccessError::Malformed(_) => "CREDENTIAL_MALFORMED",
-        AccessError::NotAccepted { .. } => "CREDENTIAL_NOT_ACCEPTED",
-        AccessError::Unknown => "CREDENTIAL_UNKNOWN",
-        AccessError::Expired => "CREDENTIAL_EXPIRED",
-        AccessError::NotYetValid => "CREDENTIAL_NOT_YET_VALID",
-        AccessError::Revoked { .. } => "CREDENTIAL_REVOKED",
-        AccessError::TooManyFailures { .. } => "TOO_MANY_FAILED_CREDENTIALS",
-        AccessError::SubscribeNotGranted { .. } => "SUBSCRIBE_NOT_GRANTED",
-        AccessError::PublishNotGranted { .. } => "PUBLISH_NOT_GRANTED",
-        AccessError::TooManyStreams { .. } => "TOO_MANY_STREAMS",
-        AccessError::TooFast { .. } => "RATE_EXCEEDED",
     }
 }
 

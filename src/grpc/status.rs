@@ -415,51 +415,62 @@ fn not_published(error: &PublishError) -> Status {
 
 /// Why a caller may not do what it asks for, or no longer.
 pub(super) fn access(error: &AccessError) -> Status {
-    let draft = |code, reason| Draft::new(code, reason, error.to_string());
-    let unknown = |reason| draft(Code::Unauthenticated, reason);
-    let denied = |reason, principal: &str| {
-        draft(Code::PermissionDenied, reason).with("principal", principal)
-    };
-    let limited = |reason, retry_after: Duration| {
-        draft(Code::ResourceExhausted, reason)
+    use AccessError as E;
+    let draft = |code| Draft::new(code, access_reason(error), error.to_string());
+    let limited = |retry_after: Duration| {
+        draft(Code::ResourceExhausted)
             .with("retry_after_ms", retry_after.as_millis())
             .retry(Retry::After(retry_after))
     };
     match error {
-        AccessError::NoCredential => unknown(ErrorReason::CredentialMissing),
-        AccessError::Malformed(problem) => {
-            unknown(ErrorReason::CredentialMalformed).with("problem", problem)
-        }
-        AccessError::NotAccepted { reason } => {
-            unknown(ErrorReason::CredentialNotAccepted).with("problem", reason)
-        }
-        AccessError::Unknown => unknown(ErrorReason::CredentialUnknown),
-        AccessError::Expired => unknown(ErrorReason::CredentialExpired),
-        AccessError::NotYetValid => unknown(ErrorReason::CredentialNotYetValid),
-        AccessError::Revoked { principal } => denied(ErrorReason::CredentialRevoked, principal),
-        AccessError::TooManyFailures { retry_after } => {
-            limited(ErrorReason::TooManyFailedCredentials, *retry_after)
-        }
-        AccessError::SubscribeNotGranted { principal, gateway } => {
-            denied(ErrorReason::SubscribeNotGranted, principal).with("gateway", gateway)
-        }
-        AccessError::PublishNotGranted { principal, kind } => {
-            denied(ErrorReason::PublishNotGranted, principal).with("kind", kind)
-        }
-        AccessError::TooManyStreams {
+        E::NoCredential | E::Unknown | E::Expired | E::NotYetValid => draft(Code::Unauthenticated),
+        E::Malformed(problem) => draft(Code::Unauthenticated).with("problem", problem),
+        E::NotAccepted { reason } => draft(Code::Unauthenticated).with("problem", reason),
+        E::Ambiguous { first, second } => draft(Code::Unauthenticated)
+            .with("first", first)
+            .with("second", second),
+        E::Revoked { principal } => draft(Code::PermissionDenied).with("principal", principal),
+        E::SubscribeNotGranted { principal, gateway } => draft(Code::PermissionDenied)
+            .with("principal", principal)
+            .with("gateway", gateway),
+        E::PublishNotGranted { principal, kind } => draft(Code::PermissionDenied)
+            .with("principal", principal)
+            .with("kind", kind),
+        E::TooManyFailures { retry_after } => limited(*retry_after),
+        E::TooManyStreams {
             principal,
             limit,
             retry_after,
-        } => limited(ErrorReason::TooManyStreams, *retry_after)
+        } => limited(*retry_after)
             .with("principal", principal)
             .with("limit", limit),
-        AccessError::TooFast {
+        E::TooFast {
             principal,
             setting,
             retry_after,
-        } => limited(ErrorReason::RateExceeded, *retry_after)
+        } => limited(*retry_after)
             .with("principal", principal)
             .with("setting", setting),
     }
     .finish()
+}
+
+/// The same for machines; the log has the same word.
+pub(super) fn access_reason(error: &AccessError) -> ErrorReason {
+    use AccessError as E;
+    match error {
+        E::NoCredential => ErrorReason::CredentialMissing,
+        E::Malformed(_) => ErrorReason::CredentialMalformed,
+        E::NotAccepted { .. } => ErrorReason::CredentialNotAccepted,
+        E::Ambiguous { .. } => ErrorReason::CredentialAmbiguous,
+        E::Unknown => ErrorReason::CredentialUnknown,
+        E::Expired => ErrorReason::CredentialExpired,
+        E::NotYetValid => ErrorReason::CredentialNotYetValid,
+        E::Revoked { .. } => ErrorReason::CredentialRevoked,
+        E::SubscribeNotGranted { .. } => ErrorReason::SubscribeNotGranted,
+        E::PublishNotGranted { .. } => ErrorReason::PublishNotGranted,
+        E::TooManyFailures { .. } => ErrorReason::TooManyFailedCredentials,
+        E::TooManyStreams { .. } => ErrorReason::TooManyStreams,
+        E::TooFast { .. } => ErrorReason::RateExceeded,
+    }
 }
