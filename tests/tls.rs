@@ -257,6 +257,52 @@ async fn a_ticket_of_a_client_whose_ca_has_gone_does_not_let_it_in() {
     running.abort();
 }
 
+#[tokio::test]
+async fn a_ticket_of_a_client_whose_certificate_has_expired_does_not_let_it_in() {
+    let (ca, clients) = (Ca::new("server CA"), Ca::new("client CA"));
+    let files = Files::new(&ca.server(), Some(&clients));
+    let server = Harness::with(|config| files.set(config)).await;
+    let soon_over = clients.client_for(&["spiffe://galaxy/gateway/g"], 4);
+    let config = client(&ca, Some(&soon_over));
+    let address = server.gateway_addr();
+    handshake(address, &config).await.expect("served");
+    let again = handshake(address, &config).await.expect("served");
+    assert_eq!(again, HandshakeKind::Resumed);
+    soon(async {
+        // With a ticket each time, and each time with a new one for the next.
+        while is_served(address, &config).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_yet_is_taken_up_when_it_is() {
+    let ca = Ca::new("server CA");
+    let files = Files::new(&ca.server(), None);
+    let server = Server::bind(config_of(&files)).await.expect("bound");
+    let (address, reloader) = (address_of(&server), server.reloader());
+    let running = tokio::spawn(server.run(std::future::pending()));
+    let mut config = client(&ca, None);
+    config.resumption = Resumption::disabled();
+    let shown = async || {
+        let stream = soon(connect(address, &config)).await.expect("served");
+        let chain = stream.get_ref().1.peer_certificates().expect("a chain");
+        chain[0].to_vec()
+    };
+    let first = shown().await;
+    files.write(&ca.server_in(3));
+    soon(async {
+        while shown().await == first {
+            reloader.reload();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    running.abort();
+}
+
 fn config_of(files: &Files) -> Config {
     let any_port = || "127.0.0.1:0".parse().expect("an address");
     let mut config = Config {

@@ -35,7 +35,7 @@ struct ClientCas {
 impl Authenticator for ClientCas {
     fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, AccessError> {
         if let Some(certificate) = credentials.certificate
-            && !self.tls.trusts(certificate)
+            && self.tls.check(certificate).is_err()
         {
             return Err(AccessError::Unknown);
         }
@@ -44,7 +44,7 @@ impl Authenticator for ClientCas {
 
     fn recheck(&self, identity: &Identity) -> Result<Identity, AccessError> {
         if let Evidence::Certificate(certificate) = identity.shown()
-            && !self.tls.trusts(certificate)
+            && self.tls.check(certificate).is_err()
         {
             return Err(AccessError::Revoked {
                 principal: identity.principal().to_string(),

@@ -100,28 +100,30 @@ impl ServerTls {
         self.current.load().ca_revision
     }
 
-    /// Whether one of today's CAs has signed a client's certificate, which is valid now.
-    #[must_use]
-    pub fn trusts(&self, certificate: &ClientCertificate) -> bool {
+    /// Whether one of today's CAs has signed a client's certificate, and it is valid. Of one
+    /// that these CAs were asked about before, nothing is asked again.
+    ///
+    /// # Errors
+    ///
+    /// As if the client had shown it in a handshake now.
+    pub fn check(&self, certificate: &ClientCertificate) -> Result<(), rustls::Error> {
         let current = self.current.load();
         if certificate.trusted_by() == current.ca_revision {
-            return true;
+            return Ok(());
         }
         let Some(clients) = &current.clients else {
-            return true;
+            return Ok(());
         };
         let chain = certificate.chain().iter();
         let chain: Vec<_> = chain.map(|der| CertificateDer::from(&der[..])).collect();
         let Some((first, rest)) = chain.split_first() else {
-            return false;
+            return Err(rustls::Error::NoCertificatesPresented);
         };
-        let verified = clients
+        clients
             .verifier
-            .verify_client_cert(first, rest, UnixTime::now());
-        if verified.is_ok() {
-            certificate.set_trusted_by(current.ca_revision);
-        }
-        verified.is_ok()
+            .verify_client_cert(first, rest, UnixTime::now())?;
+        certificate.set_trusted_by(current.ca_revision);
+        Ok(())
     }
 
     /// What a connection that begins now uses, and the revision of its client CAs.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use rustls::{AlertDescription, InvalidMessage, ServerConnection};
+use rustls::{AlertDescription, HandshakeKind, InvalidMessage, ServerConnection};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -129,17 +129,24 @@ impl Handshakes {
         slot: OwnedSemaphorePermit,
     ) -> io::Result<()> {
         let stream = stream.into_std()?;
-        let (config, ca_revision) = self.tls.current();
-        let acceptor = TlsAcceptor::from(config);
+        let tls = Arc::clone(&self.tls);
         let crowded = self.crowded.subscribe();
         let handshake = async move {
             let failed = |why| Failed { peer, why };
+            let (config, ca_revision) = tls.current();
+            let acceptor = TlsAcceptor::from(config);
             let (stream, connection) = shake_hands(acceptor, stream, crowded)
                 .await
                 .map_err(failed)?;
             let certificate = client_certificate(&connection).map_err(failed)?;
             if let Some(certificate) = &certificate {
-                certificate.set_trusted_by(ca_revision);
+                // A ticket brings back the certificate of the first handshake, and nobody has
+                // looked at its dates or its CA this time.
+                if connection.handshake_kind() != Some(HandshakeKind::Resumed) {
+                    certificate.set_trusted_by(ca_revision);
+                }
+                tls.check(certificate)
+                    .map_err(|error| failed(why_tls(&error)))?;
             }
             Ok(Done {
                 stream,
@@ -252,23 +259,29 @@ fn why(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return "the client left in the middle of it".to_owned();
     }
-    let inner = error.get_ref().and_then(|of| of.downcast_ref());
-    match inner {
-        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+    match error.get_ref().and_then(|of| of.downcast_ref()) {
+        Some(error) => why_tls(error),
+        None => error.to_string(),
+    }
+}
+
+/// The same, of an error of TLS itself.
+fn why_tls(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "the client does not speak TLS (plaintext at a listener with --tls-cert)".to_owned()
         }
-        Some(rustls::Error::NoCertificatesPresented) => {
+        rustls::Error::NoCertificatesPresented => {
             "the client shows no certificate, which --tls-client-ca asks for".to_owned()
         }
-        Some(rustls::Error::InvalidCertificate(problem)) => {
+        rustls::Error::InvalidCertificate(problem) => {
             format!("the client's certificate is refused: {problem}")
         }
-        Some(rustls::Error::AlertReceived(alert)) => refused_by_client(*alert),
-        Some(rustls::Error::NoApplicationProtocol) => {
+        rustls::Error::AlertReceived(alert) => refused_by_client(*alert),
+        rustls::Error::NoApplicationProtocol => {
             "the client asks for other protocols than HTTP/2 (ALPN `h2`)".to_owned()
         }
-        Some(other) => other.to_string(),
-        None => error.to_string(),
+        other => other.to_string(),
     }
 }
 

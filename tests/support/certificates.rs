@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// A CA.
 pub struct Ca {
@@ -78,8 +78,25 @@ impl Ca {
         self.issue(uris.iter().map(uri).collect(), days)
     }
 
+    /// For a server at `localhost`, from so many seconds on.
+    pub fn server_in(&self, seconds: i64) -> Identity {
+        let name = SanType::DnsName("localhost".try_into().expect("a name"));
+        self.issue_from(vec![name], (moment(seconds), moment(60 * DAY_SECONDS)))
+    }
+
+    /// For a client, for so many seconds more.
+    pub fn client_for(&self, uris: &[&str], seconds: i64) -> Identity {
+        let uri = |uri: &&str| SanType::URI((*uri).try_into().expect("a URI"));
+        let names = uris.iter().map(uri).collect();
+        self.issue_from(names, (moment(-DAY_SECONDS), moment(seconds)))
+    }
+
     fn issue(&self, names: Vec<SanType>, days: Days) -> Identity {
-        let (params, key) = leaf(names, days);
+        self.issue_from(names, moments(days))
+    }
+
+    fn issue_from(&self, names: Vec<SanType>, valid: Moments) -> Identity {
+        let (params, key) = leaf(names, valid);
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         Identity {
             certificate: certificate.pem(),
@@ -90,25 +107,40 @@ impl Ca {
 
 /// A client's certificate that nobody but itself has signed.
 pub fn self_signed(uri: &str) -> Identity {
-    let (params, key) = leaf(vec![SanType::URI(uri.try_into().expect("a URI"))], -1..30);
+    let (params, key) = leaf(
+        vec![SanType::URI(uri.try_into().expect("a URI"))],
+        moments(-1..30),
+    );
     Identity {
         certificate: params.self_signed(&key).expect("signed").pem(),
         key: key.serialize_pem(),
     }
 }
 
-fn leaf(names: Vec<SanType>, days: Days) -> (CertificateParams, KeyPair) {
+/// The first and the last.
+type Moments = (SystemTime, SystemTime);
+
+fn moments(days: Days) -> Moments {
+    let at = |days: i32| moment(i64::from(days) * DAY_SECONDS);
+    (at(days.start), at(days.end))
+}
+
+/// So many seconds from now.
+fn moment(seconds: i64) -> SystemTime {
+    let now = SystemTime::now();
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 {
+        now - distance
+    } else {
+        now + distance
+    }
+}
+
+fn leaf(names: Vec<SanType>, (first, last): Moments) -> (CertificateParams, KeyPair) {
     let mut params = CertificateParams::default();
     params.subject_alt_names = names;
-    let at = |days: i32| {
-        let now = SystemTime::now();
-        match u32::try_from(days) {
-            Ok(days) => now + DAY * days,
-            Err(_) => now - DAY * days.unsigned_abs(),
-        }
-    };
-    params.not_before = at(days.start).into();
-    params.not_after = at(days.end).into();
+    params.not_before = first.into();
+    params.not_after = last.into();
     (params, KeyPair::generate().expect("a key"))
 }
 
