@@ -30,8 +30,8 @@ use support::h2_client::{H2Client, Valved};
 use support::process::Process;
 use support::tokens::{self, Tokens, subscribe_as};
 use support::{
-    Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish, soon,
-    subscribe, until,
+    Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish,
+    reason, soon, subscribe, until,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -246,6 +246,7 @@ async fn a_newer_subscription_takes_over() {
     let published = backend.publish(0, 3);
     let (events, status) = older.finish().await;
     assert_eq!((events.len(), status.code()), (0, Code::Aborted));
+    assert_eq!(reason(&status).0, "TAKEN_OVER");
     assert_eq!(newer.cursors(3).await, published);
 }
 
@@ -273,6 +274,10 @@ async fn a_request_out_of_bounds_is_refused() {
     let no_id = client.call(SUBSCRIBE, no_id).await;
     assert_eq!(no_id.grpc_status(), Some(Code::InvalidArgument));
 
+    let mut gateway = PushClient::new(connect(backend.address).await);
+    let refused = subscribe(&mut gateway, "", "").await.unwrap_err();
+    assert_eq!(reason(&refused), ("INVALID_GATEWAY_ID".to_owned(), false));
+
     let _only = backend.subscribe("only", "").await;
     let other = subscribe_request("other", "");
     let one_too_many = client.call(SUBSCRIBE, other).await;
@@ -294,6 +299,7 @@ async fn closing_the_engine_ends_streams_and_lets_the_server_end() {
         let delivered: Vec<_> = events.into_iter().map(|event| event.cursor).collect();
         assert_eq!(delivered, published);
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert_eq!(reason(&status).0, "STOPPING");
     }
     let ended = soon(backend.running).await.expect("no panic");
     ended.expect("a graceful end");

@@ -1,8 +1,8 @@
 //! Responses whose statuses tonic can read.
 //!
-//! tonic (0.14.9) panics at a `grpc-status-details-bin` that is not one base64 text. gRPC lets
-//! a peer send several values, joined by commas; and a peer can send anything. What tonic
-//! would not read is taken out before it sees it.
+//! A status is an outsider's input, and tonic (0.14.9, `Status::from_header_map`) does not
+//! survive all details that an outsider can send. What it would not read is taken out before
+//! it sees it; of several values, which intermediaries may join, the first is left.
 
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt as _;
@@ -34,7 +34,7 @@ fn clean(fields: &mut HeaderMap) {
         let mut one = HeaderMap::new();
         one.insert(DETAILS, value.clone());
         let metadata = MetadataMap::from_headers(one);
-        // By the decoder that panics where it cannot fail.
+        // By the same decoder.
         metadata
             .get_bin(DETAILS)
             .is_some_and(|value: &BinaryMetadataValue| value.to_bytes().is_ok())

@@ -40,7 +40,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use events::{event, invalidation, large_event};
-pub use grpc::{Subscription, connect, connect_narrow, missed, publish, subscribe};
+pub use grpc::{Subscription, connect, connect_narrow, missed, publish, reason, subscribe};
 pub use harness::Harness;
 
 /// Long enough that only a hang takes longer.

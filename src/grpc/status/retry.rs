@@ -10,6 +10,9 @@
 //! Each delay is jittered, and none is longer than [`Queue::longest`]: a longer queue is told
 //! to come back at any time of the later half of that.
 //!
+//! A peer that ignores its delays makes those of others longer, up to that bound: it is load as
+//! well.
+//!
 //! The queues belong to the process, not to a listener or an engine: what they ration is the
 //! process's time.
 
@@ -32,10 +35,10 @@ static RESTART: Queue = Queue::new(
     Duration::from_secs(10),
 );
 /// A server that is full: only those that leave make room, so the more are refused the longer
-/// each of them waits. All of them together ask 200 times a second.
+/// each of them waits: all of them together ask about a thousand times a second.
 static ROOM: Queue = Queue::new(
     Duration::from_secs(1),
-    Duration::from_millis(5),
+    Duration::from_millis(1),
     Duration::from_secs(30),
 );
 
