@@ -52,6 +52,7 @@
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
 //! | who may do what | [`access`] |
 //! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |
+//! | a key of the access file | [`access`]: `document`, then `rules` |
 //! | an error's status | [`grpc`]: `status` |
 //! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
 //! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |

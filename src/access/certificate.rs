@@ -25,6 +25,22 @@ pub struct ClientCertificate {
 pub struct CertificateError(String);
 
 impl ClientCertificate {
+    /// What a certificate says that somebody else has read.
+    #[must_use]
+    pub fn new(
+        uris: Vec<String>,
+        dns_names: Vec<String>,
+        not_before: SystemTime,
+        not_after: SystemTime,
+    ) -> Self {
+        ClientCertificate {
+            uris,
+            dns_names,
+            not_before,
+            not_after,
+        }
+    }
+
     /// Reads a certificate in DER.
     ///
     /// # Errors
@@ -53,5 +69,42 @@ impl ClientCertificate {
             not_before: time(validity.not_before),
             not_after: time(validity.not_after),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{CertificateParams, KeyPair, SanType, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn names_and_dates_are_read() {
+        let mut params = CertificateParams::new(["gw-1.example".to_owned()]).expect("a name");
+        for uri in ["spiffe://galaxy/gateway/gw-1", "https://example/"] {
+            let uri = uri.try_into().expect("ASCII");
+            params.subject_alt_names.push(SanType::URI(uri));
+        }
+        params.not_before = date_time_ymd(2001, 9, 9);
+        params.not_after = date_time_ymd(2100, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let der = params.self_signed(&key).expect("a certificate");
+        let read = ClientCertificate::parse(der.der()).expect("it is one");
+        assert_eq!(read.dns_names, ["gw-1.example"]);
+        assert_eq!(
+            read.uris,
+            ["spiffe://galaxy/gateway/gw-1", "https://example/"]
+        );
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(read.not_before, at(999_993_600));
+        assert_eq!(read.not_after, at(4_102_444_800));
+        for cut in [0, 1, 10, der.der().len() - 1] {
+            assert!(
+                ClientCertificate::parse(&der.der()[..cut]).is_err(),
+                "{cut}"
+            );
+        }
     }
 }

@@ -206,7 +206,7 @@ impl<'a> Section<'a> {
 
     fn required(&self, key: &str) -> Result<(&'a str, Range<usize>), DocumentError> {
         match self.text(key)? {
-            Some((text, at)) if text.is_empty() => self.wrong(at, format!("{key}: it is empty")),
+            Some(("", at)) => self.wrong(at, format!("{key}: it is empty")),
             Some(found) => Ok(found),
             None => self.wrong(self.at.clone(), format!("{key} is missing")),
         }

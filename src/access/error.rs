@@ -18,6 +18,14 @@ pub enum AccessError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// It is that of two principals, by two of its names.
+    #[error("the credential is that of two principals: {first} and {second}")]
+    Ambiguous {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// It is nobody's.
     #[error("the credential is not known here")]
     Unknown,

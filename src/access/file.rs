@@ -244,10 +244,10 @@ impl AccessFile {
         now: SystemTime,
     ) -> Result<Identity, AccessError> {
         let rules = self.current.load();
-        rules.rules.authenticate(credentials, now).or_else(|error| {
+        rules.rules.authenticate(credentials, now).map_err(|error| {
             match self.failures.count(credentials.peer, Instant::now()) {
-                Ok(()) => Err(error),
-                Err(retry_after) => Err(AccessError::TooManyFailures { retry_after }),
+                Ok(()) => error,
+                Err(retry_after) => AccessError::TooManyFailures { retry_after },
             }
         })
     }

@@ -1,5 +1,6 @@
 //! A principal, its grants, and what they rest on.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
@@ -8,7 +9,7 @@ use super::quota::Quota;
 use super::{AccessError, ClientCertificate, Limits, StreamPermit};
 
 /// What an identity rests on, kept so that it can be checked again; never the secret itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
     /// Nothing was shown.
@@ -31,6 +32,28 @@ pub enum Evidence {
     UnixUid(u32),
     /// What an authenticator of somebody else's keeps.
     Other(Arc<str>),
+}
+
+/// Without hashes: that of a token that somebody has thought up could be guessed.
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Evidence::Nothing => f.write_str("Nothing"),
+            Evidence::Certificate(certificate) => {
+                f.debug_tuple("Certificate").field(certificate).finish()
+            }
+            Evidence::TokenHash(_) => f.debug_tuple("TokenHash").finish_non_exhaustive(),
+            Evidence::Jwt {
+                subject, key_id, ..
+            } => f
+                .debug_struct("Jwt")
+                .field("subject", subject)
+                .field("key_id", key_id)
+                .finish_non_exhaustive(),
+            Evidence::UnixUid(uid) => f.debug_tuple("UnixUid").field(uid).finish(),
+            Evidence::Other(_) => f.debug_tuple("Other").finish_non_exhaustive(),
+        }
+    }
 }
 
 /// Kinds of events.
@@ -304,6 +327,65 @@ impl Identity {
                 ..
             }) => quota.take(principal, events, bytes),
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_anyone_may_do_everything_and_a_change_keeps_the_rest() {
+        let anyone = Identity::anyone();
+        assert!(anyone.is_anyone());
+        let no_admin = Identity::anyone().admin(AdminRole::None);
+        assert!(!no_admin.is_anyone());
+        assert_eq!(no_admin.admin_role(), AdminRole::None);
+        for identity in [anyone, no_admin] {
+            assert_eq!(&**identity.principal(), "anyone");
+            assert_eq!(identity.valid_until(), None);
+            assert_eq!(identity.may_subscribe("any"), Ok(()));
+            assert_eq!(identity.may_publish(EventKinds::ALL), Ok(()));
+            assert_eq!(identity.take(u32::MAX, u64::MAX), Ok(()));
+            assert!(identity.open_stream().is_ok());
+        }
+    }
+
+    #[test]
+    fn clones_count_together() {
+        let limits = Limits::default().max_streams(1).events_per_second(1);
+        let identity = Identity::new("p").limits(limits);
+        let clone = identity.clone();
+        let _permit = identity.open_stream().expect("the first");
+        assert!(clone.open_stream().is_err());
+        assert_eq!(identity.take(1000, 0), Ok(()));
+        assert!(clone.take(1, 0).is_err());
+    }
+
+    #[test]
+    fn a_principal_may_do_nothing_at_first() {
+        let identity = Identity::new("p");
+        assert!(identity.may_subscribe("a").is_err());
+        assert_eq!(identity.may_publish(EventKinds::default()), Ok(()));
+        let publish = EventKinds {
+            session_invalidation: true,
+            ..EventKinds::default()
+        };
+        assert!(identity.may_publish(publish).is_err());
+        assert_eq!(
+            identity.clone().publish(publish).may_publish(publish),
+            Ok(())
+        );
+        let some = identity.subscribe(vec!["a*".to_owned(), "b".to_owned()]);
+        for (id, granted) in [
+            ("a", true),
+            ("ab", true),
+            ("b", true),
+            ("bb", false),
+            ("", false),
+        ] {
+            assert_eq!(some.may_subscribe(id).is_ok(), granted, "{id}");
         }
     }
 }

@@ -19,7 +19,12 @@
 //! | `bearer`, `jwt` | tokens: known by their hash, or signed |
 //! | `failures` | failed credentials, rationed by address |
 //!
-//! Nothing here knows of sockets, of gRPC, or of the engine.
+//! Nothing here knows of sockets, of gRPC, or of the engine. Nothing waits, but for
+//! [`AccessFile::load`] and what loads it again. No error, log line or debug output says a
+//! token, a key, or its hash.
+//!
+//! What an identity rests on is kept with it, as its [`Evidence`]: so an open call is checked
+//! again after a reload without its token, which nobody keeps.
 
 #![forbid(unsafe_code)]
 

@@ -245,7 +245,7 @@ impl Rules {
             expires_at,
         } = verified;
         let name = subject.clone();
-        let found = one(self.subjects.matching(&name))?;
+        let found = self.only(self.subjects.matching(&name))?;
         let evidence = Evidence::Jwt {
             subject,
             key_id,
@@ -295,7 +295,7 @@ impl Rules {
         } else {
             uri.unwrap_or_default()
         };
-        let found = one(by_uri.into_iter().chain(by_dns).collect())?;
+        let found = self.only(by_uri.into_iter().chain(by_dns).collect())?;
         let evidence = Evidence::Certificate(Arc::clone(certificate));
         let identity = self
             .identity(found, name, evidence)
@@ -304,6 +304,22 @@ impl Rules {
             Some(end) => identity.expires_at(end),
             None => identity,
         })
+    }
+
+    /// The only principal that was found.
+    fn only<'a>(&self, mut found: Vec<Found<'a>>) -> Result<Found<'a>, AccessError> {
+        let last = found.pop().ok_or(AccessError::Unknown)?;
+        let name = |found: &Found<'_>| {
+            let principal = self.principals.get(found.0);
+            principal.map_or_else(String::new, |principal| principal.name.to_string())
+        };
+        match found.first() {
+            None => Ok(last),
+            Some(first) => Err(AccessError::Ambiguous {
+                first: name(first),
+                second: name(&last),
+            }),
+        }
     }
 
     /// The identity of who has shown a credential with this name. Names share no quota.
@@ -332,15 +348,4 @@ impl Names {
     fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.patterns.is_empty()
     }
-}
-
-/// The only one.
-fn one(mut found: Vec<Found<'_>>) -> Result<Found<'_>, AccessError> {
-    let last = found.pop().ok_or(AccessError::Unknown)?;
-    if found.is_empty() {
-        return Ok(last);
-    }
-    Err(AccessError::NotAccepted {
-        reason: "the credential's names are those of several principals",
-    })
 }
