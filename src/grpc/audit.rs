@@ -217,6 +217,7 @@ fn reason(error: &AccessError) -> &'static str {
         AccessError::NoCredential => "CREDENTIAL_MISSING",
         AccessError::Malformed(_) => "CREDENTIAL_MALFORMED",
         AccessError::NotAccepted { .. } => "CREDENTIAL_NOT_ACCEPTED",
+        AccessError::Ambiguous { .. } => "CREDENTIAL_AMBIGUOUS",
         AccessError::Unknown => "CREDENTIAL_UNKNOWN",
         AccessError::Expired => "CREDENTIAL_EXPIRED",
         AccessError::NotYetValid => "CREDENTIAL_NOT_YET_VALID",

@@ -172,6 +172,7 @@ pub(super) fn access(error: &AccessError) -> Status {
         AccessError::NoCredential
         | AccessError::Malformed(_)
         | AccessError::NotAccepted { .. }
+        | AccessError::Ambiguous { .. }
         | AccessError::Unknown
         | AccessError::Expired
         | AccessError::NotYetValid => Code::Unauthenticated,
