@@ -86,7 +86,7 @@ async fn an_access_file_says_who_may_do_what_and_the_audit_log_who_was_refused()
     let mut stream = subscribe(&server, GATEWAY_TOKEN, "a").await.unwrap();
     let refused = subscribe(&server, GATEWAY_TOKEN, "b").await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let line = server.process.err.find("galaxy_push::audit");
+    let line = server.process.err.find("refused: ");
     for part in [
         "refused",
         "SUBSCRIBE_NOT_GRANTED",
@@ -170,7 +170,7 @@ async fn a_changed_access_file_is_taken_up_by_itself() {
 fn an_access_file_that_cannot_be_used_stops_the_start() {
     let access = Access::new("[[principal]]\nnaem = \"x\"\n");
     for (path, part) in [
-        (access.path(), "naem"),
+        (access.path(), "access.toml:1: principal 1: name is missing"),
         ("/nonexistent/access", "/nonexistent/access"),
     ] {
         let output = run(&["serve", "--listen=127.0.0.1:0", "--access", path]);
@@ -217,15 +217,6 @@ fn the_user_of_a_unix_sockets_peer_is_a_credential() {
     let other = Process::spawn(command);
     other.err.find("listening for producers");
     assert!(Path::new(gateways.trim_start_matches("unix:")).exists());
-    let output = run(&[
-        "tail",
-        "--connect",
-        &gateways,
-        "--id",
-        "me-1",
-        "--log",
-        "off",
-    ]);
-    assert!(!output.status.success());
-    assert!(only_line(&output).contains("UNAUTHENTICATED"), "{output:?}");
+    let _refused = Process::start(&["tail", "--connect", &gateways, "--id", "me-1"]);
+    other.err.find("refused: ");
 }

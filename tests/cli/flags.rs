@@ -279,7 +279,7 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
     for setting in Setting::ALL {
         let flag = setting.name().replace('_', "-");
         let (_, after) = help
-            .split_once(&format!("      --{flag}"))
+            .split_once(&format!("\n      --{flag}"))
             .unwrap_or_else(|| panic!("--{flag} is not in the help"));
         let entry = words(after.split("\n      --").next().unwrap());
         let variable = format!("[env: GALAXY_PUSH_{}]", setting.name().to_uppercase());
