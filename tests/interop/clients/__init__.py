@@ -1,6 +1,7 @@
 """Three gRPC implementations behind one set of words, so that one test runs with each.
 
-Every kind has `connect(target)`, which gives a connection of its own:
+Every kind has `connect(target, tls=None)`, which gives a connection of its own, over TLS if
+it is given a `certificates.Tls`:
 
     connection.subscribe(gateway_id, cursor="", timeout=None)   a Stream
     connection.publish(*events)                                 a PublishResponse

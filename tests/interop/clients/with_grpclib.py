@@ -1,6 +1,7 @@
 """grpclib: gRPC in pure Python on asyncio, with hyper-h2 below it."""
 
 import asyncio
+import ssl
 import threading
 
 import grpclib.client
@@ -40,8 +41,8 @@ class Grpclib:
             PATIENCE_SECONDS
         )
 
-    def connect(self, target):
-        return Connection(self.run, target)
+    def connect(self, target, tls=None):
+        return Connection(self.run, target, tls)
 
     def close(self):
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -49,12 +50,12 @@ class Grpclib:
 
 
 class Connection:
-    def __init__(self, run, target):
+    def __init__(self, run, target, tls):
         self._run = run
         host, port = target.rsplit(":", 1)
 
         async def open_channel():
-            return grpclib.client.Channel(host, int(port))
+            return grpclib.client.Channel(host, int(port), ssl=tls and context(tls))
 
         self._channel = run(open_channel())
         self._calls = []
@@ -91,6 +92,9 @@ class Connection:
         except GRPCError as error:
             end = End(error.status.name, error.message, {})
             raise Failed(end.says(packed(error))) from None
+        except (StreamTerminatedError, OSError) as error:
+            # It has no status for these.
+            raise Failed(End(Status.UNAVAILABLE.name, repr(error), {})) from None
 
     def feed(self):
         self._calls.append(Feed(self._run, self._publish_stream, PATIENCE_SECONDS))
@@ -115,6 +119,14 @@ def packed(error):
     for detail in error.details:
         status.details.add().Pack(detail)
     return status.SerializeToString()
+
+
+def context(tls):
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.set_alpn_protocols(["h2"])
+    if tls.certificate:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
 
 
 class Call:

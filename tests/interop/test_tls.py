@@ -1,0 +1,119 @@
+"""TLS with client certificates: each gRPC implementation directly, and through proxies that
+speak TLS to the server, as docs/proxies.md has it.
+"""
+
+import pathlib
+import re
+
+import pytest
+
+from certificates import Certificates
+from clients import Failed
+from peers import numbered, numbers
+from routes import FLAGS, Route
+
+PROXIES = ("envoy", "nginx", "haproxy", "nghttpx")
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/proxies.md"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def tls_server(serve, certificates):
+    server = serve(*certificates.server_flags())
+    # A name, which the certificate has.
+    server.gateways = server.gateways.replace("127.0.0.1", "localhost")
+    server.publishers = server.publishers.replace("127.0.0.1", "localhost")
+    return server
+
+
+def subscribe_publish_resume(gateway, publisher):
+    """Both ends' connections; each event arrives once."""
+    stream = gateway.subscribe("gateway-1")
+    assert stream.metadata["push-resume"] == "fresh"
+    publisher.publish(*numbered(range(1, 11)))
+    first = stream.take(4)
+    assert numbers(first) == [1, 2, 3, 4]
+    stream.cancel()
+    resumed = gateway.subscribe("gateway-1", first[-1].cursor)
+    assert resumed.metadata["push-resume"] == "resumed"
+    assert numbers(resumed.take(6)) == [5, 6, 7, 8, 9, 10]
+    # More than a record of TLS holds.
+    publisher.publish(*numbered([11], padding=40_000))
+    assert numbers(resumed.take(1)) == [11]
+
+
+@pytest.mark.parametrize("host", ("localhost", "127.0.0.1"))
+def test_a_client_with_a_certificate_subscribes_publishes_and_resumes(
+    tls_server, certificates, connect, host
+):
+    def open_connection(address):
+        address = address.replace("localhost", host)
+        return connect(address, certificates.tls("client"))
+
+    subscribe_publish_resume(
+        open_connection(tls_server.gateways), open_connection(tls_server.publishers)
+    )
+
+
+@pytest.mark.parametrize("shown", (None, "stranger"))
+def test_a_client_without_a_certificate_of_the_ca_is_unavailable(
+    tls_server, certificates, connect, shown
+):
+    publisher = connect(tls_server.publishers, certificates.tls(shown))
+    with pytest.raises(Failed) as failed:
+        publisher.publish(*numbered([1]))
+    assert failed.value.end.code == "UNAVAILABLE"
+    # And those who have one are served.
+    connect(tls_server.publishers, certificates.tls("client")).publish(*numbered([2]))
+
+
+def documented(proxy, certificates):
+    """What docs/proxies.md says is added for TLS: a line as it is, and what it becomes."""
+    section = PAGE.read_text().split("## TLS to galaxy-push", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
+    text = dict(blocks)[{"envoy": "yaml"}.get(proxy, proxy)]
+    places = {
+        "ca.pem": "ca.pem",
+        "client.pem": "client.pem",
+        "client.key": "client.key",
+        "client-both.pem": "client-both.pem",
+    }
+    for documented_name, name in places.items():
+        text = text.replace(f"/etc/galaxy-push/{documented_name}", certificates.path(name))
+    return text.replace("push.example", "localhost")
+
+
+def with_tls(proxy, certificates):
+    lines = documented(proxy, certificates)
+
+    def edit(text):
+        if proxy == "envoy":
+            return text.replace("      connect_timeout: 5s\n", "      connect_timeout: 5s\n" + lines)
+        if proxy == "nginx":
+            return lines + text.replace("grpc://", "grpcs://")
+        if proxy == "haproxy":
+            (flags,) = re.findall(r"(ssl alpn h2 .*)", lines)
+            return re.sub(r"(server \S+ \S+) proto h2", rf"\1 {flags}", text)
+        backend, rest = lines.split("\n", 1)
+        (flags,) = re.findall(r";proto=h2(.*)", backend)
+        return text.replace(";proto=h2", f";proto=h2{flags}") + rest
+
+    return edit
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_a_proxy_with_a_certificate_forwards_over_tls(certificates, connect, proxy):
+    route = Route(
+        proxy,
+        *FLAGS,
+        *certificates.server_flags(),
+        edit=with_tls(proxy, certificates),
+    )
+    try:
+        subscribe_publish_resume(connect(route.gateways), connect(route.publishers))
+    finally:
+        route.close()
