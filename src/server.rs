@@ -189,9 +189,8 @@ impl Server {
     /// Dropping this future closes the engine and cuts all connections.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
         let protection = Protection {
-            has_tls: self.tls.is_some(),
-            has_client_ca: self.tls.as_ref().is_some_and(|tls| tls.asks_clients()),
             has_access: self.authenticator.is_some(),
+            ..Protection::of(&self.config)
         };
         check_exposure(&self.config, protection)?;
         let mut running = Running::start(self);

@@ -165,11 +165,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     config
         .check()
         .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
-    let protection = Protection {
-        has_access: config.access.is_some(),
-        ..Protection::default()
-    };
-    check_exposure(&config, protection)
+    check_exposure(&config, Protection::of(&config))
         .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
 
     let runtime = runtime(config.worker_threads)

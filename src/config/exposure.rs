@@ -13,6 +13,18 @@ pub struct Protection {
     pub has_access: bool,
 }
 
+impl Protection {
+    /// What the settings say.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Protection {
+            has_tls: config.tls_cert.is_some(),
+            has_client_ca: config.tls_client_ca.is_some(),
+            has_access: config.access.is_some(),
+        }
+    }
+}
+
 /// Refuses listeners that others than this machine reach, and that do not keep them out.
 ///
 /// A TCP listener on loopback and a Unix socket pass. Any other needs encryption, or
