@@ -51,9 +51,14 @@
 //! | how long a request may take, how many streams a connection may have | [`grpc`]: `gateways`, `publishers` |
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
-//! | authentication | [`grpc`]: `router` |
-//! | an error's status | [`grpc`]: `status` |
-//! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
+//! | who may do what | [`access`] |
+//! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |
+//! | a key of the access file | [`access`]: `document`, then `rules` |
+//! | an error's status, and when to try again | [`grpc`]: `status` |
+//! | another kind of socket | `transport`: `socket`, `listener` |
+//! | TLS: versions, tickets, files | [`tls`] |
+//! | TLS: handshakes, what is encrypted at once | `transport`: `handshakes`, `tls_session` |
+//! | a reason that peers' programs go by | [`contract`]: `details`; `docs/protocol.md` |
 //! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |
 //! | what HTTP/2 lets a peer do | [`http2`]: `server` |
 //! | how many threads there are, and what they do before they sleep | [`server`]: `threads` |

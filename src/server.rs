@@ -1,6 +1,7 @@
 //! The composition root: an engine, the two listeners of its edge, the threads that
 //! serve them, and how they stop together.
 
+mod client_cas;
 mod reload;
 mod threads;
 
@@ -19,11 +20,12 @@ pub use self::reload::Reloader;
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
+use crate::access::{AccessFile, AccessFileError, Authenticator};
 use crate::backbone::Local;
-use crate::config::{Address, Config, ConfigError, Delivery};
+use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_exposure};
 use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
-use crate::grpc::{Gateways, Publishers, Stopping};
+use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::open_files;
 use crate::tls::{ServerFiles, ServerTls, TlsError};
 use crate::transport::{
@@ -75,10 +77,15 @@ pub struct Server {
     publishers: Listener,
     /// Held for its drop.
     handshakes: Option<HandshakeThreads>,
-    reloader: Reloader,
     delivery: Delivery,
     timeouts: Timeouts,
     grace: Duration,
+    tls: Option<Arc<ServerTls>>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    /// Read again when it changes.
+    access_file: Option<Arc<AccessFile>>,
+    reloader: Reloader,
+    config: Config,
 }
 
 impl Server {
@@ -91,11 +98,13 @@ impl Server {
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         config.check()?;
+        let access_file = config.access.as_ref().map(AccessFile::load).transpose()?;
+        let access_file = access_file.map(Arc::new);
         let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
-        let mut gateways = listen(config.listen, gateways).await?;
-        let mut publishers = listen(config.publish_listen, publishers).await?;
+        let mut gateways = listen(config.listen.clone(), gateways).await?;
+        let mut publishers = listen(config.publish_listen.clone(), publishers).await?;
         let mut handshakes = None;
         if let Some(tls) = &tls {
             let threads =
@@ -109,7 +118,6 @@ impl Server {
             gateways,
             publishers,
             handshakes,
-            reloader: Reloader::new(tls),
             delivery: config.delivery,
             timeouts: Timeouts {
                 stall: config.stall_timeout,
@@ -117,7 +125,33 @@ impl Server {
                 max_pinned_bytes: config.max_bytes / PINNED_SHARE,
             },
             grace: config.shutdown_grace,
+            tls,
+            authenticator: access_file
+                .clone()
+                .map(|file| file as Arc<dyn Authenticator>),
+            access_file,
+            reloader: Reloader::default(),
+            config,
         })
+    }
+
+    /// Serves only those whom this lets in, and lets them do what it grants, instead of what
+    /// the access file says ([`Config::access`]). Without either, everybody who reaches a
+    /// listener may use it.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        Server {
+            authenticator: Some(authenticator),
+            access_file: None,
+            ..self
+        }
+    }
+
+    /// What has the access file and the certificates read again at once. They are read again
+    /// when they change, too.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The engine that is served, to publish and subscribe in the same process.
@@ -138,12 +172,6 @@ impl Server {
         self.publishers.address()
     }
 
-    /// Has changed files taken up, without waiting until they are looked at again.
-    #[must_use]
-    pub fn reloader(&self) -> Reloader {
-        self.reloader.clone()
-    }
-
     /// Serves until `shutdown` is ready, and then stops gracefully: what was
     /// answered to a publisher is delivered to every gateway that takes it within
     /// the grace period, and every stream ends with `UNAVAILABLE`.
@@ -152,12 +180,19 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Transport`] if a listener ended by itself.
+    /// [`ServeError::Config`] if a listener is open to others and does not keep them out
+    /// ([`check_exposure`]): then nobody is served. [`ServeError::Transport`] if a listener
+    /// ended by itself.
     ///
     /// # Cancel safety
     ///
     /// Dropping this future closes the engine and cuts all connections.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        let protection = Protection {
+            has_access: self.authenticator.is_some(),
+            ..Protection::of(&self.config)
+        };
+        check_exposure(&self.config, protection)?;
         let mut running = Running::start(self);
         let failed = {
             let mut shutdown = pin!(shutdown);
@@ -224,10 +259,14 @@ impl Running {
             gateways,
             publishers,
             handshakes,
-            reloader,
             delivery,
             timeouts,
             grace,
+            tls,
+            authenticator,
+            access_file,
+            reloader,
+            config: _,
         } = server;
         let watchdog = Watchdog::default();
         let stopping = CancellationToken::new();
@@ -237,7 +276,16 @@ impl Running {
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
-        helpers.spawn(reloader.run());
+        let access = client_cas::check(authenticator, tls.as_ref()).map(AccessControl::new);
+        if let Some(access) = access.clone() {
+            helpers.spawn(access.run());
+        }
+        if let Some(file) = access_file {
+            helpers.spawn(reloader.clone().watch(file));
+        }
+        if let Some(tls) = tls {
+            helpers.spawn(reloader.watch(tls));
+        }
 
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", publishers.address());
@@ -249,10 +297,14 @@ impl Running {
             arriving_bytes: NO_LONG_REQUESTS,
         };
         let (gateway_engine, refusing) = (engine.clone(), Stopping::default());
+        let gateway_access = access.clone();
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             gateways,
-            move || Gateways::router(gateway_engine.clone(), refusing.clone()),
+            move || {
+                let (engine, access) = (gateway_engine.clone(), gateway_access.clone());
+                Gateways::router(engine, refusing.clone(), access)
+            },
             move || stop.set(),
         ));
 
@@ -268,7 +320,7 @@ impl Running {
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             publishers,
-            move || Publishers::router(log.clone(), &limits, refusing.clone()),
+            move || Publishers::router(log.clone(), &limits, refusing.clone(), access.clone()),
             move || stop.set(),
         ));
         Running {
@@ -402,6 +454,9 @@ pub enum ServeError {
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The access file cannot be used.
+    #[error("access: {0}")]
+    Access(#[from] AccessFileError),
     /// The engine cannot be built with these settings.
     #[error(transparent)]
     Engine(#[from] BuildError),

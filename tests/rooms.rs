@@ -54,7 +54,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The gateway's side.
     ("client", &["config", "contract", "cursor", "tls"]),
     // What commands share, and the lab, which sees a server from outside.
-    ("command", &["tls"]),
+    ("command", &["client", "config", "tls"]),
     (
         "lab",
         &[

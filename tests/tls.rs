@@ -24,8 +24,8 @@ use support::{Harness, Subscription, event, large_event, publish, soon, subscrib
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 /// A server with TLS, and its CA.
 async fn tls_server() -> (Harness, Ca, Files) {
@@ -408,6 +408,52 @@ async fn a_certificate_that_is_not_valid_yet_is_taken_up_when_it_is() {
     running.abort();
 }
 
+/// What the status at a stream's end says to machines.
+fn reason(status: &Status) -> String {
+    let info = galaxy_push::client::error_info(status).expect("an ErrorInfo");
+    info.reason
+}
+
+#[tokio::test]
+async fn streams_end_with_their_certificate_and_with_its_ca_and_others_go_on() {
+    let ca = Ca::new("server CA");
+    let (kept, gone) = (Ca::new("kept CA"), Ca::new("CA that goes"));
+    let files = Files::new(&ca.server(), Some(&kept));
+    files.write_client_ca(&[&kept, &gone]);
+    let server = Server::bind(config_of(&files)).await.expect("bound");
+    let (address, reloader) = (address_of(&server), server.reloader());
+    let publishers = server.publish_addr().to_string().parse().expect("TCP");
+    let running = tokio::spawn(server.run(std::future::pending()));
+    let of = |identity: &Identity| client(&ca, Some(identity));
+    let uri = &["spiffe://galaxy/gateway/g"];
+    let open = async |config: &ClientConfig, id: &str| {
+        let mut client = PushClient::new(channel(address, config).await);
+        subscribe(&mut client, id, "").await.expect("subscribed")
+    };
+    let stays = of(&kept.client(uri));
+    let mut stays_open = open(&stays, "stays").await;
+    let of_gone = open(&of(&gone.client(uri)), "of a CA that goes").await;
+    let expires = open(&of(&kept.client_for(uri, 4)), "expires").await;
+
+    let (events, status) = expires.finish().await;
+    assert!(events.is_empty());
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    assert_eq!(reason(&status), "CREDENTIAL_EXPIRED");
+
+    files.write_client_ca(&[&kept]);
+    reloader.reload();
+    let (events, status) = of_gone.finish().await;
+    assert!(events.is_empty());
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    assert_eq!(reason(&status), "CREDENTIAL_REVOKED");
+
+    let mut publisher = PublisherClient::new(channel(publishers, &stays).await);
+    let sent = publish(&mut publisher, vec![event(1)]).await;
+    let cursor = sent.expect("published").first_cursor;
+    assert_eq!(stays_open.next().await.cursor, cursor);
+    running.abort();
+}
+
 fn config_of(files: &Files) -> Config {
     let any_port = || "127.0.0.1:0".parse().expect("an address");
     let mut config = Config {
@@ -621,19 +667,19 @@ async fn sighup_takes_up_new_files_and_names_bad_ones() {
     let first = shown().await;
     files.write(&ca.server());
     server.process.signal(rustix::process::Signal::HUP);
-    server.process.err.find("TLS certificates were reloaded");
+    server.process.err.find("TLS certificate reloaded");
     let second = shown().await;
     assert_ne!(first, second);
 
     std::fs::write(files.key(), "no key").expect("written");
     server.process.signal(rustix::process::Signal::HUP);
-    let line = server.process.err.find("those before stay");
+    let line = server.process.err.find("TLS certificate not reloaded");
     assert!(line.contains("server.key"), "{line}");
     assert_eq!(shown().await, second);
 
     // Without being asked.
     files.write(&ca.server());
-    server.process.err.find("TLS certificates were reloaded");
+    server.process.err.find("TLS certificate reloaded");
     assert_ne!(shown().await, second);
 }
 

@@ -603,3 +603,150 @@ async fn tail_says_why_it_cannot_connect_and_tries_again() {
     std::fs::copy(right.ca(), &ca).unwrap();
     tokio::task::block_in_place(|| tail.err.find("subscribed"));
 }
+
+/// Runs `bench` with these arguments against a server behind two terminators; returns what
+/// the gateways' one saw.
+#[cfg(feature = "bench")]
+async fn bench(
+    workload: &[&str],
+    versions: &'static [&'static SupportedProtocolVersion],
+) -> Vec<support::tls::Seen> {
+    let authority = Authority::new("right");
+    let server = Harness::start().await;
+    let client = authority.issue(&["bench.example"]);
+    let terms = Terms {
+        client_ca: Some(authority.ca()),
+        versions,
+        ..Terms::new(authority.issue(&["127.0.0.1"]))
+    };
+    let gateways = Terminator::start(&terms, server.gateway_addr()).await;
+    let publishers = Terminator::start(&terms, server.publisher_addr()).await;
+    let token = authority.file("token");
+    std::fs::write(&token, "a-token").unwrap();
+    let mut args: Vec<String> = ["bench"]
+        .iter()
+        .chain(workload)
+        .map(ToString::to_string)
+        .collect();
+    let paths = [
+        ("--tls-ca", authority.ca()),
+        ("--tls-cert", client.certificate),
+        ("--tls-key", client.key),
+        ("--token-file", token),
+    ];
+    args.extend(
+        paths
+            .iter()
+            .flat_map(|(flag, path)| [(*flag).to_owned(), text(path).to_owned()]),
+    );
+    args.extend(["--connect".to_owned(), gateways.address.to_string()]);
+    args.extend([
+        "--publish-connect".to_owned(),
+        publishers.address.to_string(),
+    ]);
+    let output = tokio::task::spawn_blocking(move || {
+        run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    })
+    .await
+    .unwrap();
+    accepted(&output);
+    gateways.seen()
+}
+
+#[cfg(feature = "bench")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_loses_nothing_over_tls() {
+    for versions in [ONLY_TLS13, ONLY_TLS12] {
+        let replay = [
+            "replay",
+            "--events",
+            "3000",
+            "--gateways",
+            "3",
+            "--duration",
+            "0s",
+        ];
+        // Frames of many sizes, and more at once than a record or a buffer holds.
+        for frame in [["--frame-size", "16KiB"], ["--frame-size", "1MiB"]] {
+            bench(&[&replay[..], &frame].concat(), versions).await;
+        }
+        bench(&[&replay[..], &["--payload", "3000"]].concat(), versions).await;
+        let live = [
+            "live",
+            "--gateways",
+            "3",
+            "--rate",
+            "500",
+            "--warm-up",
+            "0s",
+            "--duration",
+            "200ms",
+        ];
+        let seen = bench(&live, versions).await;
+        assert_eq!(seen.len(), 3);
+        assert!(seen.iter().all(|seen| seen.client_certificate.is_some()));
+    }
+}
+
+#[cfg(feature = "bench")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_storms_with_and_without_tickets() {
+    let storm = [
+        "storm",
+        "--gateways",
+        "20",
+        "--quiet",
+        "100ms",
+        "--duration",
+        "0s",
+    ];
+    for versions in [ONLY_TLS13, ONLY_TLS12] {
+        // Each gateway has a store of its own, so that all of them come back with a ticket.
+        let seen = bench(&storm, versions).await;
+        let resumed = seen.iter().filter(|seen| seen.was_resumed).count();
+        assert_eq!((seen.len(), resumed), (40, 20));
+        let seen = bench(&[&storm[..], &["--no-tls-resumption"]].concat(), versions).await;
+        assert_eq!(seen.iter().filter(|seen| seen.was_resumed).count(), 0);
+    }
+}
+
+#[cfg(feature = "bench")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bench_says_why_it_cannot_connect() {
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    let server = Harness::start().await;
+    let terms = Terms::new(right.issue(&["127.0.0.1"]));
+    let gateways = Terminator::start(&terms, server.gateway_addr()).await;
+    let address = gateways.address.to_string();
+    let plain = server.gateway_addr().to_string();
+    let (ca, other) = (text(&right.ca()).to_owned(), text(&wrong.ca()).to_owned());
+    tokio::task::block_in_place(|| {
+        let idle = |connect: &str, flags: &[&str]| {
+            let args = ["bench", "idle", "--gateways", "2", "--connect", connect];
+            let rest = ["--publish-connect", connect, "--server-pid", "1"];
+            run(&[&args[..], &rest, flags].concat())
+        };
+        refused(
+            &idle(&address, &["--tls-ca", &other]),
+            1,
+            &["signed by no CA"],
+        );
+        refused(
+            &idle(&plain, &["--tls-ca", &ca]),
+            1,
+            &["speak TLS on this port"],
+        );
+        refused(
+            &idle(&plain, &["--tls-ca", "/nowhere"]),
+            2,
+            &["cannot read /nowhere"],
+        );
+        let output = run(&["bench", "idle", "--tls-ca", &ca]);
+        refused(&output, 2, &["--connect"]);
+        refused(
+            &run(&["bench", "idle", "--unix", "--tls"]),
+            2,
+            &["Unix socket"],
+        );
+    });
+}

@@ -17,6 +17,8 @@ pub enum Peer {
         /// `None` where the system does not say.
         uid: Option<u32>,
     },
+    /// Nothing is known of it: the server that accepted it has not said.
+    Unknown,
 }
 
 impl fmt::Display for Peer {
@@ -25,6 +27,7 @@ impl fmt::Display for Peer {
             Peer::Tcp(address) => address.fmt(f),
             Peer::Unix { uid: Some(uid) } => write!(f, "a unix socket (uid {uid})"),
             Peer::Unix { uid: None } => f.write_str("a unix socket"),
+            Peer::Unknown => f.write_str("an unknown peer"),
         }
     }
 }

@@ -12,6 +12,20 @@ pub enum AccessError {
     /// What was shown is not a credential; `0` says what is wrong with it.
     #[error("the credential cannot be read: {0}")]
     Malformed(String),
+    /// It can be read, and is not accepted: it lacks something, or was made for something else.
+    #[error("the credential is not accepted: {reason}")]
+    NotAccepted {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// It is that of two principals, by two of its names.
+    #[error("the credential is that of two principals: {first} and {second}")]
+    Ambiguous {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// It is nobody's.
     #[error("the credential is not known here")]
     Unknown,

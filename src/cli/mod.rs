@@ -9,7 +9,6 @@
 
 #![forbid(unsafe_code)]
 
-mod connect;
 mod flags;
 mod json;
 mod publish;

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::mpsc;
 
-use super::connect::{self, ConnectArgs};
 use super::json;
 use crate::client::{self, Connection, Connector};
-use crate::command::{Failure, stderr, value};
+use crate::command::{ConnectArgs, Failure, connect_failure, stderr, value};
 use crate::config::{Address, Config};
 use crate::contract::publisher::PublishRequest;
 use crate::contract::publisher::publisher_client::PublisherClient;
@@ -187,7 +186,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 async fn connect(connector: &Connector) -> Result<PublisherClient<Connection>, Failure> {
     match connector.connect().await {
         Ok(connection) => Ok(PublisherClient::new(connection)),
-        Err(error) => Err(connect::failure(&error)),
+        Err(error) => Err(connect_failure(&error)),
     }
 }
 

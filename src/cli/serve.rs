@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
-
 use crate::command::{Failure, signals, value};
-use crate::config::{Address, Config, Delivery, Setting};
-use crate::server::{Reloader, ServeError, Server, runtime};
+use crate::config::{Address, Config, Delivery, Protection, Setting, check_exposure};
+use crate::server::{ServeError, Server, runtime};
 
 /// Run the server: gateways subscribe at one address, publishers connect to another.
 ///
@@ -17,8 +15,9 @@ use crate::server::{Reloader, ServeError, Server, runtime};
 /// Otherwise the gateway starts fresh, and the response says so. Nothing is written to
 /// disk: after a restart every gateway starts fresh.
 ///
-/// SIGHUP has changed certificates taken up. SIGTERM and SIGINT stop the server gracefully. It accepts no more events, and delivers
-/// the published ones within --shutdown-grace. Then it exits with code 0.
+/// SIGTERM and SIGINT stop the server gracefully. It accepts no more events, and delivers
+/// the published ones within --shutdown-grace. Then it exits with code 0. SIGHUP has it read
+/// its access file and its certificates again.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 How a gateway's stream ends, and what the gateway should do:
@@ -27,23 +26,33 @@ How a gateway's stream ends, and what the gateway should do:
                       number of missed events: reconnect, treat sessions as suspect
   DEADLINE_EXCEEDED   it read nothing for --stall-timeout: reconnect
   UNAVAILABLE         the server is stopping: reconnect, here or elsewhere
-  RESOURCE_EXHAUSTED  --max-subscribers gateways are subscribed already: back off
+  RESOURCE_EXHAUSTED  --max-subscribers gateways are subscribed already, or as many as
+                      its principal may have: back off
   INVALID_ARGUMENT    the gateway's id is empty, too long, or has control characters
+  UNAUTHENTICATED     it shows no credential, or one that is wrong or has expired:
+                      renew it, and reconnect
+  PERMISSION_DENIED   the access file does not grant it this id (any more), or its
+                      credential was revoked
 
 How a request of a publisher can fail:
   INVALID_ARGUMENT    nothing of the request was published; the message names the
                       event's index and the field
   RESOURCE_EXHAUSTED  the connection already has too many long requests under way:
-                      try again with fewer calls at once
+                      try again with fewer calls at once; or the publisher is over
+                      its quota: try again later
+  UNAUTHENTICATED, PERMISSION_DENIED
+                      as above; of a request that has an event of a kind that the
+                      publisher may not publish, nothing was published
   UNAVAILABLE         the server is stopping
 
 Sizes: 65536, 512KiB, 256MiB, 1GB. Durations: 300ms, 30s, 5m, 1h.
 
 Examples:
   galaxy-push serve
-  galaxy-push serve --listen 0.0.0.0:50051 --publish-listen unix:/run/galaxy-push.sock
+  galaxy-push serve --publish-listen unix:/run/galaxy-push.sock
+  galaxy-push serve --listen 0.0.0.0:50051 --access access.toml --allow-plaintext
   galaxy-push serve --max-bytes 4GiB --max-events 16777216 --window 30m
-  GALAXY_PUSH_LISTEN=10.0.0.7:50051 galaxy-push serve")]
+  GALAXY_PUSH_LISTEN=127.0.0.1:6000 galaxy-push serve")]
 pub(super) struct Args {
     #[arg(long, default_value_t = Config::default().listen)]
     listen: Address,
@@ -59,6 +68,15 @@ pub(super) struct Args {
 
     #[arg(long, value_name = "FILE")]
     tls_client_ca: Option<PathBuf>,
+
+    #[arg(long)]
+    access: Option<PathBuf>,
+
+    #[arg(long)]
+    allow_anonymous: bool,
+
+    #[arg(long)]
+    allow_plaintext: bool,
 
     #[arg(long, value_parser = value::number, default_value_t = Config::default().max_events)]
     max_events: u64,
@@ -124,6 +142,9 @@ impl Args {
             tls_cert: self.tls_cert,
             tls_key: self.tls_key,
             tls_client_ca: self.tls_client_ca,
+            access: self.access,
+            allow_anonymous: self.allow_anonymous,
+            allow_plaintext: self.allow_plaintext,
             max_events: self.max_events,
             max_bytes: self.max_bytes,
             max_event_bytes: self.max_event_bytes,
@@ -144,6 +165,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     config
         .check()
         .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
+    check_exposure(&config, Protection::of(&config))
+        .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
 
     let runtime = runtime(config.worker_threads)
         .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
@@ -151,28 +174,28 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     runtime.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
         let asked = signals::asked_to_stop()?;
-        let hangups = signals::hangups()?;
+        let mut hangups = signals::hangups()?;
         let server = Server::bind(config).await.map_err(failure)?;
-        tokio::spawn(reload(hangups, server.reloader()));
-        server.run(asked).await.map_err(failure)
+        let reloader = server.reloader();
+        let reloading = tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                reloader.reload();
+            }
+        });
+        let ended = server.run(asked).await;
+        reloading.abort();
+        ended.map_err(failure)
     })
-}
-
-/// Has changed files taken up at each SIGHUP.
-async fn reload(mut hangups: Signal, reloader: Reloader) {
-    while hangups.recv().await.is_some() {
-        tracing::info!("SIGHUP: looking at certificates and keys");
-        reloader.reload();
-    }
 }
 
 /// A setting that cannot work is the caller's to correct; anything else just did
 /// not work.
 fn failure(error: ServeError) -> Failure {
     match error {
-        ServeError::Config(_) | ServeError::Engine(_) | ServeError::Tls(_) => {
-            Failure::usage(with_flags(&error.to_string()))
-        }
+        ServeError::Config(_)
+        | ServeError::Engine(_)
+        | ServeError::Access(_)
+        | ServeError::Tls(_) => Failure::usage(with_flags(&error.to_string())),
         other => Failure::failed(other.to_string()),
     }
 }
@@ -222,6 +245,9 @@ mod tests {
             "--tls-cert=/c",
             "--tls-key=/k",
             "--tls-client-ca=/ca",
+            "--access=/access.toml",
+            "--allow-anonymous",
+            "--allow-plaintext",
             "--max-events=2",
             "--max-bytes=3KiB",
             "--max-event-bytes=4B",
@@ -241,6 +267,9 @@ mod tests {
             tls_cert: Some("/c".into()),
             tls_key: Some("/k".into()),
             tls_client_ca: Some("/ca".into()),
+            access: Some("/access.toml".into()),
+            allow_anonymous: true,
+            allow_plaintext: true,
             max_events: 2,
             max_bytes: 3072,
             max_event_bytes: 4,

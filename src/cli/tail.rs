@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
-use super::connect::ConnectArgs;
 use super::json;
 use crate::client::{BuildError, Gateway, Item, Stopped};
-use crate::command::{Failure, signals, value};
+use crate::command::{ConnectArgs, Failure, signals, value};
 use crate::config::{Address, Config};
 use crate::cursor::Cursor;
 use cursor_file::{CursorFile, CursorFileError};

@@ -19,6 +19,7 @@ use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::guard;
 use super::status::chain;
 use super::token::{TokenError, TokenFile};
 use super::wire::{Refusal, Wire};
@@ -150,6 +151,12 @@ impl Connector {
         &self.address
     }
 
+    /// The value of `authorization` that each call carries, from the token's file.
+    #[cfg(feature = "bench")]
+    pub(crate) fn authorization(&self) -> Result<Option<http::HeaderValue>, TokenError> {
+        self.token.as_ref().map(|token| token.load()).transpose()
+    }
+
     /// Checks the settings, and reads the files.
     ///
     /// # Errors
@@ -161,21 +168,19 @@ impl Connector {
             tls.load()?;
         }
         if let Some(token) = &self.token {
-            token.check()?;
+            token.load()?;
         }
         Ok(())
     }
 
     fn check_settings(&self) -> Result<(), ConnectError> {
         self.address.check()?;
-        match (&self.address, &self.tls) {
-            (Address::Unix(_), Some(_)) => return Err(ConnectError::TlsOverUnix),
-            (Address::Tcp(at), Some(tls)) => {
-                tls.settings.name_of(host_of(at))?;
+        match (self.address.host(), &self.tls) {
+            (None, Some(_)) => return Err(ConnectError::TlsOverUnix),
+            (Some(host), Some(tls)) => {
+                tls.settings.name_of(host)?;
             }
-            (Address::Tcp(at), None) if !is_of_this_machine(host_of(at)) => {
-                self.check_plaintext_token()?;
-            }
+            (Some(host), None) if !is_of_this_machine(host) => self.check_plaintext_token()?,
             _ => {}
         }
         Ok(())
@@ -252,7 +257,7 @@ impl Connector {
             address: self.address.to_string(),
             reason: chain(error),
         };
-        let at = match &self.address {
+        let host = match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
                 return match stream {
@@ -260,12 +265,12 @@ impl Connector {
                     Err(error) => Err(unreachable(&error)),
                 };
             }
-            Address::Tcp(at) => at,
+            Address::Tcp(_) => self.address.host().unwrap_or_default(),
         };
         // The files first: a server need not wait for this side's disk.
         let tls = match &self.tls {
             None => None,
-            Some(tls) => Some((tls.reload().await?, tls.settings.name_of(host_of(at))?)),
+            Some(tls) => Some((tls.reload().await?, tls.settings.name_of(host)?)),
         };
         if let Some(token) = &self.token {
             token.read().await?;
@@ -322,11 +327,6 @@ impl Tls {
     }
 }
 
-/// The host of `HOST:PORT`, an IPv6 address with its brackets.
-fn host_of(at: &str) -> &str {
-    at.rsplit_once(':').map_or(at, |(host, _)| host)
-}
-
 /// `HOST:PORT` with another host.
 fn with_host(at: &str, host: &str) -> String {
     let is_bare_ipv6 = host.contains(':') && !host.starts_with('[');
@@ -340,8 +340,7 @@ fn with_host(at: &str, host: &str) -> String {
 /// Whether this host can only be this machine. What `localhost` really leads to is looked at
 /// once it is connected.
 fn is_of_this_machine(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    match address.parse::<IpAddr>() {
+    match host.parse::<IpAddr>() {
         Ok(address) => address.to_canonical().is_loopback(),
         Err(_) => host.eq_ignore_ascii_case("localhost"),
     }
@@ -401,7 +400,9 @@ impl Service<http::Request<Body>> for Connection {
                 headers.insert(http::header::AUTHORIZATION, value);
             }
             let response = ready.call(request).await;
-            response.map_err(|error| explain(error, &refusal, &address))
+            response
+                .map(guard::readable)
+                .map_err(|error| explain(error, &refusal, &address))
         })
     }
 }
@@ -563,6 +564,5 @@ mod tests {
         assert_eq!(with_host("10.0.0.1:5", "a.example"), "a.example:5");
         assert_eq!(with_host("[::1]:5", "a.example"), "a.example:5");
         assert_eq!(with_host("a:5", "::1"), "[::1]:5");
-        assert_eq!(host_of("[::1]:5"), "[::1]");
     }
 }

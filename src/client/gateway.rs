@@ -14,15 +14,20 @@ use super::backoff::Backoff;
 use super::channel::{ConnectError, Connection, Connector};
 use super::item::{Disconnect, Gap, Item, Stopped};
 use super::start::{self, Start};
-use super::status::is_too_large;
+use super::status::{error_info, is_too_large, retry_delay};
 use super::violation::Violation;
 use crate::config::{Address, Config};
+use crate::contract::details::{DOMAIN, ErrorReason};
 use crate::contract::gateway_id::{self, GatewayIdError};
 use crate::contract::push::push_client::PushClient;
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
 use crate::contract::start::Resume;
 use crate::cursor::Cursor;
 use crate::tls::ClientTls;
+
+/// The longest wait that a server can ask for: one that is wrong must not send a gateway away
+/// for good.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5 * 60);
 
 /// A subscription under one gateway id, kept up across connections.
 ///
@@ -128,7 +133,8 @@ impl Builder {
         self
     }
 
-    /// How long to wait between attempts. Default [`Backoff::default`].
+    /// How long to wait between attempts. Default [`Backoff::default`]. Where the server asks
+    /// for a longer wait (`google.rpc.RetryInfo`), it gets it, up to five minutes.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -349,7 +355,9 @@ impl Gateway {
             }
             Failure::Retry(cause) => cause,
         };
-        let retry_in = self.settings.backoff.wait();
+        let asked = cause.status().and_then(retry_delay).unwrap_or_default();
+        let wait = self.settings.backoff.wait();
+        let retry_in = wait.max(asked.min(MAX_RETRY_DELAY));
         self.state = State::Waiting {
             until: Instant::now() + retry_in,
         };
@@ -388,12 +396,19 @@ impl Stream {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        let info = error_info(&status).filter(|info| info.domain == DOMAIN);
         let status = Box::new(status);
         match status.code() {
+            // Ended by an operator, say: no other gateway has the id.
+            Code::Aborted if info.as_ref().is_some_and(|i| !i.is(ErrorReason::TakenOver)) => {
+                Failure::Retry(Disconnect::Status(status))
+            }
             Code::Aborted => Failure::Stop(Stopped::TakenOver(status)),
             Code::InvalidArgument | Code::Unimplemented => Failure::Stop(Stopped::Refused(status)),
             Code::OutOfRange => Failure::Retry(Disconnect::Lagged {
-                missed: start::missed(status.metadata()),
+                // A proxy may keep the one and drop the other.
+                missed: start::missed(status.metadata())
+                    .or_else(|| info?.metadata.get("missed")?.parse().ok()),
                 status,
             }),
             _ => Failure::Retry(Disconnect::Status(status)),

@@ -35,6 +35,18 @@
 //! [`Item::Disconnected`], at once, for whoever wants to act early, and is
 //! contained in the count of the [`Item::Gap`] that follows: never add them.
 //!
+//! # Which ends are final
+//!
+//! The gateway stops ([`Stopped`]) where the same subscription can never succeed:
+//! `INVALID_ARGUMENT`, `UNIMPLEMENTED`, and by default `ABORTED` by a takeover. All else is
+//! tried again, `UNAUTHENTICATED` and `PERMISSION_DENIED` included: credentials are renewed and
+//! grants are changed while gateways run, and one that had given up would stay away until
+//! somebody restarts it. Each refusal is told with its reason ([`error_info`]), and the waits
+//! between attempts grow to [`Backoff::max`].
+//!
+//! Where a status says when to try again (`google.rpc.RetryInfo`), the gateway waits at least as
+//! long, up to five minutes.
+//!
 //! # What a stream promises
 //!
 //! Events arrive without holes, repeats or disorder, from the start cursor on.
@@ -56,6 +68,7 @@
 mod backoff;
 mod channel;
 mod gateway;
+mod guard;
 mod item;
 mod start;
 mod status;
@@ -70,8 +83,9 @@ pub use channel::{ConnectError, Connection, Connector, connect};
 pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
 pub use item::{Disconnect, Gap, Item, Stopped};
 pub use start::Start;
-pub use status::status_line;
+pub use status::{error_info, retry_delay, status_line};
 pub use token::TokenError;
 pub use violation::Violation;
 
+pub use crate::contract::details::{ErrorInfo, ErrorReason};
 pub use crate::contract::start::{Reason, Resume};

@@ -83,8 +83,8 @@ impl TokenFile {
         Ok(value)
     }
 
-    /// Reads the file, and says what is wrong with it.
-    pub(super) fn check(&self) -> Result<(), TokenError> {
+    /// The same for a thread that may wait for a disk.
+    pub(super) fn load(&self) -> Result<HeaderValue, TokenError> {
         use std::io::Read as _;
         let mut bytes = Vec::new();
         std::fs::File::open(&self.path)
@@ -93,10 +93,7 @@ impl TokenFile {
                     .read_to_end(&mut bytes)
             })
             .map_err(|error| self.unreadable(&error))?;
-        match authorization_of(&bytes) {
-            Ok(_) => Ok(()),
-            Err(reason) => Err(self.malformed(reason)),
-        }
+        authorization_of(&bytes).map_err(|reason| self.malformed(reason))
     }
 
     fn unreadable(&self, error: &io::Error) -> TokenError {

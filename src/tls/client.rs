@@ -195,7 +195,7 @@ struct Contents {
 }
 
 /// The CAs of a file. One that cannot be used makes the file bad: who names a CA means it.
-pub(super) fn roots_of(bytes: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
+fn roots_of(bytes: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for (index, certificate) in pem::certificates_of(bytes, path)?.into_iter().enumerate() {
         roots

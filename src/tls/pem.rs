@@ -21,24 +21,6 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How long a pipe may take to say all that it has to.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Every certificate of a file, in its order. There is at least one.
-///
-/// # Errors
-///
-/// [`TlsError`] names the file, and what is wrong.
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    certificates_of(&read(path)?, path)
-}
-
-/// The first private key of a file.
-///
-/// # Errors
-///
-/// [`TlsError`] names the file, and what is wrong.
-pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    private_key_of(&read(path)?, path)
-}
-
 /// The bytes of a file. It may be a named pipe or a device: then its end is waited for, but
 /// for so long only.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -97,7 +79,12 @@ fn wait_for_input(file: &File, end: Instant) -> io::Result<()> {
     }
 }
 
-/// [`certificates`] of these bytes, which are from `path`.
+/// Every certificate of these bytes, in their order; they are from `path`. There is at least
+/// one.
+///
+/// # Errors
+///
+/// [`TlsError`] names the file, and what is wrong.
 pub(super) fn certificates_of(
     bytes: &[u8],
     path: &Path,
@@ -113,7 +100,11 @@ pub(super) fn certificates_of(
     Ok(certificates)
 }
 
-/// [`private_key`] of these bytes, which are from `path`.
+/// The first private key of these bytes, which are from `path`.
+///
+/// # Errors
+///
+/// [`TlsError`] names the file, and what is wrong.
 pub(super) fn private_key_of(
     bytes: &[u8],
     path: &Path,

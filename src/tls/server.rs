@@ -3,18 +3,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    NoServerSessionStorage, ProducesTickets, ServerConfig, ServerConnection, WebPkiClientVerifier,
-};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
-use rustls::{HandshakeKind, RootCertStore};
 use sha2::{Digest, Sha256};
 
 use super::{ALPN_H2, TlsError, pem, provider};
@@ -38,19 +36,24 @@ pub struct ServerFiles {
 pub struct ServerTls {
     files: ServerFiles,
     current: ArcSwap<Loaded>,
-    /// The digest of what was refused last, which is not to be told again.
-    refused: Mutex<Option<[u8; 32]>>,
 }
 
 struct Loaded {
     config: Arc<ServerConfig>,
-    /// Checks clients' certificates, where clients are asked for one.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
     /// Of all files.
     digest: [u8; 32],
-    /// Of the client CAs; none where clients are not asked.
-    client_ca: Option<[u8; 32]>,
+    /// Where clients are asked for a certificate.
+    clients: Option<Clients>,
+    /// Grows with each change of the client CAs, from 1.
+    ca_revision: u64,
     not_after: SystemTime,
+}
+
+/// Who has to have signed clients' certificates.
+struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Of the CAs.
+    digest: [u8; 32],
 }
 
 impl ServerTls {
@@ -65,83 +68,68 @@ impl ServerTls {
         Ok(ServerTls {
             files,
             current: ArcSwap::from_pointee(loaded),
-            refused: Mutex::default(),
         })
     }
 
     /// Reads the files again. Connections that begin from then on use what they hold now.
-    /// Returns whether something changed; what is wrong with the same bytes is an error only
-    /// the first time.
+    /// Returns whether something changed.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load). What was good before stays.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = match Files::read(&self.files) {
-            Ok(read) => read,
-            Err(error) => {
-                let digest = Sha256::digest(error.to_string()).into();
-                let is_new = refused.replace(digest) != Some(digest);
-                return if is_new { Err(error) } else { Ok(false) };
-            }
-        };
+        let read = Files::read(&self.files)?;
         let current = self.current.load();
-        let digest = read.digest();
-        if digest == current.digest {
-            *refused = None;
+        if read.digest() == current.digest {
             return Ok(false);
         }
-        // The same bytes may be good by now: a certificate that was not valid yet.
-        match load(&self.files, &read, Some(&current)) {
-            Ok(loaded) => {
-                *refused = None;
-                self.current.store(Arc::new(loaded));
-                Ok(true)
-            }
-            Err(_) if *refused == Some(digest) => Ok(false),
-            Err(error) => {
-                *refused = Some(digest);
-                Err(error)
-            }
-        }
+        let loaded = load(&self.files, &read, Some(&current))?;
+        self.current.store(Arc::new(loaded));
+        Ok(true)
     }
 
-    /// What a connection that begins now uses.
+    /// Whether clients are asked for a certificate.
     #[must_use]
-    pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.load().config)
+    pub fn asks_clients(&self) -> bool {
+        self.files.client_ca.is_some()
     }
 
-    /// Checks the client's certificate again where the handshake of this connection, which
-    /// `begun_with` this configuration, did not check it as it would be checked now.
-    ///
-    /// A ticket brings back the certificate of the first handshake, and nobody looks at its
-    /// dates or its CA any more; and the CAs may have changed while a handshake was under way.
+    /// Changes with each change of the client CAs.
+    #[must_use]
+    pub fn ca_revision(&self) -> u64 {
+        self.current.load().ca_revision
+    }
+
+    /// Whether one of today's CAs has signed a client's certificate, and it is valid. Of one
+    /// that these CAs were asked about before, nothing is asked again.
     ///
     /// # Errors
     ///
-    /// [`rustls::Error`], as if the client had shown that certificate now.
-    pub(crate) fn check_again(
-        &self,
-        begun_with: &Arc<ServerConfig>,
-        connection: &ServerConnection,
-    ) -> Result<(), rustls::Error> {
+    /// As if the client had shown it in a handshake now.
+    pub fn check(&self, certificate: &ClientCertificate) -> Result<(), rustls::Error> {
         let current = self.current.load();
-        let Some(verifier) = &current.verifier else {
-            return Ok(());
-        };
-        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        if !is_resumed && Arc::ptr_eq(&current.config, begun_with) {
+        if certificate.trusted_by() == current.ca_revision {
             return Ok(());
         }
-        let chain = connection.peer_certificates().unwrap_or_default();
-        let Some((first, intermediates)) = chain.split_first() else {
+        let Some(clients) = &current.clients else {
+            return Ok(());
+        };
+        let chain = certificate.chain().iter();
+        let chain: Vec<_> = chain.map(|der| CertificateDer::from(&der[..])).collect();
+        let Some((first, rest)) = chain.split_first() else {
             return Err(rustls::Error::NoCertificatesPresented);
         };
-        verifier
-            .verify_client_cert(first, intermediates, UnixTime::now())
-            .map(drop)
+        clients
+            .verifier
+            .verify_client_cert(first, rest, UnixTime::now())?;
+        certificate.set_trusted_by(current.ca_revision);
+        Ok(())
+    }
+
+    /// What a connection that begins now uses, and the revision of its client CAs.
+    pub(crate) fn current(&self) -> (Arc<ServerConfig>, u64) {
+        let current = self.current.load();
+        (Arc::clone(&current.config), current.ca_revision)
     }
 
     /// The last moment of the certificate.
@@ -200,40 +188,42 @@ fn load(files: &ServerFiles, read: &Files, current: Option<&Loaded>) -> Result<L
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(super::VERSIONS)
         .map_err(|error| other(&error))?;
-    let roots = match (&read.client_ca, &files.client_ca) {
-        (Some(bytes), Some(path)) => Some(client_roots(bytes, path)?),
+    let clients = match (&read.client_ca, &files.client_ca) {
+        (Some(bytes), Some(path)) => {
+            let roots = Arc::new(client_roots(bytes, path)?);
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+            Some(Clients {
+                verifier: verifier.map_err(|error| other(&error))?,
+                digest: Sha256::digest(bytes).into(),
+            })
+        }
         _ => None,
     };
-    let verifier = match roots {
-        None => None,
-        Some(roots) => Some(
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| other(&error))?,
-        ),
-    };
-    let builder = match &verifier {
+    let builder = match &clients {
         None => builder.with_no_client_auth(),
-        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     // No session is kept here: all that is needed is in the client's ticket.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    let client_ca = read
-        .client_ca
-        .as_deref()
-        .map(|bytes| Sha256::digest(bytes).into());
-    config.ticketer = match current {
+    let digest_of = |clients: &Option<Clients>| clients.as_ref().map(|of| of.digest);
+    let unchanged = current.filter(|of| digest_of(&of.clients) == digest_of(&clients));
+    config.ticketer = match unchanged {
+        Some(current) => Arc::clone(&current.config.ticketer),
         // Who was let in by CAs that are gone must not come back by a ticket.
-        Some(current) if current.client_ca == client_ca => Arc::clone(&current.config.ticketer),
-        _ => ticketer()?,
+        None => ticketer()?,
     };
     Ok(Loaded {
         config: Arc::new(config),
-        verifier,
         digest: read.digest(),
-        client_ca,
+        ca_revision: match (unchanged, current) {
+            (Some(same), _) => same.ca_revision,
+            (None, Some(before)) => before.ca_revision + 1,
+            (None, None) => 1,
+        },
+        clients,
         not_after,
     })
 }

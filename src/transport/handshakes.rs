@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use rustls::{AlertDescription, InvalidMessage, ServerConnection};
+use rustls::{AlertDescription, HandshakeKind, InvalidMessage, ServerConnection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::limited_log::LimitedLog;
@@ -34,6 +35,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HANDSHAKES: usize = 1024;
 /// How long one may take while there are as many as may be.
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client has to read why its handshake failed.
+const LINGER: Duration = Duration::from_secs(1);
 /// By how much the threads are nicer than those that deliver.
 #[cfg(target_os = "linux")]
 const NICER: i32 = 5;
@@ -133,14 +136,21 @@ impl Handshakes {
         let crowded = self.crowded.subscribe();
         let handshake = async move {
             let failed = |why| Failed { peer, why };
-            let config = tls.config();
-            let acceptor = TlsAcceptor::from(Arc::clone(&config));
+            let (config, ca_revision) = tls.current();
+            let acceptor = TlsAcceptor::from(config);
             let (stream, connection) = shake_hands(acceptor, stream, crowded)
                 .await
                 .map_err(failed)?;
-            tls.check_again(&config, &connection)
-                .map_err(|error| failed(why_tls(&error)))?;
             let certificate = client_certificate(&connection).map_err(failed)?;
+            if let Some(certificate) = &certificate {
+                // A ticket brings back the certificate of the first handshake, and nobody has
+                // looked at its dates or its CA this time.
+                if connection.handshake_kind() != Some(HandshakeKind::Resumed) {
+                    certificate.set_trusted_by(ca_revision);
+                }
+                tls.check(certificate)
+                    .map_err(|error| failed(why_tls(&error)))?;
+            }
             Ok(Done {
                 stream,
                 connection,
@@ -216,7 +226,7 @@ async fn shake_hands(
     let shaken = tokio::select! {
         // What has arrived counts before what is late.
         biased;
-        shaken = acceptor.accept(stream) => shaken,
+        shaken = acceptor.accept(stream).into_fallible() => shaken,
         () = sleep_until(began + TIMEOUT) => {
             return Err(format!("the client did not complete it within {TIMEOUT:?}"));
         }
@@ -227,9 +237,27 @@ async fn shake_hands(
             ));
         }
     };
-    let (stream, connection) = shaken.map_err(|error| why(&error))?.into_inner();
+    let (stream, connection) = match shaken {
+        Ok(stream) => stream.into_inner(),
+        Err((error, stream)) => {
+            linger(stream).await;
+            return Err(why(&error));
+        }
+    };
     let stream = stream.into_std().map_err(|error| error.to_string())?;
     Ok((stream, connection))
+}
+
+/// Lets a client read the alert that says why: a socket that is closed with something unread
+/// answers with a reset, which may overtake it.
+async fn linger(mut stream: TcpStream) {
+    let _ = timeout(LINGER, async {
+        if stream.shutdown().await.is_ok() {
+            let mut scrap = [0; 1024];
+            while let Ok(1..) = stream.read(&mut scrap).await {}
+        }
+    })
+    .await;
 }
 
 /// What the client has shown, where it was asked. An error says in words why the connection
@@ -240,11 +268,9 @@ fn client_certificate(
     if connection.alpn_protocol() != Some(ALPN_H2) {
         return Err("the client did not ask for HTTP/2 (ALPN `h2`), which gRPC needs".to_owned());
     }
-    let first = connection
+    connection
         .peer_certificates()
-        .and_then(|chain| chain.first());
-    first
-        .map(|der| ClientCertificate::parse(der).map(Arc::new))
+        .map(|chain| ClientCertificate::of_chain(chain).map(Arc::new))
         .transpose()
         .map_err(|error| format!("the client's certificate: {error}"))
 }

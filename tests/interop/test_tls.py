@@ -2,13 +2,16 @@
 speak TLS to the server, as docs/proxies.md has it.
 """
 
+import hashlib
 import pathlib
 import re
 
+import grpc
 import pytest
 
 from certificates import Certificates
-from clients import Failed
+from clients import PATIENCE_SECONDS, PUBLISH, Failed
+from galaxy.push.publisher.v1 import publisher_pb2
 from peers import numbered, numbers
 from routes import FLAGS, Route
 
@@ -117,3 +120,36 @@ def test_a_proxy_with_a_certificate_forwards_over_tls(certificates, connect, pro
         subscribe_publish_resume(connect(route.gateways), connect(route.publishers))
     finally:
         route.close()
+
+
+def test_grpcio_sends_a_bearer_token_as_call_credentials(serve, certificates, tmp_path):
+    token = "a-token-of-the-orders-service"
+    access = tmp_path / "access.toml"
+    access.write_text(
+        '[[principal]]\nname = "orders"\npublish = ["client_event"]\n'
+        f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"\n'
+    )
+    server = serve(*certificates.server_flags(), f"--access={access}")
+    tls = certificates.tls("client")
+    ssl = grpc.ssl_channel_credentials(
+        tls.read("ca"), tls.read("key"), tls.read("certificate")
+    )
+
+    def publish(token):
+        credentials = grpc.composite_channel_credentials(
+            ssl, grpc.access_token_call_credentials(token)
+        )
+        address = server.publishers.replace("127.0.0.1", "localhost")
+        with grpc.secure_channel(address, credentials) as channel:
+            call = channel.unary_unary(
+                PUBLISH,
+                publisher_pb2.PublishRequest.SerializeToString,
+                publisher_pb2.PublishResponse.FromString,
+            )
+            request = publisher_pb2.PublishRequest(events=numbered([1]))
+            return call(request, timeout=PATIENCE_SECONDS)
+
+    assert publish(token).first_cursor
+    with pytest.raises(grpc.RpcError) as refused:
+        publish("another-token")
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED

@@ -11,6 +11,7 @@
 //! | [`goodbye`] | why a server ends a connection: one table of codes and texts |
 //! | [`certificates`] | a CA, what it signs, and TLS clients |
 //! | [`tls`] | a CA, certificates in files, and a server of TLS before any other |
+//! | [`tokens`] | access by tokens that a test gives out and takes back |
 //! | [`events`] | events that differ from one another |
 
 #![allow(
@@ -32,13 +33,14 @@ pub mod header_block;
 pub mod process;
 #[cfg(feature = "server")]
 pub mod tls;
+pub mod tokens;
 pub mod wire;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub use events::{event, invalidation, large_event};
-pub use grpc::{Subscription, connect, connect_narrow, missed, publish, subscribe};
+pub use grpc::{Subscription, connect, connect_narrow, missed, publish, reason, subscribe};
 pub use harness::Harness;
 
 /// Long enough that only a hang takes longer.

@@ -152,9 +152,9 @@ impl Tls {
             }
             let room = (buffer.len() - filled).min(input.len());
             let (bytes, at) = match read_socket(socket, &mut input[..room]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && filled > 0 => {
-                    return Ok((filled, time));
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // What was decrypted is not to be lost; an error is found again.
+                Err(_) if filled > 0 => return Ok((filled, time)),
                 read => read?,
             };
             is_empty = bytes < room;

@@ -31,7 +31,13 @@ function metadata(all) {
 }
 
 function end({ code, details, metadata: trailers }) {
-  return { code: grpc.status[code], details, trailers: metadata(trailers) };
+  const [statusDetails] = trailers?.get("grpc-status-details-bin") ?? [];
+  return {
+    code: grpc.status[code],
+    details,
+    trailers: metadata(trailers),
+    statusDetails: statusDetails?.toString("base64") ?? "",
+  };
 }
 
 // The parts of a call that can be waited for, each as a promise or an iterator.

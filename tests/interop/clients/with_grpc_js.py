@@ -1,5 +1,6 @@
 """grpc-js: gRPC in JavaScript, in a Node process beside the tests (node.mjs)."""
 
+import base64
 import itertools
 import json
 import os
@@ -69,7 +70,8 @@ class GrpcJs:
 
 
 def end(reply):
-    return End(reply["code"], reply["details"], ours(reply["trailers"]))
+    end = End(reply["code"], reply["details"], ours(reply["trailers"]))
+    return end.says(base64.b64decode(reply["statusDetails"]))
 
 
 def as_json(events):

@@ -3,6 +3,7 @@
 import queue
 
 import grpc
+from grpc_status import rpc_status
 
 from galaxy.backend.push.v1 import push_pb2
 from galaxy.push.publisher.v1 import publisher_pb2
@@ -74,7 +75,10 @@ class Connection:
 
 
 def end(call):
-    return End(call.code().name, call.details(), ours(call.trailing_metadata() or ()))
+    end = End(call.code().name, call.details(), ours(call.trailing_metadata() or ()))
+    # It raises ValueError where the details have another code or message than the call.
+    status = rpc_status.from_call(call)
+    return end.says(status and status.SerializeToString())
 
 
 class Call:

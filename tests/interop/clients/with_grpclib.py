@@ -5,6 +5,7 @@ import ssl
 import threading
 
 import grpclib.client
+from google.rpc import status_pb2
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
@@ -89,7 +90,8 @@ class Connection:
         try:
             return self._run(publish())
         except GRPCError as error:
-            raise Failed(End(error.status.name, error.message, {})) from None
+            end = End(error.status.name, error.message, {})
+            raise Failed(end.says(packed(error))) from None
         except (StreamTerminatedError, OSError) as error:
             # It has no status for these.
             raise Failed(End(Status.UNAVAILABLE.name, repr(error), {})) from None
@@ -106,6 +108,17 @@ class Connection:
             self._channel.close()
 
         self._run(close())
+
+
+def packed(error):
+    """The `google.rpc.Status` of an error. grpclib gives its details only, decoded, where it
+    finds the modules of googleapis."""
+    if not error.details:
+        return b""
+    status = status_pb2.Status(code=error.status.value, message=error.message)
+    for detail in error.details:
+        status.details.add().Pack(detail)
+    return status.SerializeToString()
 
 
 def context(tls):
@@ -169,7 +182,8 @@ class Call:
         if error is None:
             return End(Status.OK.name, "", trailers)
         if isinstance(error, GRPCError):
-            return End(error.status.name, error.message or "", trailers)
+            end = End(error.status.name, error.message or "", trailers)
+            return end.says(packed(error))
         if isinstance(error, asyncio.TimeoutError):
             return End(Status.DEADLINE_EXCEEDED.name, "", trailers)
         if isinstance(error, asyncio.CancelledError):

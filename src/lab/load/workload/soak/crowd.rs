@@ -76,6 +76,7 @@ impl Crowd {
                 _ => target.offer,
             };
             Subscribe::new(gateway.id.clone(), authority.clone(), offer)
+                .authorization(target.authorization.clone())
         });
         let receivers = Receivers::new(&target.gateways, consumers)
             .map_err(|error| LoadError::System("cannot wait for sockets", error))?;
