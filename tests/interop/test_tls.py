@@ -75,19 +75,13 @@ def test_a_client_without_a_certificate_of_the_ca_is_unavailable(
 
 
 def documented(proxy, certificates):
-    """What docs/proxies.md says is added for TLS: a line as it is, and what it becomes."""
+    """The lines for TLS that docs/proxies.md has for this proxy, with our files and name."""
     section = PAGE.read_text().split("## TLS to galaxy-push", 1)[1].split("\n## ", 1)[0]
-    blocks = re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
-    text = dict(blocks)[{"envoy": "yaml"}.get(proxy, proxy)]
-    places = {
-        "ca.pem": "ca.pem",
-        "client.pem": "client.pem",
-        "client.key": "client.key",
-        "client-both.pem": "client-both.pem",
-    }
-    for documented_name, name in places.items():
-        text = text.replace(f"/etc/galaxy-push/{documented_name}", certificates.path(name))
-    return text.replace("push.example", "localhost")
+    blocks = dict(re.findall(r"```(\w+)[^\n]*\n(.*?)```", section, re.DOTALL))
+    lines = blocks["yaml" if proxy == "envoy" else proxy]
+    for name in ("ca.pem", "client.pem", "client.key", "client-both.pem"):
+        lines = lines.replace(f"/etc/galaxy-push/{name}", certificates.path(name))
+    return lines.replace("push.example", "localhost")
 
 
 def with_tls(proxy, certificates):
@@ -95,7 +89,8 @@ def with_tls(proxy, certificates):
 
     def edit(text):
         if proxy == "envoy":
-            return text.replace("      connect_timeout: 5s\n", "      connect_timeout: 5s\n" + lines)
+            before = "      connect_timeout: 5s\n"
+            return text.replace(before, before + lines)
         if proxy == "nginx":
             return lines + text.replace("grpc://", "grpcs://")
         if proxy == "haproxy":
