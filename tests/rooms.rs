@@ -17,7 +17,6 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prefetch", &[]),
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
-    ("tls", &[]),
     ("access", &["config", "event"]),
     ("tls", &["access"]),
     // The engine, without I/O.
