@@ -367,7 +367,7 @@ async fn a_pipe_without_a_writer_holds_up_neither_reloads_nor_the_end() {
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mkfifoat(rustix::fs::CWD, files.key(), mode).expect("a pipe");
     server.process.signal(rustix::process::Signal::HUP);
-    let line = server.process.err.find("those before stay");
+    let line = server.process.err.find("TLS certificate not reloaded");
     assert!(line.contains("server.key"), "{line}");
     assert!(line.contains("a pipe or a device"), "{line}");
     // At a start too, where the rest of a pipe that has a writer is waited for.
