@@ -147,7 +147,7 @@ impl ClientTls {
     ) -> Result<ClientConfig, TlsError> {
         let provider = provider();
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .with_protocol_versions(super::VERSIONS)
             .map_err(|error| TlsError::Other(error.to_string()))?
             .with_root_certificates(roots);
         let mut config = match (&self.identity, &contents.identity) {
