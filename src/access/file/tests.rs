@@ -653,7 +653,9 @@ subscribe = ["{gateway}"]
     #[test]
     fn the_documented_example_is_a_good_file() {
         let text = include_str!("../../../docs/security.md");
-        let (_, text) = text.split_once("```toml not-run: a test loads it\n").expect("an example");
+        let (_, text) = text
+            .split_once("```toml not-run: a test loads it\n")
+            .expect("an example");
         let (text, _) = text.split_once("```").expect("its end");
         let issuer = issuer();
         let keys = issuer.jwks.to_string();
