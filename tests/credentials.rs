@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use support::certificates::{Ca, Files, Identity, channel, client};
 use support::process::{self, Process, small, text};
-use support::tokens::{publish_as, subscribe_as};
+use support::tokens::publish_as;
 use support::{Subscription, event, publish, soon, subscribe};
 use tonic::{Code, Status};
 

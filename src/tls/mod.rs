@@ -30,10 +30,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, SupportedProtocolVersion};
 
+#[cfg(feature = "client")]
 pub use self::client::ClientTls;
 #[cfg(feature = "client")]
 pub(crate) use self::client::Loaded;
 pub use self::error::TlsError;
+#[cfg(feature = "client")]
 pub use self::handshake::HandshakeError;
 #[cfg(feature = "server")]
 pub use self::server::{ServerFiles, ServerTls};
