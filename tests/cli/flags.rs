@@ -285,13 +285,19 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
         let variable = format!("[env: GALAXY_PUSH_{}]", setting.name().to_uppercase());
         assert!(entry.contains(&variable), "--{flag}: {entry}");
         let summary = setting.description().split("\n\n").next().unwrap();
-        let summary = words(summary).replace("`max_event_bytes`", "--max-event-bytes");
+        let summary = Setting::ALL.iter().fold(words(summary), |text, named| {
+            let flag = format!("--{}", named.name().replace('_', "-"));
+            text.replace(&format!("`{}`", named.name()), &flag)
+        });
         assert!(entry.contains(&summary), "--{flag}: {entry}");
-        // A switch is off, there is no access file, and the threads follow the machine: none
+        // A switch is off, there is no file, and the threads follow the machine: none
         // of these has a text.
         let has_default = !matches!(
             setting,
-            Setting::Access
+            Setting::TlsCert
+                | Setting::TlsKey
+                | Setting::TlsClientCa
+                | Setting::Access
                 | Setting::AllowAnonymous
                 | Setting::AllowPlaintext
                 | Setting::AllowLargeEvents

@@ -77,6 +77,11 @@ fn every_status() -> Vec<Status> {
     let refused = [
         AccessError::NoCredential,
         AccessError::Malformed("two tokens".to_owned()),
+        AccessError::NotAccepted { reason: "no exp" },
+        AccessError::Ambiguous {
+            first: "one".to_owned(),
+            second: "two".to_owned(),
+        },
         AccessError::Unknown,
         AccessError::Expired,
         AccessError::NotYetValid,
