@@ -186,6 +186,7 @@ impl Socket {
 
     /// Encrypts, and writes as much of that as the socket takes; the rest comes first next
     /// time.
+    #[inline(never)]
     fn poll_write_encrypted(
         &mut self,
         cx: &mut Context<'_>,
@@ -207,6 +208,7 @@ impl Socket {
     }
 
     /// Writes what is encrypted. It may be [queued](send_queue) where nothing is yet.
+    #[inline(never)]
     fn poll_flush_encrypted(
         &mut self,
         cx: &mut Context<'_>,
