@@ -4,11 +4,17 @@
 //! ```sh
 //! cargo run --example embed              # or with an address: … -- 127.0.0.1:9000
 //! galaxy-push tail --id gateway-1        # in another terminal
+//!
+//! # Only those whom a file names:
+//! cargo run --example embed -- 127.0.0.1:50051 access.toml
+//! galaxy-push tail --id gateway-1 --token-file token
 //! ```
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
+use galaxy_push::access::AccessFile;
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse, publisher_server};
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
@@ -30,8 +36,10 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1);
+    let mut arguments = std::env::args().skip(1);
+    let address = arguments.next();
     let address = address.as_deref().unwrap_or("127.0.0.1:50051").parse()?;
+    let access = arguments.next().map(AccessFile::load).transpose()?;
 
     let engine = Engine::builder()
         .max_bytes(64 << 20)
@@ -42,6 +50,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let incoming = TcpIncoming::bind(address)?.with_nodelay(Some(true));
     println!("listening on {}", incoming.local_addr()?);
+    let mut push = PushService::new(engine.clone());
+    if let Some(access) = access {
+        push = push.with_authenticator(Arc::new(access));
+    }
     let moderation = Moderation {
         publisher: engine.publisher(),
     };
@@ -49,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut server = tokio::spawn(
         for_gateways(Server::builder())
             .add_service(publisher_server::PublisherServer::new(moderation))
-            .add_service(PushService::new(engine.clone()))
+            .add_service(push)
             .serve_with_incoming_shutdown(incoming, async {
                 let _ = stopping.await;
             }),

@@ -8,11 +8,14 @@
 
 mod address;
 mod delivery;
+mod exposure;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{Address, ParseAddressError};
 pub use delivery::{Delivery, ParseDeliveryError};
+pub use exposure::{Protection, check_exposure};
 
 use crate::contract::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::cursor::Cursor;
@@ -94,7 +97,7 @@ settings! {
     /// use galaxy_push::config::{Address, Config};
     ///
     /// let config = Config {
-    ///     listen: "0.0.0.0:50051".parse()?,
+    ///     listen: "[::1]:50051".parse()?,
     ///     publish_listen: Address::Unix("/run/galaxy-push.sock".into()),
     ///     ..Config::default()
     /// };
@@ -106,15 +109,52 @@ settings! {
     /// The address at which gateways subscribe: HOST:PORT or unix:PATH. Port 0 takes
     /// any free port; the log names it.
     ///
-    /// Anyone who reaches it sees the events of every user. Open it only to a trusted
-    /// network.
+    /// Without `access`, anyone who reaches it sees the events of every user. An address that
+    /// is not on loopback is refused unless it is protected: see `allow_plaintext` and
+    /// `allow_anonymous`.
     Listen => listen: Address = Address::Tcp("127.0.0.1:50051".to_owned());
 
     /// The address at which publishers connect: HOST:PORT or unix:PATH.
     ///
-    /// Anyone who reaches it can send events to every user and revoke every session. It
-    /// is separate from `listen`, so that it can be kept closer.
+    /// Without `access`, anyone who reaches it can send events to every user and revoke every
+    /// session. It is separate from `listen`, so that it can be kept closer.
     PublishListen => publish_listen: Address = Address::Tcp("127.0.0.1:50052".to_owned());
+
+    /// The certificate that peers are shown, in PEM: the server's own first, then those that
+    /// lead to its CA. With it, both TCP addresses speak TLS and nothing else.
+    ///
+    /// Needs `tls_key`. A file that has changed is taken up within 10 s, and at once on
+    /// SIGHUP; one that is no good leaves everything as it was.
+    TlsCert => tls_cert: Option<PathBuf> = None;
+
+    /// The private key of the first certificate in `tls_cert`, in PEM, not encrypted.
+    TlsKey => tls_key: Option<PathBuf> = None;
+
+    /// The CAs of clients' certificates, in PEM.
+    ///
+    /// With it, every client of a TCP address has to show a certificate that one of them has
+    /// signed; without it none is asked for. When the file changes, no client comes back by
+    /// an earlier session without a full check.
+    TlsClientCa => tls_client_ca: Option<PathBuf> = None;
+
+    /// The access file: who may subscribe and publish.
+    ///
+    /// With it, whoever it does not name may do nothing. It is read again when it changes,
+    /// and on SIGHUP; a file with a mistake in it stops the start, and later leaves the
+    /// earlier one in force.
+    Access => access: Option<PathBuf> = None;
+
+    /// Permit listeners that others reach without saying who may use them.
+    ///
+    /// Without it, a TCP listener that is not on loopback needs `access`, or clients'
+    /// certificates that are checked.
+    AllowAnonymous => allow_anonymous: bool = false;
+
+    /// Permit listeners that others reach without encryption.
+    ///
+    /// Without it, a TCP listener that is not on loopback needs TLS. It is for networks that
+    /// encrypt by themselves, such as a mesh. Tokens, too, are then sent as they are.
+    AllowPlaintext => allow_plaintext: bool = false;
 
     /// The most events that the ring keeps.
     ///
@@ -235,6 +275,21 @@ impl Config {
                     self.publish_listen
                 ),
             );
+        }
+
+        for (setting, file, other, needed) in [
+            (S::TlsCert, &self.tls_cert, &self.tls_key, "tls_key"),
+            (S::TlsKey, &self.tls_key, &self.tls_cert, "tls_cert"),
+            (
+                S::TlsClientCa,
+                &self.tls_client_ca,
+                &self.tls_cert,
+                "tls_cert",
+            ),
+        ] {
+            if file.is_some() && other.is_none() {
+                return fail(setting, format!("it is of no use without {needed}"));
+            }
         }
 
         at_least_one(S::MaxEvents, self.max_events)?;

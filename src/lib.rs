@@ -36,6 +36,8 @@
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
+//! | [`access`] | who may do what: credentials, principals, grants |
+//! | [`tls`] | certificates, keys, and TLS of either side |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
 //! | `command` | what commands share: values of flags, failures, signals |
@@ -49,9 +51,14 @@
 //! | how long a request may take, how many streams a connection may have | [`grpc`]: `gateways`, `publishers` |
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
-//! | authentication | [`grpc`]: `router` |
-//! | an error's status | [`grpc`]: `status` |
-//! | another kind of socket, such as TLS | `transport`: `socket`, `listener` |
+//! | who may do what | [`access`] |
+//! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |
+//! | a key of the access file | [`access`]: `document`, then `rules` |
+//! | an error's status, and when to try again | [`grpc`]: `status` |
+//! | another kind of socket | `transport`: `socket`, `listener` |
+//! | TLS: versions, tickets, files | [`tls`] |
+//! | TLS: handshakes, what is encrypted at once | `transport`: `handshakes`, `tls_session` |
+//! | a reason that peers' programs go by | [`contract`]: `details`; `docs/protocol.md` |
 //! | when a peer is cut, and when a stream ends because it stalls | `transport`: `watchdog` |
 //! | what HTTP/2 lets a peer do | [`http2`]: `server` |
 //! | how many threads there are, and what they do before they sleep | [`server`]: `threads` |
@@ -73,6 +80,8 @@ pub mod config;
 pub mod lab;
 
 #[cfg(feature = "server")]
+pub mod access;
+#[cfg(feature = "server")]
 pub mod backbone;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -88,6 +97,8 @@ mod open_files;
 pub mod server;
 #[cfg(feature = "server")]
 mod service;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "server")]
 mod transport;
 

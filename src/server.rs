@@ -1,11 +1,14 @@
 //! The composition root: an engine, the two listeners of its edge, the threads that
 //! serve them, and how they stop together.
 
+mod client_cas;
+mod reload;
 mod threads;
 
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,17 +16,21 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::reload::Reloader;
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
+use crate::access::{AccessFile, AccessFileError, Authenticator};
 use crate::backbone::Local;
-use crate::config::{Address, Config, ConfigError, Delivery};
+use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_exposure};
 use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
-use crate::grpc::{Gateways, Publishers, Stopping};
+use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::open_files;
+use crate::tls::{ServerFiles, ServerTls, TlsError};
 use crate::transport::{
-    ConnectionLimit, Listener, Serving, Timeouts, Timer, Wake, Watchdog, wake_in_rounds,
+    ConnectionLimit, HandshakeThreads, Listener, Serving, Timeouts, Timer, Wake, Watchdog,
+    wake_in_rounds,
 };
 
 /// Every gateway may be connected twice, while its new connection takes over from one that
@@ -68,9 +75,17 @@ pub struct Server {
     engine: Engine,
     gateways: Listener,
     publishers: Listener,
+    /// Held for its drop.
+    handshakes: Option<HandshakeThreads>,
     delivery: Delivery,
     timeouts: Timeouts,
     grace: Duration,
+    tls: Option<Arc<ServerTls>>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    /// Read again when it changes.
+    access_file: Option<Arc<AccessFile>>,
+    reloader: Reloader,
+    config: Config,
 }
 
 impl Server {
@@ -83,14 +98,26 @@ impl Server {
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         config.check()?;
+        let access_file = config.access.as_ref().map(AccessFile::load).transpose()?;
+        let access_file = access_file.map(Arc::new);
+        let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
-        let gateways = listen(config.listen, gateways).await?;
-        let publishers = listen(config.publish_listen, publishers).await?;
+        let mut gateways = listen(config.listen.clone(), gateways).await?;
+        let mut publishers = listen(config.publish_listen.clone(), publishers).await?;
+        let mut handshakes = None;
+        if let Some(tls) = &tls {
+            let threads =
+                HandshakeThreads::start().map_err(|source| ServeError::Threads { source })?;
+            gateways = gateways.with_tls(Arc::clone(tls), &threads);
+            publishers = publishers.with_tls(Arc::clone(tls), &threads);
+            handshakes = Some(threads);
+        }
         Ok(Server {
             engine,
             gateways,
             publishers,
+            handshakes,
             delivery: config.delivery,
             timeouts: Timeouts {
                 stall: config.stall_timeout,
@@ -98,7 +125,33 @@ impl Server {
                 max_pinned_bytes: config.max_bytes / PINNED_SHARE,
             },
             grace: config.shutdown_grace,
+            tls,
+            authenticator: access_file
+                .clone()
+                .map(|file| file as Arc<dyn Authenticator>),
+            access_file,
+            reloader: Reloader::default(),
+            config,
         })
+    }
+
+    /// Serves only those whom this lets in, and lets them do what it grants, instead of what
+    /// the access file says ([`Config::access`]). Without either, everybody who reaches a
+    /// listener may use it.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        Server {
+            authenticator: Some(authenticator),
+            access_file: None,
+            ..self
+        }
+    }
+
+    /// What has the access file and the certificates read again at once. They are read again
+    /// when they change, too.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// The engine that is served, to publish and subscribe in the same process.
@@ -127,12 +180,19 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Transport`] if a listener ended by itself.
+    /// [`ServeError::Config`] if a listener is open to others and does not keep them out
+    /// ([`check_exposure`]): then nobody is served. [`ServeError::Transport`] if a listener
+    /// ended by itself.
     ///
     /// # Cancel safety
     ///
     /// Dropping this future closes the engine and cuts all connections.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        let protection = Protection {
+            has_access: self.authenticator.is_some(),
+            ..Protection::of(&self.config)
+        };
+        check_exposure(&self.config, protection)?;
         let mut running = Running::start(self);
         let failed = {
             let mut shutdown = pin!(shutdown);
@@ -188,6 +248,8 @@ struct Running {
     listeners: JoinSet<()>,
     /// Tasks that have no end of their own.
     helpers: JoinSet<()>,
+    /// Held for its drop.
+    _handshakes: Option<HandshakeThreads>,
 }
 
 impl Running {
@@ -196,9 +258,15 @@ impl Running {
             engine,
             gateways,
             publishers,
+            handshakes,
             delivery,
             timeouts,
             grace,
+            tls,
+            authenticator,
+            access_file,
+            reloader,
+            config: _,
         } = server;
         let watchdog = Watchdog::default();
         let stopping = CancellationToken::new();
@@ -208,6 +276,16 @@ impl Running {
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
+        let access = client_cas::check(authenticator, tls.as_ref()).map(AccessControl::new);
+        if let Some(access) = access.clone() {
+            helpers.spawn(access.run());
+        }
+        if let Some(file) = access_file {
+            helpers.spawn(reloader.clone().watch(file));
+        }
+        if let Some(tls) = tls {
+            helpers.spawn(reloader.watch(tls));
+        }
 
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", publishers.address());
@@ -219,10 +297,14 @@ impl Running {
             arriving_bytes: NO_LONG_REQUESTS,
         };
         let (gateway_engine, refusing) = (engine.clone(), Stopping::default());
+        let gateway_access = access.clone();
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             gateways,
-            move || Gateways::router(gateway_engine.clone(), refusing.clone()),
+            move || {
+                let (engine, access) = (gateway_engine.clone(), gateway_access.clone());
+                Gateways::router(engine, refusing.clone(), access)
+            },
             move || stop.set(),
         ));
 
@@ -238,7 +320,7 @@ impl Running {
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             publishers,
-            move || Publishers::router(log.clone(), &limits, refusing.clone()),
+            move || Publishers::router(log.clone(), &limits, refusing.clone(), access.clone()),
             move || stop.set(),
         ));
         Running {
@@ -248,6 +330,7 @@ impl Running {
             stopping,
             listeners,
             helpers,
+            _handshakes: handshakes,
         }
     }
 
@@ -309,6 +392,19 @@ fn build_engine(config: &Config) -> Result<Engine, ServeError> {
         .build()?)
 }
 
+/// TLS, if a certificate is given.
+fn load_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServeError> {
+    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else {
+        return Ok(None);
+    };
+    let tls = ServerTls::load(ServerFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_ca: config.tls_client_ca.clone(),
+    })?;
+    Ok(Some(Arc::new(tls)))
+}
+
 async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {
     Listener::bind(&address, limit)
         .await
@@ -358,6 +454,9 @@ pub enum ServeError {
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The access file cannot be used.
+    #[error("access: {0}")]
+    Access(#[from] AccessFileError),
     /// The engine cannot be built with these settings.
     #[error(transparent)]
     Engine(#[from] BuildError),
@@ -366,6 +465,15 @@ pub enum ServeError {
     Listen {
         /// The address, as it was given.
         address: Address,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate, a key or a CA cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system gives no threads for TLS handshakes.
+    #[error("cannot start threads for TLS handshakes: {source}")]
+    Threads {
         /// What the system said.
         source: io::Error,
     },

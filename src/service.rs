@@ -5,12 +5,13 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::access::{ClientCertificate, Peer};
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
 
@@ -33,7 +34,7 @@ pub(crate) trait Service {
     /// # Errors
     ///
     /// The whole response to a request that is refused.
-    fn open(&mut self, request: &RequestHead, peer: Peer) -> Result<Self::Call, Refusal>;
+    fn open(&mut self, request: &RequestHead, caller: &Caller) -> Result<Self::Call, Refusal>;
 
     /// Lets a call go on: it takes what it can of the body, and sends what the windows
     /// allow. It is polled whenever its connection is: when more has arrived, when something
@@ -120,18 +121,19 @@ pub(crate) struct Stall {
     pub(crate) pinned_bytes: Option<u64>,
 }
 
-/// The other end of a connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Peer {
-    Tcp(SocketAddr),
-    Unix,
+/// Who is at the other end of a connection, as far as the connection says.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) peer: Peer,
+    /// Of a client that has shown one, which a trusted CA has signed.
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
 }
 
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Tcp(address) => address.fmt(f),
-            Peer::Unix => f.write_str("a unix socket"),
+impl From<Peer> for Caller {
+    fn from(peer: Peer) -> Self {
+        Caller {
+            peer,
+            certificate: None,
         }
     }
 }

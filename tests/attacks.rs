@@ -53,16 +53,14 @@ async fn what_is_no_client_preface_is_told_so() {
             ("zeros", vec![0; 1000]),
             ("HTTP/1.1", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
             (
-                "a TLS handshake",
-                b"\x16\x03\x01\x02\0\x01\0\x01\xfc".to_vec(),
-            ),
-            (
                 "another version",
                 b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec(),
             ),
         ] {
             stopped(address, &garbage, goodbye::NOT_HTTP2, what).await;
         }
+        let hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc";
+        stopped(address, hello, goodbye::TLS, "a TLS handshake").await;
     }
     server.assert_alive().await;
 }

@@ -8,7 +8,10 @@ mod support;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
+use galaxy_push::access::{AccessError, Authenticator, Credentials, Identity, Peer};
 use galaxy_push::client::{Gateway, Item};
 use galaxy_push::config::Address;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
@@ -25,9 +28,10 @@ use rustix::process::Signal;
 use support::grpc::{SUBSCRIBE, subscribe_request};
 use support::h2_client::{H2Client, Valved};
 use support::process::Process;
+use support::tokens::{self, Tokens, subscribe_as};
 use support::{
-    Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish, soon,
-    subscribe, until,
+    Subscription, connect, connect_narrow, event, invalidation, large_event, missed, publish,
+    reason, soon, subscribe, until,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -51,6 +55,21 @@ impl Backend {
     }
 
     fn with(change: impl FnOnce(Builder) -> Builder) -> Self {
+        Self::serving(change, |service| service)
+    }
+
+    /// For those whom the authenticator lets in.
+    fn with_authenticator(authenticator: Arc<dyn Authenticator>) -> Self {
+        Self::serving(
+            |engine| engine,
+            |service| service.with_authenticator(authenticator),
+        )
+    }
+
+    fn serving(
+        change: impl FnOnce(Builder) -> Builder,
+        service: impl FnOnce(PushService) -> PushService,
+    ) -> Self {
         let builder = Engine::builder().max_bytes(16 << 20).max_events(100_000);
         let engine = change(builder).build().expect("an engine");
         tokio::spawn(engine.notifier());
@@ -59,10 +78,11 @@ impl Backend {
         let incoming = incoming.with_nodelay(Some(true));
         let address = incoming.local_addr().expect("an address");
         let (stop, stopping) = oneshot::channel::<()>();
+        let service = service(PushService::new(engine.clone()));
         let running = tokio::spawn(
             for_gateways(Server::builder())
                 .add_service(PublisherServer::new(Own))
-                .add_service(PushService::new(engine.clone()))
+                .add_service(service)
                 .serve_with_incoming_shutdown(incoming, async {
                     // A dropped sender is a test that ended without stopping it.
                     let _ = stopping.await;
@@ -119,6 +139,74 @@ impl Publisher for Own {
 }
 
 #[tokio::test]
+async fn an_authenticator_says_who_may_subscribe_and_for_how_long() {
+    let tokens = Tokens::new();
+    tokens.set(tokens::gateway("token-a", &["a"]));
+    tokens.set(tokens::gateway("token-b", &["b"]));
+    let end = SystemTime::now() + Duration::from_secs(2);
+    tokens.set(tokens::until(tokens::gateway("brief", &["brief"]), end));
+    let backend = Backend::with_authenticator(tokens.clone());
+    let mut gateway = PushClient::new(connect(backend.address).await);
+
+    let refused = subscribe(&mut gateway, "a", "").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let mut genuine = subscribe_as(&mut gateway, "token-a", "a", "")
+        .await
+        .unwrap();
+    let refused = subscribe_as(&mut gateway, "token-b", "a", "")
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let brief = subscribe_as(&mut gateway, "brief", "brief", "")
+        .await
+        .unwrap();
+    let other = subscribe_as(&mut gateway, "token-b", "b", "")
+        .await
+        .unwrap();
+    let first = backend.publish(0, 1);
+    assert_eq!(genuine.cursors(1).await, first);
+
+    tokens.revoke("token-b");
+    let (events, status) = other.finish().await;
+    assert_eq!((events.len(), status.code()), (1, Code::PermissionDenied));
+    let (events, status) = brief.finish().await;
+    assert_eq!((events.len(), status.code()), (1, Code::Unauthenticated));
+    let second = backend.publish(1, 2);
+    assert_eq!(genuine.cursors(1).await, second);
+
+    let newer = subscribe_as(&mut gateway, "token-a", "a", "")
+        .await
+        .unwrap();
+    let (_, status) = genuine.finish().await;
+    assert_eq!(status.code(), Code::Aborted);
+    drop(newer);
+}
+
+/// Notes from where it was called.
+#[derive(Debug, Default)]
+struct Peers(Mutex<Vec<Peer>>);
+
+impl Authenticator for Peers {
+    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, AccessError> {
+        self.0.lock().unwrap().push(credentials.peer);
+        Err(AccessError::Unknown)
+    }
+}
+
+#[tokio::test]
+async fn an_authenticator_is_shown_the_address_that_tonic_knows() {
+    let peers = Arc::new(Peers::default());
+    let backend = Backend::with_authenticator(peers.clone());
+    let mut gateway = PushClient::new(connect(backend.address).await);
+    subscribe(&mut gateway, "a", "").await.unwrap_err();
+    let seen = peers.0.lock().unwrap().clone();
+    let [Peer::Tcp(address)] = seen[..] else {
+        panic!("{seen:?}");
+    };
+    assert!(address.ip().is_loopback() && address.port() != backend.address.port());
+}
+
+#[tokio::test]
 async fn gateways_subscribe_beside_a_service_that_is_not_ours() {
     let backend = Backend::start();
     let channel = connect(backend.address).await;
@@ -158,6 +246,7 @@ async fn a_newer_subscription_takes_over() {
     let published = backend.publish(0, 3);
     let (events, status) = older.finish().await;
     assert_eq!((events.len(), status.code()), (0, Code::Aborted));
+    assert_eq!(reason(&status).0, "TAKEN_OVER");
     assert_eq!(newer.cursors(3).await, published);
 }
 
@@ -185,6 +274,10 @@ async fn a_request_out_of_bounds_is_refused() {
     let no_id = client.call(SUBSCRIBE, no_id).await;
     assert_eq!(no_id.grpc_status(), Some(Code::InvalidArgument));
 
+    let mut gateway = PushClient::new(connect(backend.address).await);
+    let refused = subscribe(&mut gateway, "", "").await.unwrap_err();
+    assert_eq!(reason(&refused), ("INVALID_GATEWAY_ID".to_owned(), false));
+
     let _only = backend.subscribe("only", "").await;
     let other = subscribe_request("other", "");
     let one_too_many = client.call(SUBSCRIBE, other).await;
@@ -206,6 +299,7 @@ async fn closing_the_engine_ends_streams_and_lets_the_server_end() {
         let delivered: Vec<_> = events.into_iter().map(|event| event.cursor).collect();
         assert_eq!(delivered, published);
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert_eq!(reason(&status).0, "STOPPING");
     }
     let ended = soon(backend.running).await.expect("no panic");
     ended.expect("a graceful end");

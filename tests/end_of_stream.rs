@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::cursor::Cursor;
 use support::{
-    Harness, connect_narrow, event, large_event, missed, publish, soon, subscribe, until,
+    Harness, connect_narrow, event, large_event, missed, publish, reason, soon, subscribe, until,
 };
 use tonic::{Code, Status};
 
@@ -21,6 +21,14 @@ fn seq(cursor: &str) -> u64 {
 fn assert_code(status: &Status, code: Code) {
     assert_eq!(status.code(), code, "{status:?}");
     assert!(!status.message().is_empty(), "{status:?}");
+    let (expected, retries) = match code {
+        Code::Aborted => ("TAKEN_OVER", false),
+        Code::OutOfRange => ("LAGGED", true),
+        Code::Unavailable => ("STOPPING", true),
+        Code::ResourceExhausted => ("TOO_MANY_SUBSCRIBERS", true),
+        other => panic!("{other:?} is no row of the table"),
+    };
+    assert_eq!(reason(status), (expected.to_owned(), retries));
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ fn target(server: &Harness, frame_bytes: u32) -> GalaxyPush {
             frame_bytes,
             ..Offer::default()
         },
+        authorization: None,
         pid: Some(std::process::id()),
     }
 }

@@ -628,6 +628,10 @@ async fn response_heads_stay_below_4_kib_whatever_is_asked() {
         assert!(head.payload.len() < 4096, "{}", head.payload.len());
         let message = head.field("grpc-message").unwrap_or_default();
         assert!(is_percent_encoded(&message), "{message}");
+        // Every status has room for its details, as long as it speaks gRPC.
+        let is_grpc = head.field("grpc-status").is_some();
+        let has_details = head.field("grpc-status-details-bin").is_some();
+        assert_eq!(has_details, is_grpc, "{head:?}");
         shared
             .wire
             .send(&frames::rst_stream(stream, Reason::Cancel))

@@ -17,35 +17,43 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prefetch", &[]),
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
+    ("access", &["config", "event"]),
+    ("tls", &["access"]),
     // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),
     // The edge: transport and grpc know a trait, and not each other.
     ("http2", &[]),
-    ("service", &["http2"]),
-    ("transport", &["config", "http2", "prefetch", "service"]),
+    ("service", &["access", "http2"]),
+    (
+        "transport",
+        &["access", "config", "http2", "prefetch", "service", "tls"],
+    ),
     ("backbone", &["engine", "event"]),
     (
         "grpc",
         &[
-            "backbone", "config", "contract", "cursor", "engine", "event", "http2", "service",
+            "access", "backbone", "config", "contract", "cursor", "engine", "event", "http2",
+            "service",
         ],
     ),
     (
         "server",
         &[
+            "access",
             "backbone",
             "config",
             "cursor",
             "engine",
             "grpc",
             "open_files",
+            "tls",
             "transport",
         ],
     ),
     // The gateway's side.
-    ("client", &["config", "contract", "cursor"]),
+    ("client", &["config", "contract", "cursor", "tls"]),
     // What commands share, and the lab, which sees a server from outside.
-    ("command", &[]),
+    ("command", &["client", "config", "tls"]),
     (
         "lab",
         &[
@@ -55,12 +63,13 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "http2",
             "open_files",
+            "tls",
         ],
     ),
     (
         "cli",
         &[
-            "client", "command", "config", "contract", "cursor", "lab", "server",
+            "client", "command", "config", "contract", "cursor", "lab", "server", "tls",
         ],
     ),
 ];

@@ -12,6 +12,7 @@
 //! | `idle` | gateways are subscribed, and nothing is published | how many |
 //! | `storm` | all gateways are cut at once, and all come back for what they missed | how many |
 //! | `publish` | one publisher sends as fast as responses come; nobody listens | events to a request |
+//! | `tls` | some of these over TLS 1.3 (AES-128-GCM, ECDSA P-256, X25519MLKEM768); in storms gateways come back with a ticket, or without | which |
 //!
 //! With `--curves` it is `live` to 100 gateways at rates from 100 to 120,000 a second instead,
 //! for each system until it is saturated.
@@ -39,11 +40,16 @@
 //! | `galaxy-push` | `galaxy-push serve`, the binary that is shipped, with `--max-events=262144 --max-bytes=80MiB` |
 //! | `tonic` | an ordinary tonic service of the same contract: a `tokio::sync::broadcast` of 4,096 events, a queue of the newest for who comes back, each event encoded by prost for each gateway; tonic's defaults, `TCP_NODELAY` |
 //! | `tonic-bytes` | the same, but an event is encoded once, and copied into tonic's buffer for each gateway |
+//! | `plaintext` | in the rows of `tls`, `galaxy-push` without it |
 //! | `tcp` | plain TCP, one thread, one `send` for each event and gateway, the same bytes without HTTP/2; where a gateway has to catch up, 256 KiB to a `send`. Not what anybody would deploy: the floor |
 //! | `tcp-gather`, `tcp-rest` | the same where events come faster than one `send` each takes: what arrived during a round of writes is written in the next; `tcp-rest` sleeps between rounds for half as long as one took, as ours does |
 //! | `handshake` | the other floor: a connection, HTTP/2's handshake with the h2 crate, a request and its response's head, and nothing after it |
 //! | `redis-pubsub`, `redis-streams` | Debian's redis-server; nothing is saved, and a subscriber may be as late as it likes; the rest is as it comes. An event is one PUBLISH or XADD (`MAXLEN ~ 262144`), pipelined; gateways SUBSCRIBE, or ask by XREAD (`COUNT 1000`, blocking) for what follows their newest entry |
 //! | `nats`, `jetstream` | Debian's nats-server; a subscriber may be 1 GB and a minute late before it is dropped. JetStream keeps its stream in memory, acknowledges each event, and pushes to an ordered consumer a gateway, with flow control, as NATS' own libraries do |
+//!
+//! In the rows of `tls`, `tonic` and `handshake` have tokio-rustls before them, with its
+//! defaults and tickets; each handshake is a task of its own. `handshake` is then bare
+//! handshakes of rustls and of HTTP/2.
 //!
 //! All that have a history keep the newest 262,144 events, so that each is full, and
 //! touches no fresh memory any more, before `publish` is measured. Ours and the two of
@@ -67,7 +73,7 @@
 //!   saturated on two cores; then they write several events at once, their cost for a
 //!   delivery falls, and latency shows how far they are behind. Read the two together.
 //!   Ours rests on purpose then, for half as long as it wrote, so that it is more events.
-//! - What clusters, replicas, TLS and disks cost. Redis and NATS can do much that is not
+//! - What clusters, replicas and disks cost, and what TLS costs Redis and NATS. Redis and NATS can do much that is not
 //!   asked of them here, and galaxy-push is one process without a copy.
 //! - How good the clients are that people use: all are the generator's own, which do as
 //!   little as they can.
@@ -152,7 +158,7 @@ fn measure(row: &Row, size: &row::Size, system: System, round: u32) -> std::io::
     let Row {
         group, parameter, ..
     } = row;
-    let server = match Server::start(system) {
+    let server = match Server::start(system, row.security) {
         Ok(server) => server,
         Err(error) => {
             note(system, &error.to_string())?;

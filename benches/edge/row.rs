@@ -11,6 +11,17 @@ pub(crate) struct Row {
     pub(crate) parameter: String,
     pub(crate) work: Work,
     pub(crate) systems: Vec<System>,
+    pub(crate) security: Security,
+}
+
+/// Whether connections are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Security {
+    Plaintext,
+    /// Over TLS 1.3; gateways that come back have a ticket, or have none.
+    Tls {
+        tickets: bool,
+    },
 }
 
 /// What is done.
@@ -130,6 +141,7 @@ pub(crate) fn curves() -> Vec<Row> {
             gateways,
         },
         systems: System::LIVE.to_vec(),
+        security: Security::Plaintext,
     };
     rates.map(row).to_vec()
 }
@@ -142,6 +154,7 @@ pub(crate) fn all(size: &Size) -> Vec<Row> {
         parameter: parameter.to_owned(),
         work,
         systems: systems.to_vec(),
+        security: Security::Plaintext,
     };
     let mut rows = Vec::new();
     for (name, frame_bytes) in [("1 MiB", 1 << 20), ("16 KiB", 16 << 10)] {
@@ -262,5 +275,57 @@ pub(crate) fn all(size: &Size) -> Vec<Row> {
             ],
         ));
     }
+    rows.extend(over_tls(size));
     rows
+}
+
+/// What TLS costs: an ordinary tonic with rustls beside ours, and ours in plaintext.
+fn over_tls(size: &Size) -> Vec<Row> {
+    use System as S;
+    let gateways = 100;
+    let many = size.many;
+    let storm = many.min(2000);
+    let live = |per_second| Work::Live {
+        per_second,
+        gateways,
+    };
+    let beside = [S::GalaxyPush, S::Tonic, S::Plaintext];
+    let floor = [S::GalaxyPush, S::Tonic, S::Handshake];
+    let frame_bytes = 16 << 10;
+    [
+        (
+            "replay 16 KiB".to_owned(),
+            Work::Replay { frame_bytes },
+            beside,
+            true,
+        ),
+        (format!("10000/s to {gateways}"), live(10_000), beside, true),
+        (format!("1000/s to {gateways}"), live(1000), beside, true),
+        (
+            format!("idle {many}"),
+            Work::Idle { gateways: many },
+            beside,
+            true,
+        ),
+        (
+            format!("storm {storm}, tickets"),
+            Work::Storm { gateways: storm },
+            floor,
+            true,
+        ),
+        (
+            format!("storm {storm}, no tickets"),
+            Work::Storm { gateways: storm },
+            floor,
+            false,
+        ),
+    ]
+    .map(|(parameter, work, systems, tickets)| Row {
+        group: "tls",
+        parameter,
+        work,
+        systems: systems.to_vec(),
+        security: Security::Tls { tickets },
+    })
+    .to_vec()
 }

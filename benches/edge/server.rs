@@ -6,10 +6,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use galaxy_push::lab::load::Endpoint;
+use galaxy_push::tls::TlsError;
 use tempfile::TempDir;
 
 use crate::clients::jetstream::create_stream;
+use crate::peers::certificate::Files;
 use crate::peers::{KEPT_EVENTS, Role};
+use crate::row::Security;
 use crate::system::System;
 
 /// How long a server may take until it can be connected to.
@@ -48,6 +52,8 @@ pub(crate) struct Server {
     pub(crate) gateways: SocketAddr,
     /// Where publishers connect.
     pub(crate) publishers: SocketAddr,
+    /// Its certificate, where it has TLS, and whether gateways keep tickets.
+    pub(crate) tls: Option<(Files, bool)>,
     /// What it keeps on disk, which is next to nothing.
     _home: TempDir,
 }
@@ -63,12 +69,38 @@ pub(crate) enum StartError {
 }
 
 impl Server {
+    /// Where gateways, or publishers, connect: over TLS, where it has that.
+    pub(crate) fn endpoint(&self, at: SocketAddr) -> Result<Endpoint, TlsError> {
+        let endpoint = Endpoint::Tcp(at);
+        match &self.tls {
+            None => Ok(endpoint),
+            Some((files, tickets)) => {
+                endpoint.over_tls(&files.client(*tickets), &at.ip().to_string())
+            }
+        }
+    }
+
     /// Starts one, and waits until it can be connected to.
-    pub(crate) fn start(system: System) -> Result<Self, StartError> {
+    pub(crate) fn start(system: System, security: Security) -> Result<Self, StartError> {
         let failed = |error| StartError::Failed(system, error);
         let home = tempfile::tempdir().map_err(failed)?;
         let [gateways, publishers] = addresses(system).map_err(failed)?;
+        let tls = match security {
+            Security::Tls { tickets } if system != System::Plaintext => {
+                Some((Files::write(home.path()).map_err(failed)?, tickets))
+            }
+            _ => None,
+        };
         let mut command = command(system, home.path(), gateways, publishers).map_err(failed)?;
+        if let Some((files, _)) = &tls {
+            if system == System::GalaxyPush {
+                command.arg("--tls-cert").arg(&files.certificate);
+                command.arg("--tls-key").arg(&files.key);
+            } else {
+                command.env(Files::CERTIFICATE, &files.certificate);
+                command.env(Files::KEY, &files.key);
+            }
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if std::env::var_os("EDGE_VERBOSE").is_none() {
             command.stderr(Stdio::null());
@@ -83,6 +115,7 @@ impl Server {
             child,
             gateways,
             publishers,
+            tls,
             _home: home,
         };
         server.wait().map_err(failed)?;
@@ -138,7 +171,11 @@ fn addresses(system: System) -> io::Result<[SocketAddr; 2]> {
     ];
     let [first, second] = [listeners[0].local_addr()?, listeners[1].local_addr()?];
     Ok(match system {
-        System::GalaxyPush | System::Tcp | System::TcpGather | System::TcpRest => [first, second],
+        System::GalaxyPush
+        | System::Plaintext
+        | System::Tcp
+        | System::TcpGather
+        | System::TcpRest => [first, second],
         _ => [first, first],
     })
 }
@@ -156,7 +193,7 @@ fn command(
         System::TcpGather => Role::TcpGather,
         System::TcpRest => Role::TcpRest,
         System::Handshake => Role::Handshake,
-        System::GalaxyPush => {
+        System::GalaxyPush | System::Plaintext => {
             let mut command = Command::new(program(system));
             command.arg("serve");
             command.arg(format!("--listen={gateways}"));

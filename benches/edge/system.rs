@@ -9,6 +9,8 @@ use clap::ValueEnum;
 pub(crate) enum System {
     /// `galaxy-push serve`, with its defaults.
     GalaxyPush,
+    /// The same in plaintext, in rows where all others have TLS.
+    Plaintext,
     /// An ordinary tonic service.
     Tonic,
     /// The same, and each event is encoded once.
@@ -55,6 +57,7 @@ impl System {
     pub(crate) fn name(self) -> &'static str {
         match self {
             System::GalaxyPush => "galaxy-push",
+            System::Plaintext => "plaintext",
             System::Tonic => "tonic",
             System::TonicBytes => "tonic-bytes",
             System::Tcp => "tcp",

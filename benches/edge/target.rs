@@ -1,5 +1,6 @@
 //! How each system is spoken to.
 
+use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 
@@ -29,15 +30,22 @@ pub(crate) fn run<J: Job>(
     server: &Server,
     offer: Offer,
 ) -> Result<J::Report, LoadError> {
+    let endpoint = |at| {
+        let endpoint = server.endpoint(at);
+        endpoint.map_err(|error| LoadError::System("cannot use TLS", io::Error::other(error)))
+    };
     match system {
-        System::GalaxyPush | System::Tonic | System::TonicBytes | System::Handshake => {
-            job.run(&GalaxyPush {
-                gateways: Endpoint::Tcp(server.gateways),
-                publishers: Endpoint::Tcp(server.publishers),
-                offer,
-                pid: Some(server.pid()),
-            })
-        }
+        System::GalaxyPush
+        | System::Plaintext
+        | System::Tonic
+        | System::TonicBytes
+        | System::Handshake => job.run(&GalaxyPush {
+            gateways: endpoint(server.gateways)?,
+            publishers: endpoint(server.publishers)?,
+            offer,
+            authorization: None,
+            pid: Some(server.pid()),
+        }),
         System::Tcp | System::TcpGather | System::TcpRest => {
             job.run(&Plain::<TcpConsumer, TcpPublisher>::new(server))
         }

@@ -187,16 +187,15 @@ COMMANDS = {
 
 
 class Proxy:
-    def __init__(self, name):
+    def __init__(self, name, server=Server, edit=lambda text: text):
         # A loopback address of its own: the ports are free on it.
         self.host = "127." + ".".join(str(random.randint(1, 254)) for _ in range(3))
         self.folder = tempfile.mkdtemp()
-        self.server = Server(self.host)
+        self.server = server(self.host)
         suffix = ".yaml" if name == "envoy" else ".conf"
         file = pathlib.Path(self.folder, name + suffix)
-        file.write_text(
-            CONFIGURATIONS[name].replace("HOST", self.host).replace("FOLDER", self.folder)
-        )
+        text = edit(CONFIGURATIONS[name])
+        file.write_text(text.replace("HOST", self.host).replace("FOLDER", self.folder))
         debian = os.environ["DEBIAN"]
         libraries = ":".join(glob.glob(f"{debian}/usr/lib/*-linux-*"))
         path = f"{debian}/usr/sbin:{debian}/usr/bin:{os.environ['PATH']}"

@@ -7,7 +7,7 @@
 use galaxy_push::contract::publisher::PublishRequest;
 use galaxy_push::contract::push::PushEvent;
 use galaxy_push::contract::push::push_event::Kind;
-use galaxy_push::event::{Event, EventError, RequestError, parse_publish_request};
+use galaxy_push::event::{Event, EventError, KindCounts, RequestError, parse_publish_request};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
@@ -32,7 +32,11 @@ fuzz_target!(|request: &[u8]| {
         assert_eq!(ours.is_ok(), valid, "{ours:?} against {theirs:?}");
     }
     match &ours {
-        Ok(()) => comes_back_equal(&events, theirs.expect("prost accepts it").events),
+        Ok(counts) => {
+            let theirs = theirs.expect("prost accepts it").events;
+            assert_eq!(*counts, counts_of(&theirs));
+            comes_back_equal(&events, theirs);
+        }
         Err(error) => {
             assert!(events.is_empty(), "nothing is appended on error");
             assert!(!error.to_string().is_empty());
@@ -48,6 +52,15 @@ fn keeps_the_rules(event: &PushEvent) -> bool {
         None => false,
     };
     kind && event.cursor.is_empty()
+}
+
+fn counts_of(events: &[PushEvent]) -> KindCounts {
+    let is_client = |event: &&PushEvent| matches!(event.kind, Some(Kind::ClientEvent(_)));
+    let client_events = events.iter().filter(is_client).count();
+    KindCounts {
+        client_events,
+        session_invalidations: events.len() - client_events,
+    }
 }
 
 fn comes_back_equal(ours: &[Event<'_>], theirs: Vec<PushEvent>) {
@@ -66,7 +79,11 @@ fn comes_back_equal(ours: &[Event<'_>], theirs: Vec<PushEvent>) {
 
 /// With a limit, the first event above it is refused, unless something before it
 /// is wrong.
-fn keeps_the_limit(request: &[u8], unlimited: &Result<(), RequestError>, events: &[Event<'_>]) {
+fn keeps_the_limit(
+    request: &[u8],
+    unlimited: &Result<KindCounts, RequestError>,
+    events: &[Event<'_>],
+) {
     let limit = request.len() / 2;
     let limited = parse_publish_request(request, limit, &mut Vec::new());
     let large = |event: &Event<'_>| event.as_bytes().len() > limit;

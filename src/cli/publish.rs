@@ -11,8 +11,8 @@ use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::mpsc;
 
 use super::json;
-use crate::client;
-use crate::command::{Failure, stderr, value};
+use crate::client::{self, Connection, Connector};
+use crate::command::{ConnectArgs, Failure, connect_failure, stderr, value};
 use crate::config::{Address, Config};
 use crate::contract::publisher::PublishRequest;
 use crate::contract::publisher::publisher_client::PublisherClient;
@@ -57,6 +57,8 @@ Examples:
   galaxy-push publish --invalidate --user-id u2 --reason logout
   galaxy-push publish examples/events.jsonl
   publisher | galaxy-push publish - --connect unix:/run/galaxy-push.sock
+  publisher | galaxy-push publish - --connect push.example:50052 --tls-ca ca.pem \\
+   --tls-cert producer.pem --tls-key producer.key
 
 A line of FILE is one of:
   {\"client_event\":{\"user_id\":\"u1\",\"device_session_id\":\"s1\",\"kind\":\"turn.ready\",
@@ -83,6 +85,9 @@ pub(super) struct Args {
 
     #[command(flatten)]
     event: EventArgs,
+
+    #[command(flatten)]
+    how: ConnectArgs,
 }
 
 /// One event, from flags.
@@ -160,15 +165,17 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let outcome = match args.input {
         None => {
             let event = args.event.into_event()?;
-            runtime.block_on(publish_one(&args.connect, event))
+            let connector = args.how.connector(&args.connect)?;
+            runtime.block_on(publish_one(&connector, event))
         }
         Some(path) => {
+            let connector = args.how.connector(&args.connect)?;
             let input = Input::open(path)?;
             let batching = Batching {
                 max_events: args.batch as usize,
                 in_flight: args.in_flight as usize,
             };
-            runtime.block_on(publish_lines(&args.connect, input, batching))
+            runtime.block_on(publish_lines(&connector, input, batching))
         }
     };
     // The thread that reads standard input may block there without end.
@@ -176,18 +183,18 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     outcome
 }
 
-async fn connect(address: &Address) -> Result<PublisherClient<tonic::transport::Channel>, Failure> {
-    let channel = client::connect(address)
-        .await
-        .map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(PublisherClient::new(channel))
+async fn connect(connector: &Connector) -> Result<PublisherClient<Connection>, Failure> {
+    match connector.connect().await {
+        Ok(connection) => Ok(PublisherClient::new(connection)),
+        Err(error) => Err(connect_failure(&error)),
+    }
 }
 
-async fn publish_one(address: &Address, event: PushEvent) -> Result<(), Failure> {
+async fn publish_one(connector: &Connector, event: PushEvent) -> Result<(), Failure> {
     let request = PublishRequest {
         events: vec![event],
     };
-    let response = connect(address)
+    let response = connect(connector)
         .await?
         .publish(request)
         .await
@@ -202,8 +209,12 @@ async fn publish_one(address: &Address, event: PushEvent) -> Result<(), Failure>
     cursors.end()
 }
 
-async fn publish_lines(address: &Address, input: Input, batching: Batching) -> Result<(), Failure> {
-    let client = connect(address).await?;
+async fn publish_lines(
+    connector: &Connector,
+    input: Input,
+    batching: Batching,
+) -> Result<(), Failure> {
+    let client = connect(connector).await?;
     let name = input.name;
     let (batches, to_send) = mpsc::channel(BATCHES_AHEAD);
     let reader = std::thread::spawn(move || lines::read(input.lines, &batching, &batches));

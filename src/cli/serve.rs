@@ -1,9 +1,10 @@
 //! `galaxy-push serve`: the server.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::{Failure, stop, value};
-use crate::config::{Address, Config, Delivery, Setting};
+use crate::command::{Failure, signals, value};
+use crate::config::{Address, Config, Delivery, Protection, Setting, check_exposure};
 use crate::server::{ServeError, Server, runtime};
 
 /// Run the server: gateways subscribe at one address, publishers connect to another.
@@ -15,7 +16,8 @@ use crate::server::{ServeError, Server, runtime};
 /// disk: after a restart every gateway starts fresh.
 ///
 /// SIGTERM and SIGINT stop the server gracefully. It accepts no more events, and delivers
-/// the published ones within --shutdown-grace. Then it exits with code 0.
+/// the published ones within --shutdown-grace. Then it exits with code 0. SIGHUP has it read
+/// its access file and its certificates again.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 How a gateway's stream ends, and what the gateway should do:
@@ -24,29 +26,57 @@ How a gateway's stream ends, and what the gateway should do:
                       number of missed events: reconnect, treat sessions as suspect
   DEADLINE_EXCEEDED   it read nothing for --stall-timeout: reconnect
   UNAVAILABLE         the server is stopping: reconnect, here or elsewhere
-  RESOURCE_EXHAUSTED  --max-subscribers gateways are subscribed already: back off
+  RESOURCE_EXHAUSTED  --max-subscribers gateways are subscribed already, or as many as
+                      its principal may have: back off
   INVALID_ARGUMENT    the gateway's id is empty, too long, or has control characters
+  UNAUTHENTICATED     it shows no credential, or one that is wrong or has expired:
+                      renew it, and reconnect
+  PERMISSION_DENIED   the access file does not grant it this id (any more), or its
+                      credential was revoked
 
 How a request of a publisher can fail:
   INVALID_ARGUMENT    nothing of the request was published; the message names the
                       event's index and the field
   RESOURCE_EXHAUSTED  the connection already has too many long requests under way:
-                      try again with fewer calls at once
+                      try again with fewer calls at once; or the publisher is over
+                      its quota: try again later
+  UNAUTHENTICATED, PERMISSION_DENIED
+                      as above; of a request that has an event of a kind that the
+                      publisher may not publish, nothing was published
   UNAVAILABLE         the server is stopping
 
 Sizes: 65536, 512KiB, 256MiB, 1GB. Durations: 300ms, 30s, 5m, 1h.
 
 Examples:
   galaxy-push serve
-  galaxy-push serve --listen 0.0.0.0:50051 --publish-listen unix:/run/galaxy-push.sock
+  galaxy-push serve --publish-listen unix:/run/galaxy-push.sock
+  galaxy-push serve --listen 0.0.0.0:50051 --access access.toml --allow-plaintext
   galaxy-push serve --max-bytes 4GiB --max-events 16777216 --window 30m
-  GALAXY_PUSH_LISTEN=10.0.0.7:50051 galaxy-push serve")]
+  GALAXY_PUSH_LISTEN=127.0.0.1:6000 galaxy-push serve")]
 pub(super) struct Args {
     #[arg(long, default_value_t = Config::default().listen)]
     listen: Address,
 
     #[arg(long, default_value_t = Config::default().publish_listen)]
     publish_listen: Address,
+
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+
+    #[arg(long)]
+    access: Option<PathBuf>,
+
+    #[arg(long)]
+    allow_anonymous: bool,
+
+    #[arg(long)]
+    allow_plaintext: bool,
 
     #[arg(long, value_parser = value::number, default_value_t = Config::default().max_events)]
     max_events: u64,
@@ -109,6 +139,12 @@ impl Args {
         Config {
             listen: self.listen,
             publish_listen: self.publish_listen,
+            tls_cert: self.tls_cert,
+            tls_key: self.tls_key,
+            tls_client_ca: self.tls_client_ca,
+            access: self.access,
+            allow_anonymous: self.allow_anonymous,
+            allow_plaintext: self.allow_plaintext,
             max_events: self.max_events,
             max_bytes: self.max_bytes,
             max_event_bytes: self.max_event_bytes,
@@ -129,15 +165,26 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     config
         .check()
         .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
+    check_exposure(&config, Protection::of(&config))
+        .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
 
     let runtime = runtime(config.worker_threads)
         .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
 
     runtime.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
-        let asked = stop::asked()?;
-        let server = Server::bind(config).await;
-        server.map_err(failure)?.run(asked).await.map_err(failure)
+        let asked = signals::asked_to_stop()?;
+        let mut hangups = signals::hangups()?;
+        let server = Server::bind(config).await.map_err(failure)?;
+        let reloader = server.reloader();
+        let reloading = tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                reloader.reload();
+            }
+        });
+        let ended = server.run(asked).await;
+        reloading.abort();
+        ended.map_err(failure)
     })
 }
 
@@ -145,9 +192,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 /// not work.
 fn failure(error: ServeError) -> Failure {
     match error {
-        ServeError::Config(_) | ServeError::Engine(_) => {
-            Failure::usage(with_flags(&error.to_string()))
-        }
+        ServeError::Config(_)
+        | ServeError::Engine(_)
+        | ServeError::Access(_)
+        | ServeError::Tls(_) => Failure::usage(with_flags(&error.to_string())),
         other => Failure::failed(other.to_string()),
     }
 }
@@ -194,6 +242,12 @@ mod tests {
             "serve",
             "--listen=unix:/a",
             "--publish-listen=[::1]:1",
+            "--tls-cert=/c",
+            "--tls-key=/k",
+            "--tls-client-ca=/ca",
+            "--access=/access.toml",
+            "--allow-anonymous",
+            "--allow-plaintext",
             "--max-events=2",
             "--max-bytes=3KiB",
             "--max-event-bytes=4B",
@@ -210,6 +264,12 @@ mod tests {
         let wanted = Config {
             listen: Address::Unix("/a".into()),
             publish_listen: Address::Tcp("[::1]:1".to_owned()),
+            tls_cert: Some("/c".into()),
+            tls_key: Some("/k".into()),
+            tls_client_ca: Some("/ca".into()),
+            access: Some("/access.toml".into()),
+            allow_anonymous: true,
+            allow_plaintext: true,
             max_events: 2,
             max_bytes: 3072,
             max_event_bytes: 4,

@@ -8,8 +8,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::json;
-use crate::client::{Gateway, Item, Stopped};
-use crate::command::{Failure, stop, value};
+use crate::client::{BuildError, Gateway, Item, Stopped};
+use crate::command::{ConnectArgs, Failure, signals, value};
 use crate::config::{Address, Config};
 use crate::cursor::Cursor;
 use cursor_file::{CursorFile, CursorFileError};
@@ -48,6 +48,8 @@ What ends it:
 When it reconnects:
   UNAVAILABLE              the server is stopping, or cannot be reached
   RESOURCE_EXHAUSTED       the server has its maximum number of gateways
+  UNAUTHENTICATED          the token or certificate is missing, unknown or has expired
+  PERMISSION_DENIED        it has no right to subscribe under this id
   OUT_OF_RANGE             this tail was too slow for the ring; the gap follows
 
 A gap is one line on standard error, with the reason in parentheses:
@@ -59,6 +61,7 @@ A gap is one line on standard error, with the reason in parentheses:
 Examples:
   galaxy-push tail --id gateway-1
   galaxy-push tail --id gateway-1 --cursor-file gateway-1.cursor >> events.jsonl
+  galaxy-push tail --connect push.example:50051 --tls --token-file token
   galaxy-push tail --count 10 | jq .client_event.kind
   galaxy-push tail --connect unix:/run/galaxy-push.sock --cursor CBSZJPG00007-0000000001A")]
 pub(super) struct Args {
@@ -93,6 +96,9 @@ pub(super) struct Args {
         value_parser = max_event_bytes
     )]
     max_event_bytes: usize,
+
+    #[command(flatten)]
+    how: ConnectArgs,
 }
 
 fn max_event_bytes(text: &str) -> Result<usize, String> {
@@ -113,12 +119,15 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let id = args
         .id
         .unwrap_or_else(|| format!("tail-{:016x}", rand::random::<u64>()));
-    let builder = Gateway::builder(&id, args.connect.clone()).max_event_bytes(args.max_event_bytes);
+    let connector = args.how.connector(&args.connect)?;
+    let builder = Gateway::builder(&id, args.connect.clone())
+        .connector(connector)
+        .max_event_bytes(args.max_event_bytes);
     // What is wrong with the flags is said before any file is made.
     builder
         .clone()
         .build()
-        .map_err(|error| Failure::usage(format!("--id: {error}")))?;
+        .map_err(|error| build_failure(&error))?;
 
     let mut cursor = args.cursor;
     let file = args
@@ -129,7 +138,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let gateway = builder
         .cursor(cursor)
         .build()
-        .map_err(|error| Failure::usage(format!("--id: {error}")))?;
+        .map_err(|error| build_failure(&error))?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -140,6 +149,13 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     // A printer that nobody reads may wait in its write for ever.
     runtime.shutdown_background();
     outcome
+}
+
+fn build_failure(error: &BuildError) -> Failure {
+    match error {
+        BuildError::Id(error) => Failure::usage(format!("--id: {error}")),
+        error => Failure::usage(error.to_string()),
+    }
 }
 
 /// Opens the file, and settles where to go on: where the file says, or else at
@@ -167,7 +183,7 @@ async fn tail(
     file: Option<CursorFile>,
     count: Option<u64>,
 ) -> Result<(), Failure> {
-    let asked_to_stop = stop::asked()?;
+    let asked_to_stop = signals::asked_to_stop()?;
     let (mut printer, jobs) = Printer::start(id, file)?;
 
     let mut interrupted = pin!(async {

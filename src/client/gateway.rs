@@ -3,25 +3,31 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
-use super::channel::{ConnectError, connect};
+use super::channel::{ConnectError, Connection, Connector};
 use super::item::{Disconnect, Gap, Item, Stopped};
 use super::start::{self, Start};
-use super::status::is_too_large;
+use super::status::{error_info, is_too_large, retry_delay};
 use super::violation::Violation;
 use crate::config::{Address, Config};
+use crate::contract::details::{DOMAIN, ErrorReason};
 use crate::contract::gateway_id::{self, GatewayIdError};
 use crate::contract::push::push_client::PushClient;
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
 use crate::contract::start::Resume;
 use crate::cursor::Cursor;
+use crate::tls::ClientTls;
+
+/// The longest wait that a server can ask for: one that is wrong must not send a gateway away
+/// for good.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(5 * 60);
 
 /// A subscription under one gateway id, kept up across connections.
 ///
@@ -84,7 +90,7 @@ struct Subscribed {
 struct Stream {
     events: Streaming<PushEvent>,
     /// Held because the connection may end with its last handle.
-    _connection: PushClient<Channel>,
+    _connection: PushClient<Connection>,
     since: Instant,
     last: Cursor,
     max_event_bytes: usize,
@@ -110,7 +116,7 @@ pub enum OnTakeover {
 #[derive(Clone, Debug)]
 pub struct Builder {
     id: String,
-    address: Address,
+    connector: Connector,
     cursor: Option<Cursor>,
     backoff: Backoff,
     on_takeover: OnTakeover,
@@ -127,7 +133,8 @@ impl Builder {
         self
     }
 
-    /// How long to wait between attempts. Default [`Backoff::default`].
+    /// How long to wait between attempts. Default [`Backoff::default`]. Where the server asks
+    /// for a longer wait (`google.rpc.RetryInfo`), it gets it, up to five minutes.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
@@ -161,14 +168,47 @@ impl Builder {
         self
     }
 
+    /// Connects over TLS. Default: in plaintext. A Unix socket has no TLS: the two together
+    /// are refused.
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.connector = self.connector.tls(tls);
+        self
+    }
+
+    /// Sends the bearer token in this file with the subscription. The file is read again
+    /// with each attempt. Default: none. See [`Connector::token_file`].
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.connector = self.connector.token_file(path);
+        self
+    }
+
+    /// Whether the token may be sent in plaintext to another machine. Default: no. See
+    /// [`Connector::allow_plaintext_token`].
+    #[must_use]
+    pub fn allow_plaintext_token(mut self, allowed: bool) -> Self {
+        self.connector = self.connector.allow_plaintext_token(allowed);
+        self
+    }
+
+    /// How to connect, all at once: instead of the address, [`tls`](Self::tls) and
+    /// [`token_file`](Self::token_file).
+    #[must_use]
+    pub fn connector(mut self, connector: Connector) -> Self {
+        self.connector = connector;
+        self
+    }
+
     /// The gateway. It connects when it is first asked for an item.
     ///
     /// # Errors
     ///
-    /// An id that no server accepts, or an address that is none.
+    /// An id that no server accepts, an address that is none, or a file of [`tls`](Self::tls)
+    /// or [`token_file`](Self::token_file) that cannot be used.
     pub fn build(self) -> Result<Gateway, BuildError> {
         gateway_id::check(&self.id)?;
-        self.address.check().map_err(ConnectError::from)?;
+        self.connector.check()?;
         Ok(Gateway {
             processed: self.cursor,
             handed_out: self.cursor,
@@ -188,9 +228,9 @@ pub enum BuildError {
     /// No server accepts the id.
     #[error(transparent)]
     Id(#[from] GatewayIdError),
-    /// The address has not the form of one.
+    /// It could not connect with these settings and files.
     #[error(transparent)]
-    Address(#[from] ConnectError),
+    Connect(#[from] ConnectError),
 }
 
 impl Gateway {
@@ -201,7 +241,7 @@ impl Gateway {
     pub fn builder(id: impl Into<String>, address: Address) -> Builder {
         Builder {
             id: id.into(),
-            address,
+            connector: Connector::new(address),
             cursor: None,
             backoff: Backoff::default(),
             on_takeover: OnTakeover::default(),
@@ -315,7 +355,9 @@ impl Gateway {
             }
             Failure::Retry(cause) => cause,
         };
-        let retry_in = self.settings.backoff.wait();
+        let asked = cause.status().and_then(retry_delay).unwrap_or_default();
+        let wait = self.settings.backoff.wait();
+        let retry_in = wait.max(asked.min(MAX_RETRY_DELAY));
         self.state = State::Waiting {
             until: Instant::now() + retry_in,
         };
@@ -354,12 +396,19 @@ impl Stream {
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        let info = error_info(&status).filter(|info| info.domain == DOMAIN);
         let status = Box::new(status);
         match status.code() {
+            // Ended by an operator, say: no other gateway has the id.
+            Code::Aborted if info.as_ref().is_some_and(|i| !i.is(ErrorReason::TakenOver)) => {
+                Failure::Retry(Disconnect::Status(status))
+            }
             Code::Aborted => Failure::Stop(Stopped::TakenOver(status)),
             Code::InvalidArgument | Code::Unimplemented => Failure::Stop(Stopped::Refused(status)),
             Code::OutOfRange => Failure::Retry(Disconnect::Lagged {
-                missed: start::missed(status.metadata()),
+                // A proxy may keep the one and drop the other.
+                missed: start::missed(status.metadata())
+                    .or_else(|| info?.metadata.get("missed")?.parse().ok()),
                 status,
             }),
             _ => Failure::Retry(Disconnect::Status(status)),
@@ -371,8 +420,8 @@ impl From<Status> for Failure {
 async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subscribed, Failure> {
     let limit = settings.response_timeout;
     let attempt = async {
-        let channel = connect(&settings.address).await.map_err(|error| {
-            // The address itself was checked when the gateway was built.
+        let channel = settings.connector.connect().await.map_err(|error| {
+            // What does not change was checked when the gateway was built.
             Failure::Retry(Disconnect::Unreachable(error))
         })?;
         let max_message_bytes = settings.max_event_bytes.saturating_add(Cursor::FIELD_BYTES);

@@ -35,7 +35,8 @@ pub enum Item {
     Disconnected {
         /// What ended it.
         cause: Disconnect,
-        /// How long until the next attempt.
+        /// How long until the next attempt: the next wait of the
+        /// [`Backoff`](super::Backoff), or longer where the server asks for it.
         retry_in: Duration,
     },
 }
@@ -77,6 +78,9 @@ pub enum Disconnect {
     #[error("another gateway has taken over the id: {}", status_line(.0))]
     TakenOver(Box<Status>),
     /// The server, or the transport, ended it with this status.
+    /// [`error_info`](super::error_info) has the server's reason. `UNAUTHENTICATED` and
+    /// `PERMISSION_DENIED` are here as well: the credential may be renewed, and the right
+    /// granted.
     #[error("{}", status_line(.0))]
     Status(Box<Status>),
     /// The stream ended as if all were said, with status `OK`. Something
@@ -86,6 +90,22 @@ pub enum Disconnect {
     /// The stream broke its promise, and this side dropped it.
     #[error("dropped the stream: {0}")]
     Violation(Violation),
+}
+
+impl Disconnect {
+    /// The status that ended it, if one did.
+    #[must_use]
+    pub fn status(&self) -> Option<&Status> {
+        match self {
+            Disconnect::Lagged { status, .. }
+            | Disconnect::TakenOver(status)
+            | Disconnect::Status(status) => Some(status),
+            Disconnect::Unreachable(_)
+            | Disconnect::Timeout(_)
+            | Disconnect::Ended
+            | Disconnect::Violation(_) => None,
+        }
+    }
 }
 
 /// Why a gateway will not try again. It stays stopped: asking again gives the

@@ -35,6 +35,18 @@
 //! [`Item::Disconnected`], at once, for whoever wants to act early, and is
 //! contained in the count of the [`Item::Gap`] that follows: never add them.
 //!
+//! # Which ends are final
+//!
+//! The gateway stops ([`Stopped`]) where the same subscription can never succeed:
+//! `INVALID_ARGUMENT`, `UNIMPLEMENTED`, and by default `ABORTED` by a takeover. All else is
+//! tried again, `UNAUTHENTICATED` and `PERMISSION_DENIED` included: credentials are renewed and
+//! grants are changed while gateways run, and one that had given up would stay away until
+//! somebody restarts it. Each refusal is told with its reason ([`error_info`]), and the waits
+//! between attempts grow to [`Backoff::max`].
+//!
+//! Where a status says when to try again (`google.rpc.RetryInfo`), the gateway waits at least as
+//! long, up to five minutes.
+//!
 //! # What a stream promises
 //!
 //! Events arrive without holes, repeats or disorder, from the start cursor on.
@@ -42,24 +54,38 @@
 //! the last processed event, which repairs what the connection did wrong
 //! without losing an event; the [`Disconnect::Violation`] says what was seen.
 
+//!
+//! # Certificates and tokens
+//!
+//! [`Builder::tls`] and [`Builder::token_file`] (for other calls, those of [`Connector`]) say
+//! whom the client trusts, and what it shows. The files are read again with each connection:
+//! a renewed certificate or token is used by the next one, without a restart. A file that
+//! cannot be read, or a handshake that fails, is a
+//! [`Disconnect::Unreachable`] like any other: its text says what to do.
+
 #![forbid(unsafe_code)]
 
 mod backoff;
 mod channel;
 mod gateway;
+mod guard;
 mod item;
 mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 mod violation;
+mod wire;
 
 pub use backoff::Backoff;
-pub use channel::{ConnectError, connect};
+pub use channel::{ConnectError, Connection, Connector, connect};
 pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
 pub use item::{Disconnect, Gap, Item, Stopped};
 pub use start::Start;
-pub use status::status_line;
+pub use status::{error_info, retry_delay, status_line};
+pub use token::TokenError;
 pub use violation::Violation;
 
+pub use crate::contract::details::{ErrorInfo, ErrorReason};
 pub use crate::contract::start::{Reason, Resume};

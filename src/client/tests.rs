@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::config::Address;
+use crate::contract::details::{DOMAIN, Details};
 use crate::contract::gateway_id::GatewayIdError;
 use crate::contract::push::push_event::Kind;
 use crate::contract::push::push_server::{Push, PushServer};
@@ -417,6 +418,116 @@ async fn what_may_get_better_is_retried() {
         told[..4],
         ["Unavailable", "ResourceExhausted", "Internal", "Fresh 0"]
     );
+}
+
+fn with_details(code: tonic::Code, reason: &str, retry_delay: Option<Duration>) -> Status {
+    let details = Details {
+        error_info: Some(ErrorInfo {
+            reason: reason.to_owned(),
+            domain: DOMAIN.to_owned(),
+            metadata: [("missed".to_owned(), "7".to_owned())].into(),
+        }),
+        retry_delay,
+    };
+    let bytes = details.encode(code as i32, "refused");
+    Status::with_details(code, "refused", bytes.into())
+}
+
+#[tokio::test]
+async fn it_waits_as_long_as_the_server_asks_but_not_for_ever() {
+    let minute = Duration::from_secs(60);
+    for (asked, least, most) in [
+        (None, Duration::ZERO, Duration::from_millis(1)),
+        (Some(minute), minute, minute),
+        (Some(Duration::MAX), 5 * minute, 5 * minute),
+    ] {
+        let status = with_details(
+            tonic::Code::ResourceExhausted,
+            "TOO_MANY_SUBSCRIBERS",
+            asked,
+        );
+        let (mut gateway, _theatre) = play(None, [Act::Refuse(status)]).await;
+        let Ok(Item::Disconnected { cause, retry_in }) = gateway.next().await else {
+            panic!("not disconnected");
+        };
+        assert!((least..=most).contains(&retry_in), "{retry_in:?}");
+        let info = error_info(cause.status().unwrap()).unwrap();
+        assert!(info.is(ErrorReason::TooManySubscribers));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_tried_again_since_it_may_be_renewed() {
+    let (mut gateway, _theatre) = play(
+        None,
+        [
+            Act::Refuse(with_details(
+                tonic::Code::Unauthenticated,
+                "CREDENTIAL_EXPIRED",
+                None,
+            )),
+            Act::Refuse(with_details(
+                tonic::Code::PermissionDenied,
+                "SUBSCRIBE_NOT_GRANTED",
+                None,
+            )),
+            stream("fresh", "no-cursor", at(0), 1, End::Ok),
+        ],
+    )
+    .await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[..4],
+        ["Unauthenticated", "PermissionDenied", "Fresh 0", "1"]
+    );
+}
+
+#[tokio::test]
+async fn only_a_takeover_among_aborted_ends_is_one() {
+    let aborted = |reason| with_details(tonic::Code::Aborted, reason, None);
+    let (mut gateway, _theatre) = play(
+        None,
+        [
+            Act::Refuse(aborted("DISCONNECTED_BY_OPERATOR")),
+            Act::Refuse(aborted("TAKEN_OVER")),
+        ],
+    )
+    .await;
+    let (told, stopped) = told(&mut gateway).await;
+    assert_eq!(told, ["Aborted"]);
+    let text = stopped.to_string();
+    assert!(text.ends_with("ABORTED: refused (TAKEN_OVER)"), "{text}");
+}
+
+#[tokio::test]
+async fn the_count_of_a_lag_is_read_from_the_details_where_there_is_no_other() {
+    let lagged = with_details(tonic::Code::OutOfRange, "LAGGED", None);
+    let (mut gateway, _theatre) = play(None, [Act::Refuse(lagged)]).await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(told, ["lagged Some(7)"]);
+}
+
+#[tokio::test]
+async fn details_that_are_no_base64_harm_nobody() {
+    let unreadable = || {
+        let mut fields = tonic::codegen::http::HeaderMap::new();
+        fields.insert(
+            "grpc-status-details-bin",
+            "CAE=,not base64".parse().unwrap(),
+        );
+        let metadata = MetadataMap::from_headers(fields);
+        Status::with_metadata(tonic::Code::Unavailable, "stopping", metadata)
+    };
+    let (mut gateway, _theatre) = play(
+        None,
+        [
+            Act::Refuse(unreadable()),
+            stream("fresh", "no-cursor", at(0), 1, End::With(unreadable())),
+        ],
+    )
+    .await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(told, ["Unavailable", "Fresh 0", "1", "Unavailable"]);
 }
 
 #[tokio::test]

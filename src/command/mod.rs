@@ -1,14 +1,16 @@
-//! What all commands share: values of flags, failures with their exit codes, lines on
-//! standard error, and the signals that stop a command.
+//! What all commands share: values of flags, how to connect, failures with their exit codes,
+//! lines on standard error, and the signals that stop a command.
 //!
 //! `cli` and the lab's `bench` are commands. This room names neither, nor anything of the
-//! product.
+//! server.
 
 #![forbid(unsafe_code)]
 
+mod connect;
 mod failure;
+pub(crate) mod signals;
 pub(crate) mod stderr;
-pub(crate) mod stop;
 pub(crate) mod value;
 
+pub(crate) use connect::{ConnectArgs, connect_failure};
 pub(crate) use failure::Failure;

@@ -45,6 +45,23 @@ impl Address {
     }
 }
 
+impl Address {
+    /// The host of `HOST:PORT`, an IPv6 address without its brackets. A Unix socket has none.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        let Address::Tcp(text) = self else {
+            return None;
+        };
+        let host = text
+            .rsplit_once(':')
+            .map_or(text.as_str(), |(host, _)| host);
+        let unbracketed = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        Some(unbracketed.unwrap_or(host))
+    }
+}
+
 impl FromStr for Address {
     type Err = ParseAddressError;
 

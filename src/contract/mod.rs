@@ -1,8 +1,8 @@
 //! The contract between backend and gateways: what both ends of a stream have to agree on.
 //!
 //! The messages come from the `.proto` files; the words that no `.proto` file can hold
-//! stand here once: method paths, metadata keys, why a stream starts where it does, and
-//! what a gateway's id may be.
+//! stand here once: method paths, metadata keys, why a stream starts where it does, why a
+//! call is refused, and what a gateway's id may be.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -11,11 +11,14 @@
 //! | [`metadata`] | the keys that a response carries |
 //! | [`start`] | where a stream starts, and why: `push-resume`, `push-resume-reason` |
 //! | [`gateway_id`] | what a `gateway_client_id` may be |
+//! | [`details`] | what a status says to machines: reasons, figures, when to try again |
 //!
 //! Nothing here knows of sockets, of the engine, or of one side only.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "messages")]
+pub mod details;
 pub mod gateway_id;
 #[cfg(feature = "messages")]
 mod generated;

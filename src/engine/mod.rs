@@ -96,5 +96,5 @@ pub use self::error::{AppendError, PublishError, RecvError, SubscribeError, TryR
 pub use self::frame::Events;
 pub use self::handle::{Engine, Stats};
 pub use self::publisher::{Published, Publisher};
-pub use self::subscriber::{DEFAULT_MAX_BATCH_BYTES, Resume, Start, Subscriber};
+pub use self::subscriber::{DEFAULT_MAX_BATCH_BYTES, Ender, Resume, Start, Subscriber};
 pub use self::waiters::Notifier;

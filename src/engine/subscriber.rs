@@ -146,6 +146,15 @@ impl Subscriber {
         self
     }
 
+    /// What ends this subscription from outside.
+    #[must_use]
+    pub fn ender(&self) -> Ender {
+        Ender {
+            shared: Arc::clone(&self.shared),
+            subscription: Arc::clone(&self.subscription),
+        }
+    }
+
     /// Where this stream started, and why.
     #[must_use]
     pub fn start(&self) -> &Start {
@@ -247,6 +256,30 @@ impl Subscriber {
     /// Cancel safe: a batch is taken from the ring only when it is returned.
     pub async fn recv(&mut self) -> Result<Batch, RecvError> {
         poll_fn(|cx| self.poll_recv(cx)).await
+    }
+}
+
+/// Ends a [`Subscriber`] from outside, wherever that is.
+///
+/// It does not keep the subscription, which ends with its subscriber all the same.
+#[derive(Clone, Debug)]
+pub struct Ender {
+    shared: Arc<Shared>,
+    subscription: Arc<Subscription>,
+}
+
+impl Ender {
+    /// Ends the subscription as a newer one of its id would: when this returns, the
+    /// subscriber has received its last batch, and whatever it receives next is
+    /// [`RecvError::TakenOver`]. Its id is free. Returns whether it was this call that
+    /// ended it.
+    pub fn end(&self) -> bool {
+        let ended = self.subscription.mark_taken();
+        if ended {
+            self.shared.registry.remove(&self.subscription);
+            self.shared.waiters.wake(self.subscription.seat());
+        }
+        ended
     }
 }
 

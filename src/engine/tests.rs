@@ -292,6 +292,34 @@ fn taking_over_ends_the_older_subscription_at_once() {
 }
 
 #[test]
+fn an_ended_subscription_receives_nothing_more_and_its_id_is_free() {
+    let engine = small().build().unwrap();
+    let wakes = Arc::new(Wakes::default());
+    let mut subscriber = engine.subscribe("g", "").unwrap();
+    let ender = subscriber.ender();
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut cx = Context::from_waker(&waker);
+    assert!(subscriber.poll_recv(&mut cx).is_pending());
+    assert!(ender.end());
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 1, "it is told at once");
+    publish(&engine, 1);
+    let ended = Poll::Ready(RecvError::TakenOver);
+    assert_eq!(subscriber.poll_recv(&mut cx).map(Result::unwrap_err), ended);
+    assert_eq!(engine.stats().subscribers, 0);
+    assert!(!ender.end(), "once");
+
+    // Neither the end of an older subscription nor its drop touches a newer one's.
+    let mut newer = engine.subscribe("g", "").unwrap();
+    assert!(!ender.end());
+    drop(subscriber);
+    publish(&engine, 2);
+    assert_eq!(newer.try_recv().unwrap().len(), 1);
+    let ender = newer.ender();
+    drop(newer);
+    assert!(!ender.end(), "nobody is left");
+}
+
+#[test]
 fn a_clock_that_panics_leaves_no_subscription_behind() {
     #[derive(Default)]
     struct Broken(std::sync::atomic::AtomicBool);

@@ -54,6 +54,12 @@ impl<'a> Event<'a> {
     ///
     /// [`EventError`] is the first problem in the bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EventError> {
+        Self::parse_kind(bytes).map(|(event, _)| event)
+    }
+
+    /// Validates the bytes, and says which kind of event they are.
+    #[inline]
+    fn parse_kind(bytes: &'a [u8]) -> Result<(Self, Kind), EventError> {
         let mut kind = Kind::Unset;
         let mut fields = Scanner::new(bytes);
         while let Some(key) = fields.next_key()? {
@@ -75,7 +81,7 @@ impl<'a> Event<'a> {
             }
         }
         kind.check()?;
-        Ok(Event { bytes })
+        Ok((Event { bytes }, kind))
     }
 
     /// The validated bytes, unchanged.
@@ -175,9 +181,18 @@ fn text<'a>(bytes: &'a [u8], field: &'static str) -> Result<&'a [u8], EventError
     }
 }
 
+/// How many events of each kind there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindCounts {
+    /// Events with a `client_event`.
+    pub client_events: usize,
+    /// Events with a `session_invalidation`.
+    pub session_invalidations: usize,
+}
+
 /// Validates each event in the bytes of a `PublishRequest`, and appends them to
 /// `events` in order. On error nothing is appended. Unknown fields of the request
-/// itself are skipped.
+/// itself are skipped. Returns how many of each kind were appended.
 ///
 /// `max_event_bytes` limits each event, as its publisher encoded it.
 ///
@@ -188,7 +203,7 @@ pub fn parse_publish_request<'a>(
     request: &'a [u8],
     max_event_bytes: usize,
     events: &mut Vec<Event<'a>>,
-) -> Result<(), RequestError> {
+) -> Result<KindCounts, RequestError> {
     let before = events.len();
     let result = append_events(request, max_event_bytes, events);
     if result.is_err() {
@@ -201,8 +216,9 @@ fn append_events<'a>(
     request: &'a [u8],
     max_event_bytes: usize,
     events: &mut Vec<Event<'a>>,
-) -> Result<(), RequestError> {
+) -> Result<KindCounts, RequestError> {
     let before = events.len();
+    let mut counts = KindCounts::default();
     let mut fields = Scanner::new(request);
     while let Some(key) = fields.next_key()? {
         if key.number != 1 {
@@ -218,15 +234,20 @@ fn append_events<'a>(
                 limit: max_event_bytes,
             });
         }
-        match Event::parse(bytes) {
-            Ok(event) => events.push(event),
+        match Event::parse_kind(bytes) {
+            Ok((event, kind)) => {
+                events.push(event);
+                counts.session_invalidations +=
+                    usize::from(matches!(kind, Kind::SessionInvalidation { .. }));
+            }
             Err(source) => return Err(RequestError::Event { index, source }),
         }
     }
     if events.len() == before {
         return Err(RequestError::NoEvents);
     }
-    Ok(())
+    counts.client_events = events.len() - before - counts.session_invalidations;
+    Ok(counts)
 }
 
 /// Why bytes are not a publishable event.

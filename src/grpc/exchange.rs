@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 
 use tonic::{Code, Status};
 
+use super::authorization::Authorization;
 use super::message::{self, Next};
 use super::method::{Respond, Responded};
 use super::status;
@@ -42,6 +43,8 @@ pub(crate) struct Exchange<M: Respond> {
     pending: VecDeque<Slot<M>>,
     /// How the response ends, after all of these.
     end: Option<Status>,
+    /// Who calls, where it matters.
+    authorization: Option<Box<Authorization>>,
 }
 
 /// A response's place in the order.
@@ -61,8 +64,9 @@ impl<M: Respond> std::fmt::Debug for Slot<M> {
 }
 
 impl<M: Respond> Exchange<M> {
-    pub(super) fn new(cardinality: Cardinality) -> Self {
+    pub(super) fn new(cardinality: Cardinality, authorization: Option<Box<Authorization>>) -> Self {
         Exchange {
+            authorization,
             cardinality,
             unsent: Vec::new(),
             pending: VecDeque::new(),
@@ -90,6 +94,12 @@ impl<M: Respond> Exchange<M> {
         }
         let before = self.unsent.len();
         let mut progress = Progress::default();
+        if self.is_stream()
+            && let Some(authorization) = &mut self.authorization
+            && let Some(status) = authorization.poll_ended(cx)
+        {
+            self.end.get_or_insert(status);
+        }
         self.poll_pending(cx);
         self.take(method, turn.body, turn.is_complete, &mut progress);
         // What was just appended may be decided by now, and wakes us if not.
@@ -171,7 +181,10 @@ impl<M: Respond> Exchange<M> {
                 }
                 Ok(Next::Message(bytes)) => {
                     let end = MESSAGE_PREFIX_BYTES + bytes;
-                    match method.respond(&rest[MESSAGE_PREFIX_BYTES..end]) {
+                    match method.respond(
+                        &rest[MESSAGE_PREFIX_BYTES..end],
+                        self.authorization.as_deref(),
+                    ) {
                         Ok(Responded::Now(response)) if self.pending.is_empty() => {
                             self.unsent.extend_from_slice(response.as_ref());
                             self.end_if_unary();
@@ -277,7 +290,11 @@ mod tests {
             MAX_BYTES
         }
 
-        fn respond(&mut self, request: &[u8]) -> Result<Responded<Vec<u8>, Later>, Status> {
+        fn respond(
+            &mut self,
+            request: &[u8],
+            _authorization: Option<&Authorization>,
+        ) -> Result<Responded<Vec<u8>, Later>, Status> {
             if request == b"bad" {
                 return Err(Status::invalid_argument("bad"));
             }
@@ -312,7 +329,7 @@ mod tests {
             while http.receive(&mut input, Instant::now()).unwrap().is_some() {}
             http.output().clear();
             Harness {
-                exchange: Exchange::new(cardinality),
+                exchange: Exchange::new(cardinality, None),
                 echo: Echo::default(),
                 http,
                 is_stopping: false,

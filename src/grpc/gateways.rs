@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use super::authorization::{AccessControl, Authorization};
 use super::method::Stream;
 use super::router::{Methods, Router, Stopping};
 use super::streaming::StreamCall;
@@ -32,10 +33,15 @@ pub(crate) struct Gateways {
 }
 
 impl Gateways {
-    /// A service for each connection of gateways to `engine`.
-    pub(crate) fn router(engine: Engine, stopping: Stopping) -> Router<Self> {
+    /// A service for each connection of gateways to `engine`: of those that may, where there
+    /// is access control.
+    pub(crate) fn router(
+        engine: Engine,
+        stopping: Stopping,
+        access: Option<AccessControl>,
+    ) -> Router<Self> {
         let subscribe = Subscribe::new(engine);
-        Router::new(Gateways { subscribe }, stopping)
+        Router::new(Gateways { subscribe }, stopping, access)
     }
 }
 
@@ -55,8 +61,13 @@ impl Methods for Gateways {
     const KEPT_OUTPUT_BYTES: usize = 0;
     const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH];
 
-    fn open(&mut self, path: &str) -> Option<Call> {
-        (path == path::SUBSCRIBE_PUSH).then_some(Call::Subscribe(StreamCall::Request))
+    fn open(
+        &mut self,
+        path: &str,
+        authorization: Option<Box<Authorization>>,
+    ) -> Result<Option<Call>, Status> {
+        let subscribes = path == path::SUBSCRIBE_PUSH;
+        Ok(subscribes.then(|| Call::Subscribe(StreamCall::Request(authorization))))
     }
 
     fn poll(

@@ -3,6 +3,7 @@
 
 use tonic::Status;
 
+use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES as PREFIX_BYTES;
 
 /// What a body begins with.
@@ -26,7 +27,9 @@ pub(crate) enum Next {
 pub(super) fn next(body: &[u8], is_complete: bool, max_bytes: usize) -> Result<Next, Status> {
     let length = length(body)?;
     let missing_bytes = match length {
-        Some(length) if length > max_bytes => return Err(too_long(length, max_bytes)),
+        Some(length) if length > max_bytes => {
+            return Err(status::request_too_large(length, max_bytes));
+        }
         Some(length) => match (PREFIX_BYTES + length).checked_sub(body.len()) {
             None | Some(0) => return Ok(Next::Message(length)),
             Some(missing_bytes) => missing_bytes,
@@ -52,15 +55,11 @@ pub(super) fn only(
     max_bytes: usize,
     method: &str,
 ) -> Result<Next, Status> {
-    // The method's cardinality is violated, for which gRPC has its status.
-    let not_one = |found| {
-        let text = format!("{method} takes one request message, {found}");
-        Err(Status::unimplemented(text))
-    };
+    let not_one = |several| Err(status::not_one_message(method, several));
     match next(body, is_complete, max_bytes)? {
-        Next::Message(bytes) if body.len() > PREFIX_BYTES + bytes => not_one("several were sent"),
+        Next::Message(bytes) if body.len() > PREFIX_BYTES + bytes => not_one(true),
         Next::Message(_) if !is_complete => Ok(Next::Nothing),
-        Next::End => not_one("none was sent"),
+        Next::End => not_one(false),
         next => Ok(next),
     }
 }
@@ -72,10 +71,7 @@ fn length(body: &[u8]) -> Result<Option<usize>, Status> {
         return Ok(None);
     };
     if flag != 0 {
-        return Err(Status::internal(format!(
-            "the request message has the compressed flag {flag:#04x}, and no compression was \
-             agreed on"
-        )));
+        return Err(status::compressed_flag(flag));
     }
     Ok(Some(u32::from_be_bytes([a, b, c, d]) as usize))
 }
@@ -83,19 +79,7 @@ fn length(body: &[u8]) -> Result<Option<usize>, Status> {
 /// A request that ends with the first `have` bytes of a message, its prefix included, of a
 /// `length` that may not be known.
 fn cut_short(have: usize, length: Option<usize>) -> Status {
-    match (have.checked_sub(PREFIX_BYTES), length) {
-        (Some(have), Some(length)) => Status::internal(format!(
-            "the request ends after {have} of {length} bytes of its message"
-        )),
-        _ => Status::internal("the request ends in the middle of a message's prefix"),
-    }
-}
-
-/// A message longer than allowed.
-fn too_long(length: usize, limit: usize) -> Status {
-    Status::invalid_argument(format!(
-        "the request message has {length} bytes, the limit is {limit}"
-    ))
+    status::cut_short(have.checked_sub(PREFIX_BYTES).zip(length))
 }
 
 #[cfg(test)]

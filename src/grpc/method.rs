@@ -6,6 +6,8 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 use tonic::Status;
 
+use super::authorization::Authorization;
+
 /// One response for each request: of one request ([unary](super::exchange::Cardinality)),
 /// or of a stream of them, in their order.
 pub(crate) trait Respond {
@@ -17,7 +19,7 @@ pub(crate) trait Respond {
     /// The longest request message.
     fn max_request_bytes(&self) -> usize;
 
-    /// Takes a request message.
+    /// Takes a request message, from whom that is where it matters.
     ///
     /// # Errors
     ///
@@ -25,6 +27,7 @@ pub(crate) trait Respond {
     fn respond(
         &mut self,
         request: &[u8],
+        authorization: Option<&Authorization>,
     ) -> Result<Responded<Self::Response, Self::Pending>, Status>;
 }
 
@@ -47,12 +50,17 @@ pub(crate) trait Stream {
     /// The longest request message.
     const MAX_REQUEST_BYTES: usize;
 
-    /// Takes the request message; the response begins with these fields.
+    /// Takes the request message, from whom that is where it matters; the response begins
+    /// with these fields.
     ///
     /// # Errors
     ///
     /// The status that refuses the call.
-    fn start(&mut self, request: &[u8]) -> Result<(HeaderMap, Self::Source), Status>;
+    fn start(
+        &mut self,
+        request: &[u8],
+        authorization: Option<Box<Authorization>>,
+    ) -> Result<(HeaderMap, Self::Source), Status>;
 
     /// What the stream goes on with.
     fn poll_next(

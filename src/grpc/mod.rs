@@ -7,12 +7,14 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `router` | from a request to its method; what holds for every request |
+//! | `authorization` | who calls, and whether it still may |
+//! | `audit` | what the audit log tells of that |
 //! | `gateways`, `publishers` | each listener's methods, limits and timeouts |
 //! | `method` | the shapes of methods: respond to each request, or stream |
 //! | `subscribe`, `publish` | the methods |
 //! | `exchange`, `streaming` | a call of either shape |
 //! | `message` | messages in a request's body |
-//! | `status` | every error as a status, in one table |
+//! | `status` | every error as a status, in one table; its reason, and when to try again |
 //! | `tonic` | `SubscribePush` for somebody else's tonic server |
 //!
 //! To add a method: write a file that implements a shape, and name it in `gateways` or
@@ -20,6 +22,8 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
+mod authorization;
 mod exchange;
 mod gateways;
 mod message;
@@ -33,6 +37,7 @@ mod subscribe;
 #[cfg(feature = "tonic-service")]
 mod tonic;
 
+pub(crate) use self::authorization::AccessControl;
 pub(crate) use self::gateways::Gateways;
 pub(crate) use self::publishers::Publishers;
 pub(crate) use self::router::Stopping;

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use tonic::Status;
 
+use super::authorization::Authorization;
 use super::method::{Respond, Responded};
 use super::status;
 use crate::backbone::{AppendError, Appended, Log};
@@ -72,15 +73,22 @@ impl<L: Log> Respond for Publish<L> {
     fn respond(
         &mut self,
         request: &[u8],
+        authorization: Option<&Authorization>,
     ) -> Result<Responded<Self::Response, Self::Pending>, Status> {
         let mut events = recycle(std::mem::take(&mut self.events));
         let parsed = parse_publish_request(request, self.max_event_bytes, &mut events);
-        let responded = match parsed {
+        let allowed = parsed
+            .map_err(|error| status::bad_request(&error))
+            .and_then(|counts| match authorization {
+                None => Ok(()),
+                Some(authorization) => authorization.publish(counts, request.len()),
+            });
+        let responded = match allowed {
             Ok(()) => match self.log.append(&events) {
                 Appended::Done(published) => respond(published).map(Responded::Now),
                 Appended::Pending(pending) => Ok(Responded::Later(Pending(pending))),
             },
-            Err(error) => Err(status::bad_request(&error)),
+            Err(status) => Err(status),
         };
         if events.capacity() <= KEPT_EVENTS {
             self.events = recycle(events);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use super::authorization::{AccessControl, Authorization};
 use super::exchange::{Cardinality, Exchange};
 use super::method::Never;
 use super::publish::{self, Publish};
@@ -36,10 +37,15 @@ pub(crate) struct Publishers<L> {
 
 impl<L: Log> Publishers<L> {
     /// A service for each connection of publishers to `log`, which takes what an engine
-    /// with these limits takes.
-    pub(crate) fn router(log: L, limits: &engine::Limits, stopping: Stopping) -> Router<Self> {
+    /// with these limits takes: of those that may, where there is access control.
+    pub(crate) fn router(
+        log: L,
+        limits: &engine::Limits,
+        stopping: Stopping,
+        access: Option<AccessControl>,
+    ) -> Router<Self> {
         let publish = Publish::new(log, limits);
-        Router::new(Publishers { publish }, stopping)
+        Router::new(Publishers { publish }, stopping, access)
     }
 
     /// The longest request, in bytes.
@@ -57,12 +63,21 @@ impl<L: Log> Methods for Publishers<L> {
     const KEPT_OUTPUT_BYTES: usize = 16 << 10;
     const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM];
 
-    fn open(&mut self, path: &str) -> Option<Self::Call> {
-        match path {
-            path::PUBLISH => Some(Exchange::new(Cardinality::One("Publish"))),
-            path::PUBLISH_STREAM => Some(Exchange::new(Cardinality::Many("PublishStream"))),
-            _ => None,
+    fn open(
+        &mut self,
+        path: &str,
+        mut authorization: Option<Box<Authorization>>,
+    ) -> Result<Option<Self::Call>, Status> {
+        let cardinality = match path {
+            path::PUBLISH => Cardinality::One("Publish"),
+            path::PUBLISH_STREAM => Cardinality::Many("PublishStream"),
+            _ => return Ok(None),
+        };
+        if let Some(authorization) = &mut authorization {
+            let is_stream = matches!(cardinality, Cardinality::Many(_));
+            authorization.open_publishing(is_stream)?;
         }
+        Ok(Some(Exchange::new(cardinality, authorization)))
     }
 
     fn poll(

@@ -8,10 +8,11 @@ use std::time::Duration;
 use http::{HeaderValue, header};
 use tonic::Status;
 
+use super::authorization::{AccessControl, Authorization};
 use super::status;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
-use crate::service::{EndCause, Peer, Progress, Refusal, Service, Turn};
+use crate::service::{Caller, EndCause, Progress, Refusal, Service, Turn};
 
 /// The methods of one listener.
 pub(crate) trait Methods {
@@ -29,8 +30,17 @@ pub(crate) trait Methods {
     /// The paths of all methods.
     const PATHS: &[&str];
 
-    /// Begins a call of the method at `path`; `None` if there is none.
-    fn open(&mut self, path: &str) -> Option<Self::Call>;
+    /// Begins a call of the method at `path`; `None` if there is none. Who calls is known
+    /// where it matters.
+    ///
+    /// # Errors
+    ///
+    /// The status that refuses the call.
+    fn open(
+        &mut self,
+        path: &str,
+        authorization: Option<Box<Authorization>>,
+    ) -> Result<Option<Self::Call>, Status>;
 
     /// See [`Service::poll`].
     fn poll(
@@ -77,15 +87,30 @@ impl Stopping {
 pub(crate) struct Router<M> {
     methods: M,
     stopping: Stopping,
+    /// `None`: anybody may call.
+    access: Option<AccessControl>,
 }
 
 impl<M: Methods> Router<M> {
-    pub(super) fn new(methods: M, stopping: Stopping) -> Self {
-        Router { methods, stopping }
+    pub(super) fn new(methods: M, stopping: Stopping, access: Option<AccessControl>) -> Self {
+        Router {
+            methods,
+            stopping,
+            access,
+        }
     }
 
-    /// What holds for every request, whatever its method. Authentication belongs here:
-    /// before a call has any state.
+    /// Finds out who calls, and begins the call.
+    fn begin(&mut self, request: &RequestHead, caller: &Caller) -> Result<M::Call, Status> {
+        let authorization = match &self.access {
+            None => None,
+            Some(access) => Some(access.authorize(caller, &request.fields)?),
+        };
+        let call = self.methods.open(&request.path, authorization)?;
+        call.ok_or_else(|| status::unknown_method("this listener", M::PATHS))
+    }
+
+    /// What holds for every request, whatever its method and whoever calls.
     fn check(&self, request: &RequestHead) -> Result<(), Refusal> {
         if request.method != "POST" {
             let mut refusal = http_refusal(405);
@@ -98,7 +123,10 @@ impl<M: Methods> Router<M> {
             return Err(http_refusal(415));
         }
         if !M::PATHS.contains(&&*request.path) {
-            return Err(status::refusal(&unimplemented(M::PATHS)));
+            return Err(status::refusal(&status::unknown_method(
+                "this listener",
+                M::PATHS,
+            )));
         }
         status::refuse_compression(&request.fields).map_err(|status| status::refusal(&status))?;
         if self.stopping.is_set() {
@@ -123,10 +151,6 @@ fn http_refusal(code: u16) -> Refusal {
     }
 }
 
-fn unimplemented(paths: &[&str]) -> Status {
-    Status::unimplemented(format!("this listener has {}", paths.join(" and ")))
-}
-
 impl<M: Methods> Service for Router<M> {
     type Call = M::Call;
     type Data = M::Data;
@@ -135,10 +159,10 @@ impl<M: Methods> Service for Router<M> {
     const REQUEST_TIMEOUT: Duration = M::REQUEST_TIMEOUT;
     const KEPT_OUTPUT_BYTES: usize = M::KEPT_OUTPUT_BYTES;
 
-    fn open(&mut self, request: &RequestHead, _peer: Peer) -> Result<M::Call, Refusal> {
+    fn open(&mut self, request: &RequestHead, caller: &Caller) -> Result<M::Call, Refusal> {
         self.check(request)?;
-        let call = self.methods.open(&request.path);
-        call.ok_or_else(|| status::refusal(&unimplemented(M::PATHS)))
+        self.begin(request, caller)
+            .map_err(|status| status::refusal(&status))
     }
 
     #[inline]
@@ -177,6 +201,7 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::access::Peer;
     use crate::grpc::method::Never;
 
     /// Two methods of which nothing is polled here.
@@ -192,8 +217,12 @@ mod tests {
         const KEPT_OUTPUT_BYTES: usize = 0;
         const PATHS: &[&str] = &["/a.B/C", "/a.B/D"];
 
-        fn open(&mut self, path: &str) -> Option<String> {
-            Some(path.to_owned())
+        fn open(
+            &mut self,
+            path: &str,
+            _authorization: Option<Box<Authorization>>,
+        ) -> Result<Option<String>, Status> {
+            Ok(Some(path.to_owned()))
         }
 
         fn poll(
@@ -226,7 +255,7 @@ mod tests {
     #[test]
     fn a_request_finds_its_method_or_is_refused() {
         let stopping = Stopping::default();
-        let mut router = Router::new(TwoMethods, stopping.clone());
+        let mut router = Router::new(TwoMethods, stopping.clone(), None);
         let mut open = |change: &dyn Fn(&mut RequestHead)| {
             let mut fields = HeaderMap::new();
             let grpc = HeaderValue::from_static("application/grpc+proto");
@@ -237,10 +266,12 @@ mod tests {
                 fields,
             };
             change(&mut request);
-            router.open(&request, Peer::Unix).map_err(|refusal| {
-                let status = refusal.fields.get("grpc-status").cloned();
-                (refusal.code, status.map(|s| s.to_str().unwrap().to_owned()))
-            })
+            router
+                .open(&request, &Peer::Unix { uid: None }.into())
+                .map_err(|refusal| {
+                    let status = refusal.fields.get("grpc-status").cloned();
+                    (refusal.code, status.map(|s| s.to_str().unwrap().to_owned()))
+                })
         };
         let status = |code: &str| Err((200, Some(code.to_owned())));
         assert_eq!(open(&|_| {}), Ok("/a.B/D".to_owned()));

@@ -1,4 +1,20 @@
 //! Every error as a status on the wire: one table; and how a status goes there.
+//!
+//! Each status says why for machines too, and when to try again where that makes sense
+//! ([`details`](crate::contract::details)). `docs/protocol.md` has the same table for peers; a
+//! test holds the two against each other.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `draft` | a status while it is put together, in the size that a response's head allows |
+//! | `retry` | when a refused caller should try again |
+//!
+//! Statuses are made where a call ends, never on the way of an event.
+
+mod draft;
+mod retry;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -7,18 +23,25 @@ use percent_encoding::percent_decode;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use self::draft::Draft;
+use self::retry::Retry;
+use crate::access::AccessError;
 use crate::backbone::AppendError;
-use crate::contract::gateway_id::GatewayIdError;
+use crate::contract::details::ErrorReason;
+use crate::contract::gateway_id::{GatewayIdError, MAX_GATEWAY_ID_BYTES};
 use crate::contract::metadata::PUSH_MISSED;
 use crate::engine::{PublishError, RecvError, SubscribeError};
-use crate::event::RequestError;
+use crate::event::{EventError, RequestError, WireProblem};
 use crate::http2::server::Response;
 use crate::service::{Refusal, Stall};
 
-/// The longest `grpc-message`, in bytes as it is encoded. Some proxies answer 502 in place
-/// of a response head over their buffer, which is 4 KiB where nobody says otherwise
-/// (nginx 1.22, `grpc_buffer_size`).
+/// The longest `grpc-message`, in bytes as it is encoded, together with the details. Some
+/// proxies answer 502 in place of a response head over their buffer, which is 4 KiB where
+/// nobody says otherwise (nginx 1.22, `grpc_buffer_size`). Our own statuses are shorter
+/// ([`draft`]); this is for those of others.
 const MAX_MESSAGE_BYTES: usize = 3 << 10;
+/// The same together with the details.
+const MAX_TEXT_BYTES: usize = 3600;
 
 /// What a response begins with that says nothing else.
 pub(super) fn response_fields() -> HeaderMap {
@@ -46,6 +69,10 @@ pub(super) fn trailers(status: &Status) -> HeaderMap {
     }
     if let Some(message) = fields.get_mut("grpc-message") {
         shorten(message);
+    }
+    let bytes = |name: &str| fields.get(name).map_or(0, HeaderValue::len);
+    if bytes("grpc-message") + bytes("grpc-status-details-bin") > MAX_TEXT_BYTES {
+        fields.remove("grpc-status-details-bin");
     }
     fields
 }
@@ -89,20 +116,100 @@ pub(super) fn end(response: &mut Response<'_>, status: &Status) {
 pub(super) fn refuse_compression(fields: &HeaderMap) -> Result<(), Status> {
     match fields.get("grpc-encoding") {
         Some(encoding) if encoding != "identity" => {
-            let mut status = Status::unimplemented("requests must not be compressed");
-            status.metadata_mut().insert(
-                "grpc-accept-encoding",
-                MetadataValue::from_static("identity"),
-            );
-            Err(status)
+            let mut metadata = MetadataMap::new();
+            let identity = MetadataValue::from_static("identity");
+            metadata.insert("grpc-accept-encoding", identity);
+            Err(Draft::new(
+                Code::Unimplemented,
+                ErrorReason::CompressionNotSupported,
+                "requests must not be compressed",
+            )
+            .metadata(metadata)
+            .finish())
         }
         _ => Ok(()),
     }
 }
 
+/// A message with the flag that says it is compressed, or another.
+pub(super) fn compressed_flag(flag: u8) -> Status {
+    Draft::new(
+        Code::Internal,
+        ErrorReason::CompressedFlag,
+        format!(
+            "the request message has the compressed flag {flag:#04x}, and no compression was \
+             agreed on"
+        ),
+    )
+    .with("flag", flag)
+    .finish()
+}
+
+/// A path that is none of these, which `place` has.
+pub(super) fn unknown_method(place: &str, paths: &[&str]) -> Status {
+    Draft::new(
+        Code::Unimplemented,
+        ErrorReason::UnknownMethod,
+        format!("{place} has {}", paths.join(" and ")),
+    )
+    .with("methods", paths.join(","))
+    .finish()
+}
+
+/// A call with no request message, or `several`, of a method that takes one: for a method's
+/// cardinality that is violated gRPC has its status.
+pub(super) fn not_one_message(method: &str, several: bool) -> Status {
+    let (found, text) = match several {
+        true => ("several", "several were sent"),
+        false => ("0", "none was sent"),
+    };
+    Draft::new(
+        Code::Unimplemented,
+        ErrorReason::WrongMessageCount,
+        format!("{method} takes one request message, {text}"),
+    )
+    .with("method", method)
+    .with("found", found)
+    .finish()
+}
+
+/// A request that ends with the first `have` bytes of a message of this `length`; `None` where
+/// it ends in the message's prefix.
+pub(super) fn cut_short(bytes: Option<(usize, usize)>) -> Status {
+    let draft = |text: String| Draft::new(Code::Internal, ErrorReason::RequestCutShort, text);
+    match bytes {
+        Some((have, length)) => draft(format!(
+            "the request ends after {have} of {length} bytes of its message"
+        ))
+        .with("bytes", have)
+        .with("length", length),
+        None => draft("the request ends in the middle of a message's prefix".to_owned()),
+    }
+    .finish()
+}
+
+/// A request message longer than allowed.
+pub(super) fn request_too_large(bytes: usize, limit: usize) -> Status {
+    Draft::new(
+        Code::InvalidArgument,
+        ErrorReason::RequestTooLarge,
+        format!("the request message has {bytes} bytes, the limit is {limit}"),
+    )
+    .with("bytes", bytes)
+    .with("limit", limit)
+    .finish()
+}
+
 /// A request that has begun and did not arrive.
 pub(super) fn request_timeout(timeout: Duration) -> Status {
-    Status::deadline_exceeded(format!("the request did not arrive within {timeout:?}"))
+    Draft::new(
+        Code::DeadlineExceeded,
+        ErrorReason::RequestTimeout,
+        format!("the request did not arrive within {timeout:?}"),
+    )
+    .with("timeout_ms", timeout.as_millis())
+    .retry(Retry::Soon)
+    .finish()
 }
 
 /// A peer that takes nothing of its response.
@@ -111,45 +218,68 @@ pub(super) fn stalled(stall: &Stall) -> Status {
         lasted,
         pinned_bytes,
     } = stall;
-    Status::deadline_exceeded(match pinned_bytes {
-        None => format!("the stream took nothing for {lasted:.1?}"),
-        Some(bytes) => format!(
-            "the stream took nothing for {lasted:.1?}, and streams like it hold {bytes} bytes"
-        ),
-    })
+    let mut text = format!("the stream took nothing for {lasted:.1?}");
+    if let Some(bytes) = pinned_bytes {
+        text += &format!(", and streams like it hold {bytes} bytes");
+    }
+    let mut draft = Draft::new(Code::DeadlineExceeded, ErrorReason::Stalled, text)
+        .with("stalled_ms", lasted.as_millis())
+        .retry(Retry::Soon);
+    if let Some(bytes) = pinned_bytes {
+        draft = draft.with("pinned_bytes", bytes);
+    }
+    draft.finish()
 }
 
 /// More is arriving on one connection than there may be.
 pub(super) fn too_many_long_requests() -> Status {
-    Status::resource_exhausted(
+    Draft::new(
+        Code::ResourceExhausted,
+        ErrorReason::TooManyLongRequests,
         "too many long requests are arriving on this connection; nothing of this one was \
          published",
     )
+    .retry(Retry::Soon)
+    .finish()
 }
 
 /// What every call is told that comes, or is still waiting, while the server
 /// stops.
 pub(super) fn stopping() -> Status {
-    Status::unavailable("the server is stopping")
+    Draft::new(
+        Code::Unavailable,
+        ErrorReason::Stopping,
+        "the server is stopping",
+    )
+    .retry(Retry::AfterRestart)
+    .finish()
 }
 
 /// How a stream ends. `lag` is what the subscriber still had before it: after it
 /// lagged, both together are everything from its last event to the head.
 pub(super) fn end_of_stream(error: RecvError, lag: u64) -> Status {
     match error {
-        RecvError::TakenOver => {
-            Status::aborted("a newer subscription has taken over this gateway_client_id")
-        }
+        // Without a time to try again: two that insist on one id throw each other out.
+        RecvError::TakenOver => Draft::new(
+            Code::Aborted,
+            ErrorReason::TakenOver,
+            "a newer subscription has taken over this gateway_client_id",
+        )
+        .finish(),
         RecvError::Closed => stopping(),
         RecvError::Lagged(dropped) => {
             let missed = dropped + lag;
             let mut metadata = MetadataMap::new();
             metadata.insert(PUSH_MISSED, missed.into());
-            Status::with_metadata(
+            Draft::new(
                 Code::OutOfRange,
+                ErrorReason::Lagged,
                 format!("too slow: {missed} events were missed since the last one delivered"),
-                metadata,
             )
+            .with("missed", missed)
+            .retry(Retry::Soon)
+            .metadata(metadata)
+            .finish()
         }
     }
 }
@@ -157,19 +287,93 @@ pub(super) fn end_of_stream(error: RecvError, lag: u64) -> Status {
 /// Why there is no stream.
 pub(super) fn not_subscribed(error: SubscribeError) -> Status {
     match error {
-        SubscribeError::TooManySubscribers { .. } => Status::resource_exhausted(error.to_string()),
+        SubscribeError::TooManySubscribers { limit } => Draft::new(
+            Code::ResourceExhausted,
+            ErrorReason::TooManySubscribers,
+            error.to_string(),
+        )
+        .with("limit", limit)
+        .retry(Retry::WhenThereIsRoom)
+        .finish(),
         SubscribeError::Closed => stopping(),
     }
 }
 
+/// A status for a request that has to be corrected.
+fn invalid(reason: ErrorReason, error: &dyn std::error::Error) -> Draft {
+    Draft::new(Code::InvalidArgument, reason, error.to_string())
+}
+
 /// Why an id is not one.
 pub(super) fn bad_gateway_id(error: GatewayIdError) -> Status {
-    Status::invalid_argument(error.to_string())
+    let draft = invalid(ErrorReason::InvalidGatewayId, &error).with("field", "gateway_client_id");
+    match error {
+        GatewayIdError::Empty => draft,
+        GatewayIdError::TooLong { bytes } => draft
+            .with("bytes", bytes)
+            .with("limit", MAX_GATEWAY_ID_BYTES),
+        GatewayIdError::ControlCharacter { at } => draft.with("at_byte", at),
+    }
+    .finish()
+}
+
+/// Bytes that are not a message of this type.
+pub(super) fn not_a_message(name: &str, error: &prost::DecodeError) -> Status {
+    Draft::new(
+        Code::InvalidArgument,
+        ErrorReason::MalformedMessage,
+        format!("not a {name}: {error}"),
+    )
+    .with("message", name)
+    .with("problem", error)
+    .finish()
 }
 
 /// Why a request is not a batch.
 pub(super) fn bad_request(error: &RequestError) -> Status {
-    Status::invalid_argument(error.to_string())
+    let invalid = |reason| invalid(reason, error);
+    match *error {
+        RequestError::NoEvents => invalid(ErrorReason::NoEvents).with("field", "events"),
+        RequestError::Event { index, source } => match source {
+            EventError::NoKind => invalid(ErrorReason::KindNotSet).with("field", "kind"),
+            EventError::Empty { field } => invalid(ErrorReason::FieldEmpty).with("field", field),
+            EventError::CursorSet => invalid(ErrorReason::CursorSet).with("field", "cursor"),
+            EventError::NotUtf8 { field } => {
+                invalid(ErrorReason::FieldNotUtf8).with("field", field)
+            }
+            EventError::Malformed { at, problem } => malformed(error, "PushEvent", at, problem),
+        }
+        .with("index", index),
+        RequestError::EventTooLarge {
+            index,
+            bytes,
+            limit,
+        } => invalid(ErrorReason::EventTooLarge)
+            .with("index", index)
+            .with("bytes", bytes)
+            .with("limit", limit),
+        RequestError::Malformed { at, problem } => malformed(error, "PublishRequest", at, problem),
+    }
+    .finish()
+}
+
+fn malformed(error: &RequestError, message: &str, at: usize, problem: WireProblem) -> Draft {
+    let draft = invalid(ErrorReason::MalformedMessage, error)
+        .with("message", message)
+        .with("at_byte", at)
+        .with("problem", problem);
+    match problem {
+        WireProblem::UnknownWireType { found } => draft.with("wire_type", found),
+        WireProblem::WrongWireType { field, found } => {
+            draft.with("field", field).with("wire_type", found)
+        }
+        WireProblem::Truncated
+        | WireProblem::VarintOverflow
+        | WireProblem::KeyOverflow
+        | WireProblem::FieldZero
+        | WireProblem::UnmatchedEndGroup
+        | WireProblem::TooDeep => draft,
+    }
 }
 
 /// Why a batch is not in the log.
@@ -181,97 +385,92 @@ pub(super) fn not_appended(error: &AppendError) -> Status {
 
 /// Why a batch is not in the ring.
 fn not_published(error: &PublishError) -> Status {
-    match error {
-        PublishError::NoEvents
-        | PublishError::EventTooLarge { .. }
-        | PublishError::TooManyEvents { .. }
-        | PublishError::BatchTooLarge { .. } => Status::invalid_argument(error.to_string()),
-        PublishError::Closed => stopping(),
-        PublishError::Exhausted => Status::resource_exhausted(error.to_string()),
+    let invalid = |reason| invalid(reason, error);
+    match *error {
+        PublishError::NoEvents => invalid(ErrorReason::NoEvents).with("field", "events"),
+        PublishError::EventTooLarge {
+            index,
+            bytes,
+            limit,
+        } => invalid(ErrorReason::EventTooLarge)
+            .with("index", index)
+            .with("bytes", bytes)
+            .with("limit", limit),
+        PublishError::TooManyEvents { events, limit } => invalid(ErrorReason::TooManyEvents)
+            .with("events", events)
+            .with("limit", limit),
+        PublishError::BatchTooLarge { bytes, limit } => invalid(ErrorReason::BatchTooLarge)
+            .with("bytes", bytes)
+            .with("limit", limit),
+        PublishError::Closed => return stopping(),
+        // For good: only another epoch has sequences again.
+        PublishError::Exhausted => Draft::new(
+            Code::ResourceExhausted,
+            ErrorReason::EpochExhausted,
+            error.to_string(),
+        ),
     }
+    .finish()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contract::gateway_id;
-    use tonic::Code::{Aborted, InvalidArgument, OutOfRange, ResourceExhausted, Unavailable};
-
-    #[test]
-    fn every_error_has_its_status() {
-        let table = [
-            (end_of_stream(RecvError::TakenOver, 0), Aborted),
-            (end_of_stream(RecvError::Lagged(1), 0), OutOfRange),
-            (end_of_stream(RecvError::Closed, 0), Unavailable),
-            (
-                not_subscribed(SubscribeError::TooManySubscribers { limit: 9 }),
-                ResourceExhausted,
-            ),
-            (not_subscribed(SubscribeError::Closed), Unavailable),
-            (
-                bad_gateway_id(gateway_id::check("").unwrap_err()),
-                InvalidArgument,
-            ),
-            (bad_request(&RequestError::NoEvents), InvalidArgument),
-            (not_published(&PublishError::NoEvents), InvalidArgument),
-            (
-                not_published(&PublishError::EventTooLarge {
-                    index: 3,
-                    bytes: 10,
-                    limit: 9,
-                }),
-                InvalidArgument,
-            ),
-            (
-                not_published(&PublishError::TooManyEvents {
-                    events: 10,
-                    limit: 9,
-                }),
-                InvalidArgument,
-            ),
-            (
-                not_published(&PublishError::BatchTooLarge {
-                    bytes: 10,
-                    limit: 9,
-                }),
-                InvalidArgument,
-            ),
-            (not_published(&PublishError::Closed), Unavailable),
-            (not_published(&PublishError::Exhausted), ResourceExhausted),
-        ];
-        for (status, code) in table {
-            assert_eq!(status.code(), code, "{status:?}");
-            assert!(!status.message().is_empty(), "{status:?}");
-        }
+/// Why a caller may not do what it asks for, or no longer.
+pub(super) fn access(error: &AccessError) -> Status {
+    use AccessError as E;
+    let draft = |code| Draft::new(code, access_reason(error), error.to_string());
+    let limited = |retry_after: Duration| {
+        draft(Code::ResourceExhausted)
+            .with("retry_after_ms", retry_after.as_millis())
+            .retry(Retry::After(retry_after))
+    };
+    match error {
+        E::NoCredential | E::Unknown | E::Expired | E::NotYetValid => draft(Code::Unauthenticated),
+        E::Malformed(problem) => draft(Code::Unauthenticated).with("problem", problem),
+        E::NotAccepted { reason } => draft(Code::Unauthenticated).with("problem", reason),
+        E::Ambiguous { first, second } => draft(Code::Unauthenticated)
+            .with("first", first)
+            .with("second", second),
+        E::Revoked { principal } => draft(Code::PermissionDenied).with("principal", principal),
+        E::SubscribeNotGranted { principal, gateway } => draft(Code::PermissionDenied)
+            .with("principal", principal)
+            .with("gateway", gateway),
+        E::PublishNotGranted { principal, kind } => draft(Code::PermissionDenied)
+            .with("principal", principal)
+            .with("kind", kind),
+        E::TooManyFailures { retry_after } => limited(*retry_after),
+        E::TooManyStreams {
+            principal,
+            limit,
+            retry_after,
+        } => limited(*retry_after)
+            .with("principal", principal)
+            .with("limit", limit),
+        E::TooFast {
+            principal,
+            setting,
+            retry_after,
+        } => limited(*retry_after)
+            .with("principal", principal)
+            .with("setting", setting),
     }
+    .finish()
+}
 
-    #[test]
-    fn a_head_stays_below_4_kib_and_can_be_decoded_whatever_the_message() {
-        for text in ["x", "\n", "é", "語", "🛰", "a🛰é", "%"] {
-            for pad in 0..4 {
-                let message = "y".repeat(pad) + &text.repeat(9000);
-                let fields = refusal(&Status::internal(message.clone())).fields;
-                let bytes: usize = fields
-                    .iter()
-                    .map(|(name, value)| name.as_str().len() + value.len() + 4)
-                    .sum();
-                assert!(bytes < 4000, "{bytes} bytes");
-                let read = Status::from_header_map(&fields).unwrap();
-                assert_eq!(read.code(), Code::Internal);
-                let kept = read.message().strip_suffix("...").expect("an ellipsis");
-                assert!(message.starts_with(kept), "{text:?}: {kept:?}");
-                assert!(fields["grpc-message"].len() > MAX_MESSAGE_BYTES - 20);
-            }
-        }
-        let short = refusal(&Status::internal("é".repeat(500))).fields;
-        let read = Status::from_header_map(&short).unwrap();
-        assert_eq!(read.message(), "é".repeat(500));
-    }
-
-    #[test]
-    fn a_lagged_stream_is_told_what_was_dropped_and_what_it_had_not_read() {
-        let status = end_of_stream(RecvError::Lagged(40), 2);
-        assert_eq!(status.metadata().get(PUSH_MISSED).unwrap(), "42");
-        assert!(status.message().contains("42 events"), "{status:?}");
+/// The same for machines; the log has the same word.
+pub(super) fn access_reason(error: &AccessError) -> ErrorReason {
+    use AccessError as E;
+    match error {
+        E::NoCredential => ErrorReason::CredentialMissing,
+        E::Malformed(_) => ErrorReason::CredentialMalformed,
+        E::NotAccepted { .. } => ErrorReason::CredentialNotAccepted,
+        E::Ambiguous { .. } => ErrorReason::CredentialAmbiguous,
+        E::Unknown => ErrorReason::CredentialUnknown,
+        E::Expired => ErrorReason::CredentialExpired,
+        E::NotYetValid => ErrorReason::CredentialNotYetValid,
+        E::Revoked { .. } => ErrorReason::CredentialRevoked,
+        E::SubscribeNotGranted { .. } => ErrorReason::SubscribeNotGranted,
+        E::PublishNotGranted { .. } => ErrorReason::PublishNotGranted,
+        E::TooManyFailures { .. } => ErrorReason::TooManyFailedCredentials,
+        E::TooManyStreams { .. } => ErrorReason::TooManyStreams,
+        E::TooFast { .. } => ErrorReason::RateExceeded,
     }
 }

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use tonic::Status;
 
+use super::authorization::Authorization;
 use super::message::{self, Next};
 use super::method::Stream;
 use super::status;
@@ -14,8 +15,8 @@ use crate::service::{Progress, Turn};
 /// How far a call has come.
 #[derive(Debug)]
 pub(crate) enum StreamCall<S> {
-    /// Its request has not arrived in full.
-    Request,
+    /// Its request has not arrived in full. Who calls, where it matters.
+    Request(Option<Box<Authorization>>),
     /// Its response goes on.
     Response(S),
     /// Its response is to end by this status.
@@ -33,12 +34,12 @@ impl<S> StreamCall<S> {
         is_stopping: bool,
     ) -> Progress {
         let mut progress = Progress::default();
-        if let StreamCall::Request = self {
+        if let StreamCall::Request(authorization) = self {
             let only = message::only(turn.body, turn.is_complete, M::MAX_REQUEST_BYTES, M::NAME);
             let started = match only {
                 Ok(Next::Message(bytes)) => {
                     let message = &turn.body[MESSAGE_PREFIX_BYTES..][..bytes];
-                    method.start(message)
+                    method.start(message, authorization.take())
                 }
                 Ok(_) if is_stopping => Err(status::stopping()),
                 Ok(_) => {
@@ -94,7 +95,7 @@ impl<S> StreamCall<S> {
         match self {
             StreamCall::Response(source) => M::end(source),
             StreamCall::Ending(status) => Some(status.clone()),
-            StreamCall::Request | StreamCall::Ended => None,
+            StreamCall::Request(_) | StreamCall::Ended => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use tonic::Status;
 
+use super::authorization::Authorization;
 use super::method::Stream;
 use super::status;
 use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
@@ -35,13 +36,72 @@ impl Subscribe {
 /// A gateway's subscription.
 #[derive(Debug)]
 pub(crate) struct Subscription {
+    // Dropped first: what it counts against is free after it.
     subscriber: Subscriber,
     gateway_id: Box<str>,
+    /// Whose it is, where it matters.
+    authorization: Option<Box<Authorization>>,
 }
 
 impl Subscription {
+    /// What the request's message asks for, if that may be.
+    pub(super) fn start(
+        engine: &Engine,
+        message: &[u8],
+        mut authorization: Option<Box<Authorization>>,
+    ) -> Result<Self, Status> {
+        let request = GatewaySubscribeRequest::decode(message)
+            .map_err(|error| status::not_a_message("GatewaySubscribeRequest", &error))?;
+        let id = request.gateway_client_id;
+        gateway_id::check(&id).map_err(status::bad_gateway_id)?;
+        let subscriber = match &mut authorization {
+            Some(authorization) => authorization.subscribe(engine, &id, &request.cursor)?,
+            None => engine
+                .subscribe(&id, &request.cursor)
+                .map_err(status::not_subscribed)?,
+        };
+        tracing::debug!(gateway = id, start = ?subscriber.start(), "subscribed");
+        if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
+            warn_of_later_epoch(&id, &request.cursor);
+        }
+        Ok(Subscription {
+            subscriber,
+            gateway_id: id.into_boxed_str(),
+            authorization,
+        })
+    }
+
+    #[cfg(all(test, feature = "tonic-service"))]
+    pub(super) fn max_batch_bytes(mut self, bytes: usize) -> Self {
+        self.subscriber = self.subscriber.max_batch_bytes(bytes);
+        self
+    }
+
     pub(super) fn gateway_id(&self) -> &str {
         &self.gateway_id
+    }
+
+    /// What the response begins with.
+    pub(super) fn response_fields(&self) -> HeaderMap {
+        response_fields(self.subscriber.start())
+    }
+
+    /// What comes next.
+    #[inline]
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
+        let received = self.subscriber.poll_recv(cx);
+        received.map(|received| received.map_err(|error| self.end_of_stream(error)))
+    }
+
+    /// How it ends.
+    fn end_of_stream(&self, error: RecvError) -> Status {
+        // A stream whose credential has ended is ended like one that is taken over.
+        if error == RecvError::TakenOver
+            && let Some(status) = self.authorization.as_ref().and_then(|of| of.ended())
+        {
+            return status;
+        }
+        status::end_of_stream(error, self.subscriber.lag())
     }
 }
 
@@ -52,22 +112,18 @@ impl Stream for Subscribe {
     const NAME: &str = NAME;
     const MAX_REQUEST_BYTES: usize = MAX_REQUEST_BYTES;
 
-    fn start(&mut self, request: &[u8]) -> Result<(HeaderMap, Subscription), Status> {
-        let (subscriber, gateway_id) = subscribe(&self.engine, request)?;
-        let fields = response_fields(subscriber.start());
-        let subscription = Subscription {
-            subscriber,
-            gateway_id: gateway_id.into_boxed_str(),
-        };
-        Ok((fields, subscription))
+    fn start(
+        &mut self,
+        request: &[u8],
+        authorization: Option<Box<Authorization>>,
+    ) -> Result<(HeaderMap, Subscription), Status> {
+        let subscription = Subscription::start(&self.engine, request, authorization)?;
+        Ok((subscription.response_fields(), subscription))
     }
 
     #[inline]
     fn poll_next(source: &mut Subscription, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
-        let subscriber = &mut source.subscriber;
-        subscriber.poll_recv(cx).map(|received| {
-            received.map_err(|error| status::end_of_stream(error, subscriber.lag()))
-        })
+        source.poll_next(cx)
     }
 
     fn end(source: &mut Subscription) -> Option<Status> {
@@ -77,25 +133,8 @@ impl Stream for Subscribe {
             Err(TryRecvError::Closed) => RecvError::Closed,
             _ => return None,
         };
-        Some(status::end_of_stream(cause, 0))
+        Some(source.end_of_stream(cause))
     }
-}
-
-/// A subscription for what the request's message asks for, and its gateway's id.
-pub(super) fn subscribe(engine: &Engine, message: &[u8]) -> Result<(Subscriber, String), Status> {
-    let request = GatewaySubscribeRequest::decode(message).map_err(|error| {
-        Status::invalid_argument(format!("not a GatewaySubscribeRequest: {error}"))
-    })?;
-    let id = request.gateway_client_id;
-    gateway_id::check(&id).map_err(status::bad_gateway_id)?;
-    let subscriber = engine
-        .subscribe(&id, &request.cursor)
-        .map_err(status::not_subscribed)?;
-    tracing::debug!(gateway = id, start = ?subscriber.start(), "subscribed");
-    if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
-        warn_of_later_epoch(&id, &request.cursor);
-    }
-    Ok((subscriber, id))
 }
 
 /// Harmless for the gateway, which starts fresh and is told so; but whoever runs the
@@ -114,7 +153,7 @@ fn warn_of_later_epoch(id: &str, cursor: &str) {
 }
 
 /// What a response begins with.
-pub(super) fn response_fields(start: &Start) -> HeaderMap {
+fn response_fields(start: &Start) -> HeaderMap {
     let (resume, reason, missed) = describe(start.resume);
     let mut fields = status::response_fields();
     let mut insert = |key, value: &str| {

@@ -7,10 +7,12 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::request::Parts;
+use http::{Extensions, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::task::coop;
@@ -19,16 +21,20 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::transport::Server;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 use tower::Service;
 
+use super::authorization::{AccessControl, Authorization};
 use super::gateways::Gateways;
 use super::message::{self, Next};
 use super::router::Methods;
-use super::subscribe::{self, MAX_REQUEST_BYTES};
+use super::subscribe::{self, MAX_REQUEST_BYTES, Subscription};
 use super::{MAX_FIELD_BYTES, MAX_STREAMS, status};
+use crate::access::{AccessError, Authenticator, ClientCertificate, Peer};
 use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::contract::{MESSAGE_PREFIX_BYTES, path};
-use crate::engine::{Engine, Subscriber};
+use crate::engine::Engine;
+use crate::service::Caller;
 
 /// Streams that the peer opened and reset before they were looked at
 /// (CVE-2023-44487), and streams that we reset for the peer's errors: more of
@@ -75,6 +81,15 @@ const GATEWAY_CONNECTION_WINDOW: u32 = 1 << 20;
 ///
 /// `examples/embed.rs` is a whole backend.
 ///
+/// # Who may subscribe
+///
+/// Everybody who reaches it, unless it has an [authenticator](Self::with_authenticator). That
+/// is shown the request's `authorization` field, the peer's address and its certificate, as
+/// tonic knows them for TCP and unix sockets, with its own TLS or without. Behind another TLS,
+/// or an acceptor of your own, have a layer insert an `Arc<ClientCertificate>` and a [`Peer`]
+/// into the request's extensions; they count before what tonic knows. Insert only what your
+/// TLS has verified.
+///
 /// # Stopping
 ///
 /// Close the engine ([`Engine::close`]), then let tonic shut down: every stream
@@ -118,24 +133,87 @@ const GATEWAY_CONNECTION_WINDOW: u32 = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct PushService {
     engine: Engine,
+    access: Option<AccessControl>,
 }
 
 impl PushService {
     /// Serves `engine`.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        PushService { engine }
+        PushService {
+            engine,
+            access: None,
+        }
+    }
+
+    /// Serves only those whom this lets in, under the ids that it grants. Streams end when
+    /// their credential does, as they do at [`server::Server`](crate::server::Server).
+    ///
+    /// Clones count a principal's streams together.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        let access = Some(AccessControl::new(authenticator));
+        PushService { access, ..self }
+    }
+
+    /// Who calls, where it matters.
+    fn authorize(&self, head: &Parts) -> Result<Option<Box<Authorization>>, Status> {
+        let Some(access) = &self.access else {
+            return Ok(None);
+        };
+        access.run_once();
+        let caller = caller(&head.extensions)?;
+        access.authorize(&caller, &head.headers).map(Some)
     }
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
         status::refuse_compression(&head.headers)?;
+        let authorization = self.authorize(&head)?;
         let limit = Gateways::REQUEST_TIMEOUT;
         let collected = timeout(limit, collect(body)).await;
         let body = collected.map_err(|_| status::request_timeout(limit))??;
-        let (subscriber, _id) = subscribe::subscribe(&self.engine, only_message(&body, true)?)?;
-        Ok(respond(subscriber))
+        let message = only_message(&body, true)?;
+        let subscription = Subscription::start(&self.engine, message, authorization)?;
+        Ok(respond(subscription))
     }
+}
+
+/// Who is at the other end, as far as tonic or a layer says.
+fn caller(extensions: &Extensions) -> Result<Caller, Status> {
+    let tcp = extensions.get::<TcpConnectInfo>();
+    let unix = extensions.get::<UdsConnectInfo>();
+    let peer = if let Some(peer) = extensions.get::<Peer>() {
+        *peer
+    } else if let Some(address) = tcp.and_then(TcpConnectInfo::remote_addr) {
+        Peer::Tcp(address)
+    } else if let Some(unix) = unix {
+        let uid = unix.peer_cred.map(|credentials| credentials.uid());
+        Peer::Unix { uid }
+    } else {
+        Peer::Unknown
+    };
+    let inserted = extensions.get::<Arc<ClientCertificate>>();
+    let certificate = match inserted {
+        Some(certificate) => Some(Arc::clone(certificate)),
+        None => verified_certificate(extensions)?.map(Arc::new),
+    };
+    Ok(Caller { peer, certificate })
+}
+
+/// The certificate that tonic's own TLS has verified, if the client has shown one.
+fn verified_certificate(extensions: &Extensions) -> Result<Option<ClientCertificate>, Status> {
+    let over_tcp = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+    let over_unix = extensions.get::<TlsConnectInfo<UdsConnectInfo>>();
+    let chain = over_tcp
+        .and_then(TlsConnectInfo::peer_certs)
+        .or_else(|| over_unix.and_then(TlsConnectInfo::peer_certs));
+    let Some(certificate) = chain.as_ref().and_then(|chain| chain.first()) else {
+        return Ok(None);
+    };
+    ClientCertificate::parse(certificate)
+        .map(Some)
+        .map_err(|error| status::access(&AccessError::Malformed(error.to_string())))
 }
 
 /// A request's body, which is not longer than one message may be.
@@ -162,9 +240,9 @@ fn only_message(body: &[u8], is_complete: bool) -> Result<&[u8], Status> {
 }
 
 /// The response's head; hyper sends it at once, before it asks the body for anything.
-fn respond(subscriber: Subscriber) -> Response<Body> {
-    let fields = subscribe::response_fields(subscriber.start());
-    let mut response = Response::new(Body::new(PushBody::new(subscriber)));
+fn respond(subscription: Subscription) -> Response<Body> {
+    let fields = subscription.response_fields();
+    let mut response = Response::new(Body::new(PushBody::new(subscription)));
     *response.headers_mut() = fields;
     response
 }
@@ -188,7 +266,7 @@ impl Service<Request<Body>> for PushService {
             let response = if request.uri().path() == path::SUBSCRIBE_PUSH {
                 service.subscribe(request).await
             } else {
-                Err(Status::unimplemented("Push has no such method"))
+                Err(status::unknown_method("Push", Gateways::PATHS))
             };
             Ok(response.unwrap_or_else(Status::into_http))
         })
@@ -200,13 +278,13 @@ impl Service<Request<Body>> for PushService {
 #[derive(Debug)]
 struct PushBody {
     /// `None` once the trailers are out.
-    subscriber: Option<Subscriber>,
+    subscription: Option<Subscription>,
 }
 
 impl PushBody {
-    fn new(subscriber: Subscriber) -> Self {
+    fn new(subscription: Subscription) -> Self {
         PushBody {
-            subscriber: Some(subscriber),
+            subscription: Some(subscription),
         }
     }
 }
@@ -220,26 +298,25 @@ impl http_body::Body for PushBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let Some(subscriber) = &mut this.subscriber else {
+        let Some(subscription) = &mut this.subscription else {
             return Poll::Ready(None);
         };
         // hyper asks for as long as the peer's window lasts; without a budget, one
         // fast gateway that is far behind would keep its worker to itself.
         let budget = ready!(coop::poll_proceed(cx));
-        let received = ready!(subscriber.poll_recv(cx));
+        let received = ready!(subscription.poll_next(cx));
         budget.made_progress();
         Poll::Ready(Some(match received {
             Ok(batch) => Ok(Frame::data(batch.into_bytes())),
-            Err(error) => {
-                let status = status::end_of_stream(error, subscriber.lag());
-                this.subscriber = None;
+            Err(status) => {
+                this.subscription = None;
                 Ok(Frame::trailers(status::trailers(&status)))
             }
         }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.subscriber.is_none()
+        self.subscription.is_none()
     }
 }
 
@@ -295,8 +372,9 @@ mod tests {
 
     fn body(engine: &Engine) -> PushBody {
         // One event a batch, so that there are many.
-        let subscriber = engine.subscribe("gateway", "").unwrap().max_batch_bytes(1);
-        PushBody::new(subscriber)
+        let request = b"\x0a\x07gateway";
+        let subscription = Subscription::start(engine, request, None).unwrap();
+        PushBody::new(subscription.max_batch_bytes(1))
     }
 
     #[tokio::test]

@@ -173,7 +173,7 @@ impl<S: Service> Driver<S> {
             }
             let woken = self.take_wakeup(cx.waker());
             let read_bytes = self.read(cx)?;
-            turn_bytes += read_bytes;
+            turn_bytes += self.socket.take_read_cost(read_bytes);
             if self.state == State::Open && (woken || read_bytes > 0 || self.alarm.is_some()) {
                 self.look_around(cx);
             }
@@ -326,7 +326,7 @@ impl<S: Service> Driver<S> {
         let Some(mut parts) = self.http.parts(at) else {
             return;
         };
-        match self.service.open(head, self.handle.peer()) {
+        match self.service.open(head, self.handle.caller()) {
             Ok(call) => {
                 self.handle.stream_opened();
                 *parts.state = Some(Served::new(call));

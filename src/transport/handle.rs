@@ -6,7 +6,8 @@ use std::task::{Wake, Waker};
 
 use tokio::sync::Semaphore;
 
-use crate::service::Peer;
+use crate::access::Peer;
+use crate::service::Caller;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,7 @@ pub(crate) enum Phase {
 /// A connection, without owning it. Its [driver](super::driver) does what is asked here.
 #[derive(Debug)]
 pub(crate) struct Handle {
-    peer: Peer,
+    caller: Caller,
     /// The listener's free connection slots.
     slots: Arc<Semaphore>,
     phase: AtomicU8,
@@ -44,9 +45,9 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(super) fn new(peer: Peer, slots: Arc<Semaphore>) -> Self {
+    pub(super) fn new(caller: Caller, slots: Arc<Semaphore>) -> Self {
         Handle {
-            peer,
+            caller,
             slots,
             phase: AtomicU8::new(Phase::Handshake as u8),
             write_blocks: AtomicU64::new(0),
@@ -60,8 +61,12 @@ impl Handle {
         }
     }
 
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     pub(crate) fn peer(&self) -> Peer {
-        self.peer
+        self.caller.peer
     }
 
     /// Whether the listener has no slot left for a further connection.
@@ -220,7 +225,7 @@ mod tests {
     use crate::transport::test_support::Wakes;
 
     fn handle() -> Handle {
-        Handle::new(Peer::Unix, Arc::new(Semaphore::new(0)))
+        Handle::new(Peer::Unix { uid: None }.into(), Arc::new(Semaphore::new(0)))
     }
 
     /// Waits for a wake-up, in a task of its own.

@@ -21,14 +21,17 @@ use tokio::net::{
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::handshakes::{HandshakeThreads, Handshakes};
+use super::limited_log::LimitedLog;
 use super::socket::{Socket, Stream};
 use super::watchdog::Watchdog;
+use crate::access::Peer;
 use crate::config::Address;
 use crate::http2::frame::{self, Reason};
-use crate::service::Peer;
+use crate::tls::ServerTls;
 
 /// Connections that the kernel completes before they are accepted, so that a reconnect
 /// storm is not refused. The kernel caps it (`net.core.somaxconn`).
@@ -39,8 +42,6 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// How many refused peers are lingered for at a time; further ones are closed at once.
 const MAX_REFUSALS: usize = 64;
-/// Refusals are logged at most once in this time, with their number.
-const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// An address that is listened on: with the port that the kernel chose, if it was asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +79,8 @@ pub(crate) struct Listener {
     /// A file descriptor to refuse peers with when there is no other.
     reserve: Option<File>,
     refusals: Refusals,
+    /// With TLS.
+    handshakes: Option<Handshakes>,
 }
 
 #[derive(Debug)]
@@ -116,7 +119,19 @@ impl Listener {
             limit,
             reserve: open_reserve(),
             refusals: Refusals::default(),
+            handshakes: None,
         })
+    }
+
+    /// The same, with TLS. A unix socket stays as it is.
+    pub(crate) fn with_tls(self, tls: Arc<ServerTls>, threads: &HandshakeThreads) -> Self {
+        Listener {
+            handshakes: match self.socket {
+                ListenSocket::Tcp(_) => threads.of_listener(tls),
+                ListenSocket::Unix { .. } => None,
+            },
+            ..self
+        }
     }
 
     pub(crate) fn address(&self) -> &BoundAddress {
@@ -151,14 +166,35 @@ impl Listener {
         let _ = timeout(lame_duck, slots.acquire_many(all)).await;
     }
 
-    /// The next connection for which there is a slot. Those for which there is none are
-    /// refused.
+    /// The next connection for which there is a slot, and with TLS the next one whose
+    /// handshake is complete. Those for which there is no slot are refused.
     async fn accept(&mut self) -> Socket {
         let mut back_off = BACK_OFF.0;
         loop {
-            let error = match self.socket.accept().await {
+            let accepted = match &mut self.handshakes {
+                None => self.socket.accept().await,
+                Some(handshakes) => {
+                    let has_room = handshakes.has_room();
+                    tokio::select! {
+                        ended = handshakes.next(&self.address) => match ended {
+                            Some(socket) => return socket,
+                            None => continue,
+                        },
+                        accepted = self.socket.accept(), if has_room => accepted,
+                    }
+                }
+            };
+            let error = match accepted {
                 Ok((stream, peer)) => match Arc::clone(&self.slots).try_acquire_owned() {
-                    Ok(slot) => return Socket::new(stream, peer, slot),
+                    Ok(slot) => match (stream, peer, &mut self.handshakes) {
+                        (Stream::Tcp(stream), Peer::Tcp(peer), Some(handshakes)) => {
+                            match handshakes.begin(stream, peer, slot) {
+                                Ok(()) => continue,
+                                Err(error) => error,
+                            }
+                        }
+                        (stream, peer, _) => return Socket::new(stream, peer.into(), slot),
+                    },
                     Err(_) => {
                         let ConnectionLimit {
                             connections,
@@ -167,7 +203,9 @@ impl Listener {
                         self.refusals.log(&self.address, || {
                             format!("{connections} connections are open, the limit ({set_by})")
                         });
-                        self.refusals.refuse(stream, connections);
+                        let text = format!("too many connections: the limit is {connections}");
+                        let farewell = self.farewell(&text);
+                        self.refusals.refuse(stream, farewell);
                         continue;
                     }
                 },
@@ -196,7 +234,7 @@ impl Listener {
     fn refuse_without_files(&mut self) -> usize {
         drop(self.reserve.take());
         let mut refused = 0;
-        let farewell = farewell("the server has no file descriptor left");
+        let farewell = self.farewell("the server has no file descriptor left");
         for _ in 0..BACKLOG {
             let accepted = self.socket.accept_now();
             let Ok(mut stream) = accepted else { break };
@@ -209,10 +247,21 @@ impl Listener {
         refused
     }
 
+    /// What a peer is told for which there is no place.
+    fn farewell(&self, text: &str) -> Vec<u8> {
+        match self.handshakes {
+            None => farewell(text),
+            Some(_) => INTERNAL_ERROR_ALERT.to_vec(),
+        }
+    }
+
     /// Closes the socket, and returns the connections that were in its queue: the kernel
-    /// would reset them.
+    /// would reset them. With TLS it may: nothing was said to them yet.
     fn close(self) -> Vec<Socket> {
         let mut queued = Vec::new();
+        if self.handshakes.is_some() {
+            return queued;
+        }
         // As often as there can be something in the queue.
         for _ in 0..BACKLOG {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
@@ -222,7 +271,7 @@ impl Listener {
             else {
                 break;
             };
-            queued.push(Socket::new(stream, peer, slot));
+            queued.push(Socket::new(stream, peer.into(), slot));
         }
         queued
     }
@@ -237,20 +286,18 @@ fn open_reserve() -> Option<File> {
 #[derive(Debug, Default)]
 struct Refusals {
     lingering: JoinSet<()>,
-    logged: Option<Instant>,
-    unlogged: u64,
+    log: LimitedLog,
 }
 
 impl Refusals {
     /// Tells a peer that there are as many connections as are allowed.
-    fn refuse(&mut self, stream: Stream, connections: u32) {
+    fn refuse(&mut self, stream: Stream, farewell: Vec<u8>) {
         while self.lingering.try_join_next().is_some() {}
         if self.lingering.len() < MAX_REFUSALS {
-            let text = format!("too many connections: the limit is {connections}");
             let linger = async move {
                 match stream {
-                    Stream::Tcp(stream) => say_goodbye(stream, &farewell(&text)).await,
-                    Stream::Unix(stream) => say_goodbye(stream, &farewell(&text)).await,
+                    Stream::Tcp(stream) => say_goodbye(stream, &farewell).await,
+                    Stream::Unix(stream) => say_goodbye(stream, &farewell).await,
                 }
             };
             self.lingering.spawn(async {
@@ -261,18 +308,15 @@ impl Refusals {
 
     /// Logs a refusal, or counts it if one was logged just now.
     fn log(&mut self, address: &BoundAddress, why: impl FnOnce() -> String) {
-        self.unlogged += 1;
-        let now = Instant::now();
-        if self
-            .logged
-            .is_none_or(|at| now >= at + REFUSAL_LOG_INTERVAL)
-        {
-            tracing::warn!(%address, connections = self.unlogged, "connections refused: {}", why());
-            self.logged = Some(now);
-            self.unlogged = 0;
-        }
+        self.log.log(|connections| {
+            tracing::warn!(%address, connections, "connections refused: {}", why());
+        });
     }
 }
+
+/// The same in TLS: a fatal alert, `internal_error` (RFC 8446, 6; before a handshake it is not
+/// encrypted). There is none that says more.
+const INTERNAL_ERROR_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 
 /// A server's preface, and GOAWAY.
 fn farewell(text: &str) -> Vec<u8> {
@@ -402,7 +446,8 @@ fn tcp(socket: TcpStream, peer: SocketAddr) -> (Stream, Peer) {
 }
 
 fn unix(socket: UnixStream) -> (Stream, Peer) {
-    (Stream::Unix(socket), Peer::Unix)
+    let uid = socket.peer_cred().ok().map(|of| of.uid());
+    (Stream::Unix(socket), Peer::Unix { uid })
 }
 
 /// Binds the first that works of the addresses that `HOST:PORT` stands for.

@@ -8,6 +8,9 @@
 //! |---|---|
 //! | `listener` | TCP and unix sockets that peers connect to; connection limits |
 //! | `socket`, `stream`, `wire` | one accepted socket; what carries its bytes; what it shares with its thread's queue |
+//! | `tls_session` | TLS of an accepted socket, after its handshake |
+//! | `handshakes` | handshakes, on threads of their own |
+//! | `limited_log` | log lines that repeat, counted |
 //! | `send_queue` | short writes to many sockets by one system call (feature `io-uring`) |
 //! | `handle` | what others may know of a connection, and ask of it |
 //! | `driver` | the task that serves a connection |
@@ -34,7 +37,9 @@ mod call;
 mod coalesce;
 mod driver;
 mod handle;
+mod handshakes;
 mod in_flight;
+mod limited_log;
 mod listener;
 mod outgoing;
 pub(crate) mod send_queue;
@@ -43,6 +48,7 @@ mod stream;
 #[cfg(test)]
 mod test_support;
 mod timer;
+mod tls_session;
 mod watchdog;
 mod wire;
 mod writer;
@@ -56,6 +62,7 @@ use tokio_util::task::TaskTracker;
 pub use self::listener::BoundAddress;
 
 pub(crate) use self::coalesce::{Wake, rest_thread, wake_in_rounds};
+pub(crate) use self::handshakes::HandshakeThreads;
 pub(crate) use self::listener::{ConnectionLimit, Listener};
 pub(crate) use self::timer::Timer;
 pub(crate) use self::watchdog::{Timeouts, Watchdog};

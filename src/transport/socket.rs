@@ -1,4 +1,5 @@
-//! One accepted socket: TCP or unix, read and written without a copy of its own.
+//! One accepted socket: TCP, with or without TLS, or unix; read and written without a copy of
+//! its own.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -11,8 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::handle::{Handle, Phase};
 use super::send_queue;
 pub(super) use super::stream::Stream;
+use super::tls_session::TlsSession;
 use super::wire::Wire;
-use crate::service::Peer;
+use crate::service::Caller;
 
 /// As little as this is copied into one piece: to hand the system two pieces costs more.
 const COPIED_BYTES: usize = 4 << 10;
@@ -26,6 +28,7 @@ thread_local! {
 pub(super) struct Socket {
     wire: Arc<Wire>,
     handle: Arc<Handle>,
+    tls: Option<Box<TlsSession>>,
     /// Whether short writes may be [queued](send_queue).
     queues: bool,
     /// What the socket did not take of a write that was queued.
@@ -40,18 +43,25 @@ pub(super) struct Socket {
 
 impl Socket {
     /// A socket that holds one of its listener's `slots`.
-    pub(super) fn new(stream: Stream, peer: Peer, slot: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(stream: Stream, caller: Caller, slot: OwnedSemaphorePermit) -> Self {
         let slots: Arc<Semaphore> = Arc::clone(slot.semaphore());
-        let handle = Arc::new(Handle::new(peer, slots));
+        let handle = Arc::new(Handle::new(caller, slots));
         Socket {
             wire: Arc::new(Wire::new(stream, Arc::clone(&handle))),
             handle,
+            tls: None,
             queues: true,
             left: Vec::new(),
             full: false,
             blocked: false,
             _slot: slot,
         }
+    }
+
+    /// With TLS, whose handshake is complete.
+    pub(super) fn with_tls(mut self, tls: TlsSession) -> Self {
+        self.tls = Some(Box::new(tls));
+        self
     }
 
     /// From here on short writes may be [queued](send_queue), or not.
@@ -89,11 +99,23 @@ impl Socket {
         self.check_cut()?;
         let waker = Waker::from(Arc::clone(&self.handle));
         let stream = self.wire.stream();
-        let polled = stream.poll_read(&mut Context::from_waker(&waker), buf);
+        let mut cx = Context::from_waker(&waker);
+        let polled = match &mut self.tls {
+            None => stream.poll_read(&mut cx, buf),
+            Some(tls) => tls.poll_read(stream, &mut cx, buf),
+        };
         if polled.is_ready() {
             self.handle.has_read();
         }
         polled
+    }
+
+    /// How much of a turn it took to read so many bytes: with TLS, small records take more.
+    pub(super) fn take_read_cost(&mut self, bytes: usize) -> usize {
+        match &mut self.tls {
+            None => bytes,
+            Some(tls) => tls.take_cost().max(bytes),
+        }
     }
 
     /// Writes, past the runtime for as long as the socket takes everything: what the
@@ -108,6 +130,9 @@ impl Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
+        if self.tls.is_some() {
+            return self.poll_write_encrypted(cx, slices);
+        }
         let bytes = slices.iter().map(|slice| slice.len()).sum();
         if self.queues && !self.full && send_queue::push(&self.wire, slices) {
             return Poll::Ready(Ok(bytes));
@@ -153,7 +178,56 @@ impl Socket {
                 self.left = Vec::new();
             }
         }
-        Poll::Ready(Ok(()))
+        match &self.tls {
+            Some(tls) if tls.has_left() => self.poll_flush_encrypted(cx, false),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Encrypts, and writes as much of that as the socket takes; the rest comes first next
+    /// time.
+    #[inline(never)]
+    fn poll_write_encrypted(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Some(tls) = &mut self.tls else {
+            return Poll::Ready(Ok(0));
+        };
+        let mut bytes = tls.encrypt(slices)?;
+        if bytes == 0 && tls.has_left() {
+            // New keys come first.
+            ready!(self.poll_flush_encrypted(cx, false))?;
+            bytes = self.tls.as_mut().map_or(Ok(0), |tls| tls.encrypt(slices))?;
+        }
+        match self.poll_flush_encrypted(cx, true) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(bytes)),
+        }
+    }
+
+    /// Writes what is encrypted. It may be [queued](send_queue) where nothing is yet.
+    #[inline(never)]
+    fn poll_flush_encrypted(
+        &mut self,
+        cx: &mut Context<'_>,
+        may_queue: bool,
+    ) -> Poll<io::Result<()>> {
+        let Some(mut tls) = self.tls.take() else {
+            return Poll::Ready(Ok(()));
+        };
+        let polled = tls.poll_flush(|slices| {
+            let bytes = slices.iter().map(|slice| slice.len()).sum();
+            let may_queue = may_queue && self.queues && !self.full;
+            if may_queue && send_queue::push(&self.wire, slices) {
+                return Poll::Ready(Ok(bytes));
+            }
+            send_queue::submit();
+            self.poll_write_now(cx, slices)
+        });
+        self.tls = Some(tls);
+        polled
     }
 
     fn poll_write_now(
@@ -179,7 +253,9 @@ impl Socket {
 
     /// Whether something is left of a write that was queued.
     pub(super) fn has_left(&self) -> bool {
-        !self.left.is_empty() || !(self.wire.is_idle() || self.wire.is_queued())
+        !self.left.is_empty()
+            || !(self.wire.is_idle() || self.wire.is_queued())
+            || self.tls.as_ref().is_some_and(|tls| tls.has_left())
     }
 
     fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -224,6 +300,10 @@ impl Socket {
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_cut()?;
         if self.handle.phase() != Phase::Closing {
+            if let Some(tls) = &mut self.tls {
+                // Only the first time has it an effect.
+                tls.close();
+            }
             ready!(self.poll_flush(cx))?;
             self.wire.stream().shut_down()?;
             self.handle.enter(Phase::Closing);

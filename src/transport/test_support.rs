@@ -9,17 +9,21 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
 use super::socket::{Socket, Stream};
+use crate::access::Peer;
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
-use crate::service::Peer;
+use crate::service::Caller;
 use crate::service::{EndCause, Progress, Refusal, Service, Turn};
 
 /// A socket in the only slot of its listener, and its peer.
 pub(super) fn pair() -> (Socket, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    (Socket::new(Stream::Unix(ours), Peer::Unix, slot), theirs)
+    (
+        Socket::new(Stream::Unix(ours), Peer::Unix { uid: None }.into(), slot),
+        theirs,
+    )
 }
 
 /// Counts how often its waker is woken.
@@ -60,7 +64,7 @@ impl Service for Feed {
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
     const KEPT_OUTPUT_BYTES: usize = 0;
 
-    fn open(&mut self, _request: &RequestHead, _peer: Peer) -> Result<(), Refusal> {
+    fn open(&mut self, _request: &RequestHead, _caller: &Caller) -> Result<(), Refusal> {
         Ok(())
     }
 

@@ -345,7 +345,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::service::Peer;
+    use crate::access::Peer;
     use crate::transport::in_flight::InFlight;
     use crate::transport::socket::{Socket, Stream};
 
@@ -383,7 +383,7 @@ mod tests {
         fn connect(&self) -> (Socket, UnixStream) {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let slot = Arc::clone(&self.slots).try_acquire_owned().unwrap();
-            let socket = Socket::new(Stream::Unix(ours), Peer::Unix, slot);
+            let socket = Socket::new(Stream::Unix(ours), Peer::Unix { uid: None }.into(), slot);
             self.watchdog.watch(Arc::clone(socket.handle()));
             (socket, theirs)
         }

@@ -193,6 +193,56 @@ fn a_bad_variable_is_named() {
 }
 
 #[test]
+fn a_listener_that_others_reach_is_refused_until_it_is_protected_or_allowed() {
+    let open = "--listen=0.0.0.0:0";
+    refused(
+        &["serve", open],
+        &[],
+        &[
+            "--listen: 0.0.0.0:0 is not on loopback",
+            "no TLS",
+            "--allow-plaintext permits",
+        ],
+    );
+    refused(
+        &["serve", open, "--allow-plaintext"],
+        &[],
+        &[
+            "--listen: 0.0.0.0:0",
+            "neither an access file",
+            "--allow-anonymous permits",
+        ],
+    );
+    refused(
+        &["serve", "--publish-listen=[::]:0", "--allow-anonymous"],
+        &[],
+        &["--publish-listen: [::]:0", "--allow-plaintext permits"],
+    );
+    // What is allowed fails later, and not for that.
+    for variables in [
+        &[
+            ("GALAXY_PUSH_ALLOW_PLAINTEXT", "yes"),
+            ("GALAXY_PUSH_ALLOW_ANONYMOUS", "1"),
+        ][..],
+        &[
+            ("GALAXY_PUSH_ALLOW_PLAINTEXT", "true"),
+            ("GALAXY_PUSH_ACCESS", "/nonexistent/access"),
+        ],
+    ] {
+        let output = galaxy_push(&["serve", open, "--publish-listen=unix:/nonexistent/socket"])
+            .envs(variables.iter().copied())
+            .output()
+            .expect("the binary runs");
+        assert!(!output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.contains("/nonexistent/") && !text.contains("loopback"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_flag_wins_over_its_variable() {
     refused(
         &["serve", "--window", "never"],
@@ -229,16 +279,30 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
     for setting in Setting::ALL {
         let flag = setting.name().replace('_', "-");
         let (_, after) = help
-            .split_once(&format!("      --{flag}"))
+            .split_once(&format!("\n      --{flag}"))
             .unwrap_or_else(|| panic!("--{flag} is not in the help"));
         let entry = words(after.split("\n      --").next().unwrap());
         let variable = format!("[env: GALAXY_PUSH_{}]", setting.name().to_uppercase());
         assert!(entry.contains(&variable), "--{flag}: {entry}");
         let summary = setting.description().split("\n\n").next().unwrap();
-        let summary = words(summary).replace("`max_event_bytes`", "--max-event-bytes");
+        let summary = Setting::ALL.iter().fold(words(summary), |text, named| {
+            let flag = format!("--{}", named.name().replace('_', "-"));
+            text.replace(&format!("`{}`", named.name()), &flag)
+        });
         assert!(entry.contains(&summary), "--{flag}: {entry}");
-        // A switch is off and the threads follow the machine: neither has a text.
-        let has_default = !matches!(setting, Setting::AllowLargeEvents | Setting::WorkerThreads);
+        // A switch is off, there is no file, and the threads follow the machine: none
+        // of these has a text.
+        let has_default = !matches!(
+            setting,
+            Setting::TlsCert
+                | Setting::TlsKey
+                | Setting::TlsClientCa
+                | Setting::Access
+                | Setting::AllowAnonymous
+                | Setting::AllowPlaintext
+                | Setting::AllowLargeEvents
+                | Setting::WorkerThreads
+        );
         assert_eq!(
             entry.contains("[default: "),
             has_default,
@@ -250,6 +314,8 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
         "OUT_OF_RANGE",
         "UNAVAILABLE",
         "RESOURCE_EXHAUSTED",
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
     ] {
         assert!(help.contains(status), "{status}");
     }

@@ -2,6 +2,7 @@
 
 #![cfg(feature = "cli")]
 
+mod access;
 mod bench;
 mod connections;
 mod flags;

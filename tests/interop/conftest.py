@@ -99,8 +99,8 @@ def connect(client):
     """Opens connections of this implementation, and closes them after the test."""
     connections = []
 
-    def connect(target):
-        connections.append(client.connect(target))
+    def connect(target, tls=None):
+        connections.append(client.connect(target, tls))
         return connections[-1]
 
     yield connect

@@ -8,6 +8,8 @@ import threading
 import time
 
 import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from galaxy.backend.push.v1 import push_pb2
 from galaxy.push.publisher.v1 import publisher_pb2, publisher_pb2_grpc
@@ -189,6 +191,14 @@ class Stream:
     @property
     def trailers(self):
         return dict(self._call.trailing_metadata())
+
+    @property
+    def reason(self):
+        """Why it has ended, for machines, and the figures there."""
+        info = error_details_pb2.ErrorInfo()
+        for detail in rpc_status.from_call(self._call).details:
+            detail.Unpack(info)
+        return info.reason, dict(info.metadata)
 
     def cancel(self):
         self._call.cancel()

@@ -46,6 +46,16 @@ def assert_follows(events, cursor):
     assert sequences(events) == list(range(first, first + len(events)))
 
 
+def assert_says(end, reason, retries, **figures):
+    """What a status says to machines: why, with these figures, and whether to try again."""
+    assert end.info is not None, end
+    assert end.info.reason == reason
+    assert dict(end.info.metadata) == {key: str(value) for key, value in figures.items()}
+    assert (end.retry_seconds is not None) == retries, end
+    if retries:
+        assert 0 < end.retry_seconds <= 30
+
+
 def assert_goes_on(stream, publisher):
     """What is published from now on arrives."""
     publish(publisher, [4711])
@@ -132,6 +142,7 @@ def test_a_takeover_ends_the_older_stream_alone(gateway, publisher, route, conne
     assert old.rest() == []
     assert old.status.code == "ABORTED"
     assert "gateway_client_id" in old.status.details
+    assert_says(old.status, "TAKEN_OVER", retries=False)
     publish(publisher, [1])
     assert numbers([new.next(), neighbour.next()]) == [1, 1]
 
@@ -174,6 +185,7 @@ def test_a_lapped_gateway_learns_how_many_events_it_missed(gateway, publisher):
     # Counted when the stream ended, which may have been before the last event.
     missed = int(stream.status.trailers["push-missed"])
     assert RING_EVENTS < missed <= count - len(delivered)
+    assert_says(stream.status, "LAGGED", retries=True, missed=missed)
     last = delivered[-1].cursor if delivered else start
     again = gateway.subscribe(gateway_id, last)
     assert again.metadata == {
@@ -185,26 +197,36 @@ def test_a_lapped_gateway_learns_how_many_events_it_missed(gateway, publisher):
 
 
 def test_a_refused_gateway_reads_why(gateway):
-    for gateway_id in ("", "g" * 257, "line\nfeed"):
+    for gateway_id, figures in (
+        ("", {}),
+        ("g" * 257, {"bytes": 257, "limit": 256}),
+        ("line\nfeed", {"at_byte": 4}),
+    ):
         status = gateway.subscribe(gateway_id).status
         assert status.code == "INVALID_ARGUMENT"
         assert "gateway_client_id" in status.details
+        figures["field"] = "gateway_client_id"
+        assert_says(status, "INVALID_GATEWAY_ID", retries=False, **figures)
 
 
 def test_a_refused_publisher_reads_why(gateway, publisher):
     stream = gateway.subscribe(new_id())
     assert stream.metadata
-    for bad, named in (
-        (client_event(user_id=""), "client_event.user_id"),
-        (session_invalidation(user_id=""), "session_invalidation.user_id"),
-        (client_event(kind=""), "client_event.kind"),
-        (client_event(payload=b"x" * (2 << 20)), f"{2 << 20}"),
+    for bad, named, reason in (
+        (client_event(user_id=""), "client_event.user_id", "FIELD_EMPTY"),
+        (session_invalidation(user_id=""), "session_invalidation.user_id", "FIELD_EMPTY"),
+        (client_event(kind=""), "client_event.kind", "FIELD_EMPTY"),
+        (client_event(payload=b"x" * (2 << 20)), f"{2 << 20}", "EVENT_TOO_LARGE"),
     ):
         with pytest.raises(Failed) as refused:
             publisher.publish(client_event(), bad)
         assert refused.value.end.code == "INVALID_ARGUMENT"
         assert "events[1]" in refused.value.end.details
         assert named in refused.value.end.details
+        info = refused.value.end.info
+        assert (info.reason, info.metadata["index"]) == (reason, "1")
+        assert named in info.metadata.values()
+        assert refused.value.end.retry_seconds is None
     # Nothing of them was published.
     assert_goes_on(stream, publisher)
 
@@ -303,6 +325,7 @@ def test_a_server_that_stops_is_unavailable_and_comes_back(
     assert stream.status.code == "UNAVAILABLE"
     if client.hears_goodbyes or route.name != "direct":
         assert "stopping" in stream.status.details
+        assert_says(stream.status, "STOPPING", retries=True)
     again = returns(route, gateway, gateway_id, head)
     assert again.metadata["push-resume-reason"] == "other-epoch"
 

@@ -172,6 +172,9 @@ def test_a_stalled_gateway_is_cut_off_and_resumes_without_loss(serve):
     assert_whole(delivered, start)
     last = delivered[-1].cursor if delivered else start
     assert stream.code == grpc.StatusCode.DEADLINE_EXCEEDED
+    reason, figures = stream.reason
+    assert reason == "STALLED"
+    assert int(figures["stalled_ms"]) >= 1000
     attempts = []
 
     def accepted():
@@ -281,6 +284,7 @@ def test_one_gateway_too_many_is_refused(serve):
     stream = server.gateway("one too many").subscribe()
     assert stream.code == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "2" in stream.details
+    assert stream.reason == ("TOO_MANY_SUBSCRIBERS", {"limit": "2"})
 
 
 def test_a_full_server_still_lets_a_gateway_take_its_own_id_over(serve):

@@ -20,6 +20,11 @@ const fn goodbye(reason: Reason, text: &'static str) -> Goodbye {
 
 /// The client preface is none.
 pub const NOT_HTTP2: Goodbye = goodbye(Reason::ProtocolError, "invalid connection preface");
+/// It is TLS's.
+pub const TLS: Goodbye = goodbye(
+    Reason::ProtocolError,
+    "a TLS handshake, where no TLS is spoken",
+);
 /// The client preface is not followed by SETTINGS.
 pub const NO_SETTINGS_FIRST: Goodbye =
     goodbye(Reason::ProtocolError, "the first frame is not SETTINGS");

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use galaxy_push::contract::details::{DOMAIN, Details};
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::contract::push::push_client::PushClient;
@@ -119,9 +120,21 @@ impl Subscription {
     }
 }
 
-/// How many events a status says were missed.
+/// Why, as a status says it to machines, and whether it says when to try again.
+pub fn reason(status: &Status) -> (String, bool) {
+    let details = Details::decode(status.details());
+    let info = details.error_info.expect("an ErrorInfo");
+    assert_eq!(info.domain, DOMAIN);
+    (info.reason, details.retry_delay.is_some())
+}
+
+/// How many events a status says were missed, in both places.
 pub fn missed(status: &Status) -> u64 {
     assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
     let missed = status.metadata().get("push-missed").expect("push-missed");
-    missed.to_str().expect("text").parse().expect("a number")
+    let missed = missed.to_str().expect("text");
+    let details = Details::decode(status.details());
+    let info = details.error_info.expect("an ErrorInfo");
+    assert_eq!(info.metadata["missed"], missed);
+    missed.parse().expect("a number")
 }

@@ -64,7 +64,7 @@ impl H2Client {
         self.open_with(path, |_| {}).await
     }
 
-    async fn open_with(
+    pub async fn open_with(
         &mut self,
         path: &str,
         change: impl FnOnce(&mut HeaderMap),

@@ -1,7 +1,9 @@
 //! A server inside the test's process.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use galaxy_push::access::Authenticator;
 use galaxy_push::config::{Address, Config};
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::push::push_client::PushClient;
@@ -31,6 +33,21 @@ impl Harness {
 
     /// A server with the default settings, changed by `change`.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(change, None).await
+    }
+
+    /// The same, for those whom the authenticator lets in.
+    pub async fn with_authenticator(
+        change: impl FnOnce(&mut Config),
+        authenticator: Arc<dyn Authenticator>,
+    ) -> Self {
+        Self::start_with(change, Some(authenticator)).await
+    }
+
+    async fn start_with(
+        change: impl FnOnce(&mut Config),
+        authenticator: Option<Arc<dyn Authenticator>>,
+    ) -> Self {
         let any_port = Address::Tcp("127.0.0.1:0".to_owned());
         let mut config = Config {
             listen: any_port.clone(),
@@ -41,7 +58,10 @@ impl Harness {
             ..Config::default()
         };
         change(&mut config);
-        let server = Server::bind(config).await.expect("the server binds");
+        let mut server = Server::bind(config).await.expect("the server binds");
+        if let Some(authenticator) = authenticator {
+            server = server.with_authenticator(authenticator);
+        }
         let (shutdown, asked) = oneshot::channel::<()>();
         Harness {
             engine: server.engine().clone(),

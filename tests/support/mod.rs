@@ -9,6 +9,9 @@
 //! | [`wire`] | a connection frame by frame, for peers that keep to no rule |
 //! | [`frames`], [`header_block`] | the frames and header blocks that such a peer sends |
 //! | [`goodbye`] | why a server ends a connection: one table of codes and texts |
+//! | [`certificates`] | a CA, what it signs, and TLS clients |
+//! | [`tls`] | a CA, certificates in files, and a server of TLS before any other |
+//! | [`tokens`] | access by tokens that a test gives out and takes back |
 //! | [`events`] | events that differ from one another |
 
 #![allow(
@@ -18,6 +21,7 @@
     reason = "each test file uses its own part of this"
 )]
 
+pub mod certificates;
 pub mod events;
 pub mod frames;
 pub mod goodbye;
@@ -27,13 +31,16 @@ pub mod harness;
 pub mod header_block;
 #[cfg(feature = "cli")]
 pub mod process;
+#[cfg(feature = "server")]
+pub mod tls;
+pub mod tokens;
 pub mod wire;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub use events::{event, invalidation, large_event};
-pub use grpc::{Subscription, connect, connect_narrow, missed, publish, subscribe};
+pub use grpc::{Subscription, connect, connect_narrow, missed, publish, reason, subscribe};
 pub use harness::Harness;
 
 /// Long enough that only a hang takes longer.

@@ -6,27 +6,34 @@ use std::net::SocketAddr;
 use h2::SendStream;
 use h2::server::{SendResponse, handshake};
 use http::{Request, Response};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
 
-/// As long as systems allow by default. What does not fit is tried again by the client's
-/// system a second later.
-const BACKLOG: u32 = 4096;
+use super::incoming::listen;
 
 /// Serves each connection in a task of its own.
-pub(crate) async fn serve(at: SocketAddr) -> std::io::Result<()> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(at)?;
-    let listener = socket.listen(BACKLOG)?;
+pub(crate) async fn serve(at: SocketAddr, tls: Option<TlsAcceptor>) -> std::io::Result<()> {
+    let listener = listen(at)?;
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
         // One that fails is missed by the gateway that it belongs to.
-        tokio::spawn(connection(socket));
+        match tls.clone() {
+            None => {
+                tokio::spawn(connection(socket));
+            }
+            Some(acceptor) => {
+                tokio::spawn(async move {
+                    if let Ok(socket) = acceptor.accept(socket).await {
+                        let _ = connection(socket).await;
+                    }
+                });
+            }
+        }
     }
 }
 
-async fn connection(socket: TcpStream) -> Result<(), h2::Error> {
+async fn connection(socket: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), h2::Error> {
     let mut connection = handshake(socket).await?;
     // A stream that is let go of is reset.
     let mut open = Vec::new();

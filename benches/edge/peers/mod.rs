@@ -1,8 +1,10 @@
 //! Servers that gateways could have instead of galaxy-push, written as one would, and
 //! the floors beneath them. Each runs in a process of its own.
 
+pub(crate) mod certificate;
 mod fanout;
 mod handshake;
+mod incoming;
 mod publisher;
 pub(crate) mod tcp;
 pub(crate) mod tonic;
@@ -13,6 +15,9 @@ use std::net::SocketAddr;
 use ::tonic::service::Routes;
 use ::tonic::transport::Server;
 use ::tonic::transport::server::TcpIncoming;
+use tokio_rustls::TlsAcceptor;
+
+use self::certificate::Files;
 
 /// How many events every server keeps, ours too: few enough that all of them are full,
 /// and touch no fresh memory any more, before anything is measured.
@@ -89,23 +94,37 @@ impl Role {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
+        let tls = match Files::of_this_process() {
+            Some(files) => Some(TlsAcceptor::from(files.server()?)),
+            None => None,
+        };
         runtime.block_on(async {
             let routes = match self {
                 Role::Tonic => tonic::routes(),
                 Role::TonicBytes => tonic_bytes::routes(),
-                _ => return Ok(handshake::serve(gateways).await?),
+                _ => return Ok(handshake::serve(gateways, tls).await?),
             };
-            serve(gateways, routes.ok_or("the clock is off")?).await
+            serve(gateways, routes.ok_or("the clock is off")?, tls).await
         })
     }
 }
 
 /// With tonic's own settings, and sockets that do not wait for more.
-async fn serve(at: SocketAddr, routes: Routes) -> Result<(), Box<dyn std::error::Error>> {
-    let incoming = TcpIncoming::bind(at)?.with_nodelay(Some(true));
-    Server::builder()
-        .add_routes(routes)
-        .serve_with_incoming(incoming)
-        .await?;
+async fn serve(
+    at: SocketAddr,
+    routes: Routes,
+    tls: Option<TlsAcceptor>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let router = Server::builder().add_routes(routes);
+    match tls {
+        None => {
+            let incoming = TcpIncoming::bind(at)?.with_nodelay(Some(true));
+            router.serve_with_incoming(incoming).await?;
+        }
+        Some(acceptor) => {
+            let incoming = incoming::accept(incoming::listen(at)?, acceptor);
+            router.serve_with_incoming(incoming).await?;
+        }
+    }
     Ok(())
 }

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+
 use tonic::{Code, Status, Streaming};
 
 use super::lines::Batch;
-use crate::client::status_line;
+use crate::client::{Connection, error_info, status_line};
 use crate::contract::publisher::publisher_client::PublisherClient;
 use crate::contract::publisher::{PublishRequest, PublishResponse};
 use crate::cursor::Cursor;
@@ -41,7 +41,7 @@ pub(super) struct Broken {
 /// Sends all batches, with at most `in_flight` at a time without a response, and calls `accepted`
 /// with the first and the last cursor of each, in order.
 pub(super) async fn run(
-    mut client: PublisherClient<Channel>,
+    mut client: PublisherClient<Connection>,
     mut batches: mpsc::Receiver<Batch>,
     in_flight: usize,
     mut accepted: impl FnMut(Cursor, Cursor),
@@ -152,7 +152,7 @@ impl Broken {
     fn new(cause: Cause, pending: Vec<Vec<u64>>) -> Self {
         let refused = match &cause {
             Cause::Status(status) if status.code() == Code::InvalidArgument => {
-                let index = event_index(status.message());
+                let index = event_index(status);
                 Some(index.and_then(|index| pending.first()?.get(index).copied()))
             }
             _ => None,
@@ -169,9 +169,13 @@ impl Broken {
     }
 }
 
-/// The index in a refusal such as `events[3].client_event.user_id is empty`.
-fn event_index(message: &str) -> Option<usize> {
-    let (_, rest) = message.split_once("events[")?;
+/// The index of the event that a batch is refused for: in the details, or else in the message,
+/// as in `events[3].client_event.user_id is empty`.
+fn event_index(status: &Status) -> Option<usize> {
+    if let Some(info) = error_info(status) {
+        return info.metadata.get("index")?.parse().ok();
+    }
+    let (_, rest) = status.message().split_once("events[")?;
     rest.split_once(']')?.0.parse().ok()
 }
 
@@ -251,6 +255,7 @@ mod tests {
     use tonic::{Request, Response};
 
     use super::*;
+    use crate::client::Connector;
     use crate::config::Address;
     use crate::contract::publisher::publisher_server::{Publisher, PublisherServer};
     use crate::contract::push::PushEvent;
@@ -306,7 +311,7 @@ mod tests {
                 .add_service(PublisherServer::new(Scripted(Mutex::new(replies))))
                 .serve_with_incoming(TcpIncoming::from(listener)),
         );
-        let client = PublisherClient::new(crate::client::connect(&address).await.unwrap());
+        let client = PublisherClient::new(Connector::new(address).connect().await.unwrap());
         let (send, receive) = mpsc::channel(batches.len() + 1);
         for lines in batches {
             let batch = Batch {

@@ -12,6 +12,9 @@ use crate::http2::frame::{self, INITIAL_WINDOW, MAX_WINDOW, PREFACE, Reason, fla
 use crate::http2::reader::Frame;
 use crate::http2::request::RequestHead;
 
+/// How TLS begins: a handshake's record, of version 3.x (RFC 8446, 5.1).
+const TLS_HANDSHAKE: &[u8] = &[22, 3];
+
 /// What has arrived.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -123,7 +126,12 @@ impl<S: Default> Connection<S> {
         let expected = &PREFACE[self.preface_bytes..];
         let (preface, rest) = input.split_at(input.len().min(expected.len()));
         if !expected.starts_with(preface) {
-            return Err(Error::protocol("invalid connection preface"));
+            let is_tls = self.preface_bytes == 0 && preface.starts_with(TLS_HANDSHAKE);
+            return Err(Error::protocol(if is_tls {
+                "a TLS handshake, where no TLS is spoken"
+            } else {
+                "invalid connection preface"
+            }));
         }
         self.preface_bytes += preface.len();
         *input = rest;

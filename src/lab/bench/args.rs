@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::command::value;
+use crate::command::{ConnectArgs, value};
 use crate::config::Address;
 use crate::lab::load::{MAX_PUBLISHERS, Shape};
 
@@ -362,6 +362,14 @@ pub(super) struct ServerArgs {
     /// --worker-threads of the started server.
     #[arg(long, value_parser = value::count, conflicts_with = "connect")]
     pub(super) worker_threads: Option<usize>,
+
+    /// Every TLS connection begins with a full handshake. Default: gateways that come back
+    /// resume their sessions.
+    #[arg(long)]
+    pub(super) no_tls_resumption: bool,
+
+    #[command(flatten)]
+    pub(super) how: ConnectArgs,
 }
 
 /// The form of the results.

@@ -1,6 +1,7 @@
 //! `galaxy-push bench`: throughput, latency and cost of a server under load.
 
 mod args;
+mod certificate;
 mod outcome;
 mod plan;
 mod progress;
@@ -13,7 +14,7 @@ mod units;
 use std::io::Write as _;
 use std::thread;
 
-use crate::command::{Failure, stderr, stop};
+use crate::command::{Failure, signals, stderr};
 use crate::lab::load::Gauge;
 use outcome::Outcome;
 
@@ -31,6 +32,10 @@ use outcome::Outcome;
 /// An event is lost if the server accepted it and a subscribed gateway did not receive it.
 /// A lost event is exit code 1, and so is a stream that ends unexpectedly.
 ///
+/// With --tls and without --connect, the started server has TLS, with a certificate that is
+/// made for it. A running server needs the flags that any client of it needs. Gateways keep
+/// their session tickets, each its own, and resume with them when they come back.
+///
 /// Progress goes to standard error if that is a terminal.
 #[derive(Debug, clap::Args)]
 #[command(
@@ -46,6 +51,7 @@ Examples:
   galaxy-push bench idle --gateways 5000
   galaxy-push bench soak --duration 10m --report soak.html
   galaxy-push bench live --connect 10.0.0.7:50051 --publish-connect 10.0.0.7:50052
+  galaxy-push bench storm --gateways 2000 --tls
 
 `galaxy-push help bench WORKLOAD` has details."
 )]
@@ -104,7 +110,7 @@ impl Signals {
             .map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
         let asked = {
             let _inside = runtime.enter();
-            stop::asked()?
+            signals::asked_to_stop()?
         };
         let gauge = gauge.clone();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();

@@ -135,6 +135,7 @@ fn measure(
             let idle = Idle {
                 receivers,
                 duration,
+                reconnect: false,
             };
             Ok(Measured::idle(run, &idle.run(target, gauge)?))
         }

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::args::ServerArgs;
+use super::certificate::Certificate;
 use super::plan::{AROUND_PAYLOAD_BYTES, Bench, Run};
 use crate::command::Failure;
 use crate::config::{Address, Config};
 use crate::lab::load::{Endpoint, GalaxyPush, Pace};
+use crate::tls::ClientTls;
 
 /// How long a server may take to listen.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +40,8 @@ pub(super) struct Server {
 #[derive(Debug)]
 struct Started {
     child: Child,
-    /// Where its Unix sockets are, if it has some. Removed with this value.
+    /// Where its Unix sockets and its certificate are, if it has some. Removed with this
+    /// value.
     _directory: Option<tempfile::TempDir>,
 }
 
@@ -52,16 +55,24 @@ impl Server {
             ..
         } = &bench.server;
         match (connect, publish_connect) {
-            (Some(gateways), Some(publishers)) => Ok(Server {
-                target: GalaxyPush {
-                    gateways: resolve("--connect", gateways)?,
-                    publishers: resolve("--publish-connect", publishers)?,
-                    offer: bench.offer,
-                    pid: server_pid.map(|pid| pid as u32),
-                },
-                retained_events: 0,
-                started: None,
-            }),
+            (Some(gateways), Some(publishers)) => {
+                let how = &bench.server.how;
+                how.connector(publishers)?;
+                let authorization = how.connector(gateways)?.authorization();
+                let tls = tls(bench, how.client_tls());
+                Ok(Server {
+                    target: GalaxyPush {
+                        gateways: resolve("--connect", gateways, tls.as_ref())?,
+                        publishers: resolve("--publish-connect", publishers, tls.as_ref())?,
+                        offer: bench.offer,
+                        authorization: authorization
+                            .map_err(|error| Failure::usage(error.to_string()))?,
+                        pid: server_pid.map(|pid| pid as u32),
+                    },
+                    retained_events: 0,
+                    started: None,
+                })
+            }
             _ => Self::start(bench, run),
         }
     }
@@ -69,19 +80,34 @@ impl Server {
     fn start(bench: &Bench, run: &Run) -> Result<Self, Failure> {
         let program = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("cannot find this program: {error}")))?;
-        let directory = if bench.server.unix {
+        let ServerArgs { unix, how, .. } = &bench.server;
+        let with_tls = how.client_tls().is_some();
+        if how.is_for_a_running_server() {
+            return Err(Failure::usage(
+                "--tls-ca, --tls-cert, --tls-server-name and --token-file are for a running \
+                 server (--connect)",
+            ));
+        }
+        if *unix && with_tls {
+            return Err(Failure::usage("--unix: a Unix socket has no TLS"));
+        }
+        let directory = if *unix || with_tls {
             let made = tempfile::Builder::new()
                 .prefix("galaxy-push-bench-")
                 .tempdir();
             Some(made.map_err(|error| {
-                Failure::failed(format!("cannot make a directory for sockets: {error}"))
+                Failure::failed(format!("cannot make a directory for the server: {error}"))
             })?)
         } else {
             None
         };
         let address = |name: &str| match &directory {
-            Some(directory) => unix_address(directory.path(), name),
-            None => "127.0.0.1:0".to_owned(),
+            Some(directory) if *unix => unix_address(directory.path(), name),
+            _ => "127.0.0.1:0".to_owned(),
+        };
+        let certificate = match &directory {
+            Some(directory) if with_tls => Some(Certificate::write(directory.path())?),
+            _ => None,
         };
         let mut command = Command::new(program);
         command
@@ -89,7 +115,12 @@ impl Server {
             .args(["--listen", &address("gateways")])
             .args(["--publish-listen", &address("publishers")])
             .args(["--log", "info", "--shutdown-grace", SHUTDOWN_GRACE])
-            .args(settings(bench, run))
+            .args(settings(bench, run));
+        if let Some(files) = &certificate {
+            command.arg("--tls-cert").arg(&files.certificate);
+            command.arg("--tls-key").arg(&files.key);
+        }
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -103,10 +134,13 @@ impl Server {
             _directory: directory,
         };
         let [gateways, publishers] = started.addresses()?;
+        let trusted = certificate.map(|files| ClientTls::new().ca(files.certificate));
+        let tls = tls(bench, trusted);
         let target = GalaxyPush {
-            gateways: resolve("the server", &gateways)?,
-            publishers: resolve("the server", &publishers)?,
+            gateways: resolve("the server", &gateways, tls.as_ref())?,
+            publishers: resolve("the server", &publishers, tls.as_ref())?,
             offer: bench.offer,
+            authorization: None,
             pid: Some(started.child.id()),
         };
         Ok(Server {
@@ -184,9 +218,21 @@ fn retained_events(bench: &Bench, run: &Run) -> u64 {
     by_bytes.min(by_age).min(by_number) / 4
 }
 
-fn resolve(what: &str, address: &Address) -> Result<Endpoint, Failure> {
-    Endpoint::resolve(address)
-        .map_err(|error| Failure::failed(format!("{what}: {address}: {error}")))
+/// TLS as the gateways of this bench use it.
+fn tls(bench: &Bench, tls: Option<ClientTls>) -> Option<ClientTls> {
+    let resumes = !bench.server.no_tls_resumption;
+    tls.map(|tls| tls.resumption(resumes))
+}
+
+fn resolve(what: &str, address: &Address, tls: Option<&ClientTls>) -> Result<Endpoint, Failure> {
+    let endpoint = Endpoint::resolve(address)
+        .map_err(|error| Failure::failed(format!("{what}: {address}: {error}")))?;
+    match tls {
+        None => Ok(endpoint),
+        Some(tls) => endpoint
+            .over_tls(tls, address.host().unwrap_or_default())
+            .map_err(|error| Failure::usage(error.to_string())),
+    }
 }
 
 impl Started {

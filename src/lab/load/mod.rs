@@ -38,6 +38,7 @@ mod publishers;
 mod receivers;
 mod socket;
 mod target;
+mod tls;
 mod usage;
 pub mod workload;
 
@@ -53,4 +54,5 @@ pub use publishers::{
 pub use receivers::{Arrival, BrokenConnection, Receivers, StreamObserver};
 pub use socket::Endpoint;
 pub use target::{GalaxyPush, Target};
+pub use tls::TlsPeer;
 pub use usage::{Meter, Usage};

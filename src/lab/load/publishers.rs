@@ -264,7 +264,7 @@ impl<P: Publisher> Publishers<P> {
     /// Waits until a socket has something, or until then.
     fn wait(&self, wake_ns: u64) -> io::Result<()> {
         let flags = |member: &Member<P>| {
-            if member.out.is_empty() {
+            if member.out.is_empty() && !member.socket.wants_write() {
                 PollFlags::IN
             } else {
                 PollFlags::IN | PollFlags::OUT
@@ -386,10 +386,10 @@ impl<P: Publisher> Member<P> {
     }
 
     fn write<O: PublishObserver>(&mut self, told: &mut Told<'_, O>) -> io::Result<()> {
-        if !self.out.is_empty() {
+        if !self.out.is_empty() || self.socket.wants_write() {
             write_out(&mut self.socket, &mut self.out)?;
         }
-        if !P::RESPONDS && self.out.is_empty() {
+        if !P::RESPONDS && self.out.is_empty() && !self.socket.wants_write() {
             let mut responses = self.asked.told_to(told);
             while !responses.asked.requests.is_empty() {
                 responses.accepted(None);

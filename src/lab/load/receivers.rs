@@ -73,7 +73,6 @@ pub enum BrokenConnection {
 pub struct Receivers<C> {
     poll: Poll,
     ready: Events,
-    endpoint: Endpoint,
     members: Vec<Member<C>>,
     /// Who waits for a connection.
     to_connect: VecDeque<usize>,
@@ -91,6 +90,7 @@ pub struct Receivers<C> {
 #[derive(Debug)]
 struct Member<C> {
     consumer: C,
+    endpoint: Endpoint,
     begin: Begin,
     link: Link,
     /// The beginning of what is to be received again with more behind it.
@@ -116,9 +116,10 @@ impl<C: Consumer> Receivers<C> {
     /// # Errors
     ///
     /// The system gives no means to wait for sockets.
-    pub fn new(endpoint: Endpoint, consumers: impl IntoIterator<Item = C>) -> io::Result<Self> {
+    pub fn new(endpoint: &Endpoint, consumers: impl IntoIterator<Item = C>) -> io::Result<Self> {
         let member = |consumer| Member {
             consumer,
+            endpoint: endpoint.of_one_client(),
             begin: Begin::Head,
             link: Link::None,
             partial: Vec::new(),
@@ -129,7 +130,6 @@ impl<C: Consumer> Receivers<C> {
         Ok(Receivers {
             poll: Poll::new()?,
             ready: Events::with_capacity(EVENTS_AT_ONCE),
-            endpoint,
             members: consumers.into_iter().map(member).collect(),
             to_connect: VecDeque::new(),
             connecting: 0,
@@ -262,7 +262,7 @@ impl<C: Consumer> Receivers<C> {
             let Some(who) = self.to_connect.pop_front() else {
                 return;
             };
-            let begun = Socket::begin(&self.endpoint).and_then(|mut socket| {
+            let begun = Socket::begin(&self.members[who].endpoint).and_then(|mut socket| {
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 self.poll
                     .registry()
@@ -281,7 +281,7 @@ impl<C: Consumer> Receivers<C> {
                 }
                 Err(error) => {
                     self.members[who].link = Link::None;
-                    let endpoint = self.endpoint.clone();
+                    let endpoint = self.members[who].endpoint.clone();
                     observer.broken(who, &BrokenConnection::Unreachable(endpoint, error));
                 }
             }
@@ -295,7 +295,7 @@ impl<C: Consumer> Receivers<C> {
             Link::Connecting(socket) => {
                 self.connecting -= 1;
                 if let Err(error) = socket.take_error() {
-                    let endpoint = self.endpoint.clone();
+                    let endpoint = member.endpoint.clone();
                     observer.broken(who, &BrokenConnection::Unreachable(endpoint, error));
                     return;
                 }
@@ -310,7 +310,7 @@ impl<C: Consumer> Receivers<C> {
     fn flush<W: StreamObserver>(&mut self, who: usize, observer: &mut W) {
         let member = &mut self.members[who];
         if let Link::Open(socket) = &mut member.link
-            && !member.out.is_empty()
+            && (!member.out.is_empty() || socket.wants_write())
             && let Err(error) = write_out(socket, &mut member.out)
         {
             self.fail(who, error.into(), observer);

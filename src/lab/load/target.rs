@@ -1,5 +1,7 @@
 //! What is measured: where it is, and how it is spoken to.
 
+use http::HeaderValue;
+
 use super::http2::{Offer, Publish, Subscribe};
 use super::protocol::{Consumer, Publisher};
 use super::socket::Endpoint;
@@ -38,6 +40,8 @@ pub struct GalaxyPush {
     pub publishers: Endpoint,
     /// What gateways offer.
     pub offer: Offer,
+    /// The `authorization` field of every call, where it has one.
+    pub authorization: Option<HeaderValue>,
     /// The server's process.
     pub pid: Option<u32>,
 }
@@ -57,6 +61,7 @@ impl Target for GalaxyPush {
     fn consumer(&self, who: usize) -> Subscribe {
         let id = format!("bench-{}-{who}", std::process::id());
         Subscribe::new(id, self.gateways.authority(), self.offer)
+            .authorization(self.authorization.clone())
     }
 
     fn stalling_consumer(&self, who: usize) -> Subscribe {
@@ -73,6 +78,7 @@ impl Target for GalaxyPush {
 
     fn publisher(&self, _who: usize) -> Publish {
         Publish::new(self.publishers.authority(), Offer::default())
+            .authorization(self.authorization.clone())
     }
 
     fn meter(&self) -> Option<Meter> {

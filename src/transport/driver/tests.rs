@@ -155,11 +155,16 @@ where
 fn gateways(
     engine: &Engine,
 ) -> impl Service<Data = crate::engine::Batch, Call: Unpin> + Unpin + use<> {
-    Gateways::router(engine.clone(), Stopping::default())
+    Gateways::router(engine.clone(), Stopping::default(), None)
 }
 
 fn publishers(engine: &Engine) -> impl Service<Call: Unpin, Data: Unpin> + Unpin + use<> {
-    Publishers::router(Local::new(engine), &engine.limits(), Stopping::default())
+    Publishers::router(
+        Local::new(engine),
+        &engine.limits(),
+        Stopping::default(),
+        None,
+    )
 }
 
 fn subscribe(id: &str) -> Vec<u8> {

@@ -1,6 +1,7 @@
 """Three gRPC implementations behind one set of words, so that one test runs with each.
 
-Every kind has `connect(target)`, which gives a connection of its own:
+Every kind has `connect(target, tls=None)`, which gives a connection of its own, over TLS if
+it is given a `certificates.Tls`:
 
     connection.subscribe(gateway_id, cursor="", timeout=None)   a Stream
     connection.publish(*events)                                 a PublishResponse
@@ -9,7 +10,7 @@ Every kind has `connect(target)`, which gives a connection of its own:
 
     stream.metadata       the initial metadata that is ours; waits for it
     stream.next(), .take(count), .rest()                        events
-    stream.status         an End; waits for it
+    stream.status         an End, with what it says to machines; waits for it
     stream.cancel()
 
     feed.send(*events), .finish(), .response(), .responses(), .status
@@ -18,6 +19,8 @@ A call that fails raises `Failed`, which has the End. Statuses go by their names
 """
 
 from typing import NamedTuple
+
+from google.rpc import error_details_pb2, status_pb2
 
 # No call takes long; this only ends a test that would otherwise hang.
 PATIENCE_SECONDS = 30
@@ -31,6 +34,24 @@ class End(NamedTuple):
     code: str
     details: str
     trailers: dict
+    # `ErrorInfo` of `grpc-status-details-bin`, and the seconds of its `RetryInfo`.
+    info: error_details_pb2.ErrorInfo | None = None
+    retry_seconds: float | None = None
+
+    def says(self, details):
+        """The same with what these bytes say, which must be as googleapis has it."""
+        if not details:
+            return self
+        status = status_pb2.Status.FromString(details)
+        assert status.message == self.details, (status, self)
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        found = [any.Unpack(info) or any.Unpack(retry) for any in status.details]
+        assert all(found), status
+        assert info.domain == "galaxy-push", status
+        delay = None
+        if retry.HasField("retry_delay"):
+            delay = retry.retry_delay.ToTimedelta().total_seconds()
+        return self._replace(info=info, retry_seconds=delay)
 
 
 class Failed(Exception):

@@ -1,6 +1,7 @@
 // grpc-js as a gateway and a publisher uses it, driven by lines of JSON: each request has an
 // `id` and an `op`, each reply has the `id` and either `ok` or `end` (how the call ended).
 // usage: node node.mjs PROTO_DIRECTORY
+import fs from "node:fs";
 import readline from "node:readline";
 import { createRequire } from "node:module";
 
@@ -30,7 +31,13 @@ function metadata(all) {
 }
 
 function end({ code, details, metadata: trailers }) {
-  return { code: grpc.status[code], details, trailers: metadata(trailers) };
+  const [statusDetails] = trailers?.get("grpc-status-details-bin") ?? [];
+  return {
+    code: grpc.status[code],
+    details,
+    trailers: metadata(trailers),
+    statusDetails: statusDetails?.toString("base64") ?? "",
+  };
 }
 
 // The parts of a call that can be waited for, each as a promise or an iterator.
@@ -54,13 +61,16 @@ function keep(connection, number, call) {
 }
 
 const operations = {
-  connect({ connection, target }) {
+  connect({ connection, target, tls }) {
     // One connection each, as gateways on machines of their own have.
     const options = { "grpc.use_local_subchannel_pool": 1 };
-    const insecure = grpc.credentials.createInsecure();
+    const read = (path) => (path ? fs.readFileSync(path) : null);
+    const credentials = tls
+      ? grpc.credentials.createSsl(read(tls.ca), read(tls.key), read(tls.certificate))
+      : grpc.credentials.createInsecure();
     connections.set(connection, {
-      push: new Push(target, insecure, options),
-      publisher: new Publisher(target, insecure, options),
+      push: new Push(target, credentials, options),
+      publisher: new Publisher(target, credentials, options),
       calls: [],
     });
   },

@@ -1,5 +1,6 @@
 """grpc-js: gRPC in JavaScript, in a Node process beside the tests (node.mjs)."""
 
+import base64
 import itertools
 import json
 import os
@@ -59,8 +60,8 @@ class GrpcJs:
             raise Failed(end(reply["end"]))
         return reply["ok"]
 
-    def connect(self, target):
-        return Connection(self, target)
+    def connect(self, target, tls=None):
+        return Connection(self, target, tls)
 
     def close(self):
         self._process.stdin.close()
@@ -69,7 +70,8 @@ class GrpcJs:
 
 
 def end(reply):
-    return End(reply["code"], reply["details"], ours(reply["trailers"]))
+    end = End(reply["code"], reply["details"], ours(reply["trailers"]))
+    return end.says(base64.b64decode(reply["statusDetails"]))
 
 
 def as_json(events):
@@ -80,10 +82,11 @@ def as_json(events):
 
 
 class Connection:
-    def __init__(self, node, target):
+    def __init__(self, node, target, tls):
         self._node = node
         self._number = node.number()
-        node.ask("connect", connection=self._number, target=target)
+        tls = tls and tls._asdict()
+        node.ask("connect", connection=self._number, target=target, tls=tls)
 
     def subscribe(self, gateway_id, cursor="", timeout=None):
         stream = Stream(self._node)

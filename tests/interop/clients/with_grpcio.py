@@ -3,6 +3,7 @@
 import queue
 
 import grpc
+from grpc_status import rpc_status
 
 from galaxy.backend.push.v1 import push_pb2
 from galaxy.push.publisher.v1 import publisher_pb2
@@ -23,18 +24,24 @@ from . import (
 class Grpcio:
     hears_goodbyes = True
 
-    def connect(self, target):
-        return Connection(target)
+    def connect(self, target, tls=None):
+        return Connection(target, tls)
 
     def close(self):
         pass
 
 
 class Connection:
-    def __init__(self, target):
+    def __init__(self, target, tls):
         # Else channels with the same target would share a connection.
         options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.insecure_channel(target, options=options)
+        if tls:
+            credentials = grpc.ssl_channel_credentials(
+                tls.read("ca"), tls.read("key"), tls.read("certificate")
+            )
+            self._channel = grpc.secure_channel(target, credentials, options=options)
+        else:
+            self._channel = grpc.insecure_channel(target, options=options)
         self._subscribe = self._channel.unary_stream(
             SUBSCRIBE,
             push_pb2.GatewaySubscribeRequest.SerializeToString,
@@ -68,7 +75,10 @@ class Connection:
 
 
 def end(call):
-    return End(call.code().name, call.details(), ours(call.trailing_metadata() or ()))
+    end = End(call.code().name, call.details(), ours(call.trailing_metadata() or ()))
+    # It raises ValueError where the details have another code or message than the call.
+    status = rpc_status.from_call(call)
+    return end.says(status and status.SerializeToString())
 
 
 class Call:

@@ -1,9 +1,11 @@
 """grpclib: gRPC in pure Python on asyncio, with hyper-h2 below it."""
 
 import asyncio
+import ssl
 import threading
 
 import grpclib.client
+from google.rpc import status_pb2
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
@@ -39,8 +41,8 @@ class Grpclib:
             PATIENCE_SECONDS
         )
 
-    def connect(self, target):
-        return Connection(self.run, target)
+    def connect(self, target, tls=None):
+        return Connection(self.run, target, tls)
 
     def close(self):
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -48,12 +50,12 @@ class Grpclib:
 
 
 class Connection:
-    def __init__(self, run, target):
+    def __init__(self, run, target, tls):
         self._run = run
         host, port = target.rsplit(":", 1)
 
         async def open_channel():
-            return grpclib.client.Channel(host, int(port))
+            return grpclib.client.Channel(host, int(port), ssl=tls and context(tls))
 
         self._channel = run(open_channel())
         self._calls = []
@@ -88,7 +90,11 @@ class Connection:
         try:
             return self._run(publish())
         except GRPCError as error:
-            raise Failed(End(error.status.name, error.message, {})) from None
+            end = End(error.status.name, error.message, {})
+            raise Failed(end.says(packed(error))) from None
+        except (StreamTerminatedError, OSError) as error:
+            # It has no status for these.
+            raise Failed(End(Status.UNAVAILABLE.name, repr(error), {})) from None
 
     def feed(self):
         self._calls.append(Feed(self._run, self._publish_stream, PATIENCE_SECONDS))
@@ -102,6 +108,25 @@ class Connection:
             self._channel.close()
 
         self._run(close())
+
+
+def packed(error):
+    """The `google.rpc.Status` of an error. grpclib gives its details only, decoded, where it
+    finds the modules of googleapis."""
+    if not error.details:
+        return b""
+    status = status_pb2.Status(code=error.status.value, message=error.message)
+    for detail in error.details:
+        status.details.add().Pack(detail)
+    return status.SerializeToString()
+
+
+def context(tls):
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.set_alpn_protocols(["h2"])
+    if tls.certificate:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context
 
 
 class Call:
@@ -157,7 +182,8 @@ class Call:
         if error is None:
             return End(Status.OK.name, "", trailers)
         if isinstance(error, GRPCError):
-            return End(error.status.name, error.message or "", trailers)
+            end = End(error.status.name, error.message or "", trailers)
+            return end.says(packed(error))
         if isinstance(error, asyncio.TimeoutError):
             return End(Status.DEADLINE_EXCEEDED.name, "", trailers)
         if isinstance(error, asyncio.CancelledError):

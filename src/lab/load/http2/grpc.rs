@@ -141,7 +141,13 @@ impl Fields {
 }
 
 /// Begins a call: the client's preface and the head of the request.
-pub(super) fn open(offer: Offer, authority: &str, path: &str, out: &mut Vec<u8>) -> Connection {
+pub(super) fn open(
+    offer: Offer,
+    authority: &str,
+    path: &str,
+    authorization: Option<&HeaderValue>,
+    out: &mut Vec<u8>,
+) -> Connection {
     let limits = Limits {
         window_bytes: offer.window_bytes,
         max_frame_bytes: offer.frame_bytes,
@@ -154,7 +160,10 @@ pub(super) fn open(offer: Offer, authority: &str, path: &str, out: &mut Vec<u8>)
             HeaderValue::from_static("application/grpc"),
         ),
     ];
-    let fields = HeaderMap::from_iter(fields);
+    let mut fields = HeaderMap::from_iter(fields);
+    if let Some(value) = authorization {
+        fields.insert(header::AUTHORIZATION, value.clone());
+    }
     Connection::open(limits, authority, path, &fields, out)
 }
 

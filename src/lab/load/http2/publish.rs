@@ -1,5 +1,6 @@
 //! `PublishStream`: a publisher.
 
+use http::HeaderValue;
 use prost::Message as _;
 
 use super::Offer;
@@ -18,6 +19,7 @@ const EVENTS_KEY: u8 = 1 << 3 | 2;
 #[derive(Debug)]
 pub struct Publish {
     authority: String,
+    authorization: Option<HeaderValue>,
     offer: Offer,
     /// The one that was opened last.
     connection: Option<Connection>,
@@ -34,6 +36,7 @@ impl Publish {
     pub fn new(authority: impl Into<String>, offer: Offer) -> Self {
         Publish {
             authority: authority.into(),
+            authorization: None,
             offer,
             connection: None,
             messages: Messages::default(),
@@ -41,6 +44,13 @@ impl Publish {
             sent: 0,
             has_ended: true,
         }
+    }
+
+    /// The same, with this `authorization` field in its call.
+    #[must_use]
+    pub fn authorization(mut self, value: Option<HeaderValue>) -> Self {
+        self.authorization = value;
+        self
     }
 
     /// Sends of the queue what the windows let out.
@@ -66,6 +76,7 @@ impl Publisher for Publish {
             self.offer,
             &self.authority,
             path::PUBLISH_STREAM,
+            self.authorization.as_ref(),
             out,
         ));
     }

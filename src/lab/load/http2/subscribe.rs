@@ -1,5 +1,6 @@
 //! `SubscribePush`: a gateway.
 
+use http::HeaderValue;
 use prost::Message as _;
 
 use super::Offer;
@@ -19,6 +20,7 @@ const CURSOR_KEY: [u8; 2] = [3 << 3 | 2, Cursor::TEXT_BYTES as u8];
 pub struct Subscribe {
     id: String,
     authority: String,
+    authorization: Option<HeaderValue>,
     /// Where [`Begin::Oldest`] is, which only a cursor can say.
     oldest: Option<Cursor>,
     offer: Offer,
@@ -35,12 +37,20 @@ impl Subscribe {
         Subscribe {
             id: id.into(),
             authority: authority.into(),
+            authorization: None,
             oldest: None,
             offer,
             connection: None,
             messages: Messages::default(),
             cursors: Cursors::default(),
         }
+    }
+
+    /// The same, with this `authorization` field in its call.
+    #[must_use]
+    pub fn authorization(mut self, value: Option<HeaderValue>) -> Self {
+        self.authorization = value;
+        self
     }
 
     /// The same, which takes the position after this cursor for the oldest one.
@@ -66,7 +76,13 @@ impl Consumer for Subscribe {
         let mut message = vec![0; MESSAGE_PREFIX_BYTES];
         message[1..].copy_from_slice(&(request.encoded_len() as u32).to_be_bytes());
         message.extend_from_slice(&request.encode_to_vec());
-        let mut connection = grpc::open(self.offer, &self.authority, path::SUBSCRIBE_PUSH, out);
+        let mut connection = grpc::open(
+            self.offer,
+            &self.authority,
+            path::SUBSCRIBE_PUSH,
+            self.authorization.as_ref(),
+            out,
+        );
         // An id and a cursor fit into any window.
         connection.send(&message, true, out);
         self.connection = Some(connection);

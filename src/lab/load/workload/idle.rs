@@ -19,6 +19,8 @@ pub struct Idle {
     pub receivers: usize,
     /// How long nothing happens, before their memory is read.
     pub duration: Duration,
+    /// Whether all of them are cut after that, and connect once more.
+    pub reconnect: bool,
 }
 
 /// What was measured.
@@ -31,6 +33,8 @@ pub struct IdleReport {
     pub after_bytes: u64,
     /// How long it took until all were subscribed.
     pub connected: Duration,
+    /// How long it took until all were subscribed once more.
+    pub reconnected: Option<Duration>,
     /// The time in which nothing happened.
     pub span: Span,
 }
@@ -62,9 +66,21 @@ impl Idle {
         let from = Moment::now(Some(meter), &fleet);
         fleet.until(ends_ns)?;
         let to = Moment::now(Some(meter), &fleet);
+        let after_bytes = meter.memory_bytes().map_err(unreadable)?;
+        let reconnected = if self.reconnect {
+            let begun_ns = now_ns();
+            for who in 0..fleet.receivers.len() {
+                fleet.cut(who);
+            }
+            fleet.connect_all(Begin::Head)?;
+            Some(Duration::from_nanos(now_ns() - begun_ns))
+        } else {
+            None
+        };
         Ok(IdleReport {
             before_bytes,
-            after_bytes: meter.memory_bytes().map_err(unreadable)?,
+            after_bytes,
+            reconnected,
             connected: Duration::from_nanos(connected_ns - begun_ns),
             span: from.until(&to),
         })

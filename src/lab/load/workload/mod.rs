@@ -84,7 +84,7 @@ impl<C: Consumer> Fleet<C> {
     ) -> Result<Self, LoadError> {
         let receivers = consumers.len();
         Ok(Fleet {
-            receivers: Receivers::new(target.consumers_at(), consumers)
+            receivers: Receivers::new(&target.consumers_at(), consumers)
                 .map_err(|error| LoadError::System("cannot wait for sockets", error))?,
             check: DeliveryCheck::new(plan.shape.clone(), receivers, publishers),
             gauge: gauge.clone(),

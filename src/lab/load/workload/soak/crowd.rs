@@ -76,8 +76,9 @@ impl Crowd {
                 _ => target.offer,
             };
             Subscribe::new(gateway.id.clone(), authority.clone(), offer)
+                .authorization(target.authorization.clone())
         });
-        let receivers = Receivers::new(target.gateways.clone(), consumers)
+        let receivers = Receivers::new(&target.gateways, consumers)
             .map_err(|error| LoadError::System("cannot wait for sockets", error))?;
         let rate = match soak.plan.pace {
             Pace::PerSecond(rate) => rate,

@@ -1,0 +1,261 @@
+//! The audit log: who was refused or ended, and who took over from whom.
+//!
+//! Its lines have the target `galaxy_push::audit`. A peer that tries again and again gets one
+//! line, and then one with a count every ten seconds: neither does it fill the log, nor does
+//! it hide what others do. No line holds a credential.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::status;
+use crate::access::{AccessError, Peer};
+
+/// What repeats is counted for so long.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// So many different lines are told apart in that time; of more there is only a count.
+const MAX_LINES: usize = 256;
+
+/// What has been logged of late.
+#[derive(Debug)]
+pub(super) struct Audit {
+    recent: Mutex<Recent>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    since: Instant,
+    /// How often each line was repeated.
+    lines: HashMap<Line, u64>,
+    /// How many were neither logged nor told apart.
+    others: u64,
+}
+
+/// What makes two lines the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Line {
+    reason: &'static str,
+    principal: Option<Box<str>>,
+    peer: Source,
+    id: Option<Box<str>>,
+}
+
+/// Where somebody calls from, whatever the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    Ip(IpAddr),
+    Uid(Option<u32>),
+    Unknown,
+}
+
+impl From<Peer> for Source {
+    fn from(peer: Peer) -> Self {
+        match peer {
+            Peer::Tcp(address) => Source::Ip(address.ip()),
+            Peer::Unix { uid } => Source::Uid(uid),
+            Peer::Unknown => Source::Unknown,
+        }
+    }
+}
+
+/// Whom a line is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who<'a> {
+    /// `None` where it has not shown who it is.
+    pub(super) principal: Option<&'a str>,
+    pub(super) peer: Peer,
+    /// The `gateway_client_id`, where it has one.
+    pub(super) id: Option<&'a str>,
+}
+
+impl Who<'_> {
+    fn line(&self, reason: &'static str) -> Line {
+        Line {
+            reason,
+            principal: self.principal.map(Box::from),
+            peer: self.peer.into(),
+            id: self.id.map(Box::from),
+        }
+    }
+}
+
+impl Audit {
+    pub(super) fn new() -> Self {
+        Audit {
+            recent: Mutex::new(Recent {
+                since: Instant::now(),
+                lines: HashMap::new(),
+                others: 0,
+            }),
+        }
+    }
+
+    /// A call was refused before anything of it took effect.
+    pub(super) fn refused(&self, who: Who<'_>, error: &AccessError) {
+        let reason = status::access_reason(error).as_str();
+        if self.is_new(who.line(reason)) {
+            let Who {
+                principal,
+                peer,
+                id,
+            } = who;
+            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "refused: {error}");
+        }
+    }
+
+    /// An open call was ended, because its credential has ended or has lost the right.
+    pub(super) fn ended(&self, who: Who<'_>, error: &AccessError) {
+        let reason = status::access_reason(error).as_str();
+        if self.is_new(who.line(reason)) {
+            let Who {
+                principal,
+                peer,
+                id,
+            } = who;
+            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "ended: {error}");
+        }
+    }
+
+    /// A subscription has taken over from an older one.
+    pub(super) fn taken_over(&self, newer: Who<'_>, older_principal: &str, older_peer: Peer) {
+        if self.is_new(newer.line("TAKEN_OVER")) {
+            let Who {
+                principal,
+                peer,
+                id,
+            } = newer;
+            tracing::info!(
+                target: "galaxy_push::audit",
+                principal,
+                %peer,
+                id,
+                older_principal,
+                %older_peer,
+                "taken over"
+            );
+        }
+    }
+
+    /// Whether nothing like this was logged of late. If it was, it is counted.
+    fn is_new(&self, line: Line) -> bool {
+        let mut recent = self.lock();
+        let is_full = recent.lines.len() >= MAX_LINES;
+        if let Some(count) = recent.lines.get_mut(&line) {
+            *count += 1;
+            false
+        } else if is_full {
+            recent.others += 1;
+            false
+        } else {
+            recent.lines.insert(line, 0);
+            true
+        }
+    }
+
+    /// Logs what was counted, when it is time to.
+    pub(super) fn report(&self, now: Instant) {
+        let mut recent = self.lock();
+        if now.saturating_duration_since(recent.since) < INTERVAL {
+            return;
+        }
+        recent.since = now;
+        let lines = std::mem::take(&mut recent.lines);
+        let others = std::mem::take(&mut recent.others);
+        drop(recent);
+        log(lines, others);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recent> {
+        // Nothing is half done where this could panic.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        let mut recent = self.lock();
+        let lines = std::mem::take(&mut recent.lines);
+        let others = recent.others;
+        drop(recent);
+        log(lines, others);
+    }
+}
+
+fn log(lines: HashMap<Line, u64>, others: u64) {
+    for (line, count) in lines.into_iter().filter(|(_, count)| *count > 0) {
+        let Line {
+            reason,
+            principal,
+            peer,
+            id,
+        } = line;
+        let peer = match peer {
+            Source::Ip(ip) => ip.to_string(),
+            Source::Uid(uid) => Peer::Unix { uid }.to_string(),
+            Source::Unknown => Peer::Unknown.to_string(),
+        };
+        tracing::warn!(
+            target: "galaxy_push::audit",
+            principal = principal.as_deref(),
+            peer,
+            id = id.as_deref(),
+            reason,
+            "repeated {count} times in {INTERVAL:?}"
+        );
+    }
+    if others > 0 {
+        tracing::warn!(
+            target: "galaxy_push::audit",
+            "{others} more calls were refused, ended or taken over in {INTERVAL:?}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(port: u16, ip: u8) -> Line {
+        let peer = Peer::Tcp(([10, 0, 0, ip], port).into());
+        let who = Who {
+            principal: None,
+            peer,
+            id: Some("g"),
+        };
+        who.line("CREDENTIAL_UNKNOWN")
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_hides_nobody_else() {
+        let audit = Audit::new();
+        assert!(audit.is_new(line(1, 1)));
+        for port in 2..1000 {
+            assert!(!audit.is_new(line(port, 1)), "from another port");
+        }
+        assert!(audit.is_new(line(1, 2)), "somebody else");
+        assert_eq!(audit.lock().lines[&line(0, 1)], 998);
+        audit.report(Instant::now());
+        assert!(!audit.is_new(line(1, 1)), "its time is not over");
+        audit.report(Instant::now() + INTERVAL);
+        assert!(audit.is_new(line(1, 1)), "the next time");
+    }
+
+    #[test]
+    fn what_is_told_apart_is_bounded() {
+        let audit = Audit::new();
+        for n in 0..5000_u16 {
+            let [high, low] = n.to_be_bytes();
+            let peer = Peer::Tcp(([10, 0, high, low], 1).into());
+            let who = Who {
+                principal: None,
+                peer,
+                id: None,
+            };
+            audit.refused(who, &AccessError::Unknown);
+        }
+        let recent = audit.lock();
+        assert_eq!(recent.lines.len(), MAX_LINES);
+        assert_eq!(recent.others, 5000 - MAX_LINES as u64);
+    }
+}
