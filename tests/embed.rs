@@ -25,6 +25,7 @@ use galaxy_push::event::Event;
 use galaxy_push::grpc::{PushService, for_gateways};
 use prost::Message;
 use rustix::process::Signal;
+use support::certificates::{self, Ca};
 use support::grpc::{SUBSCRIBE, subscribe_request};
 use support::h2_client::{H2Client, Valved};
 use support::process::Process;
@@ -37,8 +38,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::codegen::BoxStream;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{
+    Certificate as TonicCertificate, Identity as TonicIdentity, Server, ServerTlsConfig,
+};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 /// A backend with an engine and a service of its own, on one port.
@@ -423,4 +426,55 @@ async fn the_example_serves_a_game_until_it_is_interrupted() {
     let ended = tokio::task::spawn_blocking(move || example.end());
     let status = soon(ended).await.expect("no panic");
     assert_eq!(status.code(), Some(0));
+}
+
+/// Of each gateway's certificate, the id that it may use.
+#[derive(Debug)]
+struct ByCertificate;
+
+impl Authenticator for ByCertificate {
+    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, AccessError> {
+        let certificate = credentials.certificate.ok_or(AccessError::NoCredential)?;
+        let uri = certificate.uris.first().ok_or(AccessError::Unknown)?;
+        let id = uri.rsplit('/').next().unwrap_or_default();
+        Ok(Identity::new(uri.as_str()).subscribe(vec![id.to_owned()]))
+    }
+}
+
+#[tokio::test]
+async fn behind_tonics_own_tls_the_clients_certificate_is_the_credential() {
+    let (ca, clients) = (Ca::new("server CA"), Ca::new("client CA"));
+    let server = ca.server();
+    let tls = ServerTlsConfig::new()
+        .identity(TonicIdentity::from_pem(server.certificate, server.key))
+        .client_ca_root(TonicCertificate::from_pem(&clients.pem));
+    let engine = Engine::builder()
+        .max_bytes(16 << 20)
+        .build()
+        .expect("an engine");
+    tokio::spawn(engine.notifier());
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).expect("bound");
+    let address = incoming.local_addr().expect("its address");
+    let service = PushService::new(engine.clone()).with_authenticator(Arc::new(ByCertificate));
+    let running = tokio::spawn(
+        for_gateways(Server::builder())
+            .tls_config(tls)
+            .expect("a configuration")
+            .add_service(service)
+            .serve_with_incoming(incoming),
+    );
+    let gateway = clients.client(&["spiffe://galaxy/gateway/one"]);
+    let config = certificates::client(&ca, Some(&gateway));
+    let mut client = PushClient::new(certificates::channel(address, &config).await);
+    let mut stream = subscribe(&mut client, "one", "").await.expect("subscribed");
+    let refused = subscribe(&mut client, "two", "")
+        .await
+        .expect_err("another's");
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    assert_eq!(reason(&refused).0, "SUBSCRIBE_NOT_GRANTED");
+    let event = event(1).encode_to_vec();
+    let event = Event::parse(&event).expect("an event");
+    let published = engine.publisher().publish(event).expect("published");
+    assert_eq!(stream.next().await.cursor, published.to_string());
+    running.abort();
 }
