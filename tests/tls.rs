@@ -24,8 +24,8 @@ use support::{Harness, Subscription, event, large_event, publish, reason, soon, 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tonic::transport::Channel;
 use tonic::Code;
+use tonic::transport::Channel;
 
 /// A server with TLS, and its CA.
 async fn tls_server() -> (Harness, Ca, Files) {
