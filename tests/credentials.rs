@@ -9,6 +9,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use galaxy_push::contract::publisher::PublishRequest;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::push::push_client::PushClient;
 use jsonwebtoken::jwk::Jwk;
@@ -21,11 +22,14 @@ use support::certificates::{Ca, Files, Identity, channel, client};
 use support::process::{self, Process, small, text};
 use support::tokens::publish_as;
 use support::{Subscription, event, publish, reason, soon, subscribe};
-use tonic::{Code, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status};
 
 const ISSUER: &str = "https://auth.example";
 const AUDIENCE: &str = "galaxy-push";
 const TOKEN: &str = "a-token-of-the-orders-service";
+/// Of a principal that has few streams and may publish little.
+const SLOW_TOKEN: &str = "a-token-with-a-small-quota";
 
 fn gateway_uri(id: &str) -> String {
     format!("spiffe://galaxy/gateway/{id}")
@@ -53,6 +57,12 @@ impl Signer {
         header.kid = Some(kid.to_owned());
         encode(&header, claims, &self.key).expect("signed")
     }
+}
+
+/// A token as an access file has it.
+fn hash(token: &str) -> String {
+    let digest = Sha256::digest(token);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn now() -> u64 {
@@ -87,10 +97,7 @@ impl Deployment {
         let (signer, jwk) = Signer::new();
         let keys = json!({ "keys": [jwk] }).to_string();
         fs::write(files.path("jwks.json"), keys).expect("written");
-        let hash: String = Sha256::digest(TOKEN)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let [hash, slow_hash] = [TOKEN, SLOW_TOKEN].map(hash);
         let access = format!(
             r#"
             [jwt]
@@ -107,6 +114,13 @@ impl Deployment {
             name = "orders"
             token_sha256 = "{hash}"
             publish = ["client_event"]
+
+            [[principal]]
+            name = "slow"
+            token_sha256 = "{slow_hash}"
+            publish = ["client_event"]
+            max_streams = 2
+            events_per_second = 1
 
             [[principal]]
             name = "services"
@@ -249,15 +263,14 @@ async fn a_publish_stream_ends_when_its_signed_token_does() {
     let channel = channel(it.publishers(), &it.config(None)).await;
     let mut publisher = PublisherClient::new(channel);
     let (requests, outgoing) = tokio::sync::mpsc::channel(1);
-    let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
-    let mut request = tonic::Request::new(outgoing);
+    let mut request = Request::new(ReceiverStream::new(outgoing));
     let bearer = format!("Bearer {token}").parse().expect("ASCII");
     request.metadata_mut().insert("authorization", bearer);
     let mut responses = soon(publisher.publish_stream(request))
         .await
         .expect("open")
         .into_inner();
-    let batch = galaxy_push::contract::publisher::PublishRequest {
+    let batch = PublishRequest {
         events: vec![event(1)],
     };
     requests.send(batch).await.expect("sent");
@@ -270,6 +283,55 @@ async fn a_publish_stream_ends_when_its_signed_token_does() {
     let ended = soon(responses.message()).await.expect_err("its end");
     assert_eq!(ended.code(), Code::Unauthenticated, "{ended:?}");
     assert_eq!(reason(&ended).0, "CREDENTIAL_EXPIRED");
+}
+
+#[tokio::test]
+async fn a_quota_is_not_escaped_by_more_connections_streams_or_batches() {
+    let it = Deployment::start(false);
+    let config = it.config(None);
+    // Each on a connection of its own.
+    let mut open = Vec::new();
+    let mut refused = Vec::new();
+    for _ in 0..4 {
+        let mut publisher = PublisherClient::new(channel(it.publishers(), &config).await);
+        let (requests, outgoing) = tokio::sync::mpsc::channel::<PublishRequest>(1);
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        let bearer = format!("Bearer {SLOW_TOKEN}").parse().expect("ASCII");
+        request.metadata_mut().insert("authorization", bearer);
+        match soon(publisher.publish_stream(request)).await {
+            Ok(responses) => open.push((publisher, requests, responses)),
+            Err(status) => refused.push(reason(&status).0),
+        }
+    }
+    assert_eq!(open.len(), 2);
+    assert_eq!(refused, ["TOO_MANY_STREAMS"; 2]);
+    drop(open);
+
+    // A second for each connection would be a long time.
+    let mut reasons = Vec::new();
+    for _ in 0..8 {
+        if let Err(status) = it.publish(SLOW_TOKEN).await {
+            reasons.push(reason(&status).0);
+        }
+    }
+    assert!(
+        reasons.iter().any(|of| of == "RATE_EXCEEDED"),
+        "{reasons:?}"
+    );
+    // One large batch is no way round it: it takes the seconds before and after it.
+    let mut publisher = PublisherClient::new(channel(it.publishers(), &config).await);
+    let batch = || (0..1000).map(event).collect();
+    let mut outcomes = Vec::new();
+    for _ in 0..2 {
+        outcomes.push(
+            publish_as(&mut publisher, SLOW_TOKEN, batch())
+                .await
+                .is_ok(),
+        );
+    }
+    assert_ne!(outcomes, [true, true]);
+    // Others are not touched.
+    it.publish(TOKEN).await.expect("published");
 }
 
 #[tokio::test]

@@ -98,6 +98,8 @@ pub(crate) struct Authorization {
     is_registered: bool,
     /// What a stream of requests was polled with last.
     waker: Waker,
+    /// A stream of requests' place in its principal's count. Held for its drop.
+    permit: Option<StreamPermit>,
 }
 
 /// What others may know of a call, and do to it.
@@ -185,6 +187,7 @@ impl AccessControl {
             }),
             is_registered: false,
             waker: Waker::noop().clone(),
+            permit: None,
         }))
     }
 
@@ -459,7 +462,7 @@ impl Authorization {
     }
 
     /// Whether it may publish anything at all: else there is no need for its request. A
-    /// stream of requests is ended when it may no more.
+    /// stream of requests counts among its principal's, and is ended when it may no more.
     ///
     /// # Errors
     ///
@@ -468,6 +471,8 @@ impl Authorization {
         let identity = self.current(None)?;
         may_publish_any(&identity).map_err(|error| self.refuse(&error, None))?;
         if is_stream {
+            let permit = identity.open_stream();
+            self.permit = Some(permit.map_err(|error| self.refuse(&error, None))?);
             self.register(Purpose::Publishing);
         }
         Ok(())
