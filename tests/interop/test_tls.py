@@ -5,7 +5,6 @@ speak TLS to the server, as docs/proxies.md has it.
 import hashlib
 import pathlib
 import re
-import subprocess
 
 import grpc
 import pytest
@@ -149,33 +148,3 @@ def test_grpcio_sends_a_bearer_token_as_call_credentials(serve, certificates, tm
     with pytest.raises(grpc.RpcError) as refused:
         publish("another-token")
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
-
-
-def test_renegotiation_is_refused(tls_server, certificates, connect):
-    tls = certificates.tls("client")
-    client = subprocess.Popen(
-        [
-            *("openssl", "s_client", "-tls1_2", "-alpn", "h2"),
-            *("-connect", tls_server.gateways, "-CAfile", tls.ca),
-            *("-cert", tls.certificate, "-key", tls.key),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    try:
-        lines = iter(client.stdout.readline, "")
-        assert any("Verify return code: 0" in line for line in lines)
-        # What openssl takes as a wish to renegotiate.
-        client.stdin.write("R\n")
-        client.stdin.flush()
-        assert any("no renegotiation" in line for line in lines)
-    finally:
-        client.kill()
-        client.wait()
-    assert "renegotiation" not in tls_server.log().lower()
-    subscribe_publish_resume(
-        connect(tls_server.gateways, tls), connect(tls_server.publishers, tls)
-    )

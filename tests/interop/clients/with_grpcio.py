@@ -76,8 +76,14 @@ class Connection:
 
 def end(call):
     end = End(call.code().name, call.details(), ours(call.trailing_metadata() or ()))
-    # It raises ValueError where the details have another code or message than the call.
-    status = rpc_status.from_call(call)
+    try:
+        # It raises ValueError where the details have another code or message than the call.
+        status = rpc_status.from_call(call)
+    except ValueError:
+        # HAProxy may put RST_STREAM CANCEL behind trailers, and grpcio its code before theirs.
+        if call.code() is not grpc.StatusCode.CANCELLED:
+            raise
+        status = None
     return end.says(status and status.SerializeToString())
 
 
