@@ -199,6 +199,8 @@ impl Server {
             tokio::select! {
                 () = &mut shutdown => None,
                 ended = running.listeners.join_next() => Some(ended),
+                // Without the one that ends calls with their credentials, nobody else would.
+                Some(Err(broken)) = running.helpers.join_next() => Some(Some(Err(broken))),
             }
         };
         running.drain().await;

@@ -189,7 +189,9 @@ impl AccessFile {
     ///
     /// [`AccessFileError`]. What was loaded before stays in force.
     pub fn reload(&self) -> Result<bool, AccessFileError> {
-        let _only_one = self.lock();
+        let mut last_look = self.lock();
+        // What is put back after this counts as a change, too.
+        *last_look = Look::default();
         let Some(path) = &self.path else {
             return Ok(false);
         };
@@ -198,7 +200,7 @@ impl AccessFile {
 
     /// Looks at the files again, and takes a change up when it has seen it twice in a row:
     /// whoever looks every few seconds takes no file that is half written. A fault is told
-    /// once, at the second look, and not again until the files are others.
+    /// from the second look on, for as long as it is there.
     ///
     /// # Errors
     ///
@@ -214,8 +216,8 @@ impl AccessFile {
             Err(error) => Sha256::digest(error.to_string()).into(),
         };
         match last_look.again(digest) {
-            2 => self.replace(texts?),
-            _ => Ok(false),
+            0 | 1 => Ok(false),
+            _ => self.replace(texts?),
         }
     }
 

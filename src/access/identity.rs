@@ -1,6 +1,7 @@
 //! A principal, its grants, and what they rest on.
 
 use std::fmt;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
@@ -309,6 +310,12 @@ impl Identity {
             }) => quota.open_stream(principal),
             _ => Ok(StreamPermit::unlimited()),
         }
+    }
+
+    /// What its streams are counted in, if they are.
+    pub(super) fn streams(&self) -> Option<&Arc<AtomicU32>> {
+        let granted = self.0.as_deref()?;
+        granted.quota.as_ref().map(|quota| quota.streams())
     }
 
     /// Takes a batch from what it may publish, as a whole or not at all.

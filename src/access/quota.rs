@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::AccessError;
+use super::{AccessError, Identity};
 
 /// When to try again with one more stream. Streams end when others decide it, so no figure of
 /// ours would be better.
@@ -183,6 +183,11 @@ impl Quota {
         self.limits
     }
 
+    /// What its streams are counted in.
+    pub(super) fn streams(&self) -> &Arc<AtomicU32> {
+        &self.open
+    }
+
     pub(super) fn open_stream(&self, principal: &str) -> Result<StreamPermit, AccessError> {
         let most = self.limits.max_streams.unwrap_or(u32::MAX);
         // Relaxed: the count protects nothing but itself.
@@ -240,6 +245,17 @@ impl StreamPermit {
     /// That of a caller without limits.
     pub(super) fn unlimited() -> Self {
         StreamPermit(None)
+    }
+}
+
+impl StreamPermit {
+    /// Whether it counts among this caller's streams, or neither is counted.
+    pub(crate) fn counts_for(&self, identity: &Identity) -> bool {
+        match (&self.0, identity.streams()) {
+            (Some(counted), Some(open)) => Arc::ptr_eq(counted, open),
+            (None, None) => true,
+            _ => false,
+        }
     }
 }
 

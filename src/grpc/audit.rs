@@ -5,7 +5,7 @@
 //! it hide what others do. No line holds a credential.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use crate::access::{AccessError, Peer};
 const INTERVAL: Duration = Duration::from_secs(10);
 /// So many different lines are told apart in that time; of more there is only a count.
 const MAX_LINES: usize = 256;
+/// And so many of one source, which does not hide what others do.
+const MAX_LINES_OF_SOURCE: usize = 16;
 
 /// What has been logged of late.
 #[derive(Debug)]
@@ -41,7 +43,8 @@ struct Line {
     id: Option<Box<str>>,
 }
 
-/// Where somebody calls from, whatever the connection.
+/// Where somebody calls from, whatever the connection. Of an IPv6 address it is the network
+/// (/64): all of that is one host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Source {
     Ip(IpAddr),
@@ -52,10 +55,20 @@ enum Source {
 impl From<Peer> for Source {
     fn from(peer: Peer) -> Self {
         match peer {
-            Peer::Tcp(address) => Source::Ip(address.ip()),
+            Peer::Tcp(address) => Source::Ip(network(address.ip())),
             Peer::Unix { uid } => Source::Uid(uid),
             Peer::Unknown => Source::Unknown,
         }
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -140,7 +153,9 @@ impl Audit {
     /// Whether nothing like this was logged of late. If it was, it is counted.
     fn is_new(&self, line: Line) -> bool {
         let mut recent = self.lock();
-        let is_full = recent.lines.len() >= MAX_LINES;
+        let of_source = |known: &&Line| known.peer == line.peer;
+        let is_full = recent.lines.len() >= MAX_LINES
+            || recent.lines.keys().filter(of_source).count() >= MAX_LINES_OF_SOURCE;
         if let Some(count) = recent.lines.get_mut(&line) {
             *count += 1;
             false

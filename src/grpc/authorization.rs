@@ -86,8 +86,7 @@ struct Place {
     number: u64,
     principal: Box<str>,
     peer: Peer,
-    /// Held for its drop.
-    _permit: StreamPermit,
+    permit: StreamPermit,
 }
 
 /// A call's caller, for as long as the call lasts.
@@ -403,8 +402,8 @@ impl Open {
 impl Authorization {
     /// Subscribes a gateway, if it may.
     ///
-    /// A principal's streams are counted by gateway id: a subscription that takes over from
-    /// one of the same principal takes its place in the count, too. Otherwise a gateway with
+    /// Streams are counted by gateway id: a subscription that takes over from one of the same
+    /// principal, and of the same count, takes its place in that, too. Otherwise a gateway with
     /// as many streams as it may have could not reconnect before its lost connection is
     /// found to be lost.
     ///
@@ -427,7 +426,7 @@ impl Authorization {
         let older = places.get_mut(gateway_id);
         let (number, peer) = (self.call.number, self.call.peer);
         let subscriber = match older {
-            Some(place) if *place.principal == *principal => {
+            Some(place) if *place.principal == *principal && place.permit.counts_for(&identity) => {
                 let subscriber = engine.subscribe(gateway_id, cursor);
                 let subscriber = subscriber.map_err(status::not_subscribed)?;
                 let older_peer = std::mem::replace(&mut place.peer, peer);
@@ -447,7 +446,7 @@ impl Authorization {
                     number,
                     principal: Box::from(principal),
                     peer,
-                    _permit: permit,
+                    permit,
                 };
                 places.insert(Box::from(gateway_id), place);
                 subscriber

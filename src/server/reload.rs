@@ -39,8 +39,12 @@ impl Reload for ServerTls {
 
     const NAME: &str = "TLS certificate";
 
-    fn reload(&self, _is_asked: bool) -> Result<bool, TlsError> {
-        ServerTls::reload(self)
+    fn reload(&self, is_asked: bool) -> Result<bool, TlsError> {
+        if is_asked {
+            ServerTls::reload(self)
+        } else {
+            self.reload_when_settled()
+        }
     }
 
     fn summary(&self) -> String {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ pub struct ServerFiles {
 pub struct ServerTls {
     files: ServerFiles,
     current: ArcSwap<Loaded>,
+    /// What the files held at the last look, if that was something else.
+    seen: Mutex<Option<[u8; 32]>>,
 }
 
 struct Loaded {
@@ -68,6 +70,7 @@ impl ServerTls {
         Ok(ServerTls {
             files,
             current: ArcSwap::from_pointee(loaded),
+            seen: Mutex::default(),
         })
     }
 
@@ -78,12 +81,33 @@ impl ServerTls {
     ///
     /// As [`load`](Self::load). What was good before stays.
     pub fn reload(&self) -> Result<bool, TlsError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = None;
+        self.replace(&Files::read(&self.files)?)
+    }
+
+    /// Looks at the files again, and takes a change up when it has seen it twice in a row:
+    /// whoever looks every few seconds takes no file of which some certificates are written
+    /// and some are not.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load). What was good before stays.
+    pub fn reload_when_settled(&self) -> Result<bool, TlsError> {
         let read = Files::read(&self.files)?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.replace(read.digest()) != Some(read.digest()) {
+            return Ok(false);
+        }
+        self.replace(&read)
+    }
+
+    fn replace(&self, read: &Files) -> Result<bool, TlsError> {
         let current = self.current.load();
         if read.digest() == current.digest {
             return Ok(false);
         }
-        let loaded = load(&self.files, &read, Some(&current))?;
+        let loaded = load(&self.files, read, Some(&current))?;
         self.current.store(Arc::new(loaded));
         Ok(true)
     }

@@ -31,7 +31,8 @@ use crate::tls::{ALPN_H2, ServerTls};
 
 /// How long a handshake may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many a listener has at once. Further peers wait in the kernel's queue.
+/// How many a listener has at once, and no more than half of its connections: who has not
+/// shown who it is must not take all places. Further peers wait in the kernel's queue.
 const MAX_HANDSHAKES: usize = 1024;
 /// How long one may take while there are as many as may be.
 const CROWDED_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,10 +60,11 @@ impl HandshakeThreads {
     }
 
     /// The handshakes of a listener.
-    pub(super) fn of_listener(&self, tls: Arc<ServerTls>) -> Option<Handshakes> {
+    pub(super) fn of_listener(&self, tls: Arc<ServerTls>, connections: u32) -> Option<Handshakes> {
         let runtime = self.0.as_ref()?.handle().clone();
         Some(Handshakes {
             tls,
+            most: MAX_HANDSHAKES.min(connections as usize / 2).max(1),
             runtime,
             under_way: JoinSet::new(),
             crowded: watch::Sender::new(false),
@@ -94,6 +96,8 @@ fn step_back() {
 #[derive(Debug)]
 pub(super) struct Handshakes {
     tls: Arc<ServerTls>,
+    /// How many there may be.
+    most: usize,
     runtime: Handle,
     under_way: JoinSet<Result<Done, Failed>>,
     /// Whether there are as many as may be.
@@ -121,7 +125,7 @@ struct Failed {
 impl Handshakes {
     /// Whether there may be one more.
     pub(super) fn has_room(&self) -> bool {
-        self.under_way.len() < MAX_HANDSHAKES
+        self.under_way.len() < self.most
     }
 
     /// Begins a connection's handshake.
@@ -232,8 +236,8 @@ async fn shake_hands(
         }
         () = crowd => {
             return Err(format!(
-                "the client did not complete it within {CROWDED_TIMEOUT:?}, and \
-                 {MAX_HANDSHAKES} are under way"
+                "the client did not complete it within {CROWDED_TIMEOUT:?}, and as many are \
+                 under way as may be"
             ));
         }
     };

@@ -127,7 +127,7 @@ impl Listener {
     pub(crate) fn with_tls(self, tls: Arc<ServerTls>, threads: &HandshakeThreads) -> Self {
         Listener {
             handshakes: match self.socket {
-                ListenSocket::Tcp(_) => threads.of_listener(tls),
+                ListenSocket::Tcp(_) => threads.of_listener(tls, self.limit.connections),
                 ListenSocket::Unix { .. } => None,
             },
             ..self

@@ -123,7 +123,11 @@ impl TlsSession {
         self.encrypted_bytes += arrived_bytes;
         self.unpaid_bytes += arrived_bytes;
         while !arrived.is_empty() && !has_ended {
-            self.connection.read_tls(&mut arrived)?;
+            if self.connection.read_tls(&mut arrived)? == 0 {
+                // The peer's `close_notify` has come; what follows it is ignored (RFC 8446,
+                // 6.1). The end is told when what came before it is taken.
+                break;
+            }
             if let Err(error) = self.connection.process_new_packets() {
                 // The alert that says why. The connection ends, whether or not the socket
                 // takes it.
@@ -224,5 +228,98 @@ impl<F: FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>> Write for Sink<F> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const RECORD_BYTES: usize = 16 << 10;
+
+    /// Both ends, after their handshake.
+    fn connected() -> (ClientConnection, TlsSession) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = crate::tls::provider();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            server.read_tls(&mut &written(&mut client)[..]).unwrap();
+            server.process_new_packets().unwrap();
+            let mut answer = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut answer).unwrap();
+            }
+            let mut answer = &answer[..];
+            while !answer.is_empty() {
+                client.read_tls(&mut answer).unwrap();
+                client.process_new_packets().unwrap();
+            }
+        }
+        (client, TlsSession::new(server))
+    }
+
+    /// What a client has to send.
+    fn written(client: &mut ClientConnection) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_end_is_ignored_also_where_there_is_no_room_for_more() {
+        let (mut client, mut session) = connected();
+        client.writer().write_all(&[7; RECORD_BYTES]).unwrap();
+        client.send_close_notify();
+        let mut bytes = written(&mut client);
+        // More than rustls takes at a time.
+        bytes.extend([0; 8000]);
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let stream = Stream::Unix(ours);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut memory = vec![0; 2 * RECORD_BYTES];
+
+        // All of the record but its last byte.
+        let (part, rest) = bytes.split_at(bytes.len() - 8000 - 25);
+        theirs.write_all(part).await.unwrap();
+        tokio::task::yield_now().await;
+        let mut buf = ReadBuf::new(&mut memory);
+        assert!(session.poll_read(&stream, &mut cx, &mut buf).is_pending());
+        theirs.write_all(rest).await.unwrap();
+        tokio::task::yield_now().await;
+        // It fills this to the last byte, and the end is in the same read.
+        let mut buf = ReadBuf::new(&mut memory[..RECORD_BYTES]);
+        let polled = session.poll_read(&stream, &mut cx, &mut buf);
+        assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
+        assert_eq!(buf.filled(), [7; RECORD_BYTES]);
+        let mut buf = ReadBuf::new(&mut memory);
+        let polled = session.poll_read(&stream, &mut cx, &mut buf);
+        assert!(matches!(polled, Poll::Ready(Ok(()))), "{polled:?}");
+        assert!(buf.filled().is_empty(), "the end");
     }
 }
