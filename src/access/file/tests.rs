@@ -548,12 +548,27 @@ fn a_change_is_taken_up_by_itself_once_it_is_seen_twice() {
     assert_eq!(file.reload_when_settled(), Ok(false));
     let error = file.reload_when_settled().expect_err("it is faulty");
     assert!(error.to_string().contains("access.toml:1: "), "{error}");
-    // It was said.
-    assert_eq!(file.reload_when_settled(), Ok(false));
+    // And so it is for as long as it is there.
+    assert!(file.reload_when_settled().is_err());
     fs::remove_file(folder.path()).expect("it was there");
     assert_eq!(file.reload_when_settled(), Ok(false));
     assert!(file.reload_when_settled().is_err());
     assert_eq!(file.principals(), 2);
+}
+
+#[test]
+fn a_file_that_is_put_back_after_it_was_asked_for_counts_as_a_change() {
+    let folder = Folder::new(&orders("old", ""));
+    let file = folder.load();
+    for _ in 0..3 {
+        assert_eq!(file.reload_when_settled(), Ok(false));
+    }
+    folder.write("access.toml", orders("by mistake", ""));
+    assert_eq!(file.reload(), Ok(true));
+    folder.write("access.toml", orders("old", ""));
+    assert_eq!(file.reload_when_settled(), Ok(false));
+    assert_eq!(file.reload_when_settled(), Ok(true));
+    assert!(with_token(&file, "old").is_ok());
 }
 
 #[test]
