@@ -259,7 +259,7 @@ fn base64(bytes: &[u8]) -> String {
 #[tokio::test]
 async fn a_publish_stream_ends_when_its_signed_token_does() {
     let it = Deployment::start(false);
-    let token = it.signer.sign("one", &with("exp", json!(now() + 3)));
+    let token = it.signer.sign("one", &with("exp", json!(now() + 6)));
     let channel = channel(it.publishers(), &it.config(None)).await;
     let mut publisher = PublisherClient::new(channel);
     let (requests, outgoing) = tokio::sync::mpsc::channel(1);

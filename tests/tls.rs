@@ -262,7 +262,7 @@ async fn a_ticket_of_a_client_whose_certificate_has_expired_does_not_let_it_in()
     let (ca, clients) = (Ca::new("server CA"), Ca::new("client CA"));
     let files = Files::new(&ca.server(), Some(&clients));
     let server = Harness::with(|config| files.set(config)).await;
-    let soon_over = clients.client_for(&["spiffe://galaxy/gateway/g"], 4);
+    let soon_over = clients.client_for(&["spiffe://galaxy/gateway/g"], 8);
     let config = client(&ca, Some(&soon_over));
     let address = server.gateway_addr();
     handshake(address, &config).await.expect("served");
@@ -427,7 +427,7 @@ async fn streams_end_with_their_certificate_and_with_its_ca_and_others_go_on() {
     let stays = of(&kept.client(uri));
     let mut stays_open = open(&stays, "stays").await;
     let of_gone = open(&of(&gone.client(uri)), "of a CA that goes").await;
-    let expires = open(&of(&kept.client_for(uri, 4)), "expires").await;
+    let expires = open(&of(&kept.client_for(uri, 8)), "expires").await;
 
     let (events, status) = expires.finish().await;
     assert!(events.is_empty());
