@@ -13,6 +13,7 @@ use galaxy_push::config::Config;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::server::{ServeError, Server};
+use galaxy_push::tls::{ServerFiles, ServerTls};
 use rustls::client::Resumption;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use support::certificates::{
@@ -581,6 +582,53 @@ async fn thousands_of_slow_handshakes_leave_those_alone_who_are_served() {
         sent.expect("published").first_cursor
     );
     drop(silent);
+}
+
+#[tokio::test]
+async fn silent_peers_do_not_take_all_places_of_a_listener_that_has_few() {
+    let ca = Ca::new("server CA");
+    let files = Files::new(&ca.server(), None);
+    let server = Harness::with(|config| {
+        files.set(config);
+        config.max_producers = 4;
+    })
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        silent.push(
+            TcpStream::connect(server.publisher_addr())
+                .await
+                .expect("connected"),
+        );
+    }
+    let mut publisher = publisher(&server, &client(&ca, None)).await;
+    publish(&mut publisher, vec![event(1)])
+        .await
+        .expect("published");
+    drop(silent);
+}
+
+#[test]
+fn a_bundle_of_cas_that_is_half_written_does_not_count() {
+    let (one, two) = (Ca::new("one CA"), Ca::new("another CA"));
+    let files = Files::new(&one.server(), Some(&one));
+    files.write_client_ca(&[&one, &two]);
+    let tls = ServerTls::load(ServerFiles {
+        certificate: files.certificate(),
+        key: files.key(),
+        client_ca: Some(files.client_ca()),
+    })
+    .expect("good files");
+    let before = tls.ca_revision();
+    // One whole certificate, and the other is to come.
+    files.write_client_ca(&[&two]);
+    assert_eq!(tls.reload_when_settled(), Ok(false));
+    files.write_client_ca(&[&two, &one]);
+    assert_eq!(tls.reload_when_settled(), Ok(false));
+    assert_eq!(tls.ca_revision(), before);
+    assert_eq!(tls.reload_when_settled(), Ok(true));
+    assert_eq!(tls.ca_revision(), before + 1);
+    assert_eq!(tls.reload_when_settled(), Ok(false));
 }
 
 /// The binary, with TLS; and its CA.

@@ -16,8 +16,9 @@ use crate::access::{AccessError, Peer};
 const INTERVAL: Duration = Duration::from_secs(10);
 /// So many different lines are told apart in that time; of more there is only a count.
 const MAX_LINES: usize = 256;
-/// And so many of one source, which does not hide what others do.
-const MAX_LINES_OF_SOURCE: usize = 16;
+/// And so many that differ in nothing but the id: whoever asks for one after the other hides
+/// neither what others do nor what else it does itself.
+const MAX_IDS: usize = 16;
 
 /// What has been logged of late.
 #[derive(Debug)]
@@ -106,19 +107,15 @@ impl Audit {
 
     /// A call was refused before anything of it took effect.
     pub(super) fn refused(&self, who: Who<'_>, error: &AccessError) {
-        let reason = status::access_reason(error).as_str();
-        if self.is_new(who.line(reason)) {
-            let Who {
-                principal,
-                peer,
-                id,
-            } = who;
-            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "refused: {error}");
-        }
+        self.warn("refused", who, error);
     }
 
     /// An open call was ended, because its credential has ended or has lost the right.
     pub(super) fn ended(&self, who: Who<'_>, error: &AccessError) {
+        self.warn("ended", who, error);
+    }
+
+    fn warn(&self, what: &str, who: Who<'_>, error: &AccessError) {
         let reason = status::access_reason(error).as_str();
         if self.is_new(who.line(reason)) {
             let Who {
@@ -126,7 +123,7 @@ impl Audit {
                 peer,
                 id,
             } = who;
-            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "ended: {error}");
+            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "{what}: {error}");
         }
     }
 
@@ -153,9 +150,12 @@ impl Audit {
     /// Whether nothing like this was logged of late. If it was, it is counted.
     fn is_new(&self, line: Line) -> bool {
         let mut recent = self.lock();
-        let of_source = |known: &&Line| known.peer == line.peer;
+        let differs_by_id = |known: &&Line| {
+            (known.reason, &known.principal, known.peer)
+                == (line.reason, &line.principal, line.peer)
+        };
         let is_full = recent.lines.len() >= MAX_LINES
-            || recent.lines.keys().filter(of_source).count() >= MAX_LINES_OF_SOURCE;
+            || recent.lines.keys().filter(differs_by_id).count() >= MAX_IDS;
         if let Some(count) = recent.lines.get_mut(&line) {
             *count += 1;
             false
@@ -254,6 +254,32 @@ mod tests {
         assert!(!audit.is_new(line(1, 1)), "its time is not over");
         audit.report(Instant::now() + INTERVAL);
         assert!(audit.is_new(line(1, 1)), "the next time");
+    }
+
+    #[test]
+    fn one_that_asks_for_many_ids_hides_neither_others_nor_its_takeovers() {
+        let audit = Audit::new();
+        let line = |reason, ip, id: &str| {
+            let who = Who {
+                principal: Some("gateways"),
+                peer: Peer::Tcp(([10, 0, 0, ip], 1).into()),
+                id: Some(id),
+            };
+            who.line(reason)
+        };
+        let new = |id: usize| audit.is_new(line("SUBSCRIBE_NOT_GRANTED", 1, &id.to_string()));
+        assert_eq!((0..1000).filter(|id| new(*id)).count(), MAX_IDS);
+        assert!(audit.is_new(line("SUBSCRIBE_NOT_GRANTED", 2, "g")));
+        assert!(audit.is_new(line("TAKEN_OVER", 1, "g")));
+        assert_eq!(audit.lock().others, 1000 - MAX_IDS as u64);
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_network_are_one_source() {
+        let of = |address: &str| Source::from(Peer::Tcp(address.parse().unwrap()));
+        assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::ffff:2]:9"));
+        assert_ne!(of("[2001:db8::1]:1"), of("[2001:db8:0:1::1]:1"));
+        assert_eq!(of("[::ffff:10.0.0.1]:1"), of("10.0.0.1:2"));
     }
 
     #[test]

@@ -85,7 +85,8 @@ pub struct Reloader {
 
 impl Reloader {
     /// Has the server read its access file and its certificates again, now instead of within
-    /// seconds. What comes of it is in the log. A file that cannot be used leaves the earlier one in force.
+    /// seconds. What comes of it is in the log. A file that cannot be used leaves the earlier
+    /// one in force.
     pub fn reload(&self) {
         self.asked.send_modify(|times| *times += 1);
     }

@@ -81,6 +81,7 @@ impl ServerTls {
     ///
     /// As [`load`](Self::load). What was good before stays.
     pub fn reload(&self) -> Result<bool, TlsError> {
+        // What is put back after this counts as a change, too.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = None;
         self.replace(&Files::read(&self.files)?)
