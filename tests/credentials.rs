@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use support::certificates::{Ca, Files, Identity, channel, client};
 use support::process::{self, Process, small, text};
-use support::tokens::publish_as;
+use support::tokens::{publish_as, subscribe_as};
 use support::{Subscription, event, publish, reason, soon, subscribe};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status};
@@ -125,6 +125,8 @@ impl Deployment {
             [[principal]]
             name = "services"
             jwt_subject = "svc-*"
+            subscribe = ["shared-*"]
+            max_streams = 1
             publish = ["client_event"]
             "#
         );
@@ -332,6 +334,25 @@ async fn a_quota_is_not_escaped_by_more_connections_streams_or_batches() {
     assert_ne!(outcomes, [true, true]);
     // Others are not touched.
     it.publish(TOKEN).await.expect("published");
+}
+
+#[tokio::test]
+async fn a_takeover_by_another_name_of_a_principal_counts_for_that_name() {
+    let it = Deployment::start(false);
+    let subscribe = async |subject: &str, id: &str| {
+        let token = it.signer.sign("one", &with("sub", json!(subject)));
+        let channel = channel(it.gateways(), &it.config(None)).await;
+        subscribe_as(&mut PushClient::new(channel), &token, id, "").await
+    };
+    let first = subscribe("svc-a", "shared-1").await.expect("subscribed");
+    let taken = subscribe("svc-b", "shared-1").await.expect("a takeover");
+    let (_, status) = first.finish().await;
+    assert_eq!(status.code(), Code::Aborted, "{status:?}");
+    // It has one now, and the first has none.
+    let refused = subscribe("svc-b", "shared-2").await.expect_err("a second");
+    assert_eq!(reason(&refused).0, "TOO_MANY_STREAMS");
+    let again = subscribe("svc-a", "shared-3").await.expect("its only one");
+    drop((taken, again));
 }
 
 #[tokio::test]
