@@ -5,6 +5,9 @@ speak TLS to the server, as docs/proxies.md has it.
 import hashlib
 import pathlib
 import re
+import signal
+import subprocess
+import threading
 
 import grpc
 import pytest
@@ -148,3 +151,39 @@ def test_grpcio_sends_a_bearer_token_as_call_credentials(serve, certificates, tm
     with pytest.raises(grpc.RpcError) as refused:
         publish("another-token")
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_renegotiation_is_refused(serve, certificates):
+    server = serve(*certificates.server_flags())
+    tls = certificates.tls("client")
+    address = server.gateways.replace("127.0.0.1", "localhost")
+    client = subprocess.Popen(
+        [
+            *("openssl", "s_client", "-tls1_2", "-alpn", "h2", "-connect", address),
+            *("-CAfile", tls.ca, "-cert", tls.certificate, "-key", tls.key),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    # If it were served further, it would stay.
+    too_late = threading.Timer(PATIENCE_SECONDS, client.kill)
+    too_late.start()
+    try:
+        lines = iter(client.stdout.readline, "")
+        assert any("Verify return code: 0" in line for line in lines)
+        # What openssl takes as a wish to renegotiate.
+        client.stdin.write("R\n")
+        client.stdin.flush()
+        rest = "".join(lines)
+        assert client.wait() != -signal.SIGKILL
+    finally:
+        too_late.cancel()
+        client.kill()
+        client.wait()
+    assert "RENEGOTIATING" in rest
+    # It would have looked at a certificate again.
+    assert "depth=" not in rest
+    assert "renegotiation" not in server.log().lower()
