@@ -29,6 +29,12 @@ pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 #[cfg(feature = "server")]
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// The default [`delay_bounds`](Config::delay_bounds), in microseconds.
+const DEFAULT_DELAY_BOUNDS_US: &[u64] = &[
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+
 /// Declares the settings, each with its description and its default, in one place: the
 /// fields of [`Config`], [`Config::default`] and [`Setting`] all follow from it.
 macro_rules! settings {
@@ -120,8 +126,21 @@ settings! {
     /// session. It is separate from `listen`, so that it can be kept closer.
     PublishListen => publish_listen: Address = Address::Tcp("127.0.0.1:50052".to_owned());
 
+    /// The address of the dashboard, the metrics and the health checks, by HTTP: HOST:PORT,
+    /// unix:PATH, or none for no such listener.
+    ///
+    /// Without `access`, anyone who reaches it may look, and may disconnect gateways.
+    AdminListen => admin_listen: Option<Address> = Some(Address::Tcp("127.0.0.1:50053".to_owned()));
+
+    /// Host names under which `admin_listen` may be asked for, separated by commas.
+    ///
+    /// IP addresses, localhost, and the host of `admin_listen` itself always may. Any other
+    /// name is refused, so that no website can reach the listener by a name of its own (DNS
+    /// rebinding). A name that begins with *. stands for all names below it.
+    AdminHosts => admin_hosts: Vec<String> = Vec::new();
+
     /// The certificate that peers are shown, in PEM: the server's own first, then those that
-    /// lead to its CA. With it, both TCP addresses speak TLS and nothing else.
+    /// lead to its CA. With it, all TCP addresses speak TLS and nothing else.
     ///
     /// Needs `tls_key`. A file that has changed is taken up within 10 s, and at once on
     /// SIGHUP; one that is no good leaves everything as it was.
@@ -132,8 +151,9 @@ settings! {
 
     /// The CAs of clients' certificates, in PEM.
     ///
-    /// With it, every client of a TCP address has to show a certificate that one of them has
-    /// signed; without it none is asked for. When the file changes, no client comes back by
+    /// With it, every gateway and publisher that connects by TCP has to show a certificate
+    /// that one of them has signed; at `admin_listen` a client may. Without it none is asked
+    /// for. When the file changes, no client comes back by
     /// an earlier session without a full check.
     TlsClientCa => tls_client_ca: Option<PathBuf> = None;
 
@@ -214,6 +234,22 @@ settings! {
     /// at once.
     ShutdownGrace => shutdown_grace: Duration = Duration::from_secs(10);
 
+    /// How long a stop waits, with everything still served, after the health checks have
+    /// begun to say that the server is stopping.
+    ///
+    /// Higher: balancers have time to send no more peers here. Zero: connections are told
+    /// at once.
+    ShutdownDelay => shutdown_delay: Duration = Duration::ZERO;
+
+    /// The upper bounds of the buckets in which the metrics count how long deliveries and
+    /// publishes take, separated by commas, in increasing order.
+    ///
+    /// Each bound is one more time series for each of the two.
+    DelayBounds => delay_bounds: Vec<Duration> = DEFAULT_DELAY_BOUNDS_US
+        .iter()
+        .map(|us| Duration::from_micros(*us))
+        .collect();
+
     /// What delivery is for when events arrive faster than gateways can be written to one
     /// by one: latency, throughput or auto.
     ///
@@ -241,6 +277,8 @@ impl Config {
     /// accepts: 4 MiB, which is their default limit for a message, less the event's
     /// cursor.
     pub const MAX_PORTABLE_EVENT_BYTES: usize = DEFAULT_MAX_MESSAGE_BYTES - Cursor::FIELD_BYTES;
+    /// The most [`delay_bounds`](Self::delay_bounds).
+    pub const MAX_DELAY_BOUNDS: usize = 64;
     /// The longest duration that any setting takes (365 days).
     pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     /// The most [`worker_threads`](Self::worker_threads).
@@ -258,23 +296,32 @@ impl Config {
         use Setting as S;
         let fail = |setting, reason: String| Err(ConfigError { setting, reason });
 
-        for (setting, address) in [
-            (S::Listen, &self.listen),
-            (S::PublishListen, &self.publish_listen),
-        ] {
+        let mut listeners = vec![
+            (S::Listen, &self.listen, "gateways subscribe"),
+            (S::PublishListen, &self.publish_listen, "publishers connect"),
+        ];
+        listeners.extend(
+            self.admin_listen
+                .as_ref()
+                .map(|address| (S::AdminListen, address, "")),
+        );
+        for (at, (setting, address, _)) in listeners.iter().enumerate() {
             if let Err(error) = address.check() {
-                return fail(setting, error.to_string());
+                return fail(*setting, error.to_string());
+            }
+            let any_port = matches!(address, Address::Tcp(at) if at.ends_with(":0"));
+            let mut before = listeners[..at].iter();
+            if let Some((.., who)) = before.find(|(_, other, _)| other == address && !any_port) {
+                return fail(
+                    *setting,
+                    format!(
+                        "{address} is where {who} already: each listener needs an address of its own"
+                    ),
+                );
             }
         }
-        let same = self.listen == self.publish_listen;
-        if same && !matches!(&self.listen, Address::Tcp(at) if at.ends_with(":0")) {
-            return fail(
-                S::PublishListen,
-                format!(
-                    "{} is where gateways subscribe already: publishers need an address of their own",
-                    self.publish_listen
-                ),
-            );
+        if let Some(name) = self.admin_hosts.iter().find(|name| !is_host_name(name)) {
+            return fail(S::AdminHosts, format!("{name:?} is not a host name"));
         }
 
         for (setting, file, other, needed) in [
@@ -333,6 +380,7 @@ impl Config {
             (S::Window, self.window),
             (S::StallTimeout, self.stall_timeout),
             (S::ShutdownGrace, self.shutdown_grace),
+            (S::ShutdownDelay, self.shutdown_delay),
         ] {
             if duration > Self::MAX_DURATION {
                 return fail(setting, "longer than 365 days".to_owned());
@@ -345,6 +393,27 @@ impl Config {
             );
         }
 
+        if self.delay_bounds.is_empty() || self.delay_bounds.len() > Self::MAX_DELAY_BOUNDS {
+            return fail(
+                S::DelayBounds,
+                format!("there must be 1 to {} of them", Self::MAX_DELAY_BOUNDS),
+            );
+        }
+        let mut pairs = self.delay_bounds.windows(2);
+        if self.delay_bounds[0].is_zero() || pairs.any(|pair| pair[0] >= pair[1]) {
+            return fail(
+                S::DelayBounds,
+                "each must be longer than the one before, and the first than zero".to_owned(),
+            );
+        }
+        if self
+            .delay_bounds
+            .iter()
+            .any(|bound| *bound > Self::MAX_DURATION)
+        {
+            return fail(S::DelayBounds, "longer than 365 days".to_owned());
+        }
+
         match self.worker_threads {
             Some(0) => at_least_one(S::WorkerThreads, 0),
             Some(threads) if threads > Self::MAX_WORKER_THREADS => fail(
@@ -354,6 +423,13 @@ impl Config {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether it may be in a Host header, the `*.` of a pattern aside.
+fn is_host_name(name: &str) -> bool {
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let is_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !name.is_empty() && name.len() <= 253 && name.bytes().all(is_byte)
 }
 
 fn at_least_one(setting: Setting, number: u64) -> Result<(), ConfigError> {

@@ -36,6 +36,8 @@
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
+//! | `telemetry` | what is known of a running server: counters, gateways, recent events |
+//! | [`admin`] | what an operator sees and steers, over HTTP |
 //! | [`access`] | who may do what: credentials, principals, grants |
 //! | [`tls`] | certificates, keys, and TLS of either side |
 //! | `open_files` | the system's limit of open files |
@@ -82,6 +84,8 @@ pub mod lab;
 #[cfg(feature = "server")]
 pub mod access;
 #[cfg(feature = "server")]
+pub mod admin;
+#[cfg(feature = "server")]
 pub mod backbone;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -97,6 +101,8 @@ mod open_files;
 pub mod server;
 #[cfg(feature = "server")]
 mod service;
+#[cfg(feature = "server")]
+mod telemetry;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "server")]

@@ -554,6 +554,7 @@ async fn a_server_that_others_reach_does_not_serve_unprotected() {
         let config = Config {
             listen: "0.0.0.0:0".parse().unwrap(),
             publish_listen: "127.0.0.1:0".parse().unwrap(),
+            admin_listen: None,
             allow_plaintext,
             ..Config::default()
         };

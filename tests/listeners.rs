@@ -26,6 +26,7 @@ fn config(listen: Address, publish_listen: Address) -> Config {
     Config {
         listen,
         publish_listen,
+        admin_listen: None,
         max_bytes: 4 << 20,
         max_events: 1000,
         ..Config::default()

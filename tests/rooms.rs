@@ -18,6 +18,23 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
     ("access", &["config", "event"]),
+    (
+        "telemetry",
+        &["access", "contract", "cursor", "engine", "event"],
+    ),
+    (
+        "admin",
+        &[
+            "access",
+            "config",
+            "contract",
+            "cursor",
+            "engine",
+            "event",
+            "telemetry",
+            "tls",
+        ],
+    ),
     ("tls", &["access"]),
     // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),

@@ -454,6 +454,7 @@ fn config_of(files: &Files) -> Config {
     let mut config = Config {
         listen: any_port(),
         publish_listen: any_port(),
+        admin_listen: None,
         max_bytes: 16 << 20,
         max_events: 100_000,
         ..Config::default()

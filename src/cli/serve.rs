@@ -60,6 +60,17 @@ pub(super) struct Args {
     #[arg(long, default_value_t = Config::default().publish_listen)]
     publish_listen: Address,
 
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_parser = value::optional_address,
+        default_value_t = value::OptionalAddress(Config::default().admin_listen)
+    )]
+    admin_listen: value::OptionalAddress,
+
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    admin_hosts: Vec<String>,
+
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
@@ -127,6 +138,22 @@ pub(super) struct Args {
     )]
     shutdown_grace: Duration,
 
+    #[arg(
+        long,
+        value_parser = value::duration,
+        default_value = value::duration_text(Config::default().shutdown_delay)
+    )]
+    shutdown_delay: Duration,
+
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = value::duration,
+        value_delimiter = ',',
+        default_value = durations_text(&Config::default().delay_bounds)
+    )]
+    delay_bounds: Vec<Duration>,
+
     #[arg(long, value_name = "GOAL", default_value_t = Config::default().delivery)]
     delivery: Delivery,
 
@@ -134,11 +161,18 @@ pub(super) struct Args {
     worker_threads: Option<usize>,
 }
 
+fn durations_text(durations: &[Duration]) -> String {
+    let texts = durations.iter().map(|one| value::duration_text(*one));
+    texts.collect::<Vec<_>>().join(",")
+}
+
 impl Args {
     fn into_config(self) -> Config {
         Config {
             listen: self.listen,
             publish_listen: self.publish_listen,
+            admin_listen: self.admin_listen.0,
+            admin_hosts: self.admin_hosts,
             tls_cert: self.tls_cert,
             tls_key: self.tls_key,
             tls_client_ca: self.tls_client_ca,
@@ -154,6 +188,8 @@ impl Args {
             max_producers: self.max_producers,
             stall_timeout: self.stall_timeout,
             shutdown_grace: self.shutdown_grace,
+            shutdown_delay: self.shutdown_delay,
+            delay_bounds: self.delay_bounds,
             delivery: self.delivery,
             worker_threads: self.worker_threads,
         }
@@ -242,6 +278,8 @@ mod tests {
             "serve",
             "--listen=unix:/a",
             "--publish-listen=[::1]:1",
+            "--admin-listen=none",
+            "--admin-hosts=a,*.b",
             "--tls-cert=/c",
             "--tls-key=/k",
             "--tls-client-ca=/ca",
@@ -257,6 +295,8 @@ mod tests {
             "--max-producers=10",
             "--stall-timeout=7m",
             "--shutdown-grace=8ms",
+            "--shutdown-delay=11s",
+            "--delay-bounds=1ms,2s",
             "--delivery=throughput",
             "--worker-threads=9",
         ])
@@ -264,6 +304,8 @@ mod tests {
         let wanted = Config {
             listen: Address::Unix("/a".into()),
             publish_listen: Address::Tcp("[::1]:1".to_owned()),
+            admin_listen: None,
+            admin_hosts: vec!["a".to_owned(), "*.b".to_owned()],
             tls_cert: Some("/c".into()),
             tls_key: Some("/k".into()),
             tls_client_ca: Some("/ca".into()),
@@ -279,6 +321,8 @@ mod tests {
             max_producers: 10,
             stall_timeout: Duration::from_secs(420),
             shutdown_grace: Duration::from_millis(8),
+            shutdown_delay: Duration::from_secs(11),
+            delay_bounds: vec![Duration::from_millis(1), Duration::from_secs(2)],
             delivery: Delivery::Throughput,
             worker_threads: Some(9),
         };

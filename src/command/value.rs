@@ -1,9 +1,12 @@
-//! Numbers, sizes and durations as people write them.
+//! Numbers, sizes, durations and addresses as people write them.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+
+use crate::config::Address;
 
 /// A whole number.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
@@ -65,6 +68,28 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// A duration, as [`duration`] reads it.
 pub(crate) fn duration_text(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
+}
+
+/// An address, or `none`.
+pub(crate) fn optional_address(text: &str) -> Result<OptionalAddress, String> {
+    if text.trim() == "none" {
+        return Ok(OptionalAddress(None));
+    }
+    let address = text.parse::<Address>().map_err(|error| error.to_string())?;
+    Ok(OptionalAddress(Some(address)))
+}
+
+/// An address that may be left out: as one value of a flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OptionalAddress(pub(crate) Option<Address>);
+
+impl fmt::Display for OptionalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -36,10 +36,12 @@ impl Protection {
 /// The first listener that is open, and the setting that would permit it.
 pub fn check_exposure(config: &Config, protection: Protection) -> Result<(), ConfigError> {
     let listeners = [
-        (Setting::Listen, &config.listen),
-        (Setting::PublishListen, &config.publish_listen),
+        (Setting::Listen, Some(&config.listen)),
+        (Setting::PublishListen, Some(&config.publish_listen)),
+        (Setting::AdminListen, config.admin_listen.as_ref()),
     ];
     for (setting, address) in listeners {
+        let Some(address) = address else { continue };
         if address.is_local() {
             continue;
         }
@@ -50,7 +52,9 @@ pub fn check_exposure(config: &Config, protection: Protection) -> Result<(), Con
                  change what is sent; allow_plaintext permits it"
             ));
         }
-        let knows_peers = protection.has_client_ca || protection.has_access;
+        // At the admin listener certificates are not required.
+        let has_client_ca = protection.has_client_ca && setting != Setting::AdminListen;
+        let knows_peers = has_client_ca || protection.has_access;
         if !knows_peers && !config.allow_anonymous {
             return refused(format!(
                 "{address} is not on loopback, and there is neither an access file nor a client \

@@ -11,7 +11,7 @@ use super::pool::SPARES;
 use super::registry::Registry;
 use super::ring::{Ring, Shape};
 use super::shared::Shared;
-use super::sync::{Arc, AtomicBool};
+use super::sync::{Arc, AtomicBool, AtomicU64};
 use super::time::{Time, millis};
 use super::waiters::{MAX_SEATS, Waiters};
 use crate::clock::Clock;
@@ -198,7 +198,7 @@ impl Builder {
                 registry: Registry::new(self.max_subscribers),
                 waiters: Waiters::new(2 * self.max_subscribers + EXTRA_SEATS),
                 time: self.time,
-                window_ms: millis(self.window),
+                window_ms: AtomicU64::new(millis(self.window)),
                 aborted: AtomicBool::new(false),
             }),
         })

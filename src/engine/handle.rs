@@ -1,8 +1,12 @@
 //! The handle to an engine: what can be done to it, and what can be seen of it.
 
+use std::time::Duration;
+
 use super::builder::{Builder, Limits};
 use super::error::SubscribeError;
+use super::observer::Observer;
 use super::publisher::Publisher;
+use super::ring::Retained;
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use super::sync::{Arc, Ordering};
@@ -103,7 +107,43 @@ impl Engine {
             retained_events: ring.retained_events(),
             ring_bytes: ring.pool().live_bytes() + ring.index_bytes(),
             pinned_bytes: ring.pool().pinned_bytes(),
+            oldest_age: self.age_of_next(Seq::issued(ring.oldest(ring.head()) - 1)),
         }
+    }
+
+    /// The greatest age at which a cursor still resumes.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        self.shared.window()
+    }
+
+    /// Changes that. Open streams are not affected.
+    pub fn set_window(&self, window: Duration) {
+        self.shared.set_window(window);
+    }
+
+    /// How long ago the first event after `seq` was published: for how long a subscriber
+    /// that has come to `seq` has been waiting for it. `None` if there is none, or if it has
+    /// left the ring.
+    #[must_use]
+    pub fn age_of_next(&self, seq: Seq) -> Option<Duration> {
+        let shared = &*self.shared;
+        let head = shared.ring.head();
+        let next = seq.number().checked_add(1).filter(|next| *next <= head)?;
+        match shared.ring.retained(next, head) {
+            Retained::Since { published_ms } => {
+                let age_ms = shared.time.now_ms().saturating_sub(published_ms);
+                Some(Duration::from_millis(age_ms))
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads along from the head on, as no gateway: it takes no place, wakes nobody, and
+    /// nobody takes over from it.
+    #[must_use]
+    pub fn observe(&self) -> Observer {
+        Observer::new(&self.shared)
     }
 
     /// Takes over the waking of parked subscribers from the engine's own thread.
@@ -129,4 +169,6 @@ pub struct Stats {
     /// let go of, or by subscribers that do not go on reading: each holds the
     /// segment that it read last. In bytes.
     pub pinned_bytes: u64,
+    /// The age of the oldest event that can be read; `None` if there is none.
+    pub oldest_age: Option<Duration>,
 }

@@ -1,11 +1,12 @@
 //! What the ends of an engine share.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::registry::Registry;
 use super::ring::Ring;
-use super::sync::AtomicBool;
-use super::time::Time;
+use super::sync::{AtomicBool, AtomicU64, Ordering};
+use super::time::{Time, millis};
 use super::waiters::Waiters;
 
 /// What all ends of an engine share.
@@ -14,8 +15,23 @@ pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) waiters: std::sync::Arc<Waiters>,
     pub(super) time: Time,
-    pub(super) window_ms: u64,
+    pub(super) window_ms: AtomicU64,
     pub(super) aborted: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn window_ms(&self) -> u64 {
+        // Relaxed: nothing else is read because of it.
+        self.window_ms.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn window(&self) -> Duration {
+        Duration::from_millis(self.window_ms())
+    }
+
+    pub(super) fn set_window(&self, window: Duration) {
+        self.window_ms.store(millis(window), Ordering::Relaxed);
+    }
 }
 
 /// Short: with all of its ring it would be megabytes.

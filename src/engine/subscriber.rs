@@ -134,7 +134,9 @@ impl Subscriber {
             shared.waiters.wake(older.seat());
         }
         subscriber.start = shared.start(cursor);
-        subscriber.reader = Reader::after(subscriber.start.cursor.seq().number());
+        let start = subscriber.start.cursor.seq().number();
+        subscriber.reader = Reader::after(start);
+        subscriber.subscription.start_at(start);
         Ok(subscriber)
     }
 
@@ -153,6 +155,13 @@ impl Subscriber {
             shared: Arc::clone(&self.shared),
             subscription: Arc::clone(&self.subscription),
         }
+    }
+
+    /// Counts a batch as delivered: so many events and bytes, up to the event `last`. What
+    /// that means is the caller's choice; [`Ender::deliveries`] shows it to others.
+    #[inline]
+    pub fn delivered(&self, last: Seq, events: u64, bytes: u64) {
+        self.subscription.delivered(last.number(), events, bytes);
     }
 
     /// Where this stream started, and why.
@@ -283,6 +292,37 @@ impl Ender {
     }
 }
 
+impl Ender {
+    /// Whether the subscription has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.subscription.is_taken()
+    }
+
+    /// What the subscriber has [counted](Subscriber::delivered) as delivered by now.
+    #[must_use]
+    pub fn deliveries(&self) -> Deliveries {
+        let (position, events, bytes) = self.subscription.deliveries();
+        Deliveries {
+            position: Cursor::new(self.shared.ring.epoch(), Seq::issued(position)),
+            events,
+            bytes,
+        }
+    }
+}
+
+/// What was delivered to one subscriber, as its owner says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deliveries {
+    /// The last event, or where the stream started.
+    pub position: Cursor,
+    /// How many events.
+    pub events: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
 impl Drop for Subscriber {
     fn drop(&mut self) {
         if self.subscription.mark_taken() {
@@ -328,7 +368,7 @@ impl Shared {
         }
         match self.ring.retained(seq + 1, head) {
             Retained::Since { published_ms }
-                if self.time.now_ms().saturating_sub(published_ms) <= self.window_ms =>
+                if self.time.now_ms().saturating_sub(published_ms) <= self.window_ms() =>
             {
                 (Resume::Resumed, seq)
             }

@@ -15,6 +15,18 @@ pub(super) struct Subscription {
     /// which makes that exchange fail: every read is either wholly before the end
     /// or has not happened. Neither side waits for the other.
     turns: AtomicU64,
+    /// What its reader has handed on.
+    delivered: Delivered,
+}
+
+/// What a subscriber's owner has delivered, as that says. The engine goes by none of it.
+///
+/// Beside `turns`, which the same thread has just written: so to count costs no cache line.
+#[derive(Debug)]
+struct Delivered {
+    position: AtomicU64,
+    events: AtomicU64,
+    bytes: AtomicU64,
 }
 
 const TAKEN: u64 = 1;
@@ -29,6 +41,11 @@ impl Subscription {
             id: Box::from(id),
             seat,
             turns: AtomicU64::new(0),
+            delivered: Delivered {
+                position: AtomicU64::new(0),
+                events: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+            },
         }
     }
 
@@ -70,6 +87,36 @@ impl Subscription {
         // AcqRel: whoever ends it sees what its reads have seen, and the subscriber,
         // when it is woken for it, sees the mark.
         self.turns.fetch_or(TAKEN, Ordering::AcqRel) & TAKEN == 0
+    }
+
+    /// Its subscriber starts after `seq`.
+    pub(super) fn start_at(&self, seq: u64) {
+        // Relaxed, here and below: figures for others to look at, each on its own.
+        self.delivered.position.store(seq, Ordering::Relaxed);
+    }
+
+    /// Counts what was delivered. Only its subscriber does, so no read-modify-write is
+    /// needed.
+    #[inline]
+    pub(super) fn delivered(&self, last: u64, events: u64, bytes: u64) {
+        let add = |count: &AtomicU64, n: u64| {
+            count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        };
+        self.delivered.position.store(last, Ordering::Relaxed);
+        add(&self.delivered.events, events);
+        add(&self.delivered.bytes, bytes);
+    }
+
+    /// The sequence up to which it was delivered, how many events those were, and how many
+    /// bytes.
+    pub(super) fn deliveries(&self) -> (u64, u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let delivered = &self.delivered;
+        (
+            of(&delivered.position),
+            of(&delivered.events),
+            of(&delivered.bytes),
+        )
     }
 
     /// Whether it has ended.

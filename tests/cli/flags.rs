@@ -298,6 +298,7 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
                 | Setting::TlsKey
                 | Setting::TlsClientCa
                 | Setting::Access
+                | Setting::AdminHosts
                 | Setting::AllowAnonymous
                 | Setting::AllowPlaintext
                 | Setting::AllowLargeEvents

@@ -31,6 +31,7 @@ class Server:
                 "serve",
                 f"--listen={listen}",
                 f"--publish-listen={publish_listen}",
+                "--admin-listen=none",
                 *flags,
             ],
             env=environment,

@@ -52,6 +52,7 @@ impl Harness {
         let mut config = Config {
             listen: any_port.clone(),
             publish_listen: any_port,
+            admin_listen: None,
             // A ring that tests can afford by the dozen.
             max_bytes: 16 << 20,
             max_events: 100_000,

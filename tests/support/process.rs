@@ -22,6 +22,8 @@ pub(crate) fn galaxy_push(args: &[&str]) -> Command {
             command.env_remove(&*name);
         }
     }
+    // Its default port can be taken by one of them only.
+    command.env("GALAXY_PUSH_ADMIN_LISTEN", "none");
     command.args(args).stdin(Stdio::null());
     command
 }

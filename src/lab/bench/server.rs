@@ -114,6 +114,7 @@ impl Server {
             .arg("serve")
             .args(["--listen", &address("gateways")])
             .args(["--publish-listen", &address("publishers")])
+            .args(["--admin-listen", "none"])
             .args(["--log", "info", "--shutdown-grace", SHUTDOWN_GRACE])
             .args(settings(bench, run));
         if let Some(files) = &certificate {

@@ -1,0 +1,372 @@
+//! The gateways that are subscribed, and what was delivered to each.
+//!
+//! A stream counts what it delivers beside its subscription's own state, in a cache line that
+//! the read has just written, without a read-modify-write. Whoever looks adds it up.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use smallvec::SmallVec;
+
+use super::Telemetry;
+use super::count::lock;
+use super::delays::Stamp;
+use super::ends::{Cause, Ended};
+use crate::access::Peer;
+use crate::cursor::Cursor;
+use crate::engine::{Batch, Deliveries, Ender, Start, Subscriber};
+
+/// Locks: each is held while a gateway subscribes or ends.
+const SHARDS: usize = 64;
+
+/// A gateway that is subscribed: what others may know of it, and do to it.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    id: Arc<str>,
+    principal: Option<Arc<str>>,
+    peer: Peer,
+    since: SystemTime,
+    start: Start,
+    ender: Ender,
+    /// Who has ended it, if that was no newer subscription.
+    disconnected_by: OnceLock<Box<str>>,
+    /// Who has taken over from it.
+    taken_over_by: OnceLock<Box<Successor>>,
+    /// What was delivered by the last look.
+    looked_at_bytes: AtomicU64,
+    /// Bytes a second since the look before.
+    bytes_per_second: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Successor {
+    peer: Peer,
+    principal: Option<Arc<str>>,
+}
+
+impl Gateway {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Who it is, where that matters.
+    pub(crate) fn principal(&self) -> Option<&str> {
+        self.principal.as_deref()
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    pub(crate) fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Where its stream started, and why.
+    pub(crate) fn start(&self) -> &Start {
+        &self.start
+    }
+
+    pub(crate) fn deliveries(&self) -> Deliveries {
+        self.ender.deliveries()
+    }
+
+    /// Bytes a second that were delivered to it of late.
+    pub(crate) fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second.load(Ordering::Relaxed)
+    }
+
+    /// Works out what was delivered since the last look, so long ago.
+    pub(super) fn look(&self, ago: Duration) {
+        // Relaxed: one thread looks.
+        let bytes = self.deliveries().bytes;
+        let before = self.looked_at_bytes.swap(bytes, Ordering::Relaxed);
+        let rate = bytes.saturating_sub(before) as f64 / ago.as_secs_f64().max(1e-3);
+        self.bytes_per_second.store(rate as u64, Ordering::Relaxed);
+    }
+
+    /// Ends its stream, for whoever that is. Returns whether it was this call that ended it.
+    pub(crate) fn disconnect(&self, by: &str) -> bool {
+        // Before the end: the stream that sees it looks here.
+        let is_first = self.disconnected_by.set(by.into()).is_ok();
+        self.ender.end() && is_first
+    }
+
+    /// Who has disconnected it, if anybody has.
+    pub(crate) fn disconnected_by(&self) -> Option<&str> {
+        self.disconnected_by.get().map(|by| &**by)
+    }
+}
+
+/// What was counted of streams that have ended, or of all of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delivered {
+    pub(crate) events: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Delivered {
+    fn add(&mut self, deliveries: &Deliveries) {
+        self.events += deliveries.events;
+        self.bytes += deliveries.bytes;
+    }
+}
+
+/// All gateways that are subscribed, by id.
+#[derive(Debug)]
+pub(super) struct Gateways {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    /// Several of an id while one takes over from another.
+    gateways: HashMap<Arc<str>, SmallVec<[Arc<Gateway>; 1]>>,
+    ended: Delivered,
+}
+
+impl Gateways {
+    pub(super) fn new() -> Self {
+        Gateways {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    fn shard(&self, id: &str) -> &Mutex<Shard> {
+        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
+    }
+
+    /// All that are subscribed now, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<Gateway>> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            all.extend(lock(shard).gateways.values().flatten().cloned());
+        }
+        all
+    }
+
+    /// The one that has this id, or those while one takes over.
+    pub(super) fn find(&self, id: &str) -> SmallVec<[Arc<Gateway>; 1]> {
+        let shard = lock(self.shard(id));
+        shard.gateways.get(id).cloned().unwrap_or_default()
+    }
+
+    /// What was delivered since the start: it never goes back.
+    pub(super) fn delivered(&self) -> Delivered {
+        let mut sum = Delivered::default();
+        for shard in &self.shards {
+            // Under the lock: a stream that ends is counted once, here or there.
+            let shard = lock(shard);
+            sum.events += shard.ended.events;
+            sum.bytes += shard.ended.bytes;
+            for gateway in shard.gateways.values().flatten() {
+                sum.add(&gateway.deliveries());
+            }
+        }
+        sum
+    }
+
+    /// Puts it in. Returns who it has taken over from.
+    fn insert(&self, new: &Arc<Gateway>) -> Option<Arc<Gateway>> {
+        let successor = |of: &Gateway| {
+            Box::new(Successor {
+                peer: of.peer,
+                principal: of.principal.clone(),
+            })
+        };
+        let mut shard = lock(self.shard(&new.id));
+        let same_id = shard.gateways.entry(Arc::clone(&new.id)).or_default();
+        let mut older = None;
+        for other in same_id.iter() {
+            if !other.ender.has_ended() {
+                // It came later, and was here first.
+                if new.ender.has_ended() {
+                    let _ = new.taken_over_by.set(successor(other));
+                }
+            } else if other.taken_over_by.set(successor(new)).is_ok()
+                && other.disconnected_by().is_none()
+            {
+                older = Some(Arc::clone(other));
+            }
+        }
+        same_id.push(Arc::clone(new));
+        older
+    }
+
+    fn remove(&self, old: &Arc<Gateway>) -> Deliveries {
+        let mut shard = lock(self.shard(&old.id));
+        if let Some(same_id) = shard.gateways.get_mut(&old.id) {
+            same_id.retain(|other| !Arc::ptr_eq(other, old));
+            if same_id.is_empty() {
+                shard.gateways.remove(&old.id);
+            }
+        }
+        let deliveries = old.deliveries();
+        shard.ended.add(&deliveries);
+        deliveries
+    }
+}
+
+/// A stream to a gateway, for as long as it lasts.
+pub(crate) struct Stream {
+    telemetry: Telemetry,
+    gateway: Arc<Gateway>,
+    /// What it was given last, and has not written yet.
+    pending: Pending,
+    /// Up to which event sampled ones were looked for.
+    sampled: u64,
+    since: Stamp,
+    has_ended: bool,
+}
+
+/// What is being written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    events: u32,
+    bytes: u32,
+    last: u64,
+}
+
+impl Stream {
+    pub(super) fn begin(
+        telemetry: &Telemetry,
+        subscriber: &Subscriber,
+        id: &str,
+        peer: Peer,
+        principal: Option<Arc<str>>,
+    ) -> Self {
+        let start = *subscriber.start();
+        let gateway = Arc::new(Gateway {
+            id: id.into(),
+            principal,
+            peer,
+            since: SystemTime::now(),
+            start,
+            ender: subscriber.ender(),
+            disconnected_by: OnceLock::new(),
+            taken_over_by: OnceLock::new(),
+            looked_at_bytes: AtomicU64::new(0),
+            bytes_per_second: AtomicU64::new(0),
+        });
+        let shared = &telemetry.shared;
+        let older = shared.gateways.insert(&gateway);
+        shared.count_start(&start);
+        shared.log.subscribed(&gateway, older.as_deref());
+        Stream {
+            pending: Pending::default(),
+            sampled: start.cursor.seq().number(),
+            since: shared.delays.stamp(),
+            telemetry: telemetry.clone(),
+            gateway,
+            has_ended: false,
+        }
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// What comes next is to be written. It has been when this is called again, or
+    /// [`written`](Self::written).
+    #[inline]
+    pub(crate) fn writing(&mut self, batch: &Batch) {
+        self.pending = Pending {
+            events: batch.len() as u32,
+            bytes: batch.as_bytes().len() as u32,
+            last: batch.last().seq().number(),
+        };
+    }
+
+    /// What was to be written was.
+    #[inline]
+    pub(crate) fn written(&mut self, subscriber: &Subscriber) {
+        let Pending {
+            events,
+            bytes,
+            last,
+        } = self.pending;
+        if events == 0 {
+            return;
+        }
+        self.pending.events = 0;
+        let position = crate::cursor::Seq::issued(last);
+        subscriber.delivered(position, u64::from(events), u64::from(bytes));
+        let delays = &self.telemetry.shared.delays;
+        if delays.newest() > self.sampled {
+            delays.delivered(self.sampled, last, self.since);
+            self.sampled = last;
+        }
+    }
+
+    /// It has ended, in words: `detail`. `missed` events are gone.
+    pub(crate) fn end(&mut self, cause: Cause, detail: &str, missed: u64) {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return;
+        }
+        let shared = &self.telemetry.shared;
+        let gateway = &self.gateway;
+        let deliveries = shared.gateways.remove(gateway);
+        let detail = match (gateway.disconnected_by(), gateway.taken_over_by.get()) {
+            (Some(by), _) if cause == Cause::Takeover => format!("disconnected by {by}"),
+            (None, Some(newer)) if cause == Cause::Takeover => {
+                let principal = newer.principal.as_deref().map(|of| format!(" ({of})"));
+                format!(
+                    "taken over from {}{}",
+                    newer.peer,
+                    principal.unwrap_or_default()
+                )
+            }
+            _ => detail.to_owned(),
+        };
+        shared.ended(Ended {
+            at: SystemTime::now(),
+            id: Arc::clone(&gateway.id),
+            peer: gateway.peer,
+            principal: gateway.principal.clone(),
+            cause,
+            detail,
+            lasted: gateway.since.elapsed().unwrap_or_default(),
+            position: Some(deliveries.position),
+            events: deliveries.events,
+            bytes: deliveries.bytes,
+            missed,
+        });
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.end(Cause::Disconnected, "the connection has ended", 0);
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("gateway", &self.gateway.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a gateway is: what it has, and how far the head is from that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lag {
+    pub(crate) position: Cursor,
+    /// Published events that its socket has not taken.
+    pub(crate) events: u64,
+    /// For how long the first of them has waited.
+    pub(crate) waited: Duration,
+}
+
+impl Lag {
+    /// Whether it is more than what is on its way.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.waited > Duration::from_secs(1)
+    }
+}

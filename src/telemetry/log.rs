@@ -1,0 +1,165 @@
+//! The log of streams: each start and each end is a line.
+//!
+//! A gateway that comes and goes again and again gets some lines, and then one with a count
+//! every ten seconds.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::count::lock;
+use super::ends::{Cause, Ended};
+use super::gateways::Gateway;
+use super::start::describe;
+
+/// What repeats is counted for so long.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// So many lines a gateway gets in that time: three streams, or as many refusals.
+const LINES: u32 = 6;
+/// So many gateways are told apart in that time; of more there is only a count.
+const MAX_GATEWAYS: usize = 1 << 16;
+
+/// What has been logged of late.
+#[derive(Debug)]
+pub(super) struct StreamLog(Mutex<Recent>);
+
+#[derive(Debug)]
+struct Recent {
+    since: Instant,
+    /// How many lines there were, or would have been.
+    gateways: HashMap<Arc<str>, u32>,
+    others: u64,
+}
+
+impl StreamLog {
+    pub(super) fn new() -> Self {
+        StreamLog(Mutex::new(Recent {
+            since: Instant::now(),
+            gateways: HashMap::new(),
+            others: 0,
+        }))
+    }
+
+    /// A stream has begun; `older` was subscribed under its id until then.
+    pub(super) fn subscribed(&self, gateway: &Gateway, older: Option<&Gateway>) {
+        if !self.has_room(gateway.id()) {
+            return;
+        }
+        let start = gateway.start();
+        let (resume, reason, missed) = describe(start.resume);
+        tracing::info!(
+            gateway = gateway.id(),
+            peer = %gateway.peer(),
+            principal = gateway.principal(),
+            resume = resume.as_str(),
+            reason = reason.as_str(),
+            missed,
+            cursor = %start.cursor,
+            older_peer = older.map(|older| tracing::field::display(older.peer())),
+            older_principal = older.and_then(Gateway::principal),
+            "{}",
+            if older.is_some() { "subscribed, taking over" } else { "subscribed" }
+        );
+    }
+
+    /// A stream has ended, or did not begin.
+    pub(super) fn ended(&self, ended: &Ended) {
+        if !self.has_room(&ended.id) {
+            return;
+        }
+        /// Of one level or another.
+        macro_rules! log {
+            ($level:ident) => {
+                tracing::$level!(
+                    gateway = &*ended.id,
+                    peer = %ended.peer,
+                    principal = ended.principal.as_deref(),
+                    cause = ended.cause.as_str(),
+                    lasted = ?ended.lasted,
+                    events = ended.events,
+                    bytes = ended.bytes,
+                    missed = ended.missed,
+                    cursor = ended.position.map(tracing::field::display),
+                    "stream ended: {}",
+                    ended.detail
+                )
+            };
+        }
+        match ended.cause {
+            Cause::Refused => tracing::info!(
+                gateway = &*ended.id,
+                peer = %ended.peer,
+                principal = ended.principal.as_deref(),
+                "subscription refused: {}",
+                ended.detail
+            ),
+            Cause::Lapped | Cause::Stalled => log!(warn),
+            _ => log!(info),
+        }
+    }
+
+    fn has_room(&self, id: &str) -> bool {
+        let mut recent = lock(&self.0);
+        if let Some(lines) = recent.gateways.get_mut(id) {
+            *lines = lines.saturating_add(1);
+            return *lines <= LINES;
+        }
+        if recent.gateways.len() == MAX_GATEWAYS {
+            recent.others += 1;
+            return false;
+        }
+        recent.gateways.insert(id.into(), 1);
+        true
+    }
+
+    /// Logs what was counted, when it is time to.
+    pub(super) fn report(&self, now: Instant) {
+        let mut recent = lock(&self.0);
+        if now.saturating_duration_since(recent.since) < INTERVAL {
+            return;
+        }
+        recent.since = now;
+        let gateways = std::mem::take(&mut recent.gateways);
+        let others = std::mem::take(&mut recent.others);
+        drop(recent);
+        for (id, lines) in gateways {
+            if let Some(more @ 1..) = lines.checked_sub(LINES) {
+                tracing::warn!(
+                    gateway = &*id,
+                    "{more} more starts and ends of its streams in {INTERVAL:?}"
+                );
+            }
+        }
+        if others > 0 {
+            tracing::warn!("{others} more starts and ends of streams in {INTERVAL:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_comes_and_goes_gets_some_lines_and_hides_nobody() {
+        let log = StreamLog::new();
+        let lines = (0..1000).filter(|_| log.has_room("g")).count();
+        assert_eq!(lines, LINES as usize);
+        assert!(log.has_room("other"));
+        log.report(Instant::now());
+        assert!(!log.has_room("g"), "its time is not over");
+        log.report(Instant::now() + INTERVAL);
+        assert!(log.has_room("g"));
+    }
+
+    #[test]
+    fn what_is_told_apart_is_bounded() {
+        let log = StreamLog::new();
+        for n in 0..100_000 {
+            log.has_room(&n.to_string());
+        }
+        let recent = lock(&log.0);
+        assert_eq!(recent.gateways.len(), MAX_GATEWAYS);
+        assert_eq!(recent.others, 100_000 - MAX_GATEWAYS as u64);
+    }
+}
