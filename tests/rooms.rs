@@ -103,7 +103,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "client", "command", "config", "contract", "cursor", "lab", "server", "tls",
+            "admin", "client", "command", "config", "contract", "cursor", "lab", "server", "tls",
         ],
     ),
 ];

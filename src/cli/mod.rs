@@ -5,15 +5,20 @@
 //! [`client`](crate::client).
 //!
 //! Standard output carries results only: cursors (`publish`), events (`tail`), figures
-//! (`bench`). Texts for people go to standard error, and a failure is one line there.
+//! (`status`, `bench`), findings (`doctor`). Texts for people go to standard error, and a failure is one line there.
 
 #![forbid(unsafe_code)]
 
+mod admin;
+mod disconnect;
+mod doctor;
 mod flags;
 mod json;
 mod publish;
 mod serve;
+mod status;
 mod tail;
+mod text;
 mod usage;
 
 use std::ffi::OsString;
@@ -74,6 +79,9 @@ enum Command {
     Serve(serve::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    Status(status::Args),
+    Disconnect(disconnect::Args),
+    Doctor(doctor::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
 }
@@ -112,6 +120,9 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Disconnect(args) => disconnect::run(args),
+        Command::Doctor(args) => doctor::run(args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args),
     }
@@ -185,7 +196,7 @@ mod tests {
                 assert_eq!(variable, Some(wanted.as_str()), "--{long}");
                 assert!(arg.get_help().is_some(), "--{long} has no help");
             }
-            let names_its_flags = ["publish", "tail", "bench"];
+            let names_its_flags = ["publish", "tail", "status", "disconnect", "doctor", "bench"];
             for subcommand in command.get_subcommands() {
                 let name = subcommand.get_name();
                 if prefix == "GALAXY_PUSH_" && names_its_flags.contains(&name) {

@@ -10,7 +10,9 @@ mod connect;
 mod failure;
 pub(crate) mod signals;
 pub(crate) mod stderr;
+mod stdout;
 pub(crate) mod value;
 
 pub(crate) use connect::{ConnectArgs, connect_failure};
 pub(crate) use failure::Failure;
+pub(crate) use stdout::print;

@@ -324,7 +324,15 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
 
 #[test]
 fn every_help_has_examples() {
-    for command in ["serve", "publish", "tail", "bench"] {
+    for command in [
+        "serve",
+        "publish",
+        "tail",
+        "status",
+        "disconnect",
+        "doctor",
+        "bench",
+    ] {
         let help = stdout(&run(&[command, "--help"]));
         assert!(help.contains("Examples:"), "{command}");
         assert!(
