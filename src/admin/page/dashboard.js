@@ -1096,7 +1096,7 @@ function showStatus() {
 }
 
 function identityOf(status) {
-  const revision = status.revision ? ` (${clipped(status.revision, 12)})` : '';
+  const revision = status.revision ? ` (${visible(status.revision.slice(0, 12))})` : '';
   const who = known.access.principal ? ` · you are ${clipped(known.access.principal, 64)}` : '';
   return `${location.host} · version ${clipped(status.version, 40)}${revision} · up ${duration(Math.floor(status.uptime_seconds))}${who}`;
 }
@@ -1249,23 +1249,23 @@ const CHARTS = [
     series: [{ name: 'events', field: 'published_per_second' }],
   },
   {
-    id: 'deliveries', title: 'Delivered', unit: 'deliveries a second, to all gateways', format: (value) => `${short(value)}/s`, axis: short,
+    id: 'deliveries', title: 'Delivered', unit: 'deliveries a second, in all', format: (value) => `${short(value)}/s`, axis: short,
     series: [{ name: 'deliveries', field: 'deliveries_per_second' }],
   },
   {
-    id: 'delay', title: 'Delivery delay', unit: 'from publishing until the socket took it, logarithmic', format: duration, axis: duration, isLogarithmic: true,
+    id: 'delay', title: 'Delivery delay', unit: 'publish to socket, logarithmic', format: duration, axis: duration, isLogarithmic: true,
     series: [{ name: 'p50', field: 'delivery_delay_p50_seconds' }, { name: 'p99', field: 'delivery_delay_p99_seconds' }],
   },
   {
-    id: 'gateways', title: 'Gateways', unit: 'subscribed, and of those behind', format: count, axis: short, base: 'whole',
+    id: 'gateways', title: 'Gateways', unit: 'and how many are behind', format: count, axis: short, base: 'whole',
     series: [{ name: 'subscribed', field: 'gateways' }, { name: 'behind', field: 'gateways_behind' }],
   },
   {
-    id: 'throughput', title: 'Bytes delivered', unit: 'bytes a second, to all gateways', format: (value) => `${bytes(value)}/s`, axis: bytes, base: 1024,
+    id: 'throughput', title: 'Bytes delivered', unit: 'bytes a second, in all', format: (value) => `${bytes(value)}/s`, axis: bytes, base: 1024,
     series: [{ name: 'bytes', field: 'delivered_bytes_per_second' }],
   },
   {
-    id: 'memory', title: 'Memory of the ring', unit: 'in the ring, and pinned by slow gateways', format: bytes, axis: bytes, base: 1024,
+    id: 'memory', title: 'Memory of the ring', unit: 'and what slow gateways pin', format: bytes, axis: bytes, base: 1024,
     series: [{ name: 'ring', field: 'ring_bytes' }, { name: 'pinned', field: 'pinned_bytes' }],
   },
 ];
