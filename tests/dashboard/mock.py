@@ -461,7 +461,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def respond(self, method):
         split = urllib.parse.urlsplit(self.path)
-        self.mock.requests.append((method, self.path, dict(self.headers)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.mock.requests.append((method, self.path, headers))
         try:
             self.route(method, split.path, split.query)
         except Refused as refused:

@@ -1796,8 +1796,9 @@ const disconnect = {
   },
 
   closed() {
-    // The row may have gone with the gateway.
-    if (document.activeElement === document.body || document.activeElement === null) {
+    // The row may have gone with the gateway; then the focus is nowhere, or still in what is closed.
+    const { activeElement } = document;
+    if (activeElement === null || activeElement === document.body || $('disconnect').contains(activeElement)) {
       $('gateways').focus({ preventScroll: true });
     }
   },
