@@ -3,6 +3,8 @@
 import pathlib
 import sys
 
+from playwright.sync_api import expect
+
 import chromium
 from mock import realistic
 
@@ -32,7 +34,7 @@ def main(folder):
                 page.wait_for_selector("#gateways-rows tr")
                 page.wait_for_selector(".attention .items button")
                 page.wait_for_selector("#chart-delay .plot .line.second")
-                page.wait_for_function("document.querySelector('#tiles').innerText.includes('cores')")
+                expect(page.locator("#tiles")).to_contain_text("cores")
                 page.screenshot(path=folder / name)
                 page.close()
     finally:

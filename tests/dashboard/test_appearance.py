@@ -236,8 +236,8 @@ def test_the_tree_has_landmarks_and_headings(busy, open_page):
 def test_tables_stay_tables_for_a_screen_reader(busy, open_page, width):
     page = open_page(busy.url, viewport={"width": width, "height": 800})
     table = page.get_by_role("table", name="Gateways that are subscribed")
-    expect(table.get_by_role("row", name=re.compile("eu-west/gw-17"))).to_have_count(1)
-    row = table.get_by_role("row", name=re.compile("eu-west/gw-17"))
+    expect(table.get_by_role("row", name="eu-west/gw-17")).to_have_count(1)
+    row = table.get_by_role("row", name="eu-west/gw-17")
     assert row.get_by_role("cell").count() == 10
 
 
@@ -292,7 +292,7 @@ def test_live_regions_do_not_chatter(serve, open_page):
         page.wait_for_timeout(100)
     assert page.evaluate("window.said") == []
     mock.end("gw-00001", "lapped", "too slow")
-    page.wait_for_function("window.said.length > 0")
+    expect(page).to_have_title("(1) Serving · galaxy-push")
     assert page.evaluate("window.said") == ["1 thing needs attention."]
 
 
@@ -304,11 +304,3 @@ def test_reduced_motion_is_respected(mock, open_page, wish, behavior):
         "[...document.querySelectorAll('*')].some((e) => parseFloat(getComputedStyle(e).transitionDuration) > 0)"
     )
     assert moves == (wish == "no-preference")
-
-
-def test_without_scripts_the_page_says_what_it_needs(mock, browser):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(mock.url)
-    expect(page.get_by_text("This page needs JavaScript")).to_be_visible()
-    context.close()

@@ -1696,7 +1696,7 @@ function createGatewayRow() {
   };
   const row = h('tr', { role: 'row' },
     cell('Gateway', { class: 'key id-cell' }, parts.id),
-    cell('State', {}, parts.state),
+    cell('State', { class: 'state-cell' }, parts.state),
     cell('Lag, events', { class: 'number' }, parts.lagEvents),
     cell('Lag, time', { class: 'number' }, parts.lagSeconds),
     cell('Bytes/s', { class: 'number' }, parts.rate),
@@ -1853,7 +1853,7 @@ function createEndRow(end) {
   return h('tr', { role: 'row' },
     cell('When', { class: 'when' }, time),
     cell('Gateway', { class: 'key id-cell' }, peerText(end.id, { class: 'id', title: visible(end.id) })),
-    cell('Cause', {}, h('span', { class: 'chip', 'data-level': cause.level }, clipped(end.cause, 40))),
+    cell('Cause', { class: 'state-cell' }, h('span', { class: 'chip', 'data-level': cause.level }, clipped(end.cause, 40))),
     cell('Why', { class: 'why' }, peerText(end.detail), meaning),
     cell('Lasted', { class: 'number' }, duration(end.lasted_seconds)),
     cell('Delivered', { class: 'number' }, count(end.delivered_events), h('span', { class: 'more' }, bytes(end.delivered_bytes))),
