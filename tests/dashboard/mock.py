@@ -8,6 +8,7 @@ hold together.
 import datetime
 import http.server
 import json
+import math
 import pathlib
 import queue
 import random
@@ -165,7 +166,7 @@ class Mock:
         return gateway
 
     def make_point(self, at):
-        wave = 1 + 0.25 * ((at % 240) / 240) + self.random.gauss(0, 0.03)
+        wave = 1 + 0.12 * math.sin(at / 50) + self.random.gauss(0, 0.025)
         published = max(0.0, self.base_rate * wave)
         count = len(self.gateways)
         behind = sum(1 for gateway in self.gateways if gateway["state"] == "behind")
