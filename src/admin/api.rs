@@ -5,6 +5,17 @@
 
 use serde::{Deserialize, Serialize};
 
+/// `GET /api/v1/access`: who asks, and what may be done here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// Who asks; empty where nobody is asked.
+    pub principal: String,
+    /// `read`, or `write`: gateways may be disconnected.
+    pub role: String,
+    /// Whether payloads of client events may be seen, of a user that is followed.
+    pub payloads: bool,
+}
+
 /// `GET /api/v1/status`: the server as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
