@@ -3,6 +3,8 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `api` | the answers, as JSON |
+//! | `facts` | what the server tells of itself |
+//! | `metrics` | the metrics, as text |
 //!
 //! It knows the engine and its [telemetry](crate::telemetry), never the transport. It runs on
 //! a thread of its own, below the others in priority: whatever is asked of it, deliveries
@@ -11,3 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod facts;
+mod metrics;
+
+pub(crate) use self::facts::{Checks, Facts, ListenerFacts};
