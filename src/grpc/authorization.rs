@@ -25,10 +25,9 @@ use http::{HeaderMap, header};
 use tokio::time::sleep;
 use tonic::Status;
 
-use super::audit::{Audit, Who};
 use super::status;
 use crate::access::{
-    AccessError, Authenticator, Credentials, EventKinds, Identity, Peer, StreamPermit,
+    AccessError, Audit, Authenticator, Credentials, EventKinds, Identity, Peer, StreamPermit, Who,
 };
 use crate::engine::{Ender, Engine, Subscriber};
 use crate::event::KindCounts;
