@@ -31,6 +31,7 @@
 //! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
 //! | `transport` | bytes and time for it: sockets, tasks, limits |
 //! | `service` | the trait between the two rooms around it |
+//! | `listening` | addresses that are bound |
 //! | [`grpc`] | the thin edge: what a call means |
 //! | [`backbone`] | the log that publishers' batches go to: the ring of this process |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
@@ -95,6 +96,8 @@ mod command;
 pub mod grpc;
 #[cfg(feature = "server")]
 pub mod http2;
+#[cfg(feature = "server")]
+mod listening;
 #[cfg(feature = "server")]
 mod open_files;
 #[cfg(feature = "server")]
