@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prefetch", &[]),
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
-    ("access", &["config", "event"]),
+    ("access", &["config", "contract", "event"]),
     (
         "telemetry",
         &["access", "contract", "cursor", "engine", "event"],
@@ -31,6 +31,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "engine",
             "event",
+            "listening",
             "telemetry",
             "tls",
         ],
@@ -41,9 +42,18 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The edge: transport and grpc know a trait, and not each other.
     ("http2", &[]),
     ("service", &["access", "http2"]),
+    ("listening", &[]),
     (
         "transport",
-        &["access", "config", "http2", "prefetch", "service", "tls"],
+        &[
+            "access",
+            "config",
+            "http2",
+            "listening",
+            "prefetch",
+            "service",
+            "tls",
+        ],
     ),
     ("backbone", &["engine", "event"]),
     (
@@ -57,12 +67,15 @@ const ROOMS: &[(&str, &[&str])] = &[
         "server",
         &[
             "access",
+            "admin",
             "backbone",
             "config",
             "cursor",
             "engine",
             "grpc",
+            "listening",
             "open_files",
+            "telemetry",
             "tls",
             "transport",
         ],

@@ -20,16 +20,24 @@ pub(super) fn render(telemetry: &Telemetry, facts: &Facts, format: Format) -> St
     let delivered = telemetry.delivered();
     let is_open = format == Format::OpenMetrics;
     let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
+    let mut metric = |name: &str, kind: &str, help: &str, value: u64, labels: &[(&str, &str)]| {
         let is_counter = kind == "counter";
         let total = if is_counter { "_total" } else { "" };
         let family = if is_open { "" } else { total };
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}={value:?}"))
+            .collect();
+        let labels = match labels.is_empty() {
+            true => String::new(),
+            false => format!("{{{}}}", labels.join(",")),
+        };
         // Writing to a string does not fail.
         let _ = write!(
             text,
             "# TYPE galaxy_push_{name}{family} {kind}\n\
              # HELP galaxy_push_{name}{family} {help}\n\
-             galaxy_push_{name}{total} {value}\n"
+             galaxy_push_{name}{total}{labels} {value}\n"
         );
     };
     metric(
@@ -37,12 +45,14 @@ pub(super) fn render(telemetry: &Telemetry, facts: &Facts, format: Format) -> St
         "counter",
         "Events that were handed to gateways' sockets.",
         delivered.events,
+        &[],
     );
     metric(
         "event_bytes_published",
         "counter",
         "Bytes of events, as they were published.",
         published.bytes,
+        &[],
     );
     let stats = telemetry.engine().stats();
     metric(
@@ -50,12 +60,14 @@ pub(super) fn render(telemetry: &Telemetry, facts: &Facts, format: Format) -> St
         "gauge",
         "Gateways that are subscribed.",
         stats.subscribers as u64,
+        &[],
     );
     metric(
-        "ring_max_bytes",
+        "build_info",
         "gauge",
-        "The most memory that the ring may have, in bytes.",
-        facts.limits.max_bytes,
+        "The program.",
+        1,
+        &[("version", facts.version), ("revision", facts.revision)],
     );
     if is_open {
         text.push_str("# EOF\n");
