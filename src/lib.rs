@@ -40,6 +40,7 @@
 //! | `telemetry` | what is known of a running server: counters, gateways, recent events |
 //! | [`admin`] | what an operator sees and steers, over HTTP |
 //! | [`access`] | who may do what: credentials, principals, grants |
+//! | `audit` | the log of who was refused, ended, taken over or disconnected |
 //! | [`tls`] | certificates, keys, and TLS of either side |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
@@ -86,6 +87,8 @@ pub mod lab;
 pub mod access;
 #[cfg(feature = "server")]
 pub mod admin;
+#[cfg(feature = "server")]
+mod audit;
 #[cfg(feature = "server")]
 pub mod backbone;
 #[cfg(feature = "cli")]

@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
     ("access", &["config", "contract", "event"]),
+    ("audit", &["access"]),
     (
         "telemetry",
         &["access", "contract", "cursor", "engine", "event"],
@@ -26,6 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "admin",
         &[
             "access",
+            "audit",
             "config",
             "contract",
             "cursor",
@@ -59,8 +61,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "grpc",
         &[
-            "access", "backbone", "config", "contract", "cursor", "engine", "event", "http2",
-            "service",
+            "access", "audit", "backbone", "config", "contract", "cursor", "engine", "event",
+            "http2", "service",
         ],
     ),
     (

@@ -18,7 +18,6 @@
 //! | `pattern` | patterns of names and of ids |
 //! | `bearer`, `jwt` | tokens: known by their hash, or signed |
 //! | `failures` | failed credentials, rationed by address |
-//! | `audit` | the log of who was refused, ended, taken over or disconnected |
 //!
 //! Nothing here knows of sockets, of gRPC, or of the engine. Nothing waits, but for
 //! [`AccessFile::load`] and what loads it again. No error, log line or debug output says a
@@ -30,7 +29,6 @@
 #![forbid(unsafe_code)]
 
 mod anyone;
-mod audit;
 mod bearer;
 mod certificate;
 mod credentials;
@@ -47,7 +45,6 @@ mod rules;
 use std::fmt;
 
 pub use self::anyone::Anyone;
-pub(crate) use self::audit::{Audit, Who};
 pub use self::certificate::{CertificateError, ClientCertificate};
 pub use self::credentials::{Credentials, Peer};
 pub use self::error::AccessError;

@@ -27,8 +27,9 @@ use tonic::Status;
 
 use super::status;
 use crate::access::{
-    AccessError, Audit, Authenticator, Credentials, EventKinds, Identity, Peer, StreamPermit, Who,
+    AccessError, Authenticator, Credentials, EventKinds, Identity, Peer, StreamPermit,
 };
+use crate::audit::{Audit, Who};
 use crate::engine::{Ender, Engine, Subscriber};
 use crate::event::KindCounts;
 use crate::service::Caller;

@@ -4,13 +4,15 @@
 //! line, and then one with a count every ten seconds: neither does it fill the log, nor does
 //! it hide what others do. No line holds a credential.
 
+#![forbid(unsafe_code)]
+
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{AccessError, Peer};
+use crate::access::{AccessError, Peer};
 
 /// What repeats is counted for so long.
 const INTERVAL: Duration = Duration::from_secs(10);
