@@ -1,6 +1,7 @@
 //! The composition root: an engine, the two listeners of its edge, the threads that
 //! serve them, and how they stop together.
 
+mod admin;
 mod client_cas;
 mod reload;
 mod threads;
@@ -21,12 +22,14 @@ pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
 use crate::access::{AccessFile, AccessFileError, Authenticator};
+use crate::admin::{Admin, Bound};
 use crate::backbone::Local;
 use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_exposure};
 use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::open_files;
+use crate::telemetry::Telemetry;
 use crate::tls::{ServerFiles, ServerTls, TlsError};
 use crate::transport::{
     ConnectionLimit, HandshakeThreads, Listener, Serving, Timeouts, Timer, Wake, Watchdog,
@@ -73,8 +76,10 @@ const LAST_STATUSES: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Server {
     engine: Engine,
+    telemetry: Telemetry,
     gateways: Listener,
     publishers: Listener,
+    admin: Option<Bound>,
     /// Held for its drop.
     handshakes: Option<HandshakeThreads>,
     delivery: Delivery,
@@ -89,7 +94,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds the engine and binds both listeners. From then on peers can
+    /// Builds the engine and binds all listeners. From then on peers can
     /// connect; they are served when [`run`](Self::run) runs.
     ///
     /// # Errors
@@ -102,9 +107,11 @@ impl Server {
         let access_file = access_file.map(Arc::new);
         let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
+        let telemetry = Telemetry::new(&engine, &config.delay_bounds);
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let mut gateways = listen(config.listen.clone(), gateways).await?;
         let mut publishers = listen(config.publish_listen.clone(), publishers).await?;
+        let admin = admin::bind(&config).await?;
         let mut handshakes = None;
         if let Some(tls) = &tls {
             let threads =
@@ -115,8 +122,10 @@ impl Server {
         }
         Ok(Server {
             engine,
+            telemetry,
             gateways,
             publishers,
+            admin,
             handshakes,
             delivery: config.delivery,
             timeouts: Timeouts {
@@ -172,6 +181,12 @@ impl Server {
         self.publishers.address()
     }
 
+    /// Where operators look, if there is such a listener.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<&BoundAddress> {
+        self.admin.as_ref().map(Bound::address)
+    }
+
     /// Serves until `shutdown` is ready, and then stops gracefully: what was
     /// answered to a publisher is delivered to every gateway that takes it within
     /// the grace period, and every stream ends with `UNAVAILABLE`.
@@ -193,7 +208,7 @@ impl Server {
             ..Protection::of(&self.config)
         };
         check_exposure(&self.config, protection)?;
-        let mut running = Running::start(self);
+        let mut running = Running::start(self)?;
         let failed = {
             let mut shutdown = pin!(shutdown);
             tokio::select! {
@@ -252,14 +267,17 @@ struct Running {
     helpers: JoinSet<()>,
     /// Held for its drop.
     _handshakes: Option<HandshakeThreads>,
+    admin: Option<Admin>,
 }
 
 impl Running {
-    fn start(server: Server) -> Self {
+    fn start(server: Server) -> Result<Self, ServeError> {
         let Server {
             engine,
+            telemetry,
             gateways,
             publishers,
+            admin,
             handshakes,
             delivery,
             timeouts,
@@ -268,7 +286,7 @@ impl Running {
             authenticator,
             access_file,
             reloader,
-            config: _,
+            config,
         } = server;
         let watchdog = Watchdog::default();
         let stopping = CancellationToken::new();
@@ -278,7 +296,19 @@ impl Running {
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
-        let access = client_cas::check(authenticator, tls.as_ref()).map(AccessControl::new);
+        let authenticator = client_cas::check(authenticator, tls.as_ref());
+        tracing::info!("listening for gateways on {}", gateways.address());
+        tracing::info!("listening for producers on {}", publishers.address());
+        let told = admin::Told {
+            config: &config,
+            telemetry: &telemetry,
+            gateways: &gateways,
+            publishers: &publishers,
+            tls: tls.as_ref(),
+            stopping: &stopping,
+        };
+        let admin = told.start(admin, authenticator.clone())?;
+        let access = authenticator.map(AccessControl::new);
         if let Some(access) = access.clone() {
             helpers.spawn(access.run());
         }
@@ -289,8 +319,6 @@ impl Running {
             helpers.spawn(reloader.watch(tls));
         }
 
-        tracing::info!("listening for gateways on {}", gateways.address());
-        tracing::info!("listening for producers on {}", publishers.address());
         let mut listeners = JoinSet::new();
         let serving = Serving {
             watchdog: watchdog.clone(),
@@ -325,7 +353,7 @@ impl Running {
             move || Publishers::router(log.clone(), &limits, refusing.clone(), access.clone()),
             move || stop.set(),
         ));
-        Running {
+        Ok(Running {
             engine,
             watchdog,
             grace,
@@ -333,7 +361,8 @@ impl Running {
             listeners,
             helpers,
             _handshakes: handshakes,
-        }
+            admin: Some(admin),
+        })
     }
 
     /// Ends every stream after its last event, and every connection after its
@@ -359,6 +388,10 @@ impl Running {
                 );
                 self.all_ended().await;
             }
+        }
+        // Last, so that operators see the rest.
+        if let Some(admin) = self.admin.take() {
+            admin.stop().await;
         }
         tracing::info!("stopped");
     }
@@ -410,7 +443,14 @@ fn load_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServeError> {
 async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {
     Listener::bind(&address, limit)
         .await
-        .map_err(|source| ServeError::Listen { address, source })
+        .map_err(|source| listen_error(&address, source))
+}
+
+fn listen_error(address: &Address, source: io::Error) -> ServeError {
+    ServeError::Listen {
+        address: address.clone(),
+        source,
+    }
 }
 
 /// How many connections each listener takes: gateways, publishers.
@@ -476,6 +516,12 @@ pub enum ServeError {
     /// The system gives no threads for TLS handshakes.
     #[error("cannot start threads for TLS handshakes: {source}")]
     Threads {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gives no thread for the admin listener.
+    #[error("cannot start the admin thread: {source}")]
+    AdminThread {
         /// What the system said.
         source: io::Error,
     },
