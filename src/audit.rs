@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::access::{AccessError, Peer};
+use crate::telemetry::Telemetry;
 
 /// What repeats is counted for so long.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -25,6 +26,7 @@ const MAX_IDS: usize = 16;
 /// What has been logged of late.
 #[derive(Debug)]
 pub(crate) struct Audit {
+    telemetry: Telemetry,
     recent: Mutex<Recent>,
 }
 
@@ -97,8 +99,9 @@ impl Who<'_> {
 }
 
 impl Audit {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(telemetry: Telemetry) -> Self {
         Audit {
+            telemetry,
             recent: Mutex::new(Recent {
                 since: Instant::now(),
                 lines: HashMap::new(),
@@ -114,12 +117,18 @@ impl Audit {
 
     /// The same for another reason, which is one of few, and says `why` in words.
     pub(crate) fn refused_for(&self, who: Who<'_>, reason: &'static str, why: &dyn fmt::Display) {
+        self.telemetry.auth_failed(reason);
         self.warn("refused", who, reason, why);
     }
 
     /// An open call was ended, because its credential has ended or has lost the right.
     pub(crate) fn ended(&self, who: Who<'_>, error: &AccessError) {
-        self.warn("ended", who, error.reason().as_str(), error);
+        self.ended_for(who, error.reason().as_str(), error);
+    }
+
+    /// The same for another reason.
+    pub(crate) fn ended_for(&self, who: Who<'_>, reason: &'static str, why: &dyn fmt::Display) {
+        self.warn("ended", who, reason, why);
     }
 
     fn warn(&self, what: &str, who: Who<'_>, reason: &'static str, why: &dyn fmt::Display) {
@@ -253,6 +262,12 @@ fn log(lines: HashMap<Line, u64>, others: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
+
+    fn audit() -> Audit {
+        let engine = Engine::builder().build().unwrap();
+        Audit::new(Telemetry::of(&engine))
+    }
 
     fn line(port: u16, ip: u8) -> Line {
         let peer = Peer::Tcp(([10, 0, 0, ip], port).into());
@@ -266,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_counted_and_hides_nobody_else() {
-        let audit = Audit::new();
+        let audit = audit();
         assert!(audit.is_new(line(1, 1)));
         for port in 2..1000 {
             assert!(!audit.is_new(line(port, 1)), "from another port");
@@ -281,7 +296,7 @@ mod tests {
 
     #[test]
     fn one_that_asks_for_many_ids_hides_neither_others_nor_its_takeovers() {
-        let audit = Audit::new();
+        let audit = audit();
         let line = |reason, ip, id: &str| {
             let who = Who {
                 principal: Some("gateways"),
@@ -307,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_is_told_apart_is_bounded() {
-        let audit = Audit::new();
+        let audit = audit();
         for n in 0..5000_u16 {
             let [high, low] = n.to_be_bytes();
             let peer = Peer::Tcp(([10, 0, high, low], 1).into());

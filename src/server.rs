@@ -116,8 +116,9 @@ impl Server {
         if let Some(tls) = &tls {
             let threads =
                 HandshakeThreads::start().map_err(|source| ServeError::Threads { source })?;
-            gateways = gateways.with_tls(Arc::clone(tls), &threads);
-            publishers = publishers.with_tls(Arc::clone(tls), &threads);
+            let counts = telemetry.handshakes();
+            gateways = gateways.with_tls(Arc::clone(tls), &threads, counts.clone());
+            publishers = publishers.with_tls(Arc::clone(tls), &threads, counts.clone());
             handshakes = Some(threads);
         }
         Ok(Server {
@@ -308,15 +309,16 @@ impl Running {
             stopping: &stopping,
         };
         let admin = told.start(admin, authenticator.clone())?;
-        let access = authenticator.map(AccessControl::new);
+        let access =
+            authenticator.map(|authenticator| AccessControl::new(authenticator, &telemetry));
         if let Some(access) = access.clone() {
             helpers.spawn(access.run());
         }
         if let Some(file) = access_file {
-            helpers.spawn(reloader.clone().watch(file));
+            helpers.spawn(reloader.clone().watch(file, telemetry.clone()));
         }
         if let Some(tls) = tls {
-            helpers.spawn(reloader.watch(tls));
+            helpers.spawn(reloader.watch(tls, telemetry.clone()));
         }
 
         let mut listeners = JoinSet::new();
@@ -326,14 +328,14 @@ impl Running {
             lame_duck: Duration::ZERO,
             arriving_bytes: NO_LONG_REQUESTS,
         };
-        let (gateway_engine, refusing) = (engine.clone(), Stopping::default());
+        let (gateway_telemetry, refusing) = (telemetry.clone(), Stopping::default());
         let gateway_access = access.clone();
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             gateways,
             move || {
-                let (engine, access) = (gateway_engine.clone(), gateway_access.clone());
-                Gateways::router(engine, refusing.clone(), access)
+                let (telemetry, access) = (gateway_telemetry.clone(), gateway_access.clone());
+                Gateways::router(telemetry, refusing.clone(), access)
             },
             move || stop.set(),
         ));
@@ -350,7 +352,10 @@ impl Running {
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             publishers,
-            move || Publishers::router(log.clone(), &limits, refusing.clone(), access.clone()),
+            move || {
+                let (stopping, access) = (refusing.clone(), access.clone());
+                Publishers::router(log.clone(), &limits, &telemetry, stopping, access)
+            },
             move || stop.set(),
         ));
         Ok(Running {

@@ -18,10 +18,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
     ("access", &["config", "contract", "event"]),
-    ("audit", &["access"]),
+    ("audit", &["access", "telemetry"]),
     (
         "telemetry",
-        &["access", "contract", "cursor", "engine", "event"],
+        &["access", "config", "contract", "cursor", "engine", "event"],
     ),
     (
         "admin",
@@ -54,6 +54,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "listening",
             "prefetch",
             "service",
+            "telemetry",
             "tls",
         ],
     ),
@@ -61,8 +62,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "grpc",
         &[
-            "access", "audit", "backbone", "config", "contract", "cursor", "engine", "event",
-            "http2", "service",
+            "access",
+            "audit",
+            "backbone",
+            "config",
+            "contract",
+            "cursor",
+            "engine",
+            "event",
+            "http2",
+            "service",
+            "telemetry",
         ],
     ),
     (

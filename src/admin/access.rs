@@ -31,7 +31,6 @@ pub(super) struct Access {
     /// `None`: whoever reaches the listener may do everything.
     authenticator: Option<Arc<dyn Authenticator>>,
     audit: Audit,
-    telemetry: Telemetry,
 }
 
 /// Somebody who was let in.
@@ -62,8 +61,7 @@ impl Access {
     ) -> Self {
         Access {
             authenticator,
-            audit: Audit::new(),
-            telemetry: telemetry.clone(),
+            audit: Audit::new(telemetry.clone()),
         }
     }
 
@@ -145,14 +143,14 @@ impl Access {
                 peer: session.peer,
                 id: None,
             };
-            self.note(who, refusal);
+            let (reason, why) = (refusal.error(), refusal.message());
+            self.audit.ended_for(who, reason, &why);
         }
         result.is_ok()
     }
 
     /// Logs and counts a refusal.
     pub(super) fn note(&self, who: Who<'_>, refusal: &Refusal) {
-        self.telemetry.auth_failed(refusal.error());
         self.audit
             .refused_for(who, refusal.error(), &refusal.message());
     }

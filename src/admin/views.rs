@@ -223,7 +223,7 @@ impl Views {
                 bytes: stats.ring_bytes,
                 max_bytes: facts.limits.ring_bytes,
                 pinned_bytes: stats.pinned_bytes,
-                oldest_age_seconds: stats.oldest_age.unwrap_or_default().as_secs_f64(),
+                oldest_age_seconds: engine.oldest_age().unwrap_or_default().as_secs_f64(),
                 window_seconds: engine.window().as_secs_f64(),
                 newest_sequence: engine.head().seq().number(),
             },
@@ -439,7 +439,7 @@ pub(super) fn point(of: &Point) -> api::Point {
         ring_events: of.ring.retained_events,
         ring_bytes: of.ring.ring_bytes,
         pinned_bytes: of.ring.pinned_bytes,
-        ring_oldest_age_seconds: of.ring.oldest_age.unwrap_or_default().as_secs_f64(),
+        ring_oldest_age_seconds: of.oldest_age.unwrap_or_default().as_secs_f64(),
     }
 }
 
