@@ -80,6 +80,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "access",
             "admin",
+            // Also the target of its log lines.
+            "audit",
             "backbone",
             "config",
             "cursor",

@@ -241,6 +241,16 @@ struct UserEvent<'a> {
     payload_base64: Option<String>,
 }
 
+/// The payload as JSON, if that is what it is, and readers can read it: they refuse what is
+/// nested deep, and numbers that are out of range; and `null` is a field that is not set.
+fn embeddable(payload: &[u8]) -> Option<&RawValue> {
+    let value = serde_json::from_slice::<serde_json::Value>(payload).ok()?;
+    if value.is_null() {
+        return None;
+    }
+    serde_json::from_slice(payload).ok()
+}
+
 fn describe(event: &PushEvent, shows_payloads: bool) -> Bytes {
     let shown = UserEvent {
         at: time(SystemTime::now()),
@@ -251,10 +261,7 @@ fn describe(event: &PushEvent, shows_payloads: bool) -> Bytes {
         Some(Kind::ClientEvent(of)) => {
             let is_shown = shows_payloads && of.payload.len() <= MAX_PAYLOAD_BYTES;
             let payload = is_shown.then_some(&*of.payload);
-            let embedded = payload
-                .and_then(|payload| serde_json::from_slice::<&RawValue>(payload).ok())
-                // What other tools take for a field that is not set.
-                .filter(|json| json.get() != "null");
+            let embedded = payload.and_then(embeddable);
             UserEvent {
                 class: "client_event",
                 user_id: &of.user_id,
@@ -311,7 +318,9 @@ mod tests {
         let shown = client_event(b"{ \"n\": 1 }", true);
         assert_eq!(shown.payload, Some(serde_json::json!({ "n": 1 })));
         assert_eq!((shown.payload_bytes, shown.payload_base64), (10, None));
-        for bytes in [&b"\xff"[..], b"null", b"{", b""] {
+        let (deep, long) = ("[".repeat(200) + &"]".repeat(200), "7".repeat(1000));
+        let odd = [deep.as_bytes(), long.as_bytes()];
+        for bytes in [&b"\xff"[..], b"null", b"{", b""].into_iter().chain(odd) {
             let shown = client_event(bytes, true);
             assert_eq!(shown.payload, None);
             assert_eq!(shown.payload_base64, Some(BASE64.encode(bytes)));
