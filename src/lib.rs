@@ -31,6 +31,7 @@
 //! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
 //! | `transport` | bytes and time for it: sockets, tasks, limits |
 //! | `service` | the trait between the two rooms around it |
+//! | `listening` | addresses that are bound |
 //! | [`grpc`] | the thin edge: what a call means |
 //! | [`backbone`] | the log that publishers' batches go to: the ring of this process |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
@@ -39,6 +40,7 @@
 //! | `telemetry` | what is known of a running server: counters, gateways, recent events |
 //! | [`admin`] | what an operator sees and steers, over HTTP |
 //! | [`access`] | who may do what: credentials, principals, grants |
+//! | `audit` | the log of who was refused, ended, taken over or disconnected |
 //! | [`tls`] | certificates, keys, and TLS of either side |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
@@ -86,6 +88,8 @@ pub mod access;
 #[cfg(feature = "server")]
 pub mod admin;
 #[cfg(feature = "server")]
+mod audit;
+#[cfg(feature = "server")]
 pub mod backbone;
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -95,6 +99,8 @@ mod command;
 pub mod grpc;
 #[cfg(feature = "server")]
 pub mod http2;
+#[cfg(feature = "server")]
+mod listening;
 #[cfg(feature = "server")]
 mod open_files;
 #[cfg(feature = "server")]

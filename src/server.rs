@@ -1,6 +1,7 @@
 //! The composition root: an engine, the two listeners of its edge, the threads that
 //! serve them, and how they stop together.
 
+mod admin;
 mod client_cas;
 mod reload;
 mod threads;
@@ -21,6 +22,7 @@ pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
 use crate::access::{AccessFile, AccessFileError, Authenticator};
+use crate::admin::{Admin, Bound};
 use crate::backbone::Local;
 use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_exposure};
 use crate::cursor::{Epoch, EpochError};
@@ -77,6 +79,7 @@ pub struct Server {
     telemetry: Telemetry,
     gateways: Listener,
     publishers: Listener,
+    admin: Option<Bound>,
     /// Held for its drop.
     handshakes: Option<HandshakeThreads>,
     delivery: Delivery,
@@ -91,7 +94,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds the engine and binds both listeners. From then on peers can
+    /// Builds the engine and binds all listeners. From then on peers can
     /// connect; they are served when [`run`](Self::run) runs.
     ///
     /// # Errors
@@ -108,6 +111,7 @@ impl Server {
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let mut gateways = listen(config.listen.clone(), gateways).await?;
         let mut publishers = listen(config.publish_listen.clone(), publishers).await?;
+        let admin = admin::bind(&config).await?;
         let mut handshakes = None;
         if let Some(tls) = &tls {
             let threads =
@@ -122,6 +126,7 @@ impl Server {
             telemetry,
             gateways,
             publishers,
+            admin,
             handshakes,
             delivery: config.delivery,
             timeouts: Timeouts {
@@ -177,6 +182,12 @@ impl Server {
         self.publishers.address()
     }
 
+    /// Where operators look, if there is such a listener.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<&BoundAddress> {
+        self.admin.as_ref().map(Bound::address)
+    }
+
     /// Serves until `shutdown` is ready, and then stops gracefully: what was
     /// answered to a publisher is delivered to every gateway that takes it within
     /// the grace period, and every stream ends with `UNAVAILABLE`.
@@ -198,7 +209,7 @@ impl Server {
             ..Protection::of(&self.config)
         };
         check_exposure(&self.config, protection)?;
-        let mut running = Running::start(self);
+        let mut running = Running::start(self)?;
         let failed = {
             let mut shutdown = pin!(shutdown);
             tokio::select! {
@@ -257,15 +268,17 @@ struct Running {
     helpers: JoinSet<()>,
     /// Held for its drop.
     _handshakes: Option<HandshakeThreads>,
+    admin: Option<Admin>,
 }
 
 impl Running {
-    fn start(server: Server) -> Self {
+    fn start(server: Server) -> Result<Self, ServeError> {
         let Server {
             engine,
             telemetry,
             gateways,
             publishers,
+            admin,
             handshakes,
             delivery,
             timeouts,
@@ -274,7 +287,7 @@ impl Running {
             authenticator,
             access_file,
             reloader,
-            config: _,
+            config,
         } = server;
         let watchdog = Watchdog::default();
         let stopping = CancellationToken::new();
@@ -284,9 +297,20 @@ impl Running {
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
-        helpers.spawn(telemetry.clone().run());
-        let access = client_cas::check(authenticator, tls.as_ref())
-            .map(|authenticator| AccessControl::new(authenticator, &telemetry));
+        let authenticator = client_cas::check(authenticator, tls.as_ref());
+        tracing::info!("listening for gateways on {}", gateways.address());
+        tracing::info!("listening for producers on {}", publishers.address());
+        let told = admin::Told {
+            config: &config,
+            telemetry: &telemetry,
+            gateways: &gateways,
+            publishers: &publishers,
+            tls: tls.as_ref(),
+            stopping: &stopping,
+        };
+        let admin = told.start(admin, authenticator.clone())?;
+        let access =
+            authenticator.map(|authenticator| AccessControl::new(authenticator, &telemetry));
         if let Some(access) = access.clone() {
             helpers.spawn(access.run());
         }
@@ -297,8 +321,6 @@ impl Running {
             helpers.spawn(reloader.watch(tls, telemetry.clone()));
         }
 
-        tracing::info!("listening for gateways on {}", gateways.address());
-        tracing::info!("listening for producers on {}", publishers.address());
         let mut listeners = JoinSet::new();
         let serving = Serving {
             watchdog: watchdog.clone(),
@@ -336,7 +358,7 @@ impl Running {
             },
             move || stop.set(),
         ));
-        Running {
+        Ok(Running {
             engine,
             watchdog,
             grace,
@@ -344,7 +366,8 @@ impl Running {
             listeners,
             helpers,
             _handshakes: handshakes,
-        }
+            admin: Some(admin),
+        })
     }
 
     /// Ends every stream after its last event, and every connection after its
@@ -370,6 +393,10 @@ impl Running {
                 );
                 self.all_ended().await;
             }
+        }
+        // Last, so that operators see the rest.
+        if let Some(admin) = self.admin.take() {
+            admin.stop().await;
         }
         tracing::info!("stopped");
     }
@@ -421,7 +448,14 @@ fn load_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServeError> {
 async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {
     Listener::bind(&address, limit)
         .await
-        .map_err(|source| ServeError::Listen { address, source })
+        .map_err(|source| listen_error(&address, source))
+}
+
+fn listen_error(address: &Address, source: io::Error) -> ServeError {
+    ServeError::Listen {
+        address: address.clone(),
+        source,
+    }
 }
 
 /// How many connections each listener takes: gateways, publishers.
@@ -487,6 +521,12 @@ pub enum ServeError {
     /// The system gives no threads for TLS handshakes.
     #[error("cannot start threads for TLS handshakes: {source}")]
     Threads {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gives no thread for the admin listener.
+    #[error("cannot start the admin thread: {source}")]
+    AdminThread {
         /// What the system said.
         source: io::Error,
     },

@@ -17,7 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("prefetch", &[]),
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
-    ("access", &["config", "event"]),
+    ("access", &["config", "contract", "event"]),
+    ("audit", &["access", "telemetry"]),
     (
         "telemetry",
         &["access", "config", "contract", "cursor", "engine", "event"],
@@ -26,11 +27,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         "admin",
         &[
             "access",
+            "audit",
             "config",
             "contract",
             "cursor",
             "engine",
             "event",
+            "listening",
             "telemetry",
             "tls",
         ],
@@ -41,12 +44,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The edge: transport and grpc know a trait, and not each other.
     ("http2", &[]),
     ("service", &["access", "http2"]),
+    ("listening", &[]),
     (
         "transport",
         &[
             "access",
             "config",
             "http2",
+            "listening",
             "prefetch",
             "service",
             "telemetry",
@@ -58,6 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "grpc",
         &[
             "access",
+            "audit",
             "backbone",
             "config",
             "contract",
@@ -73,11 +79,15 @@ const ROOMS: &[(&str, &[&str])] = &[
         "server",
         &[
             "access",
+            "admin",
+            // Also the target of its log lines.
+            "audit",
             "backbone",
             "config",
             "cursor",
             "engine",
             "grpc",
+            "listening",
             "open_files",
             "telemetry",
             "tls",

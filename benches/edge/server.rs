@@ -198,6 +198,7 @@ fn command(
             command.arg("serve");
             command.arg(format!("--listen={gateways}"));
             command.arg(format!("--publish-listen={publishers}"));
+            command.arg("--admin-listen=none");
             command.arg(format!("--max-events={KEPT_EVENTS}"));
             command.arg(format!("--max-bytes={KEPT_BYTES}"));
             return Ok(command);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::contract::details::ErrorReason;
+
 /// Why a caller is refused, or its call ended. No text holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -83,4 +85,26 @@ pub enum AccessError {
         /// When to try again.
         retry_after: Duration,
     },
+}
+
+impl AccessError {
+    /// The same for machines; the log has the same word.
+    pub(crate) fn reason(&self) -> ErrorReason {
+        use AccessError as E;
+        match self {
+            E::NoCredential => ErrorReason::CredentialMissing,
+            E::Malformed(_) => ErrorReason::CredentialMalformed,
+            E::NotAccepted { .. } => ErrorReason::CredentialNotAccepted,
+            E::Ambiguous { .. } => ErrorReason::CredentialAmbiguous,
+            E::Unknown => ErrorReason::CredentialUnknown,
+            E::Expired => ErrorReason::CredentialExpired,
+            E::NotYetValid => ErrorReason::CredentialNotYetValid,
+            E::Revoked { .. } => ErrorReason::CredentialRevoked,
+            E::SubscribeNotGranted { .. } => ErrorReason::SubscribeNotGranted,
+            E::PublishNotGranted { .. } => ErrorReason::PublishNotGranted,
+            E::TooManyFailures { .. } => ErrorReason::TooManyFailedCredentials,
+            E::TooManyStreams { .. } => ErrorReason::TooManyStreams,
+            E::TooFast { .. } => ErrorReason::RateExceeded,
+        }
+    }
 }

@@ -257,6 +257,14 @@ impl Identity {
         quota.map_or_else(Limits::default, |quota| quota.limits())
     }
 
+    /// Whether there is an id under which it may subscribe.
+    #[must_use]
+    pub fn subscribes(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|granted| !granted.subscribe.is_empty())
+    }
+
     /// Whether it may subscribe under this `gateway_client_id`.
     ///
     /// # Errors

@@ -25,11 +25,11 @@ use http::{HeaderMap, header};
 use tokio::time::sleep;
 use tonic::Status;
 
-use super::audit::{Audit, Who};
 use super::status;
 use crate::access::{
     AccessError, Authenticator, Credentials, EventKinds, Identity, Peer, StreamPermit,
 };
+use crate::audit::{Audit, Who};
 use crate::engine::{Ender, Engine, Subscriber};
 use crate::event::KindCounts;
 use crate::service::Caller;

@@ -8,7 +8,6 @@
 //! |---|---|
 //! | `router` | from a request to its method; what holds for every request |
 //! | `authorization` | who calls, and whether it still may |
-//! | `audit` | what the audit log tells of that |
 //! | `gateways`, `publishers` | each listener's methods, limits and timeouts |
 //! | `method` | the shapes of methods: respond to each request, or stream |
 //! | `subscribe`, `publish` | the methods |
@@ -22,7 +21,6 @@
 
 #![forbid(unsafe_code)]
 
-mod audit;
 mod authorization;
 mod exchange;
 mod gateways;

@@ -428,7 +428,7 @@ fn not_published(error: &PublishError) -> Status {
 /// Why a caller may not do what it asks for, or no longer.
 pub(super) fn access(error: &AccessError) -> Status {
     use AccessError as E;
-    let draft = |code| Draft::new(code, access_reason(error), error.to_string());
+    let draft = |code| Draft::new(code, error.reason(), error.to_string());
     let limited = |retry_after: Duration| {
         draft(Code::ResourceExhausted)
             .with("retry_after_ms", retry_after.as_millis())
@@ -465,24 +465,4 @@ pub(super) fn access(error: &AccessError) -> Status {
             .with("setting", setting),
     }
     .finish()
-}
-
-/// The same for machines; the log has the same word.
-pub(super) fn access_reason(error: &AccessError) -> ErrorReason {
-    use AccessError as E;
-    match error {
-        E::NoCredential => ErrorReason::CredentialMissing,
-        E::Malformed(_) => ErrorReason::CredentialMalformed,
-        E::NotAccepted { .. } => ErrorReason::CredentialNotAccepted,
-        E::Ambiguous { .. } => ErrorReason::CredentialAmbiguous,
-        E::Unknown => ErrorReason::CredentialUnknown,
-        E::Expired => ErrorReason::CredentialExpired,
-        E::NotYetValid => ErrorReason::CredentialNotYetValid,
-        E::Revoked { .. } => ErrorReason::CredentialRevoked,
-        E::SubscribeNotGranted { .. } => ErrorReason::SubscribeNotGranted,
-        E::PublishNotGranted { .. } => ErrorReason::PublishNotGranted,
-        E::TooManyFailures { .. } => ErrorReason::TooManyFailedCredentials,
-        E::TooManyStreams { .. } => ErrorReason::TooManyStreams,
-        E::TooFast { .. } => ErrorReason::RateExceeded,
-    }
 }

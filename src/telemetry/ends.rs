@@ -98,8 +98,9 @@ pub(super) struct RecentEnds(Mutex<Recent>);
 
 #[derive(Debug, Default)]
 struct Recent {
-    ends: VecDeque<Arc<Ended>>,
-    refusals: VecDeque<Arc<Ended>>,
+    /// Each with its number, from 1.
+    ends: VecDeque<(u64, Arc<Ended>)>,
+    refusals: VecDeque<(u64, Arc<Ended>)>,
     /// How many there have been.
     count: u64,
 }
@@ -108,6 +109,7 @@ impl RecentEnds {
     pub(super) fn push(&self, ended: Ended) {
         let mut recent = lock(&self.0);
         recent.count += 1;
+        let number = recent.count;
         let (queue, kept) = match ended.cause {
             Cause::Refused => (&mut recent.refusals, KEPT_REFUSALS),
             _ => (&mut recent.ends, KEPT),
@@ -115,7 +117,7 @@ impl RecentEnds {
         if queue.len() == kept {
             queue.pop_front();
         }
-        queue.push_back(Arc::new(ended));
+        queue.push_back((number, Arc::new(ended)));
     }
 
     /// How many there have been, kept or not.
@@ -130,11 +132,27 @@ impl RecentEnds {
             .ends
             .iter()
             .chain(&recent.refusals)
-            .cloned()
+            .map(|(_, ended)| Arc::clone(ended))
             .collect();
         drop(recent);
         all.sort_by_key(|ended| std::cmp::Reverse(ended.at));
         all
+    }
+
+    /// Of those that came after so many others, at most `most`, the newest first. Also how
+    /// many there have been by then.
+    pub(super) fn since(&self, count: u64, most: usize) -> (Vec<Arc<Ended>>, u64) {
+        let recent = lock(&self.0);
+        let newest = |queue: &VecDeque<(u64, Arc<Ended>)>| {
+            let newest = queue.iter().rev().take_while(|(number, _)| *number > count);
+            newest.take(most).cloned().collect::<Vec<_>>()
+        };
+        let mut newer = [newest(&recent.ends), newest(&recent.refusals)].concat();
+        let count = recent.count;
+        drop(recent);
+        newer.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        newer.truncate(most);
+        (newer.into_iter().map(|(_, ended)| ended).collect(), count)
     }
 }
 
@@ -173,5 +191,12 @@ mod tests {
         assert_eq!(lapped.count(), 10);
         assert_eq!(newest[0].at, ended(Cause::Lapped, 9_999).at);
         assert_eq!(recent.count(), 10_000);
+        let (newer, count) = recent.since(9_997, 2);
+        let at = |newer: &[Arc<Ended>]| newer.iter().map(|of| of.at).collect::<Vec<_>>();
+        let wanted = [9_999, 9_998].map(|at| ended(Cause::Refused, at).at);
+        assert_eq!((at(&newer), count), (wanted.to_vec(), 10_000));
+        let (newer, _) = recent.since(3, 1000);
+        assert_eq!(newer.len(), 7 + KEPT_REFUSALS);
+        assert!(recent.since(10_000, 2).0.is_empty());
     }
 }

@@ -55,6 +55,11 @@ impl RecentInvalidations {
         recent.push_back(Arc::new(invalidation));
     }
 
+    /// The newest.
+    pub(super) fn last(&self) -> Option<Arc<Invalidation>> {
+        lock(&self.0).back().cloned()
+    }
+
     /// Those that are kept, the newest first.
     pub(super) fn newest(&self) -> Vec<Arc<Invalidation>> {
         lock(&self.0).iter().rev().cloned().collect()

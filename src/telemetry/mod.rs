@@ -45,7 +45,7 @@ use tonic::Code;
 pub(crate) use self::delays::Histogram;
 pub(crate) use self::ends::{Cause, Ended};
 pub(crate) use self::gateways::{Delivered, Gateway, Lag, Stream};
-pub(crate) use self::history::{Point, Rates};
+pub(crate) use self::history::{INTERVAL as HISTORY_INTERVAL, Point, Rates};
 pub(crate) use self::invalidations::Invalidation;
 pub(crate) use self::listeners::{HandshakeResult, Handshakes};
 pub(crate) use self::publishing::{Begun, Method, Published, Publishing};
@@ -254,6 +254,12 @@ impl Telemetry {
         self.shared.recent_ends.newest()
     }
 
+    /// The same, of those that came after so many others; at most `most`. Also how many
+    /// there have been by then.
+    pub(crate) fn ends_since(&self, count: u64, most: usize) -> (Vec<Arc<Ended>>, u64) {
+        self.shared.recent_ends.since(count, most)
+    }
+
     /// Changes with each end.
     pub(crate) fn ends_revision(&self) -> u64 {
         self.shared.recent_ends.count()
@@ -262,6 +268,11 @@ impl Telemetry {
     /// Session invalidations that were published last, the newest first.
     pub(crate) fn recent_invalidations(&self) -> Vec<Arc<Invalidation>> {
         self.shared.invalidations.newest()
+    }
+
+    /// The newest of them.
+    pub(crate) fn newest_invalidation(&self) -> Option<Arc<Invalidation>> {
+        self.shared.invalidations.last()
     }
 
     /// Refused credentials and missing grants, by reason.

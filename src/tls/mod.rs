@@ -71,6 +71,10 @@ fn is_aes_128(suite: CipherSuite) -> bool {
 /// HTTP/2, as ALPN names it.
 pub(crate) const ALPN_H2: &[u8] = b"h2";
 
+/// HTTP/1.1, as ALPN names it.
+#[cfg(feature = "server")]
+pub(crate) const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebP
 use rustls::sign::SingleCertAndKey;
 use sha2::{Digest, Sha256};
 
-use super::{ALPN_H2, TlsError, pem, provider};
+use super::{ALPN_H2, ALPN_HTTP_1_1, TlsError, pem, provider};
 use crate::access::ClientCertificate;
 
 /// The files of a listener's certificate.
@@ -42,6 +42,8 @@ pub struct ServerTls {
 
 struct Loaded {
     config: Arc<ServerConfig>,
+    /// Of the admin listener, where a client may show a certificate, and need not.
+    admin: Arc<ServerConfig>,
     /// Of all files.
     digest: [u8; 32],
     /// Where clients are asked for a certificate.
@@ -157,6 +159,13 @@ impl ServerTls {
         (Arc::clone(&current.config), current.ca_revision)
     }
 
+    /// The same for a connection to the admin listener. Its tickets are its own: one of a
+    /// client that has shown no certificate opens no connection where one is required.
+    pub(crate) fn current_of_admin(&self) -> (Arc<ServerConfig>, u64) {
+        let current = self.current.load();
+        (Arc::clone(&current.admin), current.ca_revision)
+    }
+
     /// The last moment of the certificate.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
@@ -210,38 +219,51 @@ fn load(files: &ServerFiles, read: &Files, current: Option<&Loaded>) -> Result<L
     let certified = pem::certified_key(chain, key, &provider, &files.certificate, &files.key)?;
     let other = |error: &dyn fmt::Display| TlsError::Other(error.to_string());
 
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(super::VERSIONS)
-        .map_err(|error| other(&error))?;
-    let clients = match (&read.client_ca, &files.client_ca) {
+    let resolver = Arc::new(SingleCertAndKey::from(certified));
+
+    let (clients, maybe_clients) = match (&read.client_ca, &files.client_ca) {
         (Some(bytes), Some(path)) => {
             let roots = Arc::new(client_roots(bytes, path)?);
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
-            Some(Clients {
-                verifier: verifier.map_err(|error| other(&error))?,
+            let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+            let maybe = builder.clone().allow_unauthenticated().build();
+            let clients = Clients {
+                verifier: builder.build().map_err(|error| other(&error))?,
                 digest: Sha256::digest(bytes).into(),
-            })
+            };
+            (Some(clients), Some(maybe.map_err(|error| other(&error))?))
         }
-        _ => None,
+        _ => (None, None),
     };
-    let builder = match &clients {
-        None => builder.with_no_client_auth(),
-        Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
-    };
-    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    // No session is kept here: all that is needed is in the client's ticket.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
+    let verifier = clients.as_ref().map(|of| Arc::clone(&of.verifier));
+
     let digest_of = |clients: &Option<Clients>| clients.as_ref().map(|of| of.digest);
     let unchanged = current.filter(|of| digest_of(&of.clients) == digest_of(&clients));
-    config.ticketer = match unchanged {
-        Some(current) => Arc::clone(&current.config.ticketer),
-        // Who was let in by CAs that are gone must not come back by a ticket.
-        None => ticketer()?,
+    let config = |verifier, protocols: &[&[u8]], before: Option<&ServerConfig>| {
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(super::VERSIONS)
+            .map_err(|error| other(&error))?;
+        let builder = match verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&resolver) as _);
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        // No session is kept here: all that is needed is in the client's ticket.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = match before {
+            Some(before) => Arc::clone(&before.ticketer),
+            // Who was let in by CAs that are gone must not come back by a ticket.
+            None => ticketer()?,
+        };
+        Ok::<_, TlsError>(Arc::new(config))
     };
+    let before = unchanged.map(|of| &*of.config);
+    let peers = config(verifier, &[ALPN_H2], before)?;
+    let before = unchanged.map(|of| &*of.admin);
+    let admin = config(maybe_clients, &[ALPN_H2, ALPN_HTTP_1_1], before)?;
     Ok(Loaded {
-        config: Arc::new(config),
+        config: peers,
+        admin,
         digest: read.digest(),
         ca_revision: match (unchanged, current) {
             (Some(same), _) => same.ca_revision,

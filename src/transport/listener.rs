@@ -4,21 +4,16 @@
 //! debug data) and not left waiting. The same where file descriptors have run out: one is
 //! kept in reserve for it.
 
-use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{accept, acceptfrom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{
-    TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream, lookup_host,
-};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -31,6 +26,8 @@ use super::watchdog::Watchdog;
 use crate::access::Peer;
 use crate::config::Address;
 use crate::http2::frame::{self, Reason};
+pub use crate::listening::BoundAddress;
+use crate::listening::{SocketFile, bind_tcp, bind_unix};
 use crate::telemetry::Handshakes as HandshakeCounts;
 use crate::tls::ServerTls;
 
@@ -43,24 +40,6 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 /// How many refused peers are lingered for at a time; further ones are closed at once.
 const MAX_REFUSALS: usize = 64;
-
-/// An address that is listened on: with the port that the kernel chose, if it was asked to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BoundAddress {
-    /// An IP address and a port.
-    Tcp(SocketAddr),
-    /// The path of a unix socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for BoundAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BoundAddress::Tcp(address) => address.fmt(f),
-            BoundAddress::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
 
 /// How many connections a listener takes at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,12 +78,12 @@ impl Listener {
     pub(crate) async fn bind(address: &Address, limit: ConnectionLimit) -> io::Result<Self> {
         let (socket, address) = match address {
             Address::Tcp(address) => {
-                let socket = bind_tcp(address).await?;
+                let socket = bind_tcp(address, BACKLOG).await?;
                 let address = BoundAddress::Tcp(socket.local_addr()?);
                 (ListenSocket::Tcp(socket), address)
             }
             Address::Unix(path) => {
-                let (listener, file) = bind_unix(path).await?;
+                let (listener, file) = bind_unix(path, BACKLOG).await?;
                 let address = BoundAddress::Unix(path.clone());
                 let socket = ListenSocket::Unix {
                     listener,
@@ -142,6 +121,17 @@ impl Listener {
 
     pub(crate) fn address(&self) -> &BoundAddress {
         &self.address
+    }
+
+    /// How many connections are open, for as long as that is of interest.
+    pub(crate) fn connections(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
+        let (slots, all) = (Arc::clone(&self.slots), self.limit.connections as usize);
+        move || all.saturating_sub(slots.available_permits()) as u64
+    }
+
+    /// The most that may be.
+    pub(crate) fn max_connections(&self) -> u64 {
+        u64::from(self.limit.connections)
     }
 
     /// Has every connection that is accepted served, and watched by the `watchdog`.
@@ -454,86 +444,4 @@ fn tcp(socket: TcpStream, peer: SocketAddr) -> (Stream, Peer) {
 fn unix(socket: UnixStream) -> (Stream, Peer) {
     let uid = socket.peer_cred().ok().map(|of| of.uid());
     (Stream::Unix(socket), Peer::Unix { uid })
-}
-
-/// Binds the first that works of the addresses that `HOST:PORT` stands for.
-async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
-    let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in lookup_host(address).await? {
-        match listen_tcp(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
-}
-
-fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // Otherwise a restarted server could not bind while connections of the one
-    // before are still in TIME_WAIT.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-async fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    remove_stale(path).await?;
-    let socket = UnixSocket::new_stream()?;
-    socket.bind(path)?;
-    let file = SocketFile::at(path)?;
-    Ok((socket.listen(BACKLOG)?, file))
-}
-
-/// Removes the socket file that a server left behind which did not end by
-/// itself. What is still in use, or is no socket, is left alone.
-async fn remove_stale(path: &Path) -> io::Result<()> {
-    let in_the_way = |what| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
-    let there = match fs::symlink_metadata(path) {
-        Ok(there) => there,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !there.file_type().is_socket() {
-        return in_the_way("the file exists and is no socket");
-    }
-    match UnixStream::connect(path).await {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        // A full queue is an answer too.
-        Ok(_) | Err(_) => in_the_way("another process is listening on this socket"),
-    }
-}
-
-/// A bound socket's file, removed in the end unless another has replaced it.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn at(path: &Path) -> io::Result<Self> {
-        Ok(SocketFile {
-            path: path.to_owned(),
-            identity: identity(&fs::symlink_metadata(path)?),
-        })
-    }
-}
-
-fn identity(file: &Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|file| identity(&file) == self.identity);
-        if ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!("cannot remove {}: {error}", self.path.display());
-        }
-    }
 }

@@ -213,6 +213,7 @@ fn the_user_of_a_unix_sockets_peer_is_a_credential() {
         &address("publishers-2"),
         "--access",
         nobody.path(),
+        "--admin-listen=none",
     ]);
     let other = Process::spawn(command);
     other.err.find("listening for producers");

@@ -35,7 +35,7 @@ fn nothing_goes_to_standard_output() {
 
 #[test]
 fn variables_set_what_flags_do_not() {
-    let mut command = galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = galaxy_push(&["serve", "--listen", "127.0.0.1:0", "--admin-listen=none"]);
     command.env("GALAXY_PUSH_PUBLISH_LISTEN", "127.0.0.1:0");
     command.env("GALAXY_PUSH_MAX_EVENT_BYTES", "64B");
     let process = Process::spawn(command);
@@ -58,7 +58,7 @@ fn variables_set_what_flags_do_not() {
 
 #[test]
 fn large_events_are_allowed_by_a_variable_too() {
-    let mut command = galaxy_push(&["serve", "--listen", "127.0.0.1:0"]);
+    let mut command = galaxy_push(&["serve", "--listen", "127.0.0.1:0", "--admin-listen=none"]);
     command.env("GALAXY_PUSH_PUBLISH_LISTEN", "127.0.0.1:0");
     command.env("GALAXY_PUSH_MAX_EVENT_BYTES", "8MiB");
     command.env("GALAXY_PUSH_ALLOW_LARGE_EVENTS", "true");

@@ -22,6 +22,8 @@ pub struct Harness {
     pub engine: Engine,
     gateways: BoundAddress,
     publishers: BoundAddress,
+    /// Where a test has asked for it.
+    admin: Option<BoundAddress>,
     shutdown: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), ServeError>>,
 }
@@ -68,6 +70,7 @@ impl Harness {
             engine: server.engine().clone(),
             gateways: server.listen_addr().clone(),
             publishers: server.publish_addr().clone(),
+            admin: server.admin_addr().cloned(),
             shutdown: Some(shutdown),
             running: tokio::spawn(server.run(async {
                 // A dropped sender is a test that ended without stopping it.
@@ -82,6 +85,11 @@ impl Harness {
 
     pub fn publisher_addr(&self) -> SocketAddr {
         tcp(&self.publishers)
+    }
+
+    /// Where operators look: a test that wants that sets `admin_listen`.
+    pub fn admin_addr(&self) -> SocketAddr {
+        tcp(self.admin.as_ref().expect("an admin listener"))
     }
 
     /// Both listeners.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`harness`] | a server inside the test's process |
 //! | [`process`] | the binary as a child process |
+//! | [`http`] | requests to the admin listener, over HTTP/1.1 and HTTP/2 |
 //! | [`grpc`] | gRPC as its generated clients speak it, and the methods' paths |
 //! | [`h2_client`] | calls over HTTP/2 without a gRPC library: bodies byte for byte |
 //! | [`wire`] | a connection frame by frame, for peers that keep to no rule |
@@ -29,6 +30,8 @@ pub mod grpc;
 pub mod h2_client;
 pub mod harness;
 pub mod header_block;
+#[cfg(feature = "server")]
+pub mod http;
 #[cfg(feature = "cli")]
 pub mod process;
 #[cfg(feature = "server")]

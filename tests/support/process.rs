@@ -229,6 +229,9 @@ impl Server {
         if !flags.contains(&"--publish-listen") {
             args.extend(["--publish-listen", "127.0.0.1:0"]);
         }
+        if !flags.contains(&"--admin-listen") {
+            args.extend(["--admin-listen", "none"]);
+        }
         args.extend(flags);
         let process = Process::start(&args);
         let address = |what: &str| {

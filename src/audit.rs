@@ -4,12 +4,14 @@
 //! line, and then one with a count every ten seconds: neither does it fill the log, nor does
 //! it hide what others do. No line holds a credential.
 
+#![forbid(unsafe_code)]
+
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::status;
 use crate::access::{AccessError, Peer};
 use crate::telemetry::Telemetry;
 
@@ -23,7 +25,7 @@ const MAX_IDS: usize = 16;
 
 /// What has been logged of late.
 #[derive(Debug)]
-pub(super) struct Audit {
+pub(crate) struct Audit {
     telemetry: Telemetry,
     recent: Mutex<Recent>,
 }
@@ -77,12 +79,12 @@ fn network(address: IpAddr) -> IpAddr {
 
 /// Whom a line is about.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Who<'a> {
+pub(crate) struct Who<'a> {
     /// `None` where it has not shown who it is.
-    pub(super) principal: Option<&'a str>,
-    pub(super) peer: Peer,
+    pub(crate) principal: Option<&'a str>,
+    pub(crate) peer: Peer,
     /// The `gateway_client_id`, where it has one.
-    pub(super) id: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
 }
 
 impl Who<'_> {
@@ -97,7 +99,7 @@ impl Who<'_> {
 }
 
 impl Audit {
-    pub(super) fn new(telemetry: Telemetry) -> Self {
+    pub(crate) fn new(telemetry: Telemetry) -> Self {
         Audit {
             telemetry,
             recent: Mutex::new(Recent {
@@ -109,31 +111,39 @@ impl Audit {
     }
 
     /// A call was refused before anything of it took effect.
-    pub(super) fn refused(&self, who: Who<'_>, error: &AccessError) {
-        self.telemetry
-            .auth_failed(status::access_reason(error).as_str());
-        self.warn("refused", who, error);
+    pub(crate) fn refused(&self, who: Who<'_>, error: &AccessError) {
+        self.refused_for(who, error.reason().as_str(), error);
+    }
+
+    /// The same for another reason, which is one of few, and says `why` in words.
+    pub(crate) fn refused_for(&self, who: Who<'_>, reason: &'static str, why: &dyn fmt::Display) {
+        self.telemetry.auth_failed(reason);
+        self.warn("refused", who, reason, why);
     }
 
     /// An open call was ended, because its credential has ended or has lost the right.
-    pub(super) fn ended(&self, who: Who<'_>, error: &AccessError) {
-        self.warn("ended", who, error);
+    pub(crate) fn ended(&self, who: Who<'_>, error: &AccessError) {
+        self.ended_for(who, error.reason().as_str(), error);
     }
 
-    fn warn(&self, what: &str, who: Who<'_>, error: &AccessError) {
-        let reason = status::access_reason(error).as_str();
+    /// The same for another reason.
+    pub(crate) fn ended_for(&self, who: Who<'_>, reason: &'static str, why: &dyn fmt::Display) {
+        self.warn("ended", who, reason, why);
+    }
+
+    fn warn(&self, what: &str, who: Who<'_>, reason: &'static str, why: &dyn fmt::Display) {
         if self.is_new(who.line(reason)) {
             let Who {
                 principal,
                 peer,
                 id,
             } = who;
-            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "{what}: {error}");
+            tracing::warn!(target: "galaxy_push::audit", principal, %peer, id, reason, "{what}: {why}");
         }
     }
 
     /// A subscription has taken over from an older one.
-    pub(super) fn taken_over(&self, newer: Who<'_>, older_principal: &str, older_peer: Peer) {
+    pub(crate) fn taken_over(&self, newer: Who<'_>, older_principal: &str, older_peer: Peer) {
         if self.is_new(newer.line("TAKEN_OVER")) {
             let Who {
                 principal,
@@ -150,6 +160,23 @@ impl Audit {
                 "taken over"
             );
         }
+    }
+
+    /// An operator has had a gateway's streams ended: so many of them. Never left out.
+    pub(crate) fn disconnected(&self, who: Who<'_>, streams: usize) {
+        let Who {
+            principal,
+            peer,
+            id,
+        } = who;
+        tracing::info!(
+            target: "galaxy_push::audit",
+            principal,
+            %peer,
+            id,
+            streams,
+            "disconnected by an operator"
+        );
     }
 
     /// Whether nothing like this was logged of late. If it was, it is counted.
@@ -174,7 +201,7 @@ impl Audit {
     }
 
     /// Logs what was counted, when it is time to.
-    pub(super) fn report(&self, now: Instant) {
+    pub(crate) fn report(&self, now: Instant) {
         let mut recent = self.lock();
         if now.saturating_duration_since(recent.since) < INTERVAL {
             return;

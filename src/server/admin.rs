@@ -1,0 +1,135 @@
+//! What the admin listener is told of a server.
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::{ServeError, listen_error};
+use crate::access::Authenticator;
+use crate::admin::{
+    Admin, Bound, Checks, Facts, Hosts, ListenerFacts, MAX_CONNECTIONS, Settings, api,
+};
+use crate::config::{Address, Config};
+use crate::telemetry::Telemetry;
+use crate::tls::ServerTls;
+use crate::transport::Listener;
+
+/// Binds the admin listener, if there is to be one.
+pub(super) async fn bind(config: &Config) -> Result<Option<Bound>, ServeError> {
+    let Some(address) = &config.admin_listen else {
+        return Ok(None);
+    };
+    let bound = Bound::bind(address).await;
+    Ok(Some(bound.map_err(|source| listen_error(address, source))?))
+}
+
+/// What the admin listener tells of the server.
+pub(super) struct Told<'a> {
+    pub(super) config: &'a Config,
+    pub(super) telemetry: &'a Telemetry,
+    pub(super) gateways: &'a Listener,
+    pub(super) publishers: &'a Listener,
+    pub(super) tls: Option<&'a Arc<ServerTls>>,
+    /// Set when the server stops.
+    pub(super) stopping: &'a CancellationToken,
+}
+
+impl Told<'_> {
+    fn facts(&self, admin: Option<&Bound>) -> Facts {
+        let tls_of = |address: &Address| match address {
+            Address::Tcp(_) => self.tls.cloned(),
+            Address::Unix(_) => None,
+        };
+        let listener = |name, address, listener: &Listener| ListenerFacts {
+            name,
+            address: listener.address().to_string(),
+            tls: tls_of(address),
+            connections: Arc::new(listener.connections()),
+            max_connections: listener.max_connections(),
+        };
+        let mut listeners = vec![
+            listener("gateways", &self.config.listen, self.gateways),
+            listener("publishers", &self.config.publish_listen, self.publishers),
+        ];
+        listeners.extend(admin.map(|bound| ListenerFacts {
+            name: "admin",
+            address: bound.address().to_string(),
+            tls: self.tls.filter(|_| bound.is_tcp()).cloned(),
+            connections: Arc::new(bound.connections()),
+            max_connections: u64::from(MAX_CONNECTIONS),
+        }));
+        Facts {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: option_env!("GALAXY_PUSH_REVISION").unwrap_or_default(),
+            listeners,
+            limits: self.telemetry.engine().limits(),
+            config_digest: digest(self.config),
+            checks: Arc::new(Stop {
+                stopping: self.stopping.clone(),
+                telemetry: self.telemetry.clone(),
+            }),
+        }
+    }
+
+    /// Starts the admin thread: with a listener where one is bound.
+    pub(super) fn start(
+        self,
+        bound: Option<Bound>,
+        authenticator: Option<Arc<dyn Authenticator>>,
+    ) -> Result<Admin, ServeError> {
+        if let Some(bound) = &bound {
+            tracing::info!("listening for operators on {}", bound.address());
+        }
+        let config = self.config;
+        let settings = Settings {
+            telemetry: self.telemetry.clone(),
+            facts: self.facts(bound.as_ref()),
+            bound,
+            authenticator,
+            tls: self.tls.cloned(),
+            hosts: Arc::new(Hosts::new(
+                config.admin_listen.as_ref(),
+                &config.admin_hosts,
+            )),
+        };
+        Admin::start(settings).map_err(|source| ServeError::AdminThread { source })
+    }
+}
+
+/// Tells two configurations apart.
+fn digest(config: &Config) -> String {
+    let digest = Sha256::digest(format!("{config:?}"));
+    digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Whether the server is stopping: then no peer should be sent here, and no restart would
+/// mend it.
+struct Stop {
+    stopping: CancellationToken,
+    telemetry: Telemetry,
+}
+
+impl Checks for Stop {
+    fn live(&self) -> Vec<api::Check> {
+        Vec::new()
+    }
+
+    fn ready(&self) -> Vec<api::Check> {
+        let is_stopping = self.stopping.is_cancelled() || self.telemetry.engine().is_closed();
+        let detail = if is_stopping {
+            "the server is stopping"
+        } else {
+            ""
+        };
+        vec![api::Check {
+            name: "stopping".to_owned(),
+            ok: !is_stopping,
+            detail: detail.to_owned(),
+        }]
+    }
+}
