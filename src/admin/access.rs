@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 
+use super::api;
 use super::refusal::Refusal;
 use crate::access::{
     AccessError, AdminRole, Authenticator, ClientCertificate, Credentials, Identity, Peer,
@@ -48,6 +49,20 @@ impl Session {
         self.identity.principal()
     }
 
+    /// What it may do here, for whoever asks that of itself.
+    pub(super) fn describe(&self, is_asked: bool) -> api::Access {
+        let may_write = self.identity.admin_role() >= AdminRole::Write;
+        api::Access {
+            principal: if is_asked {
+                self.name().to_owned()
+            } else {
+                String::new()
+            },
+            role: if may_write { "write" } else { "read" }.to_owned(),
+            payloads: self.may_see_payloads(),
+        }
+    }
+
     /// Whether it may see what gateways see.
     pub(super) fn may_see_payloads(&self) -> bool {
         self.identity.subscribes()
@@ -63,6 +78,11 @@ impl Access {
             authenticator,
             audit: Audit::new(telemetry.clone()),
         }
+    }
+
+    /// Whether anybody is asked who it is.
+    pub(super) fn asks(&self) -> bool {
+        self.authenticator.is_some()
     }
 
     /// Finds out who asks, and whether it may do what needs this role. `id`: what it asks

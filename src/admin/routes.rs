@@ -115,6 +115,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/readyz", get(ready_checks))
         .route("/readyz/{name}", get(ready_check))
         .route("/metrics", get(metrics))
+        .route("/api/v1/access", get(access))
         .route("/api/v1/status", get(status))
         .route("/api/v1/gateways", get(gateways))
         .route("/api/v1/gateways/{id}", delete(disconnect))
@@ -244,6 +245,12 @@ fn format(fields: &HeaderMap) -> Format {
     } else {
         Format::Prometheus
     }
+}
+
+async fn access(State(app): State<Arc<App>>, parts: Parts) -> Answer {
+    let session = app.reader(&parts)?;
+    query::pairs(&parts.uri, &[])?;
+    Ok(json_answer(json(&session.describe(app.access.asks()))))
 }
 
 async fn status(State(app): State<Arc<App>>, parts: Parts) -> Answer {
