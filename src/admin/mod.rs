@@ -3,6 +3,9 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `api` | the answers, as JSON |
+//! | `facts` | what the server tells of itself |
+//! | `metrics` | the figures, as Prometheus reads them |
+//! | `process` | what the system says of the process |
 //!
 //! It knows the engine and its [telemetry](crate::telemetry), never the transport. It runs on
 //! a thread of its own, below the others in priority: whatever is asked of it, deliveries
@@ -11,3 +14,9 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub(crate) mod facts;
+mod metrics;
+mod process;
+
+/// The commit that the program was built from; empty if that was not known.
+pub(crate) const REVISION: &str = env!("GALAXY_PUSH_REVISION");
