@@ -23,7 +23,7 @@ use tonic::Code;
 
 use super::facts::Facts;
 use super::process::Process;
-use crate::contract::details::ErrorReason;
+use crate::contract::details::{ErrorReason, code_name};
 use crate::telemetry::{
     Cause, Gateway, HandshakeResult, Histogram, Lag, Method, STARTS, Telemetry,
 };
@@ -184,14 +184,14 @@ impl Server {
         for method in Method::ALL {
             let name = method.as_str();
             let ok = accepted.get(method as usize).copied().unwrap_or(0);
-            requests.insert((name, code_name(Code::Ok)), ok);
+            requests.insert((name, code_name(Code::Ok as i32)), ok);
             for code in USUAL {
-                requests.insert((name, code_name(code)), 0);
+                requests.insert((name, code_name(code as i32)), 0);
             }
         }
         for (method, code, n) in self.telemetry.refused_requests() {
             *requests
-                .entry((method.as_str(), code_name(code)))
+                .entry((method.as_str(), code_name(code as i32)))
                 .or_default() += n;
         }
         requests
@@ -548,29 +548,6 @@ fn unit_of(name: &str) -> (&str, Option<Unit>) {
         }
     }
     (name, None)
-}
-
-/// A status code's name, as gRPC writes it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]
