@@ -1,0 +1,63 @@
+"""A real Prometheus scrapes a real server."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from conftest import PROMETHEUS, wait_until
+
+
+def test_the_server_is_up(prometheus, server):
+    def is_up():
+        result = prometheus.query('up{job="galaxy-push"} == 1')
+        return result and result[0]["metric"]["instance"] == server.admin
+
+    wait_until(is_up, "up == 1")
+    [target] = prometheus.ask("targets")["activeTargets"]
+    assert target["lastError"] == ""
+
+
+def test_its_figures_are_the_servers_own(prometheus, server, traffic):
+    """All that stays as it is while nothing happens, to the last series."""
+
+    def own():
+        found = {}
+        for family in text_string_to_metric_families(server.metrics(PROMETHEUS)[1]):
+            for sample in family.samples:
+                name = sample.name
+                if name.startswith("galaxy_push_") and "oldest_age" not in name:
+                    found[(name, without_bounds(sample.labels))] = sample.value
+        return found
+
+    def scraped():
+        found = {}
+        for result in prometheus.query('{__name__=~"galaxy_push_.+"}'):
+            labels = result["metric"]
+            name = labels.pop("__name__")
+            assert labels.pop("job") == "galaxy-push"
+            assert labels.pop("instance") == server.admin
+            if "oldest_age" not in name:
+                found[(name, without_bounds(labels))] = float(result["value"][1])
+        return found
+
+    wanted = own()
+    assert len(wanted) > 80
+    wait_until(lambda: scraped() == own(), "the figures agree")
+
+
+def without_bounds(labels):
+    """Bounds as numbers: Prometheus asks for OpenMetrics, which writes them differently."""
+    labels = dict(labels)
+    if "le" in labels:
+        labels["le"] = float(labels["le"])
+    return tuple(sorted(labels.items()))
+
+
+def test_every_alert_is_evaluated_and_none_fires(prometheus):
+    def rules():
+        groups = prometheus.ask("rules")["groups"]
+        found = [rule for group in groups for rule in group["rules"]]
+        return found and all(rule["health"] != "unknown" for rule in found) and found
+
+    found = wait_until(rules, "every rule was evaluated")
+    assert [rule["lastError"] for rule in found if rule["health"] != "ok"] == []
+    firing = [rule["name"] for rule in found if rule["state"] != "inactive"]
+    assert firing == []
