@@ -1,4 +1,4 @@
-//! What the server tells the admin listener of itself.
+//! What the server tells of itself: what telemetry does not count.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,20 +7,17 @@ use super::api;
 use crate::engine::Limits;
 use crate::tls::ServerTls;
 
-/// What does not come from the [telemetry](crate::telemetry).
+/// What does not change while a server runs, and where to ask for what does.
 #[derive(Clone)]
 pub(crate) struct Facts {
     /// The program's version.
-    pub(crate) version: String,
-    /// The commit that it was built from; empty if that is not known.
-    pub(crate) revision: String,
-    /// Where it listens.
+    pub(crate) version: &'static str,
+    /// The commit that it was built from; empty where that is not known.
+    pub(crate) revision: &'static str,
     pub(crate) listeners: Vec<ListenerFacts>,
-    /// What the engine was built for.
     pub(crate) limits: Limits,
     /// Tells two configurations apart.
     pub(crate) config_digest: String,
-    /// What `/livez` and `/readyz` look at.
     pub(crate) checks: Arc<dyn Checks>,
 }
 
@@ -29,22 +26,22 @@ pub(crate) struct Facts {
 pub(crate) struct ListenerFacts {
     /// `gateways`, `publishers` or `admin`.
     pub(crate) name: &'static str,
-    /// Where it listens: an IP address and a port, or `unix:PATH`.
+    /// `HOST:PORT`, or `unix:PATH`.
     pub(crate) address: String,
-    /// Its certificate, if it speaks TLS.
+    /// Where it speaks TLS.
     pub(crate) tls: Option<Arc<ServerTls>>,
     /// How many connections are open.
     pub(crate) connections: Arc<dyn Fn() -> u64 + Send + Sync>,
-    /// The most that may be.
     pub(crate) max_connections: u64,
 }
 
-/// What is looked at to say whether the server is well.
+/// Whether the server is well. It is asked on the admin thread, a few times a second at most:
+/// it must not block.
 pub(crate) trait Checks: Send + Sync {
-    /// Whether the process works: if not, it has to be started anew.
+    /// What only a restart would mend.
     fn live(&self) -> Vec<api::Check>;
 
-    /// Whether gateways and publishers should be sent here.
+    /// Whether peers should be sent here.
     fn ready(&self) -> Vec<api::Check>;
 }
 

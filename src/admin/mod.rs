@@ -5,7 +5,6 @@
 //! | `api` | the answers, as JSON |
 //! | `facts` | what the server tells of itself |
 //! | `metrics` | the figures, as Prometheus reads them |
-//! | `process` | what the system says of the process |
 //!
 //! It knows the engine and its [telemetry](crate::telemetry), never the transport. It runs on
 //! a thread of its own, below the others in priority: whatever is asked of it, deliveries
@@ -14,9 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
-pub(crate) mod facts;
+mod facts;
 mod metrics;
-mod process;
 
-/// The commit that the program was built from; empty if that was not known.
-pub(crate) const REVISION: &str = env!("GALAXY_PUSH_REVISION");
+pub(crate) use self::facts::{Checks, Facts, ListenerFacts};

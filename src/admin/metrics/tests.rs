@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::{REVISION, api};
+use super::super::api;
 use super::*;
 use crate::access::Peer;
 use crate::admin::facts::{Checks, ListenerFacts};
@@ -72,8 +72,8 @@ impl Server {
             clock,
             telemetry: Telemetry::new(&engine, &bounds),
             facts: Facts {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                revision: REVISION.to_owned(),
+                version: env!("CARGO_PKG_VERSION"),
+                revision: "0123456789abcdef",
                 listeners: vec![listener("gateways", 3), listener("publishers", 2)],
                 limits: engine.limits(),
                 config_digest: "0123abcd".to_owned(),
@@ -250,7 +250,7 @@ fn what_happens_is_counted() {
             assert_eq!(scrape.get(series), value, "{series}");
         }
         let version = env!("CARGO_PKG_VERSION");
-        let build = format!("build_info{{version=\"{version}\",revision=\"{REVISION}\"}}");
+        let build = format!("build_info{{version=\"{version}\",revision=\"0123456789abcdef\"}}");
         assert_eq!(scrape.get(&build), 1.0);
     }
 }
