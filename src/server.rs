@@ -27,6 +27,7 @@ use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::open_files;
+use crate::telemetry::Telemetry;
 use crate::tls::{ServerFiles, ServerTls, TlsError};
 use crate::transport::{
     ConnectionLimit, HandshakeThreads, Listener, Serving, Timeouts, Timer, Wake, Watchdog,
@@ -73,6 +74,7 @@ const LAST_STATUSES: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Server {
     engine: Engine,
+    telemetry: Telemetry,
     gateways: Listener,
     publishers: Listener,
     /// Held for its drop.
@@ -102,6 +104,7 @@ impl Server {
         let access_file = access_file.map(Arc::new);
         let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
+        let telemetry = Telemetry::new(&engine, &config.delay_bounds);
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let mut gateways = listen(config.listen.clone(), gateways).await?;
         let mut publishers = listen(config.publish_listen.clone(), publishers).await?;
@@ -109,12 +112,14 @@ impl Server {
         if let Some(tls) = &tls {
             let threads =
                 HandshakeThreads::start().map_err(|source| ServeError::Threads { source })?;
-            gateways = gateways.with_tls(Arc::clone(tls), &threads);
-            publishers = publishers.with_tls(Arc::clone(tls), &threads);
+            let counts = telemetry.handshakes();
+            gateways = gateways.with_tls(Arc::clone(tls), &threads, counts.clone());
+            publishers = publishers.with_tls(Arc::clone(tls), &threads, counts.clone());
             handshakes = Some(threads);
         }
         Ok(Server {
             engine,
+            telemetry,
             gateways,
             publishers,
             handshakes,
@@ -258,6 +263,7 @@ impl Running {
     fn start(server: Server) -> Self {
         let Server {
             engine,
+            telemetry,
             gateways,
             publishers,
             handshakes,
@@ -278,15 +284,17 @@ impl Running {
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
-        let access = client_cas::check(authenticator, tls.as_ref()).map(AccessControl::new);
+        helpers.spawn(telemetry.clone().run());
+        let access = client_cas::check(authenticator, tls.as_ref())
+            .map(|authenticator| AccessControl::new(authenticator, &telemetry));
         if let Some(access) = access.clone() {
             helpers.spawn(access.run());
         }
         if let Some(file) = access_file {
-            helpers.spawn(reloader.clone().watch(file));
+            helpers.spawn(reloader.clone().watch(file, telemetry.clone()));
         }
         if let Some(tls) = tls {
-            helpers.spawn(reloader.watch(tls));
+            helpers.spawn(reloader.watch(tls, telemetry.clone()));
         }
 
         tracing::info!("listening for gateways on {}", gateways.address());
@@ -298,14 +306,14 @@ impl Running {
             lame_duck: Duration::ZERO,
             arriving_bytes: NO_LONG_REQUESTS,
         };
-        let (gateway_engine, refusing) = (engine.clone(), Stopping::default());
+        let (gateway_telemetry, refusing) = (telemetry.clone(), Stopping::default());
         let gateway_access = access.clone();
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             gateways,
             move || {
-                let (engine, access) = (gateway_engine.clone(), gateway_access.clone());
-                Gateways::router(engine, refusing.clone(), access)
+                let (telemetry, access) = (gateway_telemetry.clone(), gateway_access.clone());
+                Gateways::router(telemetry, refusing.clone(), access)
             },
             move || stop.set(),
         ));
@@ -322,7 +330,10 @@ impl Running {
         let stop = refusing.clone();
         listeners.spawn(serving.run(
             publishers,
-            move || Publishers::router(log.clone(), &limits, refusing.clone(), access.clone()),
+            move || {
+                let (stopping, access) = (refusing.clone(), access.clone());
+                Publishers::router(log.clone(), &limits, &telemetry, stopping, access)
+            },
             move || stop.set(),
         ));
         Running {

@@ -54,8 +54,55 @@ pub(crate) trait Service {
     /// taken, for which it goes on being polled. Returns how many bytes of those were sent.
     fn end(&mut self, call: &mut Self::Call, cause: EndCause, response: Response<'_>) -> usize;
 
+    /// A call that the service has not ended is gone, and nothing more can be sent on it.
+    fn abandoned(&mut self, call: &mut Self::Call, why: Abandoned);
+
     /// How the log calls a call.
     fn describe(&self, call: &Self::Call) -> String;
+}
+
+/// Why a call is gone that its service has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    /// The peer takes nothing of it.
+    Stalled(Stall),
+    /// The peer reset its stream, with this error code of HTTP/2.
+    ResetByPeer(u32),
+    /// Its stream was reset for the peer's error.
+    Reset,
+    /// Its connection has ended.
+    Disconnected,
+    /// Its connection was cut.
+    Cut(Cut),
+}
+
+/// Why a connection was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Cut {
+    /// Its socket was full for too long.
+    Stalled = 1,
+    /// Its peer answered no ping.
+    KeepaliveTimeout,
+    /// It did not complete its handshake, or did not close, in time.
+    Late,
+    /// It had no open stream, and others need its place.
+    Crowded,
+    /// The server stops, and did not wait for it any longer.
+    Stopping,
+}
+
+impl Cut {
+    /// Why, in words.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Cut::Stalled => "its socket was full: the peer reads nothing",
+            Cut::KeepaliveTimeout => "keepalive timeout",
+            Cut::Late => "the peer was late",
+            Cut::Crowded => "others needed its place",
+            Cut::Stopping => "the server stopped before the peer had taken everything",
+        }
+    }
 }
 
 /// A response that is all head.

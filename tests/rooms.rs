@@ -20,7 +20,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("access", &["config", "event"]),
     (
         "telemetry",
-        &["access", "contract", "cursor", "engine", "event"],
+        &["access", "config", "contract", "cursor", "engine", "event"],
     ),
     (
         "admin",
@@ -43,14 +43,30 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("service", &["access", "http2"]),
     (
         "transport",
-        &["access", "config", "http2", "prefetch", "service", "tls"],
+        &[
+            "access",
+            "config",
+            "http2",
+            "prefetch",
+            "service",
+            "telemetry",
+            "tls",
+        ],
     ),
     ("backbone", &["engine", "event"]),
     (
         "grpc",
         &[
-            "access", "backbone", "config", "contract", "cursor", "engine", "event", "http2",
+            "access",
+            "backbone",
+            "config",
+            "contract",
+            "cursor",
+            "engine",
+            "event",
+            "http2",
             "service",
+            "telemetry",
         ],
     ),
     (
@@ -63,6 +79,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "grpc",
             "open_files",
+            "telemetry",
             "tls",
             "transport",
         ],

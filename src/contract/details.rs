@@ -47,6 +47,8 @@ macro_rules! reasons {
 reasons! {
     /// A newer subscription has the id.
     TakenOver = "TAKEN_OVER",
+    /// An operator has ended the stream.
+    DisconnectedByOperator = "DISCONNECTED_BY_OPERATOR",
     /// The gateway was too slow: the ring has dropped events that it had not read.
     Lagged = "LAGGED",
     /// The peer takes nothing of its response.

@@ -107,8 +107,14 @@ impl Engine {
             retained_events: ring.retained_events(),
             ring_bytes: ring.pool().live_bytes() + ring.index_bytes(),
             pinned_bytes: ring.pool().pinned_bytes(),
-            oldest_age: self.age_of_next(Seq::issued(ring.oldest(ring.head()) - 1)),
         }
+    }
+
+    /// The age of the oldest event that can be read; `None` if there is none.
+    #[must_use]
+    pub fn oldest_age(&self) -> Option<Duration> {
+        let ring = &self.shared.ring;
+        self.age_of_next(Seq::issued(ring.oldest(ring.head()) - 1))
     }
 
     /// The greatest age at which a cursor still resumes.
@@ -169,6 +175,4 @@ pub struct Stats {
     /// let go of, or by subscribers that do not go on reading: each holds the
     /// segment that it read last. In bytes.
     pub pinned_bytes: u64,
-    /// The age of the oldest event that can be read; `None` if there is none.
-    pub oldest_age: Option<Duration>,
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::status;
 use crate::access::{AccessError, Peer};
+use crate::telemetry::Telemetry;
 
 /// What repeats is counted for so long.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -23,6 +24,7 @@ const MAX_IDS: usize = 16;
 /// What has been logged of late.
 #[derive(Debug)]
 pub(super) struct Audit {
+    telemetry: Telemetry,
     recent: Mutex<Recent>,
 }
 
@@ -95,8 +97,9 @@ impl Who<'_> {
 }
 
 impl Audit {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(telemetry: Telemetry) -> Self {
         Audit {
+            telemetry,
             recent: Mutex::new(Recent {
                 since: Instant::now(),
                 lines: HashMap::new(),
@@ -107,6 +110,8 @@ impl Audit {
 
     /// A call was refused before anything of it took effect.
     pub(super) fn refused(&self, who: Who<'_>, error: &AccessError) {
+        self.telemetry
+            .auth_failed(status::access_reason(error).as_str());
         self.warn("refused", who, error);
     }
 
@@ -230,6 +235,12 @@ fn log(lines: HashMap<Line, u64>, others: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
+
+    fn audit() -> Audit {
+        let engine = Engine::builder().build().unwrap();
+        Audit::new(Telemetry::of(&engine))
+    }
 
     fn line(port: u16, ip: u8) -> Line {
         let peer = Peer::Tcp(([10, 0, 0, ip], port).into());
@@ -243,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_counted_and_hides_nobody_else() {
-        let audit = Audit::new();
+        let audit = audit();
         assert!(audit.is_new(line(1, 1)));
         for port in 2..1000 {
             assert!(!audit.is_new(line(port, 1)), "from another port");
@@ -258,7 +269,7 @@ mod tests {
 
     #[test]
     fn one_that_asks_for_many_ids_hides_neither_others_nor_its_takeovers() {
-        let audit = Audit::new();
+        let audit = audit();
         let line = |reason, ip, id: &str| {
             let who = Who {
                 principal: Some("gateways"),
@@ -284,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_is_told_apart_is_bounded() {
-        let audit = Audit::new();
+        let audit = audit();
         for n in 0..5000_u16 {
             let [high, low] = n.to_be_bytes();
             let peer = Peer::Tcp(([10, 0, high, low], 1).into());

@@ -33,6 +33,7 @@ use crate::access::{
 use crate::engine::{Ender, Engine, Subscriber};
 use crate::event::KindCounts;
 use crate::service::Caller;
+use crate::telemetry::Telemetry;
 
 /// The longest pause between two looks at what has changed. Whoever loses its right goes on
 /// for so long at most, and for the time that it takes to look at every open call.
@@ -126,7 +127,7 @@ enum Purpose {
 }
 
 impl AccessControl {
-    pub(crate) fn new(authenticator: Arc<dyn Authenticator>) -> Self {
+    pub(crate) fn new(authenticator: Arc<dyn Authenticator>, telemetry: &Telemetry) -> Self {
         let first_revision = authenticator.revision();
         AccessControl {
             shared: Arc::new(Shared {
@@ -138,7 +139,7 @@ impl AccessControl {
                 next_number: AtomicU64::new(0),
                 #[cfg(feature = "tonic-service")]
                 is_running: std::sync::atomic::AtomicBool::new(false),
-                audit: Audit::new(),
+                audit: Audit::new(telemetry.clone()),
             }),
         }
     }
@@ -503,6 +504,11 @@ impl Authorization {
             *lock(&self.call.task) = Some(cx.waker().clone());
         }
         self.ended()
+    }
+
+    /// Whose call it is.
+    pub(super) fn principal(&self) -> Arc<str> {
+        Arc::clone(self.call.identity.load().principal())
     }
 
     /// Why the call was ended.

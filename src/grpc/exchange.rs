@@ -100,10 +100,10 @@ impl<M: Respond> Exchange<M> {
         {
             self.end.get_or_insert(status);
         }
-        self.poll_pending(cx);
+        self.poll_pending(method, cx);
         self.take(method, turn.body, turn.is_complete, &mut progress);
         // What was just appended may be decided by now, and wakes us if not.
-        self.poll_pending(cx);
+        self.poll_pending(method, cx);
         if is_stopping && !progress.is_held && self.end.is_none() {
             self.end = Some(status::stopping());
         }
@@ -113,20 +113,25 @@ impl<M: Respond> Exchange<M> {
         }
         progress.queued_bytes = self.unsent.len() - before;
         if !turn.may_defer || self.is_full() {
-            progress.sent_bytes = self.send(&mut turn.response);
+            progress.sent_bytes = self.send(method, &mut turn.response);
         }
         progress
     }
 
     /// Takes no more requests, and ends after the responses to those that were taken.
     /// Returns how many bytes of responses were sent.
-    pub(super) fn end(&mut self, status: Status, response: &mut Response<'_>) -> usize {
+    pub(super) fn end(
+        &mut self,
+        method: &mut M,
+        status: Status,
+        response: &mut Response<'_>,
+    ) -> usize {
         self.end.get_or_insert(status);
-        self.send(response)
+        self.send(method, response)
     }
 
     /// Moves the responses that have come to those that are to be sent.
-    fn poll_pending(&mut self, cx: &mut Context<'_>) {
+    fn poll_pending(&mut self, method: &mut M, cx: &mut Context<'_>) {
         while let Some(first) = self.pending.front_mut() {
             let response = match first {
                 Slot::Pending(pending) => match Pin::new(pending).poll(cx) {
@@ -144,6 +149,7 @@ impl<M: Respond> Exchange<M> {
             self.pending.pop_front();
             match response {
                 Ok(response) => {
+                    method.accepted(self.is_stream());
                     self.unsent.extend_from_slice(response.as_ref());
                     self.end_if_unary();
                 }
@@ -186,10 +192,12 @@ impl<M: Respond> Exchange<M> {
                         self.authorization.as_deref(),
                     ) {
                         Ok(Responded::Now(response)) if self.pending.is_empty() => {
+                            method.accepted(self.is_stream());
                             self.unsent.extend_from_slice(response.as_ref());
                             self.end_if_unary();
                         }
                         Ok(Responded::Now(response)) => {
+                            method.accepted(self.is_stream());
                             self.pending.push_back(Slot::Ready(response));
                         }
                         Ok(Responded::Later(pending)) => {
@@ -231,7 +239,7 @@ impl<M: Respond> Exchange<M> {
 
     /// Sends what the peer's windows allow, and the end after the last response. Returns how
     /// many bytes of responses were sent.
-    fn send(&mut self, response: &mut Response<'_>) -> usize {
+    fn send(&mut self, method: &mut M, response: &mut Response<'_>) -> usize {
         let mut sent_bytes = 0;
         if !self.unsent.is_empty() {
             if !response.is_begun() {
@@ -244,6 +252,9 @@ impl<M: Respond> Exchange<M> {
             && self.pending.is_empty()
             && let Some(status) = self.end.take()
         {
+            if status.code() != Code::Ok {
+                method.refused(self.is_stream(), status.code());
+            }
             status::end(response, &status);
         }
         sent_bytes

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::authorization::{AccessControl, Authorization};
+use super::authorization::AccessControl;
 use super::method::Stream;
-use super::router::{Methods, Router, Stopping};
+use super::router::{Methods, Origin, Router, Stopping};
 use super::streaming::StreamCall;
 use super::subscribe::{MAX_REQUEST_BYTES, Subscribe, Subscription};
+use crate::access::Peer;
 use crate::contract::path;
-use crate::engine::{Batch, Engine};
+use crate::engine::Batch;
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::{Limits, Response};
-use crate::service::{Progress, Turn};
+use crate::service::{Abandoned, Progress, Turn};
+use crate::telemetry::Telemetry;
 
 /// What gateways may do.
 pub(super) const LIMITS: Limits = Limits {
@@ -33,14 +35,14 @@ pub(crate) struct Gateways {
 }
 
 impl Gateways {
-    /// A service for each connection of gateways to `engine`: of those that may, where there
-    /// is access control.
+    /// A service for each connection of gateways to the engine of this telemetry: of those
+    /// that may, where there is access control.
     pub(crate) fn router(
-        engine: Engine,
+        telemetry: Telemetry,
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
-        let subscribe = Subscribe::new(engine);
+        let subscribe = Subscribe::new(telemetry);
         Router::new(Gateways { subscribe }, stopping, access)
     }
 }
@@ -61,13 +63,15 @@ impl Methods for Gateways {
     const KEPT_OUTPUT_BYTES: usize = 0;
     const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH];
 
-    fn open(
-        &mut self,
-        path: &str,
-        authorization: Option<Box<Authorization>>,
-    ) -> Result<Option<Call>, Status> {
+    fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Call>, Status> {
         let subscribes = path == path::SUBSCRIBE_PUSH;
-        Ok(subscribes.then(|| Call::Subscribe(StreamCall::Request(authorization))))
+        Ok(subscribes.then(|| Call::Subscribe(StreamCall::Request(origin))))
+    }
+
+    fn refused(&mut self, path: &str, peer: Peer, status: &Status) {
+        if path == path::SUBSCRIBE_PUSH {
+            self.subscribe.refused(peer, status);
+        }
     }
 
     fn poll(
@@ -91,7 +95,7 @@ impl Methods for Gateways {
 
     fn end(&mut self, call: &mut Call, status: Status, response: &mut Response<'_>) -> usize {
         match call {
-            Call::Subscribe(call) => call.end(&status, response),
+            Call::Subscribe(call) => call.end(&mut self.subscribe, &status, response),
         }
         0
     }
@@ -99,6 +103,12 @@ impl Methods for Gateways {
     fn ended(&self, call: &mut Call) -> Option<Status> {
         match call {
             Call::Subscribe(call) => call.ended::<Subscribe>(),
+        }
+    }
+
+    fn abandoned(&mut self, call: &mut Call, why: Abandoned) {
+        match call {
+            Call::Subscribe(call) => call.abandoned::<Subscribe>(why),
         }
     }
 

@@ -4,9 +4,12 @@ use std::future::Future;
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::authorization::Authorization;
+use super::router::Origin;
+use crate::access::Peer;
+use crate::service::Abandoned;
 
 /// One response for each request: of one request ([unary](super::exchange::Cardinality)),
 /// or of a stream of them, in their order.
@@ -29,6 +32,12 @@ pub(crate) trait Respond {
         request: &[u8],
         authorization: Option<&Authorization>,
     ) -> Result<Responded<Self::Response, Self::Pending>, Status>;
+
+    /// A request was accepted: of a stream of them, or the only one.
+    fn accepted(&mut self, _is_stream: bool) {}
+
+    /// A call has ended by this status, which is not OK.
+    fn refused(&mut self, _is_stream: bool, _code: Code) {}
 }
 
 /// What has come of a request.
@@ -50,8 +59,7 @@ pub(crate) trait Stream {
     /// The longest request message.
     const MAX_REQUEST_BYTES: usize;
 
-    /// Takes the request message, from whom that is where it matters; the response begins
-    /// with these fields.
+    /// Takes the request message; the response begins with these fields.
     ///
     /// # Errors
     ///
@@ -59,8 +67,14 @@ pub(crate) trait Stream {
     fn start(
         &mut self,
         request: &[u8],
-        authorization: Option<Box<Authorization>>,
+        origin: Origin,
     ) -> Result<(HeaderMap, Self::Source), Status>;
+
+    /// A call was refused by its request, or for the lack of one.
+    fn refused(&self, peer: Peer, status: &Status);
+
+    /// A stream is gone that has not ended.
+    fn abandoned(source: &mut Self::Source, why: Abandoned);
 
     /// What the stream goes on with.
     fn poll_next(

@@ -3,18 +3,23 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use tonic::Status;
+use prost::Message;
+use tonic::{Code, Status};
 
 use super::authorization::Authorization;
 use super::method::{Respond, Responded};
 use super::status;
 use crate::backbone::{AppendError, Appended, Log};
 use crate::contract::MESSAGE_PREFIX_BYTES as PREFIX_BYTES;
-use crate::cursor::Cursor;
+use crate::contract::push::push_event::Kind;
+use crate::contract::push::{PushEvent, SessionInvalidation};
+use crate::cursor::{Cursor, Seq};
 use crate::engine::{Limits, Published};
-use crate::event::{Event, parse_publish_request};
+use crate::event::{Event, KindCounts, parse_publish_request};
+use crate::telemetry::{Begun, Method, Publishing};
 
 /// A request may be as large as gRPC allows by default, or hold one event of the largest
 /// size. More would let one request take as much memory as the ring, for nothing:
@@ -38,17 +43,19 @@ pub(crate) struct Publish<L> {
     log: L,
     max_event_bytes: usize,
     max_request_bytes: usize,
+    telemetry: Arc<Publishing>,
     /// Kept for its allocation; empty between requests.
     events: Vec<Event<'static>>,
 }
 
 impl<L: Log> Publish<L> {
     /// Publishes into `log` what an engine with these limits takes.
-    pub(super) fn new(log: L, limits: &Limits) -> Self {
+    pub(super) fn new(log: L, limits: &Limits, telemetry: Publishing) -> Self {
         Publish {
             log,
             max_event_bytes: limits.max_event_bytes,
             max_request_bytes: max_request_bytes(limits),
+            telemetry: Arc::new(telemetry),
             events: Vec::new(),
         }
     }
@@ -76,17 +83,41 @@ impl<L: Log> Respond for Publish<L> {
         authorization: Option<&Authorization>,
     ) -> Result<Responded<Self::Response, Self::Pending>, Status> {
         let mut events = recycle(std::mem::take(&mut self.events));
+        let begun = self.telemetry.begin_request();
         let parsed = parse_publish_request(request, self.max_event_bytes, &mut events);
         let allowed = parsed
             .map_err(|error| status::bad_request(&error))
             .and_then(|counts| match authorization {
-                None => Ok(()),
-                Some(authorization) => authorization.publish(counts, request.len()),
+                None => Ok(counts),
+                Some(authorization) => authorization
+                    .publish(counts, request.len())
+                    .map(|()| counts),
             });
         let responded = match allowed {
-            Ok(()) => match self.log.append(&events) {
-                Appended::Done(published) => respond(published).map(Responded::Now),
-                Appended::Pending(pending) => Ok(Responded::Later(Pending(pending))),
+            Ok(counts) => match self.log.append(&events) {
+                Appended::Done(Ok(published)) => {
+                    let bytes = total_bytes(&events);
+                    self.telemetry
+                        .published(begun, counts, bytes, published.last);
+                    if counts.session_invalidations > 0 {
+                        for (at, invalidation) in invalidations(&events) {
+                            log_invalidation(&self.telemetry, published, at, &invalidation);
+                        }
+                    }
+                    Ok(Responded::Now(encode_response(published)))
+                }
+                Appended::Done(Err(error)) => Err(status::not_appended(&error)),
+                Appended::Pending(pending) => Ok(Responded::Later(Pending {
+                    appended: pending,
+                    telemetry: Arc::clone(&self.telemetry),
+                    begun,
+                    counts,
+                    bytes: total_bytes(&events),
+                    invalidations: match counts.session_invalidations {
+                        0 => Vec::new(),
+                        _ => invalidations(&events),
+                    },
+                })),
             },
             Err(status) => Err(status),
         };
@@ -95,11 +126,68 @@ impl<L: Log> Respond for Publish<L> {
         }
         responded
     }
+
+    fn accepted(&mut self, is_stream: bool) {
+        self.telemetry.accepted(method(is_stream));
+    }
+
+    fn refused(&mut self, is_stream: bool, code: Code) {
+        self.telemetry.refused(method(is_stream), code);
+    }
 }
 
-/// A response that the log has yet to decide.
+fn method(is_stream: bool) -> Method {
+    match is_stream {
+        true => Method::PublishStream,
+        false => Method::Publish,
+    }
+}
+
+fn total_bytes(events: &[Event<'_>]) -> u64 {
+    events
+        .iter()
+        .map(|event| event.as_bytes().len() as u64)
+        .sum()
+}
+
+/// The session invalidations among them, each with its place.
+#[cold]
+fn invalidations(events: &[Event<'_>]) -> Vec<(u64, SessionInvalidation)> {
+    let decoded = events.iter().zip(0..).filter_map(|(event, at)| {
+        // An event is what prost accepts.
+        match PushEvent::decode(event.as_bytes()).ok()?.kind? {
+            Kind::SessionInvalidation(invalidation) => Some((at, invalidation)),
+            Kind::ClientEvent(_) => None,
+        }
+    });
+    decoded.collect()
+}
+
+fn log_invalidation(
+    telemetry: &Publishing,
+    published: Published,
+    at: u64,
+    invalidation: &SessionInvalidation,
+) {
+    let seq = Seq::issued(published.first.seq().number() + at);
+    telemetry.invalidated(
+        Cursor::new(published.first.epoch(), seq),
+        &invalidation.user_id,
+        &invalidation.device_session_id,
+        &invalidation.reason,
+    );
+}
+
+/// A response that the log has yet to decide, and what is counted then.
 #[derive(Debug)]
-pub(crate) struct Pending<P>(P);
+pub(crate) struct Pending<P> {
+    appended: P,
+    telemetry: Arc<Publishing>,
+    begun: Begun,
+    counts: KindCounts,
+    bytes: u64,
+    invalidations: Vec<(u64, SessionInvalidation)>,
+}
 
 impl<P> Future for Pending<P>
 where
@@ -108,14 +196,14 @@ where
     type Output = Result<[u8; RESPONSE_BYTES], Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(respond)
-    }
-}
-
-fn respond(published: Result<Published, AppendError>) -> Result<[u8; RESPONSE_BYTES], Status> {
-    match published {
-        Ok(published) => Ok(encode_response(published)),
-        Err(error) => Err(status::not_appended(&error)),
+        let appended = ready!(Pin::new(&mut self.appended).poll(cx));
+        let published = appended.map_err(|error| status::not_appended(&error))?;
+        self.telemetry
+            .published(self.begun, self.counts, self.bytes, published.last);
+        for (at, invalidation) in &self.invalidations {
+            log_invalidation(&self.telemetry, published, *at, invalidation);
+        }
+        Poll::Ready(Ok(encode_response(published)))
     }
 }
 

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::authorization::{AccessControl, Authorization};
+use super::authorization::AccessControl;
 use super::exchange::{Cardinality, Exchange};
-use super::method::Never;
+use super::method::{Never, Respond};
 use super::publish::{self, Publish};
-use super::router::{Methods, Router, Stopping};
+use super::router::{Methods, Origin, Router, Stopping};
+use crate::access::Peer;
 use crate::backbone::Log;
 use crate::contract::path;
 use crate::engine;
 use crate::http2::server::{Limits, Response};
-use crate::service::{Progress, Turn};
+use crate::service::{Abandoned, Progress, Turn};
+use crate::telemetry::Telemetry;
 
 /// What publishers may do.
 const LIMITS: Limits = Limits {
@@ -41,10 +43,11 @@ impl<L: Log> Publishers<L> {
     pub(crate) fn router(
         log: L,
         limits: &engine::Limits,
+        telemetry: &Telemetry,
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
-        let publish = Publish::new(log, limits);
+        let publish = Publish::new(log, limits, telemetry.publishing());
         Router::new(Publishers { publish }, stopping, access)
     }
 
@@ -63,11 +66,8 @@ impl<L: Log> Methods for Publishers<L> {
     const KEPT_OUTPUT_BYTES: usize = 16 << 10;
     const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM];
 
-    fn open(
-        &mut self,
-        path: &str,
-        mut authorization: Option<Box<Authorization>>,
-    ) -> Result<Option<Self::Call>, Status> {
+    fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Self::Call>, Status> {
+        let mut authorization = origin.authorization;
         let cardinality = match path {
             path::PUBLISH => Cardinality::One("Publish"),
             path::PUBLISH_STREAM => Cardinality::Many("PublishStream"),
@@ -78,6 +78,11 @@ impl<L: Log> Methods for Publishers<L> {
             authorization.open_publishing(is_stream)?;
         }
         Ok(Some(Exchange::new(cardinality, authorization)))
+    }
+
+    fn refused(&mut self, path: &str, _peer: Peer, status: &Status) {
+        self.publish
+            .refused(path == path::PUBLISH_STREAM, status.code());
     }
 
     fn poll(
@@ -95,12 +100,16 @@ impl<L: Log> Methods for Publishers<L> {
     }
 
     fn end(&mut self, call: &mut Self::Call, status: Status, response: &mut Response<'_>) -> usize {
-        call.end(status, response)
+        call.end(&mut self.publish, status, response)
     }
 
     fn ended(&self, _call: &mut Self::Call) -> Option<Status> {
         // Responses that were not read are missing before any end of its own.
         None
+    }
+
+    fn abandoned(&mut self, _call: &mut Self::Call, _why: Abandoned) {
+        // What was answered counts, and what was not is nobody's.
     }
 
     fn describe(&self, call: &Self::Call) -> String {

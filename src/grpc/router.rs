@@ -10,9 +10,10 @@ use tonic::Status;
 
 use super::authorization::{AccessControl, Authorization};
 use super::status;
+use crate::access::Peer;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
-use crate::service::{Caller, EndCause, Progress, Refusal, Service, Turn};
+use crate::service::{Abandoned, Caller, EndCause, Progress, Refusal, Service, Turn};
 
 /// The methods of one listener.
 pub(crate) trait Methods {
@@ -30,17 +31,15 @@ pub(crate) trait Methods {
     /// The paths of all methods.
     const PATHS: &[&str];
 
-    /// Begins a call of the method at `path`; `None` if there is none. Who calls is known
-    /// where it matters.
+    /// Begins a call of the method at `path`; `None` if there is none.
     ///
     /// # Errors
     ///
     /// The status that refuses the call.
-    fn open(
-        &mut self,
-        path: &str,
-        authorization: Option<Box<Authorization>>,
-    ) -> Result<Option<Self::Call>, Status>;
+    fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Self::Call>, Status>;
+
+    /// A call of the method at `path` was refused before it began.
+    fn refused(&mut self, path: &str, peer: Peer, status: &Status);
 
     /// See [`Service::poll`].
     fn poll(
@@ -61,8 +60,19 @@ pub(crate) trait Methods {
     /// Why a call has ended, where that stands behind data which is not written.
     fn ended(&self, call: &mut Self::Call) -> Option<Status>;
 
+    /// See [`Service::abandoned`].
+    fn abandoned(&mut self, call: &mut Self::Call, why: Abandoned);
+
     /// How the log calls a call.
     fn describe(&self, call: &Self::Call) -> String;
+}
+
+/// Where a call comes from.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(super) peer: Peer,
+    /// Who calls, where that matters.
+    pub(super) authorization: Option<Box<Authorization>>,
 }
 
 /// Whether the server is stopping. Cheap to clone: all clones are the same.
@@ -106,7 +116,11 @@ impl<M: Methods> Router<M> {
             None => None,
             Some(access) => Some(access.authorize(caller, &request.fields)?),
         };
-        let call = self.methods.open(&request.path, authorization)?;
+        let origin = Origin {
+            peer: caller.peer,
+            authorization,
+        };
+        let call = self.methods.open(&request.path, origin)?;
         call.ok_or_else(|| status::unknown_method("this listener", M::PATHS))
     }
 
@@ -128,9 +142,14 @@ impl<M: Methods> Router<M> {
                 M::PATHS,
             )));
         }
-        status::refuse_compression(&request.fields).map_err(|status| status::refusal(&status))?;
+        Ok(())
+    }
+
+    /// What holds for every call of a method.
+    fn check_call(&self, request: &RequestHead) -> Result<(), Status> {
+        status::refuse_compression(&request.fields)?;
         if self.stopping.is_set() {
-            return Err(status::refusal(&status::stopping()));
+            return Err(status::stopping());
         }
         Ok(())
     }
@@ -161,8 +180,13 @@ impl<M: Methods> Service for Router<M> {
 
     fn open(&mut self, request: &RequestHead, caller: &Caller) -> Result<M::Call, Refusal> {
         self.check(request)?;
-        self.begin(request, caller)
-            .map_err(|status| status::refusal(&status))
+        let begun = self
+            .check_call(request)
+            .and_then(|()| self.begin(request, caller));
+        begun.map_err(|status| {
+            self.methods.refused(&request.path, caller.peer, &status);
+            status::refusal(&status)
+        })
     }
 
     #[inline]
@@ -184,11 +208,16 @@ impl<M: Methods> Service for Router<M> {
                 // What is before it is not taken.
                 let ended = self.methods.ended(call);
                 let status = ended.unwrap_or_else(|| status::stalled(&stall));
+                self.methods.abandoned(call, Abandoned::Stalled(stall));
                 status::end(&mut response, &status);
                 return 0;
             }
         };
         self.methods.end(call, status, &mut response)
+    }
+
+    fn abandoned(&mut self, call: &mut M::Call, why: Abandoned) {
+        self.methods.abandoned(call, why);
     }
 
     fn describe(&self, call: &M::Call) -> String {
@@ -201,7 +230,6 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::access::Peer;
     use crate::grpc::method::Never;
 
     /// Two methods of which nothing is polled here.
@@ -217,13 +245,11 @@ mod tests {
         const KEPT_OUTPUT_BYTES: usize = 0;
         const PATHS: &[&str] = &["/a.B/C", "/a.B/D"];
 
-        fn open(
-            &mut self,
-            path: &str,
-            _authorization: Option<Box<Authorization>>,
-        ) -> Result<Option<String>, Status> {
+        fn open(&mut self, path: &str, _origin: Origin) -> Result<Option<String>, Status> {
             Ok(Some(path.to_owned()))
         }
+
+        fn refused(&mut self, _path: &str, _peer: Peer, _status: &Status) {}
 
         fn poll(
             &mut self,
@@ -246,6 +272,8 @@ mod tests {
         fn ended(&self, _call: &mut String) -> Option<Status> {
             None
         }
+
+        fn abandoned(&mut self, _call: &mut String, _why: Abandoned) {}
 
         fn describe(&self, call: &String) -> String {
             call.clone()

@@ -284,6 +284,18 @@ pub(super) fn end_of_stream(error: RecvError, lag: u64) -> Status {
     }
 }
 
+/// An operator has ended the stream.
+pub(super) fn disconnected(by: &str) -> Status {
+    Draft::new(
+        Code::Aborted,
+        ErrorReason::DisconnectedByOperator,
+        format!("an operator ({by}) has disconnected this gateway"),
+    )
+    .with("by", by)
+    .retry(Retry::Soon)
+    .finish()
+}
+
 /// Why there is no stream.
 pub(super) fn not_subscribed(error: SubscribeError) -> Status {
     match error {

@@ -4,19 +4,19 @@ use std::task::{Context, Poll};
 
 use tonic::Status;
 
-use super::authorization::Authorization;
 use super::message::{self, Next};
 use super::method::Stream;
+use super::router::Origin;
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::http2::server::Response;
-use crate::service::{Progress, Turn};
+use crate::service::{Abandoned, Progress, Turn};
 
 /// How far a call has come.
 #[derive(Debug)]
 pub(crate) enum StreamCall<S> {
-    /// Its request has not arrived in full. Who calls, where it matters.
-    Request(Option<Box<Authorization>>),
+    /// Its request has not arrived in full.
+    Request(Origin),
     /// Its response goes on.
     Response(S),
     /// Its response is to end by this status.
@@ -34,12 +34,17 @@ impl<S> StreamCall<S> {
         is_stopping: bool,
     ) -> Progress {
         let mut progress = Progress::default();
-        if let StreamCall::Request(authorization) = self {
+        if let StreamCall::Request(origin) = self {
+            let peer = origin.peer;
             let only = message::only(turn.body, turn.is_complete, M::MAX_REQUEST_BYTES, M::NAME);
             let started = match only {
                 Ok(Next::Message(bytes)) => {
                     let message = &turn.body[MESSAGE_PREFIX_BYTES..][..bytes];
-                    method.start(message, authorization.take())
+                    let origin = Origin {
+                        peer,
+                        authorization: origin.authorization.take(),
+                    };
+                    method.start(message, origin)
                 }
                 Ok(_) if is_stopping => Err(status::stopping()),
                 Ok(_) => {
@@ -57,6 +62,7 @@ impl<S> StreamCall<S> {
                     progress.has_data = true;
                 }
                 Err(status) => {
+                    method.refused(peer, &status);
                     status::end(&mut turn.response, &status);
                     *self = StreamCall::Ended;
                 }
@@ -85,9 +91,24 @@ impl<S> StreamCall<S> {
     }
 
     /// Ends it by this status.
-    pub(super) fn end(&mut self, status: &Status, response: &mut Response<'_>) {
+    pub(super) fn end<M: Stream<Source = S>>(
+        &mut self,
+        method: &mut M,
+        status: &Status,
+        response: &mut Response<'_>,
+    ) {
+        if let StreamCall::Request(origin) = self {
+            method.refused(origin.peer, status);
+        }
         status::end(response, status);
         *self = StreamCall::Ended;
+    }
+
+    /// See [`Service::abandoned`](crate::service::Service::abandoned).
+    pub(super) fn abandoned<M: Stream<Source = S>>(&mut self, why: Abandoned) {
+        if let StreamCall::Response(source) = self {
+            M::abandoned(source, why);
+        }
     }
 
     /// Why it has ended, where that stands behind data which is not written.

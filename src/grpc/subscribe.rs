@@ -5,16 +5,19 @@ use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::authorization::Authorization;
 use super::method::Stream;
+use super::router::Origin;
 use super::status;
+use crate::access::Peer;
+use crate::contract::gateway_id;
 use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
 use crate::contract::push::GatewaySubscribeRequest;
-use crate::contract::start::Reason;
-use crate::contract::{self, gateway_id};
-use crate::engine::{Batch, Engine, RecvError, Resume, Start, Subscriber, TryRecvError};
+use crate::engine::{Batch, RecvError, Resume, Start, Subscriber, TryRecvError};
+use crate::service::{Abandoned, Cut};
+use crate::telemetry::{self, Cause, Telemetry, describe};
 
 /// Room for the longest id and far more than a cursor.
 pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
@@ -24,12 +27,13 @@ pub(super) const NAME: &str = "SubscribePush";
 /// Subscribes gateways to an engine.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
-    engine: Engine,
+    telemetry: Telemetry,
 }
 
 impl Subscribe {
-    pub(super) fn new(engine: Engine) -> Self {
-        Subscribe { engine }
+    /// To the engine of this telemetry.
+    pub(super) fn new(telemetry: Telemetry) -> Self {
+        Subscribe { telemetry }
     }
 }
 
@@ -38,7 +42,7 @@ impl Subscribe {
 pub(crate) struct Subscription {
     // Dropped first: what it counts against is free after it.
     subscriber: Subscriber,
-    gateway_id: Box<str>,
+    stream: telemetry::Stream,
     /// Whose it is, where it matters.
     authorization: Option<Box<Authorization>>,
 }
@@ -46,27 +50,33 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// What the request's message asks for, if that may be.
     pub(super) fn start(
-        engine: &Engine,
+        telemetry: &Telemetry,
         message: &[u8],
-        mut authorization: Option<Box<Authorization>>,
+        origin: Origin,
     ) -> Result<Self, Status> {
         let request = GatewaySubscribeRequest::decode(message)
             .map_err(|error| status::not_a_message("GatewaySubscribeRequest", &error))?;
-        let id = request.gateway_client_id;
-        gateway_id::check(&id).map_err(status::bad_gateway_id)?;
+        let Origin {
+            peer,
+            mut authorization,
+        } = origin;
+        let (id, cursor) = (&*request.gateway_client_id, &*request.cursor);
+        gateway_id::check(id).map_err(status::bad_gateway_id)?;
+        let engine = telemetry.engine();
         let subscriber = match &mut authorization {
-            Some(authorization) => authorization.subscribe(engine, &id, &request.cursor)?,
+            Some(authorization) => authorization.subscribe(engine, id, cursor)?,
             None => engine
-                .subscribe(&id, &request.cursor)
+                .subscribe(id, cursor)
                 .map_err(status::not_subscribed)?,
         };
-        tracing::debug!(gateway = id, start = ?subscriber.start(), "subscribed");
+        let principal = authorization.as_ref().map(|of| of.principal());
+        let stream = telemetry.subscribed(&subscriber, id, peer, principal);
         if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
-            warn_of_later_epoch(&id, &request.cursor);
+            warn_of_later_epoch(id, cursor);
         }
         Ok(Subscription {
             subscriber,
-            gateway_id: id.into_boxed_str(),
+            stream,
             authorization,
         })
     }
@@ -78,7 +88,7 @@ impl Subscription {
     }
 
     pub(super) fn gateway_id(&self) -> &str {
-        &self.gateway_id
+        self.stream.gateway().id()
     }
 
     /// What the response begins with.
@@ -89,19 +99,80 @@ impl Subscription {
     /// What comes next.
     #[inline]
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
-        let received = self.subscriber.poll_recv(cx);
-        received.map(|received| received.map_err(|error| self.end_of_stream(error)))
+        // Nobody asks for more before it is.
+        self.stream.written(&self.subscriber);
+        match self.subscriber.poll_recv(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(batch)) => {
+                self.stream.writing(&batch);
+                Poll::Ready(Ok(batch))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.end(error))),
+        }
     }
 
-    /// How it ends.
-    fn end_of_stream(&self, error: RecvError) -> Status {
-        // A stream whose credential has ended is ended like one that is taken over.
-        if error == RecvError::TakenOver
-            && let Some(status) = self.authorization.as_ref().and_then(|of| of.ended())
-        {
-            return status;
+    /// Ends it.
+    #[cold]
+    fn end(&mut self, error: RecvError) -> Status {
+        let (status, cause, missed) = self.end_of_stream(error);
+        self.stream.end(cause, status.message(), missed);
+        status
+    }
+
+    /// How it ends, why, and how many events it has missed.
+    fn end_of_stream(&self, error: RecvError) -> (Status, Cause, u64) {
+        // A stream whose credential has ended is ended like one that is taken over, and so is
+        // one that an operator ends.
+        if error == RecvError::TakenOver {
+            if let Some(status) = self.authorization.as_ref().and_then(|of| of.ended()) {
+                let cause = match status.code() {
+                    Code::Unauthenticated => Cause::Expired,
+                    _ => Cause::Denied,
+                };
+                return (status, cause, 0);
+            }
+            if let Some(by) = self.stream.gateway().disconnected_by() {
+                return (status::disconnected(by), Cause::Takeover, 0);
+            }
         }
-        status::end_of_stream(error, self.subscriber.lag())
+        let lag = self.subscriber.lag();
+        let (cause, missed) = match error {
+            RecvError::TakenOver => (Cause::Takeover, 0),
+            RecvError::Closed => (Cause::Stopping, lag),
+            RecvError::Lagged(dropped) => (Cause::Lapped, dropped + lag),
+        };
+        (status::end_of_stream(error, lag), cause, missed)
+    }
+
+    /// It is gone, and has not ended.
+    fn abandoned(&mut self, why: Abandoned) {
+        let (cause, detail) = match why {
+            Abandoned::Stalled(stall) => {
+                let status = status::stalled(&stall);
+                (Cause::Stalled, status.message().to_owned())
+            }
+            Abandoned::ResetByPeer(code) => {
+                let reason = match code {
+                    0x8 => "CANCEL".to_owned(),
+                    other => format!("error code {other:#x}"),
+                };
+                (Cause::Cancelled, format!("the gateway reset it ({reason})"))
+            }
+            Abandoned::Reset => (
+                Cause::Disconnected,
+                "it was reset: the gateway broke a rule of HTTP/2".to_owned(),
+            ),
+            Abandoned::Disconnected => (Cause::Disconnected, "the connection has ended".to_owned()),
+            Abandoned::Cut(cut) => {
+                let cause = match cut {
+                    Cut::Stalled => Cause::Stalled,
+                    Cut::Stopping => Cause::Stopping,
+                    Cut::KeepaliveTimeout | Cut::Late | Cut::Crowded => Cause::Disconnected,
+                };
+                (cause, format!("the connection was cut: {}", cut.as_str()))
+            }
+        };
+        self.stream.end(cause, &detail, 0);
     }
 }
 
@@ -115,10 +186,18 @@ impl Stream for Subscribe {
     fn start(
         &mut self,
         request: &[u8],
-        authorization: Option<Box<Authorization>>,
+        origin: Origin,
     ) -> Result<(HeaderMap, Subscription), Status> {
-        let subscription = Subscription::start(&self.engine, request, authorization)?;
+        let subscription = Subscription::start(&self.telemetry, request, origin)?;
         Ok((subscription.response_fields(), subscription))
+    }
+
+    fn refused(&self, peer: Peer, status: &Status) {
+        self.telemetry.refused("", peer, None, status.message());
+    }
+
+    fn abandoned(subscription: &mut Subscription, why: Abandoned) {
+        subscription.abandoned(why);
     }
 
     #[inline]
@@ -133,7 +212,7 @@ impl Stream for Subscribe {
             Err(TryRecvError::Closed) => RecvError::Closed,
             _ => return None,
         };
-        Some(source.end_of_stream(cause))
+        Some(source.end(cause))
     }
 }
 
@@ -168,17 +247,4 @@ fn response_fields(start: &Start) -> HeaderMap {
         fields.insert(PUSH_MISSED, missed.into());
     }
     fields
-}
-
-/// `push-resume`, `push-resume-reason` and `push-missed`.
-fn describe(resume: Resume) -> (contract::start::Resume, Reason, Option<u64>) {
-    use contract::start::Resume::{Fresh, Resumed};
-    match resume {
-        Resume::Resumed => (Resumed, Reason::Requested, None),
-        Resume::NoCursor => (Fresh, Reason::NoCursor, None),
-        Resume::Expired { missed } => (Fresh, Reason::Expired, Some(missed)),
-        Resume::Ahead => (Fresh, Reason::Ahead, None),
-        Resume::OtherEpoch { .. } => (Fresh, Reason::OtherEpoch, None),
-        Resume::Malformed => (Fresh, Reason::Malformed, None),
-    }
 }

@@ -24,10 +24,10 @@ use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo};
 use tower::Service;
 
-use super::authorization::{AccessControl, Authorization};
+use super::authorization::AccessControl;
 use super::gateways::Gateways;
 use super::message::{self, Next};
-use super::router::Methods;
+use super::router::{Methods, Origin};
 use super::subscribe::{self, MAX_REQUEST_BYTES, Subscription};
 use super::{MAX_FIELD_BYTES, MAX_STREAMS, status};
 use crate::access::{AccessError, Authenticator, ClientCertificate, Peer};
@@ -35,6 +35,7 @@ use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::contract::{MESSAGE_PREFIX_BYTES, path};
 use crate::engine::Engine;
 use crate::service::Caller;
+use crate::telemetry::Telemetry;
 
 /// Streams that the peer opened and reset before they were looked at
 /// (CVE-2023-44487), and streams that we reset for the peer's errors: more of
@@ -132,7 +133,7 @@ const GATEWAY_CONNECTION_WINDOW: u32 = 1 << 20;
 /// [`DEFAULT_MAX_BATCH_BYTES`]: crate::engine::DEFAULT_MAX_BATCH_BYTES
 #[derive(Clone, Debug)]
 pub struct PushService {
-    engine: Engine,
+    telemetry: Telemetry,
     access: Option<AccessControl>,
 }
 
@@ -141,7 +142,7 @@ impl PushService {
     #[must_use]
     pub fn new(engine: Engine) -> Self {
         PushService {
-            engine,
+            telemetry: Telemetry::of(&engine),
             access: None,
         }
     }
@@ -152,29 +153,36 @@ impl PushService {
     /// Clones count a principal's streams together.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
-        let access = Some(AccessControl::new(authenticator));
+        let access = Some(AccessControl::new(authenticator, &self.telemetry));
         PushService { access, ..self }
     }
 
     /// Who calls, where it matters.
-    fn authorize(&self, head: &Parts) -> Result<Option<Box<Authorization>>, Status> {
-        let Some(access) = &self.access else {
-            return Ok(None);
-        };
-        access.run_once();
+    fn authorize(&self, head: &Parts) -> Result<Origin, Status> {
         let caller = caller(&head.extensions)?;
-        access.authorize(&caller, &head.headers).map(Some)
+        let peer = caller.peer;
+        let authorization = match &self.access {
+            None => None,
+            Some(access) => {
+                access.run_once();
+                Some(access.authorize(&caller, &head.headers)?)
+            }
+        };
+        Ok(Origin {
+            peer,
+            authorization,
+        })
     }
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
         status::refuse_compression(&head.headers)?;
-        let authorization = self.authorize(&head)?;
+        let origin = self.authorize(&head)?;
         let limit = Gateways::REQUEST_TIMEOUT;
         let collected = timeout(limit, collect(body)).await;
         let body = collected.map_err(|_| status::request_timeout(limit))??;
         let message = only_message(&body, true)?;
-        let subscription = Subscription::start(&self.engine, message, authorization)?;
+        let subscription = Subscription::start(&self.telemetry, message, origin)?;
         Ok(respond(subscription))
     }
 }
@@ -373,7 +381,12 @@ mod tests {
     fn body(engine: &Engine) -> PushBody {
         // One event a batch, so that there are many.
         let request = b"\x0a\x07gateway";
-        let subscription = Subscription::start(engine, request, None).unwrap();
+        let origin = Origin {
+            peer: Peer::Unknown,
+            authorization: None,
+        };
+        let telemetry = Telemetry::of(engine);
+        let subscription = Subscription::start(&telemetry, request, origin).unwrap();
         PushBody::new(subscription.max_batch_bytes(1))
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::access::{AccessFile, AccessFileError};
+use crate::telemetry::Telemetry;
 use crate::tls::{ServerTls, TlsError};
 
 /// How often the files are looked at.
@@ -92,7 +93,7 @@ impl Reloader {
     }
 
     /// Keeps `files` up to date, until it is dropped.
-    pub(super) async fn watch<R: Reload>(self, files: Arc<R>) {
+    pub(super) async fn watch<R: Reload>(self, files: Arc<R>, telemetry: Telemetry) {
         // What is wrong, so that it is told once.
         let mut told = None;
         let mut asked = self.asked.subscribe();
@@ -113,11 +114,13 @@ impl Reloader {
                         let what = if has_changed { "reloaded" } else { "unchanged" };
                         let summary = files.summary();
                         tracing::info!(target: "galaxy_push::audit", "{name} {what}: {summary}");
+                        telemetry.reloads().ended(name, None);
                     }
                     told = None;
                 }
                 Ok(Err(error)) => {
                     let error = error.to_string();
+                    telemetry.reloads().ended(name, Some(&error));
                     if is_asked || told.as_ref() != Some(&error) {
                         tracing::error!(
                             target: "galaxy_push::audit",

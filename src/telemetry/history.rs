@@ -34,6 +34,7 @@ pub(crate) struct Point {
     pub(crate) gateways: usize,
     pub(crate) gateways_behind: usize,
     pub(crate) ring: Stats,
+    pub(crate) oldest_age: Option<Duration>,
 }
 
 /// How fast it goes, over some seconds.
@@ -113,7 +114,14 @@ impl History {
         }
     }
 
-    fn push(&self, look: Look, gateways: usize, gateways_behind: usize, ring: Stats) {
+    fn push(
+        &self,
+        look: Look,
+        gateways: usize,
+        gateways_behind: usize,
+        ring: Stats,
+        oldest_age: Option<Duration>,
+    ) {
         let mut kept = lock(&self.0);
         if let Some(before) = kept.looks.back() {
             let rates = look.rates_since(before);
@@ -127,6 +135,7 @@ impl History {
                 gateways,
                 gateways_behind,
                 ring,
+                oldest_age,
             };
             if kept.points.len() == KEPT {
                 kept.points.pop_front();
@@ -169,6 +178,9 @@ impl Telemetry {
         }
         let ring = self.engine().stats();
         let look = Look::now(self);
-        self.shared.history.push(look, gateways.len(), behind, ring);
+        let oldest_age = self.engine().oldest_age();
+        self.shared
+            .history
+            .push(look, gateways.len(), behind, ring, oldest_age);
     }
 }

@@ -99,6 +99,8 @@ impl StreamLog {
     }
 
     fn has_room(&self, id: &str) -> bool {
+        // Whoever embeds streams in a server of its own has nobody who reports.
+        self.report(Instant::now());
         let mut recent = lock(&self.0);
         if let Some(lines) = recent.gateways.get_mut(id) {
             *lines = lines.saturating_add(1);

@@ -61,6 +61,8 @@ use self::invalidations::RecentInvalidations;
 use self::log::StreamLog;
 use self::publishing::Publishers;
 use crate::access::Peer;
+#[cfg(any(test, feature = "tonic-service"))]
+use crate::config::Config;
 use crate::engine::{Engine, Start, Subscriber};
 
 /// What is known of a server. Cheap to clone: all clones are the same.
@@ -112,6 +114,12 @@ impl Telemetry {
                 reloads: Reloads::default(),
             }),
         }
+    }
+
+    /// The same, with the bounds that are the default.
+    #[cfg(any(test, feature = "tonic-service"))]
+    pub(crate) fn of(engine: &Engine) -> Self {
+        Self::new(engine, &Config::default().delay_bounds)
     }
 
     // What happens.
@@ -200,7 +208,7 @@ impl Telemetry {
                 let age = |seq| engine.age_of_next(seq);
                 // Where it has left the ring, it has waited for longer than what is there.
                 age(position.seq())
-                    .or_else(|| engine.stats().oldest_age)
+                    .or_else(|| engine.oldest_age())
                     .unwrap_or_default()
             }
         };

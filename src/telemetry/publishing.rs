@@ -13,7 +13,7 @@ use crate::cursor::Cursor;
 use crate::event::KindCounts;
 
 /// Every so many requests of a connection, one is timed.
-const TIMED: u32 = 16;
+const TIMED: u64 = 16;
 
 /// The methods of publishing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,8 +112,8 @@ impl Publishers {
 pub(crate) struct Publishing {
     telemetry: Telemetry,
     counts: Arc<Counts>,
-    /// Requests until one is timed.
-    untimed: u32,
+    /// Requests so far, to time some of them.
+    requests: Count,
 }
 
 /// What has begun to be published.
@@ -131,22 +131,22 @@ impl Publishing {
         Publishing {
             telemetry: telemetry.clone(),
             counts,
-            untimed: 0,
+            requests: Count::default(),
         }
     }
 
     /// A request has arrived.
     #[inline]
-    pub(crate) fn begin_request(&mut self) -> Begun {
-        let timed = self.untimed == 0;
-        self.untimed = if timed { TIMED - 1 } else { self.untimed - 1 };
+    pub(crate) fn begin_request(&self) -> Begun {
+        let is_timed = self.requests.get() % TIMED == 0;
+        self.requests.add(1);
         Begun {
-            timed: timed.then(Instant::now),
+            timed: is_timed.then(Instant::now),
             stamp: self.telemetry.shared.delays.begin(),
         }
     }
 
-    /// Its events are in the log.
+    /// Its events are in the log: so many, of so many bytes, up to the event `last`.
     #[inline]
     pub(crate) fn published(&self, begun: Begun, counts: KindCounts, bytes: u64, last: Cursor) {
         self.counts.client_events.add(counts.client_events as u64);

@@ -32,7 +32,7 @@ use crate::http2;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Blocked, Connection, Event};
 use crate::prefetch;
-use crate::service::{EndCause, Progress, Service, Stall, Turn};
+use crate::service::{Abandoned, EndCause, Progress, Service, Stall, Turn};
 
 /// How much may wait to be written that is not data, before no more is read, or answered.
 const MAX_OUTPUT_BYTES: usize = 16 << 10;
@@ -533,7 +533,18 @@ impl<S: Service> Driver<S> {
     #[cold]
     fn let_go_of_ended(&mut self) {
         for ended in self.http.take_ended() {
-            if let Some(served) = ended.state {
+            if let Some(mut served) = ended.state {
+                let why = match ended.cause {
+                    http2::server::EndCause::Finished => None,
+                    http2::server::EndCause::ResetByPeer(code) => {
+                        Some(Abandoned::ResetByPeer(code))
+                    }
+                    http2::server::EndCause::Reset(_) => Some(Abandoned::Reset),
+                    http2::server::EndCause::ConnectionFailed => Some(Abandoned::Disconnected),
+                };
+                if let Some(why) = why {
+                    self.service.abandoned(&mut served.call, why);
+                }
                 self.handle.stream_ended();
                 let (watchdog, handle) = (&self.shared.watchdog, &self.handle);
                 let track = || watchdog.track(handle);
@@ -702,6 +713,17 @@ impl<S: Service> Driver<S> {
         self.unread_since = (!reads).then_some(now);
     }
 
+    /// The connection has ended, and with it every call that is left.
+    fn abandon(&mut self) {
+        let cut = self.handle.cut_why();
+        let why = cut.map_or(Abandoned::Disconnected, Abandoned::Cut);
+        for (_, stream) in self.http.streams_mut() {
+            if let Some(served) = &mut stream.state {
+                self.service.abandoned(&mut served.call, why);
+            }
+        }
+    }
+
     /// The task goes to sleep, or leaves its turn to others: what is not written by now is
     /// watched. (So is a frame whose stream has ended: since it did.)
     fn watch_unwritten(&mut self) {
@@ -752,6 +774,7 @@ where
         if let Err(error) = ended {
             tracing::debug!(peer = %self.handle.peer(), "connection ended: {error}");
         }
+        self.abandon();
         Poll::Ready(())
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use tokio::sync::Semaphore;
 
 use crate::access::Peer;
-use crate::service::Caller;
+use crate::service::{Caller, Cut};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,8 @@ pub(crate) struct Handle {
     write_blocks: AtomicU64,
     open_streams: AtomicUsize,
     streams_opened: AtomicU64,
-    is_cut: AtomicBool,
+    /// Why it is cut, as a [`Cut`]; 0 while it is not.
+    cut: AtomicU8,
     /// How often something was read.
     reads: AtomicU64,
     ping_wanted: AtomicBool,
@@ -53,7 +54,7 @@ impl Handle {
             write_blocks: AtomicU64::new(0),
             open_streams: AtomicUsize::new(0),
             streams_opened: AtomicU64::new(0),
-            is_cut: AtomicBool::new(false),
+            cut: AtomicU8::new(0),
             reads: AtomicU64::new(0),
             ping_wanted: AtomicBool::new(false),
             wake_flag: AtomicBool::new(true),
@@ -130,15 +131,33 @@ impl Handle {
 
     /// Ends the connection at once, whatever it is doing: its task is woken and finds the
     /// socket broken, and the kernel forgets what it still held.
-    pub(super) fn cut(&self) {
+    pub(super) fn cut(&self, why: Cut) {
         // Release: pairs with the Acquire in `is_cut`. A task that registers after this
-        // wake-up sees the flag; one that registered before is woken.
-        self.is_cut.store(true, Ordering::Release);
-        self.wake();
+        // wake-up sees it; one that registered before is woken. The first reason stays.
+        let first = self
+            .cut
+            .compare_exchange(0, why as u8, Ordering::Release, Ordering::Relaxed);
+        if first.is_ok() {
+            self.wake();
+        }
     }
 
     pub(super) fn is_cut(&self) -> bool {
-        self.is_cut.load(Ordering::Acquire)
+        self.cut.load(Ordering::Acquire) != 0
+    }
+
+    /// Why it is cut, if it is.
+    pub(super) fn cut_why(&self) -> Option<Cut> {
+        let why = self.cut.load(Ordering::Acquire);
+        [
+            Cut::Stalled,
+            Cut::KeepaliveTimeout,
+            Cut::Late,
+            Cut::Crowded,
+            Cut::Stopping,
+        ]
+        .into_iter()
+        .find(|cut| *cut as u8 == why)
     }
 
     /// Has the driver send a keepalive ping.
@@ -245,7 +264,8 @@ mod tests {
     async fn each_wakeup_is_taken_once_and_wakes_the_task() {
         let handle = Arc::new(handle());
         wakeup(&handle).await.unwrap(); // the first time
-        for wake in [Handle::wake, Handle::request_ping, Handle::cut] {
+        let cut = |handle: &Handle| handle.cut(Cut::Late);
+        for wake in [Handle::wake, Handle::request_ping, cut] {
             let waiting = wakeup(&handle);
             tokio::task::yield_now().await;
             assert!(!waiting.is_finished(), "taken twice");

@@ -27,6 +27,7 @@ use super::socket::{Socket, Stream};
 use super::tls_session::TlsSession;
 use crate::access::{ClientCertificate, Peer};
 use crate::service::Caller;
+use crate::telemetry::{HandshakeResult, Handshakes as HandshakeCounts};
 use crate::tls::{ALPN_H2, ServerTls};
 
 /// How long a handshake may take.
@@ -60,10 +61,16 @@ impl HandshakeThreads {
     }
 
     /// The handshakes of a listener.
-    pub(super) fn of_listener(&self, tls: Arc<ServerTls>, connections: u32) -> Option<Handshakes> {
+    pub(super) fn of_listener(
+        &self,
+        tls: Arc<ServerTls>,
+        connections: u32,
+        counts: HandshakeCounts,
+    ) -> Option<Handshakes> {
         let runtime = self.0.as_ref()?.handle().clone();
         Some(Handshakes {
             tls,
+            counts,
             most: MAX_HANDSHAKES.min(connections as usize / 2).max(1),
             runtime,
             under_way: JoinSet::new(),
@@ -96,6 +103,7 @@ fn step_back() {
 #[derive(Debug)]
 pub(super) struct Handshakes {
     tls: Arc<ServerTls>,
+    counts: HandshakeCounts,
     /// How many there may be.
     most: usize,
     runtime: Handle,
@@ -119,6 +127,7 @@ struct Done {
 #[derive(Debug)]
 struct Failed {
     peer: SocketAddr,
+    result: HandshakeResult,
     why: String,
 }
 
@@ -139,12 +148,16 @@ impl Handshakes {
         let tls = Arc::clone(&self.tls);
         let crowded = self.crowded.subscribe();
         let handshake = async move {
-            let failed = |why| Failed { peer, why };
+            let failed = |why| Failed {
+                peer,
+                result: HandshakeResult::Failed,
+                why,
+            };
             let (config, ca_revision) = tls.current();
             let acceptor = TlsAcceptor::from(config);
             let (stream, connection) = shake_hands(acceptor, stream, crowded)
                 .await
-                .map_err(failed)?;
+                .map_err(|(result, why)| Failed { peer, result, why })?;
             let certificate = client_certificate(&connection).map_err(failed)?;
             if let Some(certificate) = &certificate {
                 // A ticket brings back the certificate of the first handshake, and nobody has
@@ -176,14 +189,21 @@ impl Handshakes {
         };
         self.note_crowd();
         let socket = match ended {
-            Ok(done) => done.and_then(Done::into_socket),
+            Ok(done) => {
+                let (result, resumed) = match &done {
+                    Ok(done) => (HandshakeResult::Ok, done.is_resumed()),
+                    Err(failed) => (failed.result, false),
+                };
+                self.counts.ended(result, resumed);
+                done.and_then(Done::into_socket)
+            }
             Err(error) => {
                 tracing::error!(%address, "a TLS handshake broke: {error}");
                 return None;
             }
         };
         socket
-            .inspect_err(|Failed { peer, why }| {
+            .inspect_err(|Failed { peer, why, .. }| {
                 self.failures.log(|handshakes| {
                     tracing::warn!(%address, %peer, handshakes, "TLS handshake failed: {why}");
                 });
@@ -199,10 +219,16 @@ impl Handshakes {
 }
 
 impl Done {
+    /// Whether it goes on with an earlier session.
+    fn is_resumed(&self) -> bool {
+        self.connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
     /// On the runtime that serves it.
     fn into_socket(self) -> Result<Socket, Failed> {
         let stream = TcpStream::from_std(self.stream).map_err(|error| Failed {
             peer: self.peer,
+            result: HandshakeResult::Failed,
             why: error.to_string(),
         })?;
         let caller = Caller {
@@ -219,9 +245,11 @@ async fn shake_hands(
     acceptor: TlsAcceptor,
     stream: std::net::TcpStream,
     mut crowded: watch::Receiver<bool>,
-) -> Result<(std::net::TcpStream, ServerConnection), String> {
+) -> Result<(std::net::TcpStream, ServerConnection), (HandshakeResult, String)> {
     let began = Instant::now();
-    let stream = TcpStream::from_std(stream).map_err(|error| error.to_string())?;
+    let failed = |why| (HandshakeResult::Failed, why);
+    let timeout = |why| (HandshakeResult::Timeout, why);
+    let stream = TcpStream::from_std(stream).map_err(|error| failed(error.to_string()))?;
     let crowd = async {
         // The sender lives as long as the listener, which lives as long as this.
         let _ = crowded.wait_for(|crowded| *crowded).await;
@@ -232,23 +260,26 @@ async fn shake_hands(
         biased;
         shaken = acceptor.accept(stream).into_fallible() => shaken,
         () = sleep_until(began + TIMEOUT) => {
-            return Err(format!("the client did not complete it within {TIMEOUT:?}"));
+            let why = format!("the client did not complete it within {TIMEOUT:?}");
+            return Err(timeout(why));
         }
         () = crowd => {
-            return Err(format!(
+            return Err(timeout(format!(
                 "the client did not complete it within {CROWDED_TIMEOUT:?}, and as many are \
                  under way as may be"
-            ));
+            )));
         }
     };
     let (stream, connection) = match shaken {
         Ok(stream) => stream.into_inner(),
         Err((error, stream)) => {
             linger(stream).await;
-            return Err(why(&error));
+            return Err(failed(why(&error)));
         }
     };
-    let stream = stream.into_std().map_err(|error| error.to_string())?;
+    let stream = stream
+        .into_std()
+        .map_err(|error| failed(error.to_string()))?;
     Ok((stream, connection))
 }
 

@@ -31,6 +31,7 @@ use super::watchdog::Watchdog;
 use crate::access::Peer;
 use crate::config::Address;
 use crate::http2::frame::{self, Reason};
+use crate::telemetry::Handshakes as HandshakeCounts;
 use crate::tls::ServerTls;
 
 /// Connections that the kernel completes before they are accepted, so that a reconnect
@@ -124,10 +125,15 @@ impl Listener {
     }
 
     /// The same, with TLS. A unix socket stays as it is.
-    pub(crate) fn with_tls(self, tls: Arc<ServerTls>, threads: &HandshakeThreads) -> Self {
+    pub(crate) fn with_tls(
+        self,
+        tls: Arc<ServerTls>,
+        threads: &HandshakeThreads,
+        counts: HandshakeCounts,
+    ) -> Self {
         Listener {
             handshakes: match self.socket {
-                ListenSocket::Tcp(_) => threads.of_listener(tls, self.limit.connections),
+                ListenSocket::Tcp(_) => threads.of_listener(tls, self.limit.connections, counts),
                 ListenSocket::Unix { .. } => None,
             },
             ..self

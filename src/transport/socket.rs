@@ -335,6 +335,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::service::Cut;
     use crate::transport::test_support::{Wakes, pair};
 
     fn noop() -> Context<'static> {
@@ -369,7 +370,7 @@ mod tests {
             poll_fn(|cx| socket.poll_write(cx, &[IoSlice::new(&chunk)])).await
         });
         tokio::task::yield_now().await;
-        handle.cut();
+        handle.cut(Cut::Late);
         let error = writing.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert_eq!(handle.phase(), Phase::Closed);
@@ -428,7 +429,7 @@ mod tests {
         while handle.phase() != Phase::Closing {
             tokio::task::yield_now().await;
         }
-        handle.cut();
+        handle.cut(Cut::Late);
         closing.await.unwrap().unwrap_err();
     }
 

@@ -14,7 +14,7 @@ use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
 use crate::service::Caller;
-use crate::service::{EndCause, Progress, Refusal, Service, Turn};
+use crate::service::{Abandoned, EndCause, Progress, Refusal, Service, Turn};
 
 /// A socket in the only slot of its listener, and its peer.
 pub(super) fn pair() -> (Socket, UnixStream) {
@@ -79,6 +79,8 @@ impl Service for Feed {
     fn end(&mut self, _call: &mut (), _cause: EndCause, _response: Response<'_>) -> usize {
         0
     }
+
+    fn abandoned(&mut self, _call: &mut (), _why: Abandoned) {}
 
     fn describe(&self, _call: &()) -> String {
         "a feed".to_owned()

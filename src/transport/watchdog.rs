@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep};
 use super::handle::{Handle, Phase};
 use super::in_flight::Tracked;
 use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
-use crate::service::Stall;
+use crate::service::{Cut, Stall};
 
 /// How long a peer may take for HTTP/2's handshake: a few round trips.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -157,7 +157,7 @@ impl Watchdog {
     pub(crate) fn cut_handshakes(&self) {
         for watched in &self.lock().connections {
             if watched.handle.phase() == Phase::Handshake {
-                watched.handle.cut();
+                watched.handle.cut(Cut::Stopping);
             }
         }
     }
@@ -169,7 +169,8 @@ impl Watchdog {
             .connections
             .iter()
             .filter(|watched| watched.handle.phase() != Phase::Closed);
-        open.map(|watched| watched.handle.cut()).count()
+        open.map(|watched| watched.handle.cut(Cut::Stopping))
+            .count()
     }
 
     /// Watches until it is dropped. `pinned_bytes` tells how much memory is held that the
@@ -227,31 +228,33 @@ impl Watched {
         self.connections.retain_mut(|watched| {
             let handle = &watched.handle;
             let phase = handle.phase();
-            let (mark, limit, what) = match phase {
-                Phase::Handshake => (Some(0), HANDSHAKE_TIMEOUT, "handshake timeout"),
+            let (mark, limit, why, what) = match phase {
+                Phase::Handshake => (Some(0), HANDSHAKE_TIMEOUT, Cut::Late, "handshake timeout"),
                 Phase::Serving => (
                     handle.write_block(),
                     timeouts.stall,
+                    Cut::Stalled,
                     "its socket is full: the peer reads nothing",
                 ),
                 Phase::Closing => (
                     Some(0),
                     timeouts.linger,
+                    Cut::Late,
                     "the peer did not close after our end of the connection",
                 ),
                 Phase::Closed => return false,
             };
-            let cut_after = |stuck: Option<Duration>, limit: Duration, what| {
+            let cut_after = |stuck: Option<Duration>, limit: Duration, why, what| {
                 if stuck.is_some_and(|stuck| stuck >= limit) && !handle.is_cut() {
                     tracing::info!(peer = %handle.peer(), after = ?limit, "connection cut: {what}");
-                    handle.cut();
+                    handle.cut(why);
                 }
             };
             let stuck = watched.stuck.look(mark.map(|mark| (phase, mark)), now);
-            cut_after(stuck, limit, what);
+            cut_after(stuck, limit, why, what);
             let silent = watched.silent.look(Some(handle.reads()), now);
             let limit = KEEPALIVE_INTERVAL + KEEPALIVE_TIMEOUT;
-            cut_after(silent, limit, "keepalive timeout");
+            cut_after(silent, limit, Cut::KeepaliveTimeout, "keepalive timeout");
             let ping_is_due = silent.is_some_and(|silent| silent >= KEEPALIVE_INTERVAL);
             if ping_is_due && !watched.pinged {
                 handle.request_ping();
@@ -270,7 +273,7 @@ impl Watched {
                 peer = %handle.peer(),
                 "connection cut: it has no open stream, and the listener is at its connection limit"
             );
-            handle.cut();
+            handle.cut(Cut::Crowded);
         }
 
         self.streams.retain_mut(|watched| {
@@ -316,7 +319,7 @@ impl Watched {
                     peer = %handle.peer(),
                     "connection cut: its socket is full, a stream took nothing for {lasted:?},                      and {pinned_bytes} bytes are pinned",
                 );
-                handle.cut();
+                handle.cut(Cut::Stalled);
             } else {
                 stream.report(Stall {
                     lasted,

@@ -28,6 +28,7 @@ fn every_status() -> Vec<Status> {
         prost::Message::decode(&b"\x07"[..]);
     let mut all = vec![
         end_of_stream(RecvError::TakenOver, 0),
+        disconnected("anyone"),
         end_of_stream(RecvError::Lagged(1), 0),
         end_of_stream(RecvError::Closed, 0),
         not_subscribed(SubscribeError::TooManySubscribers { limit: 9 }),

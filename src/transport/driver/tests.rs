@@ -19,6 +19,7 @@ use crate::event::Event as Published;
 use crate::grpc::{Gateways, Publishers, Stopping};
 use crate::http2::frame::{self, FrameHeader, HEADER_BYTES, PREFACE, flag, kind, setting};
 use crate::http2::hpack::FieldsWriter;
+use crate::telemetry::Telemetry;
 use crate::transport::test_support::{Wakes, pair};
 
 /// `PublishRequest { events: [{ client_event: { user_id: "u", kind: "k" } }] }`, with its
@@ -155,13 +156,14 @@ where
 fn gateways(
     engine: &Engine,
 ) -> impl Service<Data = crate::engine::Batch, Call: Unpin> + Unpin + use<> {
-    Gateways::router(engine.clone(), Stopping::default(), None)
+    Gateways::router(Telemetry::of(engine), Stopping::default(), None)
 }
 
 fn publishers(engine: &Engine) -> impl Service<Call: Unpin, Data: Unpin> + Unpin + use<> {
     Publishers::router(
         Local::new(engine),
         &engine.limits(),
+        &Telemetry::of(engine),
         Stopping::default(),
         None,
     )

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::backbone::{AppendError, Appended, Log};
 use crate::engine;
+use crate::telemetry::Telemetry;
 
 /// Windows that never hold up a response.
 const WIDE: [(u16, u32); 1] = [(setting::INITIAL_WINDOW_SIZE, 1 << 30)];
@@ -212,7 +213,13 @@ async fn what_a_late_call_has_published_is_answered_when_the_log_does() {
         undecided: Arc::default(),
     };
     let undecided = Arc::clone(&log.undecided);
-    let service = Publishers::router(log, &engine.limits(), Stopping::default(), None);
+    let service = Publishers::router(
+        log,
+        &engine.limits(),
+        &Telemetry::of(&engine),
+        Stopping::default(),
+        None,
+    );
     let mut harness = Harness::new(service, &[]);
     harness.request(1, path::PUBLISH_STREAM);
     harness.data(1, 0, &[PUBLISH, HALF].concat());
