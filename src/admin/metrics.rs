@@ -307,7 +307,7 @@ impl Server {
         page.gauge(
             "ring_oldest_age_seconds",
             "Age of the oldest event in the ring; 0 if there is none.",
-            ring.oldest_age.unwrap_or_default().as_secs_f64(),
+            engine.oldest_age().unwrap_or_default().as_secs_f64(),
         )?;
         page.gauge(
             "ring_window_seconds",
