@@ -356,7 +356,9 @@ impl Server {
             "auth_failures_total",
             "Credentials that were refused and calls without the right, by the reason that the \
              caller was given (ErrorInfo).",
-            failures.iter().map(|(reason, n)| ([("reason", *reason)], *n)),
+            failures
+                .iter()
+                .map(|(reason, n)| ([("reason", *reason)], *n)),
         )
     }
 
@@ -505,9 +507,9 @@ impl Page<'_> {
         samples: impl IntoIterator<Item = ([(&'l str, &'l str); N], V)>,
     ) -> fmt::Result {
         let (name, unit) = unit_of(name);
-        let mut family =
-            self.0
-                .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
         for (labels, value) in samples {
             family.encode_family(&labels)?.encode_gauge(&value)?;
         }

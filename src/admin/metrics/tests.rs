@@ -92,7 +92,7 @@ impl Server {
 
     /// Publishes a client event of this user, as a request of its own.
     fn publish(&self, user: &str) {
-        let mut publishing = self.telemetry.publishing();
+        let publishing = self.telemetry.publishing();
         let begun = publishing.begin_request();
         let bytes = encoded(user);
         let event = Event::parse(&bytes).unwrap();
@@ -454,7 +454,7 @@ fn a_hundred_thousand_ids() {
         let weak: Vec<_> = gateways.iter().map(Arc::downgrade).collect();
         drop(gateways);
         assert_eq!(weak.len(), AT_ONCE);
-        let mut publishing = server.telemetry.publishing();
+        let publishing = server.telemetry.publishing();
         for n in 0..AT_ONCE {
             let user = format!("user-{round}-{n}");
             server.publish(&user);
