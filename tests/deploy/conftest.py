@@ -125,7 +125,7 @@ def server():
 def traffic(server):
     """A hundred events that one gateway has received: figures that are not zero."""
     tail = Program(BINARY, "tail", f"--connect={server.gateways}", "--id=gateway-1", "--count=100")
-    tail.wait_for("subscribed")
+    tail.wait_for("subscribed as")
     lines = "".join(
         json.dumps({"client_event": {"user_id": f"user-{n}", "kind": "turn.ready"}}) + "\n"
         for n in range(100)
