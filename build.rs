@@ -1,13 +1,68 @@
-//! Generates the protobuf messages and services.
+//! Generates the protobuf messages and services, and finds out which commit is built.
 //!
 //! protox compiles the `.proto` files, so the system needs no `protoc`. A build of
 //! the engine alone (`--no-default-features`) generates nothing.
 
+use std::path::Path;
+use std::process::Command;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rustc-env=GALAXY_PUSH_REVISION={}", revision());
     #[cfg(feature = "messages")]
     generate()?;
     Ok(())
+}
+
+/// The commit: what `GALAXY_PUSH_REVISION` says, else what git says of this folder, else
+/// nothing. A line break would end cargo's instruction, so only a word is taken.
+fn revision() -> String {
+    println!("cargo::rerun-if-env-changed=GALAXY_PUSH_REVISION");
+    let set = std::env::var("GALAXY_PUSH_REVISION").ok();
+    // Only where it is optimised: a build for tests would be made anew after each commit.
+    let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let found = set.or_else(|| is_release.then(git_revision).flatten());
+    let is_word = |text: &String| text.chars().all(|c| c.is_ascii_graphic());
+    found
+        .map(|text| text.trim().to_owned())
+        .filter(is_word)
+        .unwrap_or_default()
+}
+
+/// The commit that is checked out here, if this folder is a checkout of its own and not a
+/// folder in somebody else's.
+fn git_revision() -> Option<String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().ok()?;
+    let top = Path::new(&git(&["rev-parse", "--show-toplevel"])?)
+        .canonicalize()
+        .ok()?;
+    if top != here {
+        return None;
+    }
+    // What changes when another commit is checked out. A file that does not exist would
+    // count as changed each time.
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    for name in ["HEAD", "logs/HEAD", "packed-refs"]
+        .into_iter()
+        .chain(branch.as_deref())
+    {
+        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
+            if here.join(&path).exists() {
+                println!("cargo::rerun-if-changed={path}");
+            }
+        }
+    }
+    git(&["rev-parse", "--verify", "HEAD"])
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }
 
 #[cfg(feature = "messages")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::contract::details::{DOMAIN, Details, ErrorInfo};
+use crate::contract::details::{DOMAIN, Details, ErrorInfo, code_name};
 use crate::contract::metadata::PUSH_MISSED;
 
 /// Why a call was refused or ended: the status's `google.rpc.ErrorInfo`. `None` for a status
@@ -37,7 +37,7 @@ pub fn retry_delay(status: &Status) -> Option<Duration> {
 /// ```
 #[must_use]
 pub fn status_line(status: &Status) -> String {
-    let mut line = code_name(status.code()).to_owned();
+    let mut line = code_name(status.code() as i32).to_owned();
     let mut add = |text: &str| {
         if !text.is_empty() && !line.contains(text) {
             line.push_str(": ");
@@ -87,28 +87,6 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
         next = cause.source();
     }
     line
-}
-
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]

@@ -123,6 +123,29 @@ reasons! {
     RateExceeded = "RATE_EXCEEDED",
 }
 
+/// A gRPC status code's name, as gRPC writes it. A code that is none counts as `UNKNOWN`.
+pub(crate) fn code_name(code: i32) -> &'static str {
+    match code {
+        0 => "OK",
+        1 => "CANCELLED",
+        3 => "INVALID_ARGUMENT",
+        4 => "DEADLINE_EXCEEDED",
+        5 => "NOT_FOUND",
+        6 => "ALREADY_EXISTS",
+        7 => "PERMISSION_DENIED",
+        8 => "RESOURCE_EXHAUSTED",
+        9 => "FAILED_PRECONDITION",
+        10 => "ABORTED",
+        11 => "OUT_OF_RANGE",
+        12 => "UNIMPLEMENTED",
+        13 => "INTERNAL",
+        14 => "UNAVAILABLE",
+        15 => "DATA_LOSS",
+        16 => "UNAUTHENTICATED",
+        _ => "UNKNOWN",
+    }
+}
+
 /// `google.rpc.ErrorInfo`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ErrorInfo {
