@@ -8,8 +8,6 @@
 //! text that a peer can choose, but for `gateway`: those series are there only while a
 //! gateway is behind, and of at most [`MAX_LAG_SERIES`] gateways at once.
 
-mod process;
-
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +21,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
-use self::process::Process;
 use super::facts::Facts;
+use super::process::Process;
 use crate::contract::details::{ErrorReason, code_name};
 use crate::telemetry::{
     Cause, Gateway, HandshakeResult, Histogram, Lag, Method, STARTS, Telemetry,

@@ -3,26 +3,77 @@
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Resource, getrlimit};
-use rustix::time::{ClockId, clock_gettime};
+use super::api;
 
-use super::api::Process;
+/// What `/proc` says of it. What is not known there, or on another system, is `None`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Process {
+    /// Processor time since its start, of all threads, in seconds.
+    pub(super) cpu_seconds: Option<f64>,
+    /// File descriptors that are open.
+    pub(super) open_fds: Option<u64>,
+    /// The most that may be.
+    pub(super) max_fds: Option<u64>,
+    /// Memory that is resident.
+    pub(super) resident_bytes: Option<u64>,
+    /// Addresses that are mapped.
+    pub(super) virtual_bytes: Option<u64>,
+    /// When it was started: seconds since 1970.
+    pub(super) start_time_seconds: Option<f64>,
+    /// Its threads.
+    pub(super) threads: Option<u64>,
+}
 
-/// Its figures now. What the system does not say is 0.
-pub(super) fn look() -> Process {
-    let cpu = clock_gettime(ClockId::ProcessCPUTime);
-    Process {
-        resident_bytes: resident_bytes().unwrap_or(0),
-        memory_limit_bytes: memory_limit(),
-        cpu_seconds: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
-        open_fds: open_fds().unwrap_or(0),
-        // Without a limit, as many as can be numbered.
-        max_fds: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+impl Process {
+    /// What it says now.
+    #[cfg(target_os = "linux")]
+    pub(super) fn read() -> Self {
+        use procfs::process::LimitValue;
+
+        let Ok(process) = procfs::process::Process::myself() else {
+            return Process::default();
+        };
+        let stat = process.stat().ok();
+        let ticks = procfs::ticks_per_second().max(1) as f64;
+        let boot = procfs::boot_time_secs().ok();
+        let max_fds = process.limits().ok().map(|limits| limits.max_open_files);
+        Process {
+            cpu_seconds: stat.as_ref().map(|s| (s.utime + s.stime) as f64 / ticks),
+            open_fds: process.fd_count().ok().map(|n| n as u64),
+            max_fds: max_fds.and_then(|files| match files.soft_limit {
+                LimitValue::Value(files) => Some(files),
+                LimitValue::Unlimited => None,
+            }),
+            resident_bytes: stat
+                .as_ref()
+                .map(|s| s.rss.saturating_mul(procfs::page_size())),
+            virtual_bytes: stat.as_ref().map(|s| s.vsize),
+            start_time_seconds: stat
+                .as_ref()
+                .zip(boot)
+                .map(|(s, boot)| boot as f64 + s.starttime as f64 / ticks),
+            threads: stat.as_ref().and_then(|s| s.num_threads.try_into().ok()),
+        }
+    }
+
+    /// Nothing: only Linux has it.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn read() -> Self {
+        Process::default()
     }
 }
 
-fn resident_bytes() -> Option<u64> {
-    kib(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
+/// The same as it is reported. What is not known is 0.
+pub(super) fn report() -> api::Process {
+    let process = Process::read();
+    api::Process {
+        resident_bytes: process.resident_bytes.unwrap_or(0),
+        memory_limit_bytes: memory_limit(),
+        cpu_seconds: process.cpu_seconds.unwrap_or(0.0),
+        open_fds: process.open_fds.unwrap_or(0),
+        // Without a limit, as many as can be numbered.
+        max_fds: process.max_fds.unwrap_or(u64::MAX),
+    }
 }
 
 /// The limit of its control group or the machine's memory, whichever is smaller.
@@ -34,7 +85,7 @@ fn memory_limit() -> Option<u64> {
     machine.into_iter().chain(group).min()
 }
 
-/// A line such as `VmRSS:     1234 kB`, in bytes.
+/// A line such as `MemTotal:     1234 kB`, in bytes.
 fn kib(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
@@ -62,44 +113,30 @@ fn group_limit(groups: &str) -> Option<u64> {
     limits.min()
 }
 
-fn open_fds() -> Option<u64> {
-    let folder = "/proc/self/fd";
-    // Since Linux 6.2 the folder's size is the number of its entries.
-    match fs::metadata(folder).ok()?.len() {
-        0 => Some(fs::read_dir(folder).ok()?.count() as u64),
-        entries => Some(entries),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn the_process_has_memory_files_and_has_run() {
-        let now = look();
+    fn the_process_has_memory_and_files() {
+        let now = report();
         assert!(now.resident_bytes > 1 << 16, "{now:?}");
         assert!(
             now.memory_limit_bytes
                 .is_some_and(|limit| limit > now.resident_bytes)
         );
-        assert!(now.cpu_seconds > 0.0);
         assert!((3..=now.max_fds).contains(&now.open_fds), "{now:?}");
     }
 
     #[test]
     fn figures_are_read_strictly() {
         assert_eq!(
-            kib("VmPeak:  1 kB\nVmRSS:\t  12 kB\n", "VmRSS:"),
+            kib("MemFree:  1 kB\nMemTotal:\t  12 kB\n", "MemTotal:"),
             Some(12 << 10)
         );
-        assert_eq!(kib("VmRSS: x kB", "VmRSS:"), None);
-        assert_eq!(kib("", "VmRSS:"), None);
-        assert_eq!(
-            group_limit("0::/no/such/group/at/all\n").is_some_and(|n| n == 0),
-            false
-        );
+        assert_eq!(kib("MemTotal: x kB", "MemTotal:"), None);
+        assert_eq!(kib("", "MemTotal:"), None);
         assert_eq!(group_limit("nonsense"), None);
     }
 }

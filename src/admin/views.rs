@@ -255,7 +255,7 @@ impl Views {
                 delivery_delay_p99_seconds: rates.delay_p99,
                 delivery_delay_samples: rates.delay_samples,
             },
-            process: process::look(),
+            process: process::report(),
             config: api::ConfigState {
                 digest: facts.config_digest.clone(),
                 last_reload_success: reloads.values().all(|reload| reload.error.is_none()),
