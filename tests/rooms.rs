@@ -35,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    ("health", &["admin", "cursor", "engine", "event"]),
     ("tls", &["access"]),
     // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),
@@ -49,8 +50,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "grpc",
         &[
-            "access", "backbone", "config", "contract", "cursor", "engine", "event", "http2",
-            "service",
+            "access", "backbone", "config", "contract", "cursor", "engine", "event", "health",
+            "http2", "service",
         ],
     ),
     (
@@ -62,6 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "engine",
             "grpc",
+            "health",
             "open_files",
             "tls",
             "transport",

@@ -139,6 +139,16 @@ impl Engine {
         }
     }
 
+    /// The newest event, while publishers are in the middle of later ones, which cannot be
+    /// read before these are whole. A publisher takes microseconds for that. If this is the
+    /// same event twice, nothing was finished in between.
+    #[must_use]
+    pub fn unfinished_after(&self) -> Option<Cursor> {
+        let ring = &self.shared.ring;
+        let head = ring.unfinished_after()?;
+        Some(Cursor::new(ring.epoch(), Seq::issued(head)))
+    }
+
     /// Reads along from the head on, as no gateway: it takes no place, wakes nobody, and
     /// nobody takes over from it.
     #[must_use]
