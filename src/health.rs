@@ -119,6 +119,14 @@ pub(crate) struct ListenerGuard {
     is_accepting: Arc<AtomicBool>,
 }
 
+impl ListenerGuard {
+    /// The listener accepts for as long as this runs.
+    pub(crate) async fn during(self, serving: impl Future<Output = ()>) {
+        serving.await;
+        drop(self);
+    }
+}
+
 impl Drop for ListenerGuard {
     fn drop(&mut self) {
         // Relaxed: it guards nothing.

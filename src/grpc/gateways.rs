@@ -12,6 +12,7 @@ use super::streaming::StreamCall;
 use super::subscribe::{MAX_REQUEST_BYTES, Subscribe, Subscription};
 use crate::contract::path;
 use crate::engine::{Batch, Engine};
+use crate::health::Health;
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::{Limits, Response};
 use crate::service::{Progress, Turn};
@@ -37,11 +38,12 @@ impl Gateways {
     /// is access control.
     pub(crate) fn router(
         engine: Engine,
+        health: Health,
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
         let subscribe = Subscribe::new(engine);
-        Router::new(Gateways { subscribe }, stopping, access)
+        Router::new(Gateways { subscribe }, health, stopping, access)
     }
 }
 
@@ -59,6 +61,7 @@ impl Methods for Gateways {
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
     // Most connections answer once.
     const KEPT_OUTPUT_BYTES: usize = 0;
+    const SERVICE: &'static str = "galaxy.backend.push.v1.Push";
     const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH];
 
     fn open(

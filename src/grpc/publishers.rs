@@ -13,6 +13,7 @@ use super::router::{Methods, Router, Stopping};
 use crate::backbone::Log;
 use crate::contract::path;
 use crate::engine;
+use crate::health::Health;
 use crate::http2::server::{Limits, Response};
 use crate::service::{Progress, Turn};
 
@@ -41,11 +42,12 @@ impl<L: Log> Publishers<L> {
     pub(crate) fn router(
         log: L,
         limits: &engine::Limits,
+        health: Health,
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
         let publish = Publish::new(log, limits);
-        Router::new(Publishers { publish }, stopping, access)
+        Router::new(Publishers { publish }, health, stopping, access)
     }
 
     /// The longest request, in bytes.
@@ -61,6 +63,7 @@ impl<L: Log> Methods for Publishers<L> {
     const LIMITS: Limits = LIMITS;
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
     const KEPT_OUTPUT_BYTES: usize = 16 << 10;
+    const SERVICE: &'static str = "galaxy.push.publisher.v1.Publisher";
     const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM];
 
     fn open(
