@@ -445,3 +445,201 @@ impl fmt::Debug for Health {
         f.debug_struct("Health").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::config::Delivery;
+    use crate::server::Rounds;
+    use crate::transport::{Timer, wake_in_rounds};
+
+    /// Longer than any test lasts.
+    const LONG: Duration = Duration::from_secs(3600);
+    /// Long enough that only a hang takes longer.
+    const HANG: Duration = Duration::from_secs(60);
+
+    /// The health of an engine that so many threads serve. The probes come from the thread of
+    /// the test.
+    struct Served {
+        engine: Engine,
+        health: Health,
+        runtime: Runtime,
+    }
+
+    impl Served {
+        fn by(threads: usize, ready: Duration) -> Self {
+            let bounds = Bounds { ready, live: LONG };
+            let engine = Engine::builder().max_bytes(16 << 20).build().unwrap();
+            let health = Health::with_bounds(&engine, bounds).unwrap();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(threads)
+                .enable_time()
+                .build()
+                .unwrap();
+            let canary = Rounds::of(health.canary());
+            runtime.spawn(wake_in_rounds(canary, Delivery::Latency, Timer::Coarse));
+            runtime.spawn(health.clone().read_probes());
+            runtime.spawn(health.clone().take_turns());
+            Served {
+                engine,
+                health,
+                runtime,
+            }
+        }
+
+        /// Sends probes until it is ready, or no more.
+        fn until_ready(&self, is_ready: bool) {
+            let began = Instant::now();
+            while self.health.look() != is_ready {
+                assert!(began.elapsed() < HANG, "{:?}", self.health.ready());
+                self.health.shared.send_probe();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+
+        /// Has a thread block until the sender is dropped.
+        fn block_a_thread(&self) -> mpsc::Sender<()> {
+            let (release, blocked) = mpsc::channel();
+            let (tell, begun) = mpsc::channel();
+            self.runtime.spawn(async move {
+                tell.send(()).unwrap();
+                let _ = blocked.recv();
+            });
+            begun.recv_timeout(HANG).unwrap();
+            release
+        }
+
+        fn failed(&self) -> Vec<(String, String)> {
+            let checks = self.health.ready().into_iter();
+            let failed = checks.filter(|check| !check.ok);
+            failed.map(|check| (check.name, check.detail)).collect()
+        }
+    }
+
+    #[test]
+    fn it_is_ready_when_a_probe_has_come_back() {
+        let engine = Engine::builder().max_bytes(16 << 20).build().unwrap();
+        let health = Health::new(&engine).unwrap();
+        let ring = &health.ready()[0];
+        assert_eq!((ring.name.as_str(), ring.ok), ("ring", false));
+        assert!(health.live().iter().all(|check| check.ok), "it may yet");
+        assert_eq!(health.probe_time(), None);
+
+        let served = Served::by(1, LONG);
+        let changes = served.health.changes();
+        assert!(!*changes.borrow());
+        served.until_ready(true);
+        assert!(*changes.borrow());
+        assert!(served.health.probe_time().is_some());
+        assert_eq!(engine.head().seq().number(), 0, "not in the gateways' ring");
+    }
+
+    #[test]
+    fn a_blocked_thread_makes_it_unready_until_it_goes_on() {
+        let served = Served::by(1, Duration::from_millis(500));
+        served.until_ready(true);
+        let release = served.block_a_thread();
+        // First the one, then the other.
+        let began = Instant::now();
+        while served.failed().len() < 2 {
+            assert!(began.elapsed() < HANG, "{:?}", served.failed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let names: Vec<_> = served.failed().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["ring", "delivery"]);
+        assert!(served.health.live().iter().all(|check| check.ok));
+        drop(release);
+        served.until_ready(true);
+    }
+
+    #[test]
+    fn one_blocked_thread_among_others_is_found() {
+        let served = Served::by(2, Duration::from_millis(500));
+        served.until_ready(true);
+        let release = served.block_a_thread();
+        let began = Instant::now();
+        let is_found = |served: &Served| {
+            let failed = served.failed();
+            failed
+                .iter()
+                .any(|(_, detail)| detail.contains("at one task"))
+        };
+        while !is_found(&served) {
+            assert!(began.elapsed() < HANG, "{:?}", served.failed());
+            served.health.shared.send_probe();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(release);
+        served.until_ready(true);
+    }
+
+    #[test]
+    fn it_should_be_restarted_when_a_thread_is_blocked_for_long() {
+        let served = Served::by(1, LONG);
+        let bounds = Bounds {
+            ready: LONG,
+            live: Duration::from_millis(100),
+        };
+        let engine = Engine::builder().max_bytes(16 << 20).build().unwrap();
+        // Nobody serves this one.
+        let health = Health::with_bounds(&engine, bounds).unwrap();
+        let began = Instant::now();
+        while health.live().iter().any(|check| check.ok) {
+            assert!(began.elapsed() < HANG, "{:?}", health.live());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(served.health.live().iter().all(|check| check.ok));
+    }
+
+    #[test]
+    fn a_publisher_that_stops_in_the_middle_is_found() {
+        let served = Served::by(1, Duration::from_millis(500));
+        served.until_ready(true);
+        let publisher = served.engine.publisher();
+        let probe = Event::parse(PROBE).unwrap();
+        publisher.publish(probe).unwrap();
+        served.until_ready(true);
+        served.engine.claim_and_stop(probe);
+        publisher.publish(probe).unwrap();
+        let began = Instant::now();
+        let is_found = || {
+            let after = served.engine.head().to_string();
+            let mut failed = served.failed().into_iter();
+            failed.any(|(name, detail)| name == "ring" && detail.contains(&after))
+        };
+        while !is_found() {
+            assert!(began.elapsed() < HANG, "{:?}", served.failed());
+            served.health.shared.send_probe();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn it_is_not_ready_without_a_listener_or_while_it_stops() {
+        let served = Served::by(1, LONG);
+        let gateways = served.health.listener("gateways");
+        let publishers = served.health.listener("publishers");
+        served.until_ready(true);
+        drop(publishers);
+        assert!(!served.health.look());
+        let [(name, detail)] = &served.failed()[..] else {
+            panic!("{:?}", served.failed());
+        };
+        assert_eq!(
+            (&**name, &**detail),
+            ("listeners", "not accepting: publishers")
+        );
+        drop(gateways);
+
+        let served = Served::by(1, LONG);
+        served.until_ready(true);
+        let changes = served.health.changes();
+        served.health.stop();
+        assert!(!*changes.borrow(), "at once");
+        assert!(served.failed().iter().any(|(name, _)| name == "stopping"));
+    }
+}

@@ -149,6 +149,12 @@ impl Engine {
         Some(Cursor::new(ring.epoch(), Seq::issued(head)))
     }
 
+    /// What a publisher does that stops in the middle, for good.
+    #[cfg(all(test, not(galaxy_loom)))]
+    pub(crate) fn claim_and_stop(&self, event: crate::event::Event<'_>) {
+        self.shared.ring.claim_and_stop(&[event]);
+    }
+
     /// Reads along from the head on, as no gateway: it takes no place, wakes nobody, and
     /// nobody takes over from it.
     #[must_use]

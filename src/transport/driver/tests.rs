@@ -17,6 +17,7 @@ use crate::contract::push::GatewaySubscribeRequest;
 use crate::engine::Engine;
 use crate::event::Event as Published;
 use crate::grpc::{Gateways, Publishers, Stopping};
+use crate::health::Health;
 use crate::http2::frame::{self, FrameHeader, HEADER_BYTES, PREFACE, flag, kind, setting};
 use crate::http2::hpack::FieldsWriter;
 use crate::transport::test_support::{Wakes, pair};
@@ -155,13 +156,15 @@ where
 fn gateways(
     engine: &Engine,
 ) -> impl Service<Data = crate::engine::Batch, Call: Unpin> + Unpin + use<> {
-    Gateways::router(engine.clone(), Stopping::default(), None)
+    let health = Health::new(engine).unwrap();
+    Gateways::router(engine.clone(), health, Stopping::default(), None)
 }
 
 fn publishers(engine: &Engine) -> impl Service<Call: Unpin, Data: Unpin> + Unpin + use<> {
     Publishers::router(
         Local::new(engine),
         &engine.limits(),
+        Health::new(engine).unwrap(),
         Stopping::default(),
         None,
     )

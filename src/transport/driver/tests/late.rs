@@ -212,7 +212,8 @@ async fn what_a_late_call_has_published_is_answered_when_the_log_does() {
         undecided: Arc::default(),
     };
     let undecided = Arc::clone(&log.undecided);
-    let service = Publishers::router(log, &engine.limits(), Stopping::default(), None);
+    let health = Health::new(&engine).unwrap();
+    let service = Publishers::router(log, &engine.limits(), health, Stopping::default(), None);
     let mut harness = Harness::new(service, &[]);
     harness.request(1, path::PUBLISH_STREAM);
     harness.data(1, 0, &[PUBLISH, HALF].concat());
