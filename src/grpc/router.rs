@@ -349,4 +349,10 @@ mod tests {
         assert_eq!(open(&|_| {}), status("14"));
         assert_eq!(open(&check), Ok("Check".to_owned()), "it tells of the stop");
     }
+
+    #[test]
+    fn a_gateways_call_is_no_larger_for_grpcs_own() {
+        type Subscribe = super::super::gateways::Call;
+        assert_eq!(size_of::<Call<Subscribe>>(), size_of::<Subscribe>());
+    }
 }
