@@ -238,7 +238,7 @@ settings! {
     /// begun to say that the server is stopping.
     ///
     /// Higher: balancers have time to send no more peers here. Zero: connections are told
-    /// at once.
+    /// at once. A second SIGTERM or SIGINT ends it.
     ShutdownDelay => shutdown_delay: Duration = Duration::ZERO;
 
     /// The upper bounds of the buckets in which the metrics count how long deliveries and

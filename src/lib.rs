@@ -37,6 +37,7 @@
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
+//! | `health` | whether it is well: checks, and a probe through a ring |
 //! | `telemetry` | what is known of a running server: counters, gateways, recent events |
 //! | [`admin`] | what an operator sees and steers, over HTTP |
 //! | [`access`] | who may do what: credentials, principals, grants |
@@ -55,6 +56,9 @@
 //! | how long a request may take, how many streams a connection may have | [`grpc`]: `gateways`, `publishers` |
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
+//! | what makes a server unready, and when | `health` |
+//! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
+//! | how it stops | [`server`]: `stop` |
 //! | who may do what | [`access`] |
 //! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |
 //! | a key of the access file | [`access`]: `document`, then `rules` |
@@ -97,6 +101,8 @@ pub mod cli;
 mod command;
 #[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(feature = "server")]
+mod health;
 #[cfg(feature = "server")]
 pub mod http2;
 #[cfg(feature = "server")]

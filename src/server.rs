@@ -4,6 +4,7 @@
 mod admin;
 mod client_cas;
 mod reload;
+mod stop;
 mod threads;
 
 use std::future::Future;
@@ -14,10 +15,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use self::reload::Reloader;
+use self::stop::Stop;
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
@@ -28,6 +29,7 @@ use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_ex
 use crate::cursor::{Epoch, EpochError};
 use crate::engine::{BuildError, Engine, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
+use crate::health::Health;
 use crate::open_files;
 use crate::telemetry::Telemetry;
 use crate::tls::{ServerFiles, ServerTls, TlsError};
@@ -52,11 +54,6 @@ const NO_LONG_REQUESTS: usize = 0;
 /// end: a client that loses its connection under a call cannot tell whether that was
 /// published.
 const LAME_DUCK: Duration = Duration::from_millis(250);
-/// In the grace period: how long peers have that have only just connected, to be told in
-/// HTTP/2 that the server is stopping. A silent peer does not hold it up for longer.
-const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
-/// After the grace period: how long the streams' statuses may take.
-const LAST_STATUSES: Duration = Duration::from_millis(500);
 
 /// A push server: bound to its addresses, and ready to run.
 ///
@@ -84,7 +81,8 @@ pub struct Server {
     handshakes: Option<HandshakeThreads>,
     delivery: Delivery,
     timeouts: Timeouts,
-    grace: Duration,
+    stop: Stop,
+    health: Health,
     tls: Option<Arc<ServerTls>>,
     authenticator: Option<Arc<dyn Authenticator>>,
     /// Read again when it changes.
@@ -108,6 +106,7 @@ impl Server {
         let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
         let telemetry = Telemetry::new(&engine, &config.delay_bounds);
+        let health = Health::new(&engine)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let mut gateways = listen(config.listen.clone(), gateways).await?;
         let mut publishers = listen(config.publish_listen.clone(), publishers).await?;
@@ -134,7 +133,11 @@ impl Server {
                 linger: config.shutdown_grace.max(Duration::from_secs(1)),
                 max_pinned_bytes: config.max_bytes / PINNED_SHARE,
             },
-            grace: config.shutdown_grace,
+            stop: Stop {
+                delay: config.shutdown_delay,
+                grace: config.shutdown_grace,
+            },
+            health,
             tls,
             authenticator: access_file
                 .clone()
@@ -188,9 +191,10 @@ impl Server {
         self.admin.as_ref().map(Bound::address)
     }
 
-    /// Serves until `shutdown` is ready, and then stops gracefully: what was
-    /// answered to a publisher is delivered to every gateway that takes it within
-    /// the grace period, and every stream ends with `UNAVAILABLE`.
+    /// Serves until `shutdown` is ready, and then stops gracefully. First its health checks
+    /// fail, and everything is served on for [`Config::shutdown_delay`]. Then what was answered
+    /// to a publisher is delivered to every gateway that takes it within the grace period, and
+    /// every stream ends with `UNAVAILABLE`.
     ///
     /// Needs a tokio runtime with I/O and time.
     ///
@@ -204,26 +208,41 @@ impl Server {
     ///
     /// Dropping this future closes the engine and cuts all connections.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        self.run_until(shutdown, std::future::pending()).await
+    }
+
+    /// The same, with a `hurry` that cuts [`Config::shutdown_delay`] short when it is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_until(
+        self,
+        shutdown: impl Future<Output = ()> + Send,
+        hurry: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
         let protection = Protection {
             has_access: self.authenticator.is_some(),
             ..Protection::of(&self.config)
         };
         check_exposure(&self.config, protection)?;
         let mut running = Running::start(self)?;
-        let failed = {
+        let mut failed = {
             let mut shutdown = pin!(shutdown);
             tokio::select! {
                 () = &mut shutdown => None,
-                ended = running.listeners.join_next() => Some(ended),
-                // Without the one that ends calls with their credentials, nobody else would.
-                Some(Err(broken)) = running.helpers.join_next() => Some(Some(Err(broken))),
+                broken = running.broken() => Some(broken),
             }
         };
-        running.drain().await;
-        match failed {
-            None => Ok(()),
-            Some(ended) => Err(ended_early(ended)),
+        if failed.is_none() {
+            failed = running.keep_serving(hurry).await;
         }
+        running.drain().await;
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -260,7 +279,8 @@ impl Wake for Rounds {
 struct Running {
     engine: Engine,
     watchdog: Watchdog,
-    grace: Duration,
+    stop: Stop,
+    health: Health,
     stopping: CancellationToken,
     /// One task for each listener and the connections that it accepted.
     listeners: JoinSet<()>,
@@ -282,7 +302,8 @@ impl Running {
             handshakes,
             delivery,
             timeouts,
-            grace,
+            stop,
+            health,
             tls,
             authenticator,
             access_file,
@@ -294,6 +315,10 @@ impl Running {
 
         let mut helpers = JoinSet::new();
         helpers.spawn(wake_in_rounds(Rounds::of(&engine), delivery, Timer::new()));
+        let canary = Rounds::of(health.canary());
+        helpers.spawn(wake_in_rounds(canary, Delivery::Latency, Timer::Coarse));
+        helpers.spawn(health.clone().read_probes());
+        helpers.spawn(health.clone().take_turns());
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
@@ -306,7 +331,7 @@ impl Running {
             gateways: &gateways,
             publishers: &publishers,
             tls: tls.as_ref(),
-            stopping: &stopping,
+            health: &health,
         };
         let admin = told.start(admin, authenticator.clone())?;
         let access =
@@ -329,16 +354,19 @@ impl Running {
             arriving_bytes: NO_LONG_REQUESTS,
         };
         let (gateway_telemetry, refusing) = (telemetry.clone(), Stopping::default());
-        let gateway_access = access.clone();
-        let stop = refusing.clone();
-        listeners.spawn(serving.run(
+        let (gateway_health, gateway_access) = (health.clone(), access.clone());
+        let refuse = refusing.clone();
+        let accepting = health.listener("gateways");
+        let serving = serving.run(
             gateways,
             move || {
-                let (telemetry, access) = (gateway_telemetry.clone(), gateway_access.clone());
-                Gateways::router(telemetry, refusing.clone(), access)
+                let (telemetry, health) = (gateway_telemetry.clone(), gateway_health.clone());
+                let access = gateway_access.clone();
+                Gateways::router(telemetry, health, refusing.clone(), access)
             },
-            move || stop.set(),
-        ));
+            move || refuse.set(),
+        );
+        listeners.spawn(accepting.during(serving));
 
         let limits = engine.limits();
         let max_request_bytes = Publishers::<Local>::max_request_bytes(&limits);
@@ -349,64 +377,30 @@ impl Running {
             arriving_bytes: REQUESTS_ARRIVING * max_request_bytes,
         };
         let (log, refusing) = (Local::new(&engine), Stopping::default());
-        let stop = refusing.clone();
-        listeners.spawn(serving.run(
+        let refuse = refusing.clone();
+        let publisher_health = health.clone();
+        let accepting = health.listener("publishers");
+        let serving = serving.run(
             publishers,
             move || {
+                let (log, health) = (log.clone(), publisher_health.clone());
                 let (stopping, access) = (refusing.clone(), access.clone());
-                Publishers::router(log.clone(), &limits, &telemetry, stopping, access)
+                Publishers::router(log, &limits, &telemetry, health, stopping, access)
             },
-            move || stop.set(),
-        ));
+            move || refuse.set(),
+        );
+        listeners.spawn(accepting.during(serving));
         Ok(Running {
             engine,
             watchdog,
-            grace,
+            stop,
+            health,
             stopping,
             listeners,
             helpers,
             _handshakes: handshakes,
             admin: Some(admin),
         })
-    }
-
-    /// Ends every stream after its last event, and every connection after its
-    /// last stream; after the grace period, whatever is left.
-    async fn drain(mut self) {
-        tracing::info!("stopping: no more events are accepted");
-        // First the engine, so that nothing is answered that would come after
-        // what the streams deliver.
-        self.engine.close();
-        self.stopping.cancel();
-        let grace_ends = Instant::now() + self.grace;
-        let handshakes_end = grace_ends.min(Instant::now() + LAST_HANDSHAKES);
-        if timeout_at(handshakes_end, self.all_ended()).await.is_err() {
-            self.watchdog.cut_handshakes();
-        }
-        if timeout_at(grace_ends, self.all_ended()).await.is_err() {
-            self.engine.abort();
-            if timeout(LAST_STATUSES, self.all_ended()).await.is_err() {
-                let left = self.watchdog.cut_all();
-                tracing::warn!(
-                    "{left} connections were cut: they did not end within {:?}",
-                    self.grace
-                );
-                self.all_ended().await;
-            }
-        }
-        // Last, so that operators see the rest.
-        if let Some(admin) = self.admin.take() {
-            admin.stop().await;
-        }
-        tracing::info!("stopped");
-    }
-
-    async fn all_ended(&mut self) {
-        while let Some(ended) = self.listeners.join_next().await {
-            if ended.is_err() {
-                tracing::error!("{}", ended_early(Some(ended)));
-            }
-        }
     }
 }
 

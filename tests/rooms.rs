@@ -38,6 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    ("health", &["admin", "cursor", "engine", "event"]),
     ("tls", &["access"]),
     // The engine, without I/O.
     ("engine", &["clock", "cursor", "event", "prefetch"]),
@@ -70,6 +71,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "engine",
             "event",
+            "health",
             "http2",
             "service",
             "telemetry",
@@ -87,6 +89,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "engine",
             "grpc",
+            "health",
             "listening",
             "open_files",
             "telemetry",

@@ -197,6 +197,7 @@ fn run(runtime: &Runtime, settings: Settings, stopping: CancellationToken) {
     } = settings;
     runtime.block_on(async {
         tokio::spawn(telemetry.clone().run());
+        tokio::spawn(facts.checks.run());
         let Some(bound) = bound else {
             stopping.cancelled().await;
             return;

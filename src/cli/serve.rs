@@ -15,9 +15,10 @@ use crate::server::{ServeError, Server, runtime};
 /// Otherwise the gateway starts fresh, and the response says so. Nothing is written to
 /// disk: after a restart every gateway starts fresh.
 ///
-/// SIGTERM and SIGINT stop the server gracefully. It accepts no more events, and delivers
-/// the published ones within --shutdown-grace. Then it exits with code 0. SIGHUP has it read
-/// its access file and its certificates again.
+/// SIGTERM and SIGINT stop the server gracefully. Its health checks fail, and it serves on for
+/// --shutdown-delay, or until a second such signal. Then it accepts no more events, and
+/// delivers the published ones within --shutdown-grace. Then it exits with code 0. SIGHUP has
+/// it read its access file and its certificates again.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 How a gateway's stream ends, and what the gateway should do:
@@ -209,7 +210,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 
     runtime.block_on(async {
         // Before anything is bound: a stop that is asked for early counts.
-        let asked = signals::asked_to_stop()?;
+        let (asked, again) = (signals::asked_to_stop()?, signals::asked_again()?);
         let mut hangups = signals::hangups()?;
         let server = Server::bind(config).await.map_err(failure)?;
         let reloader = server.reloader();
@@ -218,7 +219,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 reloader.reload();
             }
         });
-        let ended = server.run(asked).await;
+        let ended = server.run_until(asked, again).await;
         reloading.abort();
         ended.map_err(failure)
     })

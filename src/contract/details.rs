@@ -95,6 +95,8 @@ reasons! {
     CompressionNotSupported = "COMPRESSION_NOT_SUPPORTED",
     /// There is no such method here.
     UnknownMethod = "UNKNOWN_METHOD",
+    /// There is no such service here.
+    UnknownService = "UNKNOWN_SERVICE",
     /// The call has no credential.
     CredentialMissing = "CREDENTIAL_MISSING",
     /// The credential cannot be read.

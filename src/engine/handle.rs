@@ -145,6 +145,22 @@ impl Engine {
         }
     }
 
+    /// The newest event, while publishers are in the middle of later ones, which cannot be
+    /// read before these are whole. A publisher takes microseconds for that. If this is the
+    /// same event twice, nothing was finished in between.
+    #[must_use]
+    pub fn unfinished_after(&self) -> Option<Cursor> {
+        let ring = &self.shared.ring;
+        let head = ring.unfinished_after()?;
+        Some(Cursor::new(ring.epoch(), Seq::issued(head)))
+    }
+
+    /// What a publisher does that stops in the middle, for good.
+    #[cfg(all(test, not(galaxy_loom)))]
+    pub(crate) fn claim_and_stop(&self, event: crate::event::Event<'_>) {
+        self.shared.ring.claim_and_stop(&[event]);
+    }
+
     /// Reads along from the head on, as no gateway: it takes no place, wakes nobody, and
     /// nobody takes over from it.
     #[must_use]

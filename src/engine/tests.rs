@@ -130,6 +130,22 @@ fn cursors_are_dense_from_one() {
 }
 
 #[test]
+fn a_claim_that_is_not_committed_is_seen_until_the_head_passes_it() {
+    let engine = small().build().unwrap();
+    assert_eq!(engine.unfinished_after(), None);
+    publish(&engine, 9);
+    assert_eq!(engine.unfinished_after(), None);
+    let bytes = encoded(0, 9);
+    engine.claim_and_stop(Event::parse(&bytes).unwrap());
+    assert_eq!(engine.unfinished_after(), Some(engine.head()));
+    publish(&engine, 9);
+    assert_eq!(engine.head().seq().number(), 1, "the third hides behind it");
+    assert_eq!(engine.unfinished_after(), Some(engine.head()));
+    engine.close();
+    assert_eq!(engine.unfinished_after(), Some(engine.head()));
+}
+
+#[test]
 fn a_batch_of_many_segments_is_contiguous() {
     let engine = small().build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();

@@ -122,8 +122,13 @@ struct Open {
 /// What a call that lasts is for.
 #[derive(Debug)]
 enum Purpose {
-    Subscription { gateway_id: Box<str>, ender: Ender },
+    Subscription {
+        gateway_id: Box<str>,
+        ender: Ender,
+    },
     Publishing,
+    /// To look, which needs no right but to be known.
+    Looking,
 }
 
 impl AccessControl {
@@ -252,7 +257,7 @@ impl AccessControl {
             call.audit(None, |who| self.shared.audit.ended(who, &error));
             match purpose {
                 Purpose::Subscription { ender, .. } => drop(ender.end()),
-                Purpose::Publishing => call.wake(),
+                Purpose::Publishing | Purpose::Looking => call.wake(),
             }
         }
     }
@@ -388,7 +393,7 @@ impl Open {
         match self.purpose.get() {
             Some(Purpose::Subscription { gateway_id, .. }) => identity.may_subscribe(gateway_id),
             Some(Purpose::Publishing) => may_publish_any(identity),
-            None => Ok(()),
+            Some(Purpose::Looking) | None => Ok(()),
         }
     }
 
@@ -475,6 +480,19 @@ impl Authorization {
             self.permit = Some(permit.map_err(|error| self.refuse(&error, None))?);
             self.register(Purpose::Publishing);
         }
+        Ok(())
+    }
+
+    /// Lets a stream begin that only looks. It counts among its principal's, and is ended when
+    /// the credential ends.
+    ///
+    /// # Errors
+    ///
+    /// The status that refuses the call.
+    pub(super) fn open_stream(&mut self) -> Result<(), Status> {
+        let permit = self.current(None)?.open_stream();
+        self.permit = Some(permit.map_err(|error| self.refuse(&error, None))?);
+        self.register(Purpose::Looking);
         Ok(())
     }
 

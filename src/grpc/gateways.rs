@@ -13,6 +13,7 @@ use super::subscribe::{MAX_REQUEST_BYTES, Subscribe, Subscription};
 use crate::access::Peer;
 use crate::contract::path;
 use crate::engine::Batch;
+use crate::health::Health;
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::{Limits, Response};
 use crate::service::{Abandoned, Progress, Turn};
@@ -39,11 +40,12 @@ impl Gateways {
     /// that may, where there is access control.
     pub(crate) fn router(
         telemetry: Telemetry,
+        health: Health,
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
         let subscribe = Subscribe::new(telemetry);
-        Router::new(Gateways { subscribe }, stopping, access)
+        Router::new(Gateways { subscribe }, health, stopping, access)
     }
 }
 
@@ -61,6 +63,7 @@ impl Methods for Gateways {
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
     // Most connections answer once.
     const KEPT_OUTPUT_BYTES: usize = 0;
+    const SERVICE: &'static str = "galaxy.backend.push.v1.Push";
     const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH];
 
     fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Call>, Status> {

@@ -11,6 +11,7 @@
 //! | `gateways`, `publishers` | each listener's methods, limits and timeouts |
 //! | `method` | the shapes of methods: respond to each request, or stream |
 //! | `subscribe`, `publish` | the methods |
+//! | `standard` | gRPC's own services: health checking, reflection |
 //! | `exchange`, `streaming` | a call of either shape |
 //! | `message` | messages in a request's body |
 //! | `status` | every error as a status, in one table; its reason, and when to try again |
@@ -29,6 +30,7 @@ mod method;
 mod publish;
 mod publishers;
 mod router;
+mod standard;
 mod status;
 mod streaming;
 mod subscribe;

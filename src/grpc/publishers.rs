@@ -14,6 +14,7 @@ use crate::access::Peer;
 use crate::backbone::Log;
 use crate::contract::path;
 use crate::engine;
+use crate::health::Health;
 use crate::http2::server::{Limits, Response};
 use crate::service::{Abandoned, Progress, Turn};
 use crate::telemetry::Telemetry;
@@ -44,11 +45,12 @@ impl<L: Log> Publishers<L> {
         log: L,
         limits: &engine::Limits,
         telemetry: &Telemetry,
+        health: Health,
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
         let publish = Publish::new(log, limits, telemetry.publishing());
-        Router::new(Publishers { publish }, stopping, access)
+        Router::new(Publishers { publish }, health, stopping, access)
     }
 
     /// The longest request, in bytes.
@@ -64,6 +66,7 @@ impl<L: Log> Methods for Publishers<L> {
     const LIMITS: Limits = LIMITS;
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
     const KEPT_OUTPUT_BYTES: usize = 16 << 10;
+    const SERVICE: &'static str = "galaxy.push.publisher.v1.Publisher";
     const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM];
 
     fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Self::Call>, Status> {
@@ -81,8 +84,10 @@ impl<L: Log> Methods for Publishers<L> {
     }
 
     fn refused(&mut self, path: &str, _peer: Peer, status: &Status) {
-        self.publish
-            .refused(path == path::PUBLISH_STREAM, status.code());
+        if Self::PATHS.contains(&path) {
+            self.publish
+                .refused(path == path::PUBLISH_STREAM, status.code());
+        }
     }
 
     fn poll(

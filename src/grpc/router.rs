@@ -9,8 +9,10 @@ use http::{HeaderValue, header};
 use tonic::Status;
 
 use super::authorization::{AccessControl, Authorization};
+use super::standard::{self, Standard, StandardCall};
 use super::status;
 use crate::access::Peer;
+use crate::health::Health;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
 use crate::service::{Abandoned, Caller, EndCause, Progress, Refusal, Service, Turn};
@@ -28,6 +30,8 @@ pub(crate) trait Methods {
     const REQUEST_TIMEOUT: Duration;
     /// How much memory of its output a connection keeps for the next.
     const KEPT_OUTPUT_BYTES: usize;
+    /// The full name of the service that they belong to.
+    const SERVICE: &'static str;
     /// The paths of all methods.
     const PATHS: &[&str];
 
@@ -92,36 +96,61 @@ impl Stopping {
     }
 }
 
-/// A listener's methods as a [`Service`].
+/// A call of a listener: of one of its own methods, or of gRPC's.
+#[derive(Debug)]
+pub(crate) enum Call<C> {
+    Own(C),
+    Standard(Box<StandardCall>),
+}
+
+/// A listener's methods as a [`Service`], and gRPC's own beside them.
 #[derive(Debug)]
 pub(crate) struct Router<M> {
     methods: M,
+    standard: Standard,
     stopping: Stopping,
     /// `None`: anybody may call.
     access: Option<AccessControl>,
 }
 
 impl<M: Methods> Router<M> {
-    pub(super) fn new(methods: M, stopping: Stopping, access: Option<AccessControl>) -> Self {
+    pub(super) fn new(
+        methods: M,
+        health: Health,
+        stopping: Stopping,
+        access: Option<AccessControl>,
+    ) -> Self {
         Router {
             methods,
+            standard: Standard::new(health, M::SERVICE),
             stopping,
             access,
         }
     }
 
     /// Finds out who calls, and begins the call.
-    fn begin(&mut self, request: &RequestHead, caller: &Caller) -> Result<M::Call, Status> {
+    fn begin(&mut self, request: &RequestHead, caller: &Caller) -> Result<Call<M::Call>, Status> {
+        let path = &*request.path;
         let authorization = match &self.access {
-            None => None,
-            Some(access) => Some(access.authorize(caller, &request.fields)?),
+            Some(access) if !standard::is_open(path) => {
+                Some(access.authorize(caller, &request.fields)?)
+            }
+            _ => None,
         };
-        let origin = Origin {
-            peer: caller.peer,
-            authorization,
+        let call = match M::PATHS.contains(&path) {
+            true => {
+                let origin = Origin {
+                    peer: caller.peer,
+                    authorization,
+                };
+                self.methods.open(path, origin)?.map(Call::Own)
+            }
+            false => {
+                let call = self.standard.open(path, authorization)?;
+                call.map(Call::Standard)
+            }
         };
-        let call = self.methods.open(&request.path, origin)?;
-        call.ok_or_else(|| status::unknown_method("this listener", M::PATHS))
+        call.ok_or_else(unknown_method::<M>)
     }
 
     /// What holds for every request, whatever its method and whoever calls.
@@ -136,11 +165,9 @@ impl<M: Methods> Router<M> {
         if !content_type.is_some_and(|of| is_grpc(of.as_bytes())) {
             return Err(http_refusal(415));
         }
-        if !M::PATHS.contains(&&*request.path) {
-            return Err(status::refusal(&status::unknown_method(
-                "this listener",
-                M::PATHS,
-            )));
+        let path = &*request.path;
+        if !M::PATHS.contains(&path) && !standard::PATHS.contains(&path) {
+            return Err(status::refusal(&unknown_method::<M>()));
         }
         Ok(())
     }
@@ -148,11 +175,16 @@ impl<M: Methods> Router<M> {
     /// What holds for every call of a method.
     fn check_call(&self, request: &RequestHead) -> Result<(), Status> {
         status::refuse_compression(&request.fields)?;
-        if self.stopping.is_set() {
+        if self.stopping.is_set() && !standard::is_open(&request.path) {
             return Err(status::stopping());
         }
         Ok(())
     }
+}
+
+fn unknown_method<M: Methods>() -> Status {
+    let paths = [M::PATHS, &standard::PATHS].concat();
+    status::unknown_method("this listener", &paths)
 }
 
 /// `application/grpc`, also with a message format or parameters behind it: not what merely
@@ -171,14 +203,14 @@ fn http_refusal(code: u16) -> Refusal {
 }
 
 impl<M: Methods> Service for Router<M> {
-    type Call = M::Call;
+    type Call = Call<M::Call>;
     type Data = M::Data;
 
     const LIMITS: Limits = M::LIMITS;
     const REQUEST_TIMEOUT: Duration = M::REQUEST_TIMEOUT;
     const KEPT_OUTPUT_BYTES: usize = M::KEPT_OUTPUT_BYTES;
 
-    fn open(&mut self, request: &RequestHead, caller: &Caller) -> Result<M::Call, Refusal> {
+    fn open(&mut self, request: &RequestHead, caller: &Caller) -> Result<Self::Call, Refusal> {
         self.check(request)?;
         let begun = self
             .check_call(request)
@@ -190,38 +222,57 @@ impl<M: Methods> Service for Router<M> {
     }
 
     #[inline]
-    fn poll(&mut self, call: &mut M::Call, turn: Turn<'_>, cx: &mut Context<'_>) -> Progress {
+    fn poll(&mut self, call: &mut Self::Call, turn: Turn<'_>, cx: &mut Context<'_>) -> Progress {
         let is_stopping = self.stopping.is_set();
-        self.methods.poll(call, turn, is_stopping, cx)
+        match call {
+            Call::Own(call) => self.methods.poll(call, turn, is_stopping, cx),
+            Call::Standard(call) => self.standard.poll(call, turn, is_stopping, cx),
+        }
     }
 
     #[inline]
-    fn poll_data(&mut self, call: &mut M::Call, cx: &mut Context<'_>) -> Poll<Option<M::Data>> {
-        M::poll_data(call, cx)
+    fn poll_data(&mut self, call: &mut Self::Call, cx: &mut Context<'_>) -> Poll<Option<M::Data>> {
+        match call {
+            Call::Own(call) => M::poll_data(call, cx),
+            Call::Standard(_) => Poll::Ready(None),
+        }
     }
 
-    fn end(&mut self, call: &mut M::Call, cause: EndCause, mut response: Response<'_>) -> usize {
+    fn end(&mut self, call: &mut Self::Call, cause: EndCause, mut response: Response<'_>) -> usize {
         let status = match cause {
             EndCause::RequestTimeout => status::request_timeout(M::REQUEST_TIMEOUT),
             EndCause::TooManyLongRequests => status::too_many_long_requests(),
             EndCause::Stalled(stall) => {
                 // What is before it is not taken.
-                let ended = self.methods.ended(call);
+                let ended = match call {
+                    Call::Own(call) => self.methods.ended(call),
+                    Call::Standard(_) => None,
+                };
                 let status = ended.unwrap_or_else(|| status::stalled(&stall));
-                self.methods.abandoned(call, Abandoned::Stalled(stall));
+                if let Call::Own(call) = call {
+                    self.methods.abandoned(call, Abandoned::Stalled(stall));
+                }
                 status::end(&mut response, &status);
                 return 0;
             }
         };
-        self.methods.end(call, status, &mut response)
+        match call {
+            Call::Own(call) => self.methods.end(call, status, &mut response),
+            Call::Standard(call) => call.end(&self.standard, status, &mut response),
+        }
     }
 
-    fn abandoned(&mut self, call: &mut M::Call, why: Abandoned) {
-        self.methods.abandoned(call, why);
+    fn abandoned(&mut self, call: &mut Self::Call, why: Abandoned) {
+        if let Call::Own(call) = call {
+            self.methods.abandoned(call, why);
+        }
     }
 
-    fn describe(&self, call: &M::Call) -> String {
-        self.methods.describe(call)
+    fn describe(&self, call: &Self::Call) -> String {
+        match call {
+            Call::Own(call) => self.methods.describe(call),
+            Call::Standard(call) => call.describe().to_owned(),
+        }
     }
 }
 
@@ -243,6 +294,7 @@ mod tests {
         const LIMITS: Limits = super::super::gateways::LIMITS;
         const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
         const KEPT_OUTPUT_BYTES: usize = 0;
+        const SERVICE: &'static str = "a.B";
         const PATHS: &[&str] = &["/a.B/C", "/a.B/D"];
 
         fn open(&mut self, path: &str, _origin: Origin) -> Result<Option<String>, Status> {
@@ -283,7 +335,9 @@ mod tests {
     #[test]
     fn a_request_finds_its_method_or_is_refused() {
         let stopping = Stopping::default();
-        let mut router = Router::new(TwoMethods, stopping.clone(), None);
+        let engine = crate::engine::Engine::builder().build().unwrap();
+        let health = Health::new(&engine).unwrap();
+        let mut router = Router::new(TwoMethods, health, stopping.clone(), None);
         let mut open = |change: &dyn Fn(&mut RequestHead)| {
             let mut fields = HeaderMap::new();
             let grpc = HeaderValue::from_static("application/grpc+proto");
@@ -296,6 +350,10 @@ mod tests {
             change(&mut request);
             router
                 .open(&request, &Peer::Unix { uid: None }.into())
+                .map(|call| match call {
+                    Call::Own(path) => path,
+                    Call::Standard(call) => call.describe().to_owned(),
+                })
                 .map_err(|refusal| {
                     let status = refusal.fields.get("grpc-status").cloned();
                     (refusal.code, status.map(|s| s.to_str().unwrap().to_owned()))
@@ -303,6 +361,8 @@ mod tests {
         };
         let status = |code: &str| Err((200, Some(code.to_owned())));
         assert_eq!(open(&|_| {}), Ok("/a.B/D".to_owned()));
+        let check = |r: &mut RequestHead| r.path = "/grpc.health.v1.Health/Check".into();
+        assert_eq!(open(&check), Ok("Check".to_owned()));
         assert_eq!(open(&|r| r.method = "GET".into()), Err((405, None)));
         assert_eq!(open(&|r| r.fields.clear()), Err((415, None)));
         for (content_type, is_grpc) in [
@@ -321,5 +381,12 @@ mod tests {
         assert_eq!(compressed, status("12"));
         stopping.set();
         assert_eq!(open(&|_| {}), status("14"));
+        assert_eq!(open(&check), Ok("Check".to_owned()), "it tells of the stop");
+    }
+
+    #[test]
+    fn a_gateways_call_is_no_larger_for_grpcs_own() {
+        type Subscribe = super::super::gateways::Call;
+        assert_eq!(size_of::<Call<Subscribe>>(), size_of::<Subscribe>());
     }
 }

@@ -150,9 +150,20 @@ pub(super) fn unknown_method(place: &str, paths: &[&str]) -> Status {
     Draft::new(
         Code::Unimplemented,
         ErrorReason::UnknownMethod,
-        format!("{place} has {}", paths.join(" and ")),
+        format!("{place} has {}", paths.join(", ")),
     )
     .with("methods", paths.join(","))
+    .finish()
+}
+
+/// The status of a service is asked for that is not there.
+pub(super) fn unknown_service(service: &str) -> Status {
+    Draft::new(
+        Code::NotFound,
+        ErrorReason::UnknownService,
+        format!("this listener has no service {service:?}"),
+    )
+    .with("service", service)
     .finish()
 }
 

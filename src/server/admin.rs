@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use tokio_util::sync::CancellationToken;
 
 use super::{ServeError, listen_error};
 use crate::access::Authenticator;
-use crate::admin::{
-    Admin, Bound, Checks, Facts, Hosts, ListenerFacts, MAX_CONNECTIONS, Settings, api,
-};
+use crate::admin::{Admin, Bound, Facts, Hosts, ListenerFacts, MAX_CONNECTIONS, Settings};
 use crate::config::{Address, Config};
+use crate::health::Health;
 use crate::telemetry::Telemetry;
 use crate::tls::ServerTls;
 use crate::transport::Listener;
@@ -31,8 +29,7 @@ pub(super) struct Told<'a> {
     pub(super) gateways: &'a Listener,
     pub(super) publishers: &'a Listener,
     pub(super) tls: Option<&'a Arc<ServerTls>>,
-    /// Set when the server stops.
-    pub(super) stopping: &'a CancellationToken,
+    pub(super) health: &'a Health,
 }
 
 impl Told<'_> {
@@ -65,10 +62,7 @@ impl Told<'_> {
             listeners,
             limits: self.telemetry.engine().limits(),
             config_digest: digest(self.config),
-            checks: Arc::new(Stop {
-                stopping: self.stopping.clone(),
-                telemetry: self.telemetry.clone(),
-            }),
+            checks: Arc::new(self.health.clone()),
         }
     }
 
@@ -105,31 +99,4 @@ fn digest(config: &Config) -> String {
         .take(8)
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-/// Whether the server is stopping: then no peer should be sent here, and no restart would
-/// mend it.
-struct Stop {
-    stopping: CancellationToken,
-    telemetry: Telemetry,
-}
-
-impl Checks for Stop {
-    fn live(&self) -> Vec<api::Check> {
-        Vec::new()
-    }
-
-    fn ready(&self) -> Vec<api::Check> {
-        let is_stopping = self.stopping.is_cancelled() || self.telemetry.engine().is_closed();
-        let detail = if is_stopping {
-            "the server is stopping"
-        } else {
-            ""
-        };
-        vec![api::Check {
-            name: "stopping".to_owned(),
-            ok: !is_stopping,
-            detail: detail.to_owned(),
-        }]
-    }
 }

@@ -25,6 +25,7 @@ pub struct Harness {
     /// Where a test has asked for it.
     admin: Option<BoundAddress>,
     shutdown: Option<oneshot::Sender<()>>,
+    hurry: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), ServeError>>,
 }
 
@@ -66,16 +67,23 @@ impl Harness {
             server = server.with_authenticator(authenticator);
         }
         let (shutdown, asked) = oneshot::channel::<()>();
+        let (hurry, asked_again) = oneshot::channel::<()>();
         Harness {
             engine: server.engine().clone(),
             gateways: server.listen_addr().clone(),
             publishers: server.publish_addr().clone(),
             admin: server.admin_addr().cloned(),
             shutdown: Some(shutdown),
-            running: tokio::spawn(server.run(async {
-                // A dropped sender is a test that ended without stopping it.
-                let _ = asked.await;
-            })),
+            hurry: Some(hurry),
+            // A dropped sender is a test that ended without stopping it.
+            running: tokio::spawn(server.run_until(
+                async {
+                    let _ = asked.await;
+                },
+                async {
+                    let _ = asked_again.await;
+                },
+            )),
         }
     }
 
@@ -149,6 +157,12 @@ impl Harness {
     pub fn ask_to_stop(&mut self) {
         let shutdown = self.shutdown.take().expect("asked once");
         shutdown.send(()).expect("the server is running");
+    }
+
+    /// Asks it once more: not to wait any longer before it stops.
+    pub fn hurry(&mut self) {
+        let hurry = self.hurry.take().expect("asked once");
+        hurry.send(()).expect("the server is running");
     }
 
     /// Waits until it has stopped.

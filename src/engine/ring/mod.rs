@@ -30,7 +30,7 @@ pub(super) use self::append::Put;
 pub(super) use self::read::{Read, Reader, Retained};
 
 use self::positions::Positions;
-use super::claim::{ClaimWord, Known};
+use super::claim::{ClaimWord, Known, MAX_IN_FLIGHT_EVENTS};
 use super::frame::CursorFields;
 use super::index::Index;
 use super::pool::Pool;
@@ -121,6 +121,17 @@ impl Ring {
         // Acquire: whoever knows the head may read everything up to it; pairs
         // with the exchange in `advance`.
         self.head.load(Ordering::Acquire)
+    }
+
+    /// The head, while publishers have claimed events after it that cannot be read yet.
+    pub(super) fn unfinished_after(&self) -> Option<u64> {
+        // The claim first: the head may come past it meanwhile, and not the other way round.
+        let claimed = self.claim.load();
+        let head = self.head();
+        let unfinished = 1..=MAX_IN_FLIGHT_EVENTS;
+        unfinished
+            .contains(&claimed.events_beyond(head))
+            .then_some(head)
     }
 
     pub(super) fn pool(&self) -> &Pool {

@@ -111,6 +111,15 @@ impl Ring {
         Ok(first)
     }
 
+    /// What a publisher does that stops in the middle, for good.
+    #[cfg(all(test, not(galaxy_loom)))]
+    pub(in crate::engine) fn claim_and_stop(&self, events: &[Event<'_>]) {
+        let claim = self
+            .check(events)
+            .and_then(|total| self.claim(events, total));
+        claim.expect("claimed");
+    }
+
     /// The batch's size in bytes of frames, if it may be published.
     #[inline(always)]
     pub(super) fn check(&self, events: &[Event<'_>]) -> Result<u64, PublishError> {

@@ -40,6 +40,7 @@ fn every_status() -> Vec<Status> {
         refuse_compression(&gzip).unwrap_err(),
         compressed_flag(1),
         unknown_method("this listener", &["/a.B/C"]),
+        unknown_service("a.B"),
         not_one_message("Publish", true),
         not_one_message("Publish", false),
         cut_short(None),

@@ -17,6 +17,7 @@ use crate::contract::push::GatewaySubscribeRequest;
 use crate::engine::Engine;
 use crate::event::Event as Published;
 use crate::grpc::{Gateways, Publishers, Stopping};
+use crate::health::Health;
 use crate::http2::frame::{self, FrameHeader, HEADER_BYTES, PREFACE, flag, kind, setting};
 use crate::http2::hpack::FieldsWriter;
 use crate::telemetry::Telemetry;
@@ -156,7 +157,8 @@ where
 fn gateways(
     engine: &Engine,
 ) -> impl Service<Data = crate::engine::Batch, Call: Unpin> + Unpin + use<> {
-    Gateways::router(Telemetry::of(engine), Stopping::default(), None)
+    let health = Health::new(engine).unwrap();
+    Gateways::router(Telemetry::of(engine), health, Stopping::default(), None)
 }
 
 fn publishers(engine: &Engine) -> impl Service<Call: Unpin, Data: Unpin> + Unpin + use<> {
@@ -164,6 +166,7 @@ fn publishers(engine: &Engine) -> impl Service<Call: Unpin, Data: Unpin> + Unpin
         Local::new(engine),
         &engine.limits(),
         &Telemetry::of(engine),
+        Health::new(engine).unwrap(),
         Stopping::default(),
         None,
     )
