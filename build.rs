@@ -46,10 +46,10 @@ fn git_revision() -> Option<String> {
         .into_iter()
         .chain(branch.as_deref())
     {
-        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
-            if here.join(&path).exists() {
-                println!("cargo::rerun-if-changed={path}");
-            }
+        if let Some(path) = git(&["rev-parse", "--git-path", name])
+            && here.join(&path).exists()
+        {
+            println!("cargo::rerun-if-changed={path}");
         }
     }
     git(&["rev-parse", "--verify", "HEAD"])
