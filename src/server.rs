@@ -12,21 +12,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-pub use self::reload::Reloader;
+pub use self::reload::{Reloaded, Reloader};
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
 use crate::access::{AccessFile, AccessFileError, Authenticator};
 use crate::backbone::Local;
-use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_exposure};
+use crate::config::{
+    Address, Config, ConfigError, Delivery, Protection, check_exposure, exposures,
+};
 use crate::cursor::{Epoch, EpochError};
-use crate::engine::{BuildError, Engine, Notifier};
+use crate::engine::{BuildError, Builder, Engine, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::open_files;
+use crate::telemetry::Telemetry;
 use crate::tls::{ServerFiles, ServerTls, TlsError};
 use crate::transport::{
     ConnectionLimit, HandshakeThreads, Listener, Serving, Timeouts, Timer, Wake, Watchdog,
@@ -78,8 +82,6 @@ pub struct Server {
     /// Held for its drop.
     handshakes: Option<HandshakeThreads>,
     delivery: Delivery,
-    timeouts: Timeouts,
-    grace: Duration,
     tls: Option<Arc<ServerTls>>,
     authenticator: Option<Arc<dyn Authenticator>>,
     /// Read again when it changes.
@@ -113,24 +115,26 @@ impl Server {
             publishers = publishers.with_tls(Arc::clone(tls), &threads);
             handshakes = Some(threads);
         }
+        let telemetry = Telemetry::new(&engine, &config.delay_bounds);
+        let reloader = Reloader::new(
+            &config,
+            &engine,
+            tls.clone(),
+            access_file.clone(),
+            telemetry,
+        );
         Ok(Server {
             engine,
             gateways,
             publishers,
             handshakes,
             delivery: config.delivery,
-            timeouts: Timeouts {
-                stall: config.stall_timeout,
-                linger: config.shutdown_grace.max(Duration::from_secs(1)),
-                max_pinned_bytes: config.max_bytes / PINNED_SHARE,
-            },
-            grace: config.shutdown_grace,
             tls,
             authenticator: access_file
                 .clone()
                 .map(|file| file as Arc<dyn Authenticator>),
             access_file,
-            reloader: Reloader::default(),
+            reloader,
             config,
         })
     }
@@ -140,6 +144,7 @@ impl Server {
     /// listener may use it.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.reloader.forget_access_file();
         Server {
             authenticator: Some(authenticator),
             access_file: None,
@@ -147,8 +152,8 @@ impl Server {
         }
     }
 
-    /// What has the access file and the certificates read again at once. They are read again
-    /// when they change, too.
+    /// What gives the server other settings, and has the access file and the certificates read
+    /// again at once. They are read again when they change, too.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
@@ -244,7 +249,8 @@ impl Wake for Rounds {
 struct Running {
     engine: Engine,
     watchdog: Watchdog,
-    grace: Duration,
+    /// The settings, some of which may change.
+    in_force: watch::Receiver<Arc<Config>>,
     stopping: CancellationToken,
     /// One task for each listener and the connections that it accepted.
     listeners: JoinSet<()>,
@@ -262,8 +268,6 @@ impl Running {
             publishers,
             handshakes,
             delivery,
-            timeouts,
-            grace,
             tls,
             authenticator,
             access_file,
@@ -277,6 +281,9 @@ impl Running {
         helpers.spawn(wake_in_rounds(Rounds::of(&engine), delivery, Timer::new()));
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
+        let in_force = reloader.in_force();
+        let timeouts_of = in_force.clone();
+        let timeouts = move || timeouts(&timeouts_of.borrow());
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
         let access = client_cas::check(authenticator, tls.as_ref()).map(AccessControl::new);
         if let Some(access) = access.clone() {
@@ -328,7 +335,7 @@ impl Running {
         Running {
             engine,
             watchdog,
-            grace,
+            in_force,
             stopping,
             listeners,
             helpers,
@@ -344,7 +351,8 @@ impl Running {
         // what the streams deliver.
         self.engine.close();
         self.stopping.cancel();
-        let grace_ends = Instant::now() + self.grace;
+        let grace = self.in_force.borrow().shutdown_grace;
+        let grace_ends = Instant::now() + grace;
         let handshakes_end = grace_ends.min(Instant::now() + LAST_HANDSHAKES);
         if timeout_at(handshakes_end, self.all_ended()).await.is_err() {
             self.watchdog.cut_handshakes();
@@ -353,10 +361,7 @@ impl Running {
             self.engine.abort();
             if timeout(LAST_STATUSES, self.all_ended()).await.is_err() {
                 let left = self.watchdog.cut_all();
-                tracing::warn!(
-                    "{left} connections were cut: they did not end within {:?}",
-                    self.grace
-                );
+                tracing::warn!("{left} connections were cut: they did not end within {grace:?}");
                 self.all_ended().await;
             }
         }
@@ -382,29 +387,56 @@ impl Drop for Running {
     }
 }
 
+/// Everything that is wrong with these settings and with the files that they name, as far as
+/// it can be found without binding anything.
+#[must_use]
+pub fn check(config: &Config) -> Vec<ServeError> {
+    let mut errors: Vec<ServeError> = Vec::new();
+    errors.extend(config.faults().into_iter().map(ServeError::Config));
+    if errors.is_empty() {
+        let exposures = exposures(config, Protection::of(config));
+        errors.extend(exposures.into_iter().map(ServeError::Config));
+        errors.extend(engine_builder(config).check().err().map(ServeError::Engine));
+    }
+    let access = config.access.as_ref().map(AccessFile::load).transpose();
+    errors.extend(access.err().map(ServeError::Access));
+    errors.extend(load_tls(config).err());
+    errors
+}
+
 fn build_engine(config: &Config) -> Result<Engine, ServeError> {
-    let born = Epoch::now()?;
-    Ok(Engine::builder()
-        .epoch(born)
+    Ok(engine_builder(config).epoch(Epoch::now()?).build()?)
+}
+
+fn engine_builder(config: &Config) -> Builder {
+    Engine::builder()
         .max_events(config.max_events)
         .max_bytes(config.max_bytes)
         .max_event_bytes(config.max_event_bytes)
         .window(config.window)
         .max_subscribers(config.max_subscribers)
-        .build()?)
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    Timeouts {
+        stall: config.stall_timeout,
+        linger: config.shutdown_grace.max(Duration::from_secs(1)),
+        max_pinned_bytes: config.max_bytes / PINNED_SHARE,
+    }
 }
 
 /// TLS, if a certificate is given.
 fn load_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServeError> {
-    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else {
-        return Ok(None);
-    };
-    let tls = ServerTls::load(ServerFiles {
-        certificate: certificate.clone(),
-        key: key.clone(),
+    let tls = server_files(config).map(ServerTls::load).transpose()?;
+    Ok(tls.map(Arc::new))
+}
+
+fn server_files(config: &Config) -> Option<ServerFiles> {
+    Some(ServerFiles {
+        certificate: config.tls_cert.clone()?,
+        key: config.tls_key.clone()?,
         client_ca: config.tls_client_ca.clone(),
-    })?;
-    Ok(Some(Arc::new(tls)))
+    })
 }
 
 async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {

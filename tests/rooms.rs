@@ -63,6 +63,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "grpc",
             "open_files",
+            "telemetry",
             "tls",
             "transport",
         ],
