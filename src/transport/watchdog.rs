@@ -174,11 +174,7 @@ impl Watchdog {
 
     /// Watches until it is dropped. `timeouts` may change with every look. `pinned_bytes`
     /// tells how much memory is held that the ring has moved on from.
-    pub(crate) async fn run(
-        self,
-        timeouts: impl Fn() -> Timeouts,
-        pinned_bytes: impl Fn() -> u64,
-    ) {
+    pub(crate) async fn run(self, timeouts: impl Fn() -> Timeouts, pinned_bytes: impl Fn() -> u64) {
         let mut next_scan = Instant::now();
         loop {
             let now = Instant::now();
