@@ -25,5 +25,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         "galaxy-push",
         &mut script,
     );
-    print(&String::from_utf8_lossy(&script))
+    let script = String::from_utf8_lossy(&script);
+    match args.shell {
+        // Where a program's name has a hyphen, one half of the script calls the commands
+        // otherwise than the other half does (clap-rs/clap#6421).
+        Shell::Bash => print(&script.replace("galaxy__subcmd__push", "galaxy__push")),
+        _ => print(&script),
+    }
 }

@@ -49,7 +49,10 @@ fn write_pages(command: &Command, directory: &Path) -> io::Result<()> {
 
 /// The page of a command. What follows the flags in its help is set as it is written there.
 fn page(command: &Command) -> io::Result<Vec<u8>> {
-    let man = Man::new(command.clone()).manual("galaxy-push");
+    let version = env!("CARGO_PKG_VERSION");
+    let man = Man::new(command.clone())
+        .source(format!("galaxy-push {version}"))
+        .manual("galaxy-push");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;

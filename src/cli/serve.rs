@@ -143,9 +143,8 @@ impl Reloading {
         if new.log_format != in_force.log_format {
             needs_restart.push("log_format".to_owned());
         }
-        // Before the filter changes, which may hide it.
-        tell(&changed, &needs_restart);
         self.log.set_filter(filter);
+        tell(&changed, &needs_restart);
         new.log_format = in_force.log_format;
         *in_force = new;
         Ok(())

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How many lines may wait to be written. Ten thousand gateways that subscribe at once fit.
-const MAX_LINES: usize = 16 << 10;
+/// How many lines may wait to be written: some 2 MiB.
+const MAX_LINES: usize = 8 << 10;
 /// How often lost lines are told while there are always lines that wait.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for the reader.

@@ -65,6 +65,8 @@ pub(super) struct Sources {
     args: Vec<OsString>,
     /// The subcommand that has the flags.
     subcommand: &'static [&'static str],
+    /// Whether the environment counts.
+    has_environment: bool,
 }
 
 impl Sources {
@@ -74,6 +76,7 @@ impl Sources {
         Sources {
             args: args.to_vec(),
             subcommand,
+            has_environment: true,
         }
     }
 
@@ -96,17 +99,12 @@ impl Sources {
         self.settings(command, file)
     }
 
+    /// The subcommand's flags, then those that all have.
     fn flags<'a>(&self, command: &'a Command) -> Vec<&'a Arg> {
-        let mut flags: Vec<&Arg> = command.get_arguments().collect();
-        let mut at = command;
-        for name in self.subcommand {
-            let Some(subcommand) = at.find_subcommand(name) else {
-                break;
-            };
-            at = subcommand;
-        }
-        flags.extend(at.get_arguments());
-        flags
+        let mut names = self.subcommand.iter();
+        let own = names.try_fold(command, |of, name| of.find_subcommand(name));
+        let own = own.into_iter().flat_map(Command::get_arguments);
+        own.chain(command.get_arguments()).collect()
     }
 
     fn matches(&self, command: &Command) -> Result<ArgMatches, Vec<String>> {
@@ -146,7 +144,12 @@ impl Sources {
             flags: flags.into_iter().cloned().collect(),
             matches,
         };
-        settings.look_at_rust_log()?;
+        if self.has_environment {
+            settings.look_at_rust_log()?;
+        }
+        if settings.log.is_empty() && *settings.source("log") == Source::Default {
+            settings.log = log::DEFAULT.to_owned();
+        }
         Ok(settings)
     }
 }
@@ -157,6 +160,7 @@ pub(super) fn read_alone(path: &Path) -> (Option<Settings>, Vec<String>) {
     let alone = Sources {
         args: vec!["galaxy-push".into(), "serve".into()],
         subcommand: &["serve"],
+        has_environment: false,
     };
     let command = mut_flags(super::command(), alone.subcommand, &|flag| {
         flag.env(Resettable::Reset)
@@ -197,9 +201,6 @@ impl Settings {
             }
             Ok(_) | Err(std::env::VarError::NotPresent) => {}
             Err(error) => return Err(vec![format!("{RUST_LOG}: {error}")]),
-        }
-        if self.log.is_empty() && *self.source("log") == Source::Default {
-            self.log = log::DEFAULT.to_owned();
         }
         Ok(())
     }

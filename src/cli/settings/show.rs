@@ -56,14 +56,7 @@ impl Settings {
 
     /// The values by key, null where there is none.
     fn values(&self) -> Vec<(String, Value)> {
-        let mut flags: Vec<&Arg> = self.flags.iter().collect();
-        // The settings first, in their order.
-        flags.sort_by_key(|flag| {
-            let mut all = Setting::ALL.iter();
-            let at = all.position(|setting| setting.name() == flag.get_id().as_str());
-            at.unwrap_or(Setting::ALL.len())
-        });
-        let keys = flags.into_iter().filter_map(|flag| {
+        let keys = self.flags.iter().filter_map(|flag| {
             let key = key_of(flag)?;
             let value = match key {
                 "log" => json!(self.log),

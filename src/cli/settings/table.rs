@@ -11,15 +11,11 @@ use crate::config::{Setting, TakenUp};
 /// A row for each flag of `serve`.
 pub(in crate::cli) fn table(command: &Command) -> String {
     let serve = Sources::new(&[], &["serve"]);
-    let (global, own): (Vec<&Arg>, Vec<&Arg>) = serve
-        .flags(command)
-        .into_iter()
-        .partition(|flag| flag.is_global_set());
     let mut text = String::from(
         "| flag | default | environment variable | key in the file | type | taken up by a reload \
          | what it sets |\n|---|---|---|---|---|---|---|\n",
     );
-    for flag in own.into_iter().chain(global) {
+    for flag in serve.flags(command) {
         let Some(long) = flag.get_long() else {
             continue;
         };
