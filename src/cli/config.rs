@@ -8,6 +8,9 @@ use super::settings::{self, Settings, SettingsArgs, Sources};
 use crate::command::{Failure, stderr};
 use crate::server::{self, ServeError};
 
+/// So many faults of a file are told: what is no configuration file has more.
+const MAX_FAULTS: usize = 100;
+
 /// Check a configuration file, or show the settings and where each is from.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -85,6 +88,14 @@ fn check(args: &CheckArgs) -> Result<(), Failure> {
     let (settings, mut faults) = settings::read_alone(&args.file);
     if let Some(settings) = settings {
         faults.extend(what_follows(&settings, faults.is_empty()));
+    }
+    if let Some(more) = faults
+        .len()
+        .checked_sub(MAX_FAULTS)
+        .filter(|more| *more > 0)
+    {
+        faults.truncate(MAX_FAULTS);
+        faults.push(format!("and {more} more"));
     }
     if faults.is_empty() {
         return print(&format!("{}: ok\n", args.file.display()));

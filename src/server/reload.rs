@@ -180,6 +180,11 @@ impl Reloader {
         let applied = self.try_apply(config);
         let error = applied.as_ref().err().map(ToString::to_string);
         self.note("configuration", error.as_deref());
+        match &applied {
+            Err(ServeError::Access(_)) => self.note(AccessFile::NAME, error.as_deref()),
+            Err(ServeError::Tls(_)) => self.note(ServerTls::NAME, error.as_deref()),
+            _ => {}
+        }
         applied
     }
 

@@ -124,8 +124,15 @@ pub(in crate::cli) struct SettingsArgs {
     worker_threads: Option<usize>,
 }
 
+/// Each in its largest unit that gives a whole number: no spaces.
 fn durations_text(durations: &[Duration]) -> String {
-    let texts = durations.iter().map(|one| value::duration_text(*one));
+    let texts = durations.iter().map(|duration| {
+        let nanos = duration.as_nanos();
+        let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+        let whole = units.into_iter().find(|(unit, _)| nanos % unit == 0);
+        let (unit, name) = whole.unwrap_or((1, "ns"));
+        format!("{}{name}", nanos / unit)
+    });
     texts.collect::<Vec<_>>().join(",")
 }
 

@@ -77,14 +77,14 @@ fn value(flag: &Arg, matches: &ArgMatches) -> Value {
         return json!(matches.get_flag(id));
     }
     let texts = matches.get_raw(id).into_iter().flatten();
-    let texts = texts.map(|text| text.to_string_lossy().into_owned());
+    let mut texts = texts.map(|text| text.to_string_lossy().into_owned());
     match kind {
         Kind::List => {
             let texts: Vec<String> = texts.collect();
             let parts = texts.iter().flat_map(|text| text.split(','));
             json!(parts.collect::<Vec<_>>())
         }
-        _ => match texts.last() {
+        _ => match texts.next_back() {
             None => Value::Null,
             Some(text) if kind == Kind::Number => {
                 let number = text.trim().parse::<u64>();
