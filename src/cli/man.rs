@@ -59,7 +59,17 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     if command.get_arguments().any(|arg| !arg.is_hide_set()) {
-        man.render_options_section(&mut page)?;
+        let mut options = Vec::new();
+        man.render_options_section(&mut options)?;
+        for line in String::from_utf8_lossy(&options).lines() {
+            let line = match line.contains("[default: ") {
+                // A list may be longer than a line.
+                true => line.replace(',', ",\\:"),
+                false => line.to_owned(),
+            };
+            page.extend(line.as_bytes());
+            page.push(b'\n');
+        }
     }
     if command.has_subcommands() {
         man.render_subcommands_section(&mut page)?;
