@@ -8,6 +8,8 @@
 
 mod address;
 mod delivery;
+#[cfg(feature = "server")]
+pub(crate) mod document;
 mod exposure;
 
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 pub use address::{Address, ParseAddressError};
 pub use delivery::{Delivery, ParseDeliveryError};
-pub use exposure::{Protection, check_exposure};
+pub use exposure::{Protection, check_exposure, exposures};
 
 use crate::contract::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::cursor::Cursor;
@@ -82,6 +84,12 @@ macro_rules! settings {
                 }
             }
 
+            /// The setting of this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Setting> {
+                Self::ALL.iter().copied().find(|setting| setting.name() == name)
+            }
+
             /// What the setting does and what follows from its value: the field's
             /// documentation. Empty lines separate paragraphs; other settings
             /// are named in backticks.
@@ -90,6 +98,33 @@ macro_rules! settings {
                 match self {
                     $(Setting::$setting => concat!($($line, "\n",)+),)+
                 }
+            }
+        }
+
+        impl Config {
+            /// The settings whose values are not those of `other`.
+            #[must_use]
+            pub fn differences(&self, other: &Config) -> Vec<Setting> {
+                let mut differ = Vec::new();
+                $(
+                    if self.$field != other.$field {
+                        differ.push(Setting::$setting);
+                    }
+                )+
+                differ
+            }
+
+            /// Takes one setting's value over from `other`.
+            pub fn take(&mut self, setting: Setting, other: &Config) {
+                match setting {
+                    $(Setting::$setting => self.$field = other.$field.clone(),)+
+                }
+            }
+
+            /// Calls `each` with every setting and its value.
+            #[cfg(feature = "server")]
+            fn each(&self, mut each: impl FnMut(Setting, &dyn std::fmt::Debug)) {
+                $(each(Setting::$setting, &self.$field);)+
             }
         }
     };
@@ -268,6 +303,68 @@ settings! {
     WorkerThreads => worker_threads: Option<usize> = None;
 }
 
+/// What it takes until a running server goes by another value of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TakenUp {
+    /// A reload.
+    Reload,
+    /// A reload, up to the value that the server was started with; beyond that, a restart.
+    ReloadUpToStart,
+    /// A reload, from one file to another. Whether there is a file at all needs a restart.
+    ReloadOfFile,
+    /// A restart.
+    Restart,
+}
+
+impl TakenUp {
+    /// In the words of a table.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            TakenUp::Reload => "yes",
+            TakenUp::ReloadUpToStart => "up to the value at the start",
+            TakenUp::ReloadOfFile => "yes; to have one or none: no",
+            TakenUp::Restart => "no",
+        }
+    }
+}
+
+impl Setting {
+    /// What it takes until another value of it counts.
+    #[must_use]
+    pub const fn taken_up(self) -> TakenUp {
+        use Setting as S;
+        match self {
+            S::AdminHosts | S::Window | S::StallTimeout | S::ShutdownGrace | S::ShutdownDelay => {
+                TakenUp::Reload
+            }
+            S::MaxSubscribers => TakenUp::ReloadUpToStart,
+            S::TlsCert | S::TlsKey | S::TlsClientCa | S::Access => TakenUp::ReloadOfFile,
+            S::Listen
+            | S::PublishListen
+            | S::AdminListen
+            | S::AllowAnonymous
+            | S::AllowPlaintext
+            | S::MaxEvents
+            | S::MaxBytes
+            | S::MaxEventBytes
+            | S::AllowLargeEvents
+            | S::MaxProducers
+            | S::DelayBounds
+            | S::Delivery
+            | S::WorkerThreads => TakenUp::Restart,
+        }
+    }
+
+    /// Whether its value is a secret, which no output and no error repeats. Today none is:
+    /// secrets are in files that settings name.
+    #[must_use]
+    pub const fn is_secret(self) -> bool {
+        false
+    }
+}
+
 impl Config {
     /// Above this, [`max_bytes`](Self::max_bytes) is a mistake (16 TiB).
     pub const MAX_BYTES: u64 = 1 << 44;
@@ -293,9 +390,33 @@ impl Config {
     ///
     /// The first setting that cannot work, and why.
     pub fn check(&self) -> Result<(), ConfigError> {
-        use Setting as S;
-        let fail = |setting, reason: String| Err(ConfigError { setting, reason });
+        match self.faults().into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
 
+    /// Everything that [`check`](Self::check) can find.
+    #[must_use]
+    pub fn faults(&self) -> Vec<ConfigError> {
+        let mut faults = Faults::default();
+        self.check_listeners(&mut faults);
+        self.check_files(&mut faults);
+        self.check_sizes(&mut faults);
+        self.check_durations(&mut faults);
+        match self.worker_threads {
+            Some(0) => faults.at_least_one(Setting::WorkerThreads, 0),
+            Some(threads) if threads > Self::MAX_WORKER_THREADS => faults.add(
+                Setting::WorkerThreads,
+                format!("more than {} threads", Self::MAX_WORKER_THREADS),
+            ),
+            _ => {}
+        }
+        faults.0
+    }
+
+    fn check_listeners(&self, faults: &mut Faults) {
+        use Setting as S;
         let mut listeners = vec![
             (S::Listen, &self.listen, "gateways subscribe"),
             (S::PublishListen, &self.publish_listen, "publishers connect"),
@@ -307,54 +428,63 @@ impl Config {
         );
         for (at, (setting, address, _)) in listeners.iter().enumerate() {
             if let Err(error) = address.check() {
-                return fail(*setting, error.to_string());
+                faults.add(*setting, error.to_string());
             }
             let any_port = matches!(address, Address::Tcp(at) if at.ends_with(":0"));
-            let mut before = listeners[..at].iter();
-            if let Some((.., who)) = before.find(|(_, other, _)| other == address && !any_port) {
-                return fail(
+            let mut before = listeners.iter().take(at);
+            let same = before.find(|(_, other, _)| other == address && !any_port);
+            if let Some((other, _, who)) = same {
+                faults.add_with(
                     *setting,
+                    *other,
                     format!(
                         "{address} is where {who} already: each listener needs an address of its own"
                     ),
                 );
             }
         }
-        if let Some(name) = self.admin_hosts.iter().find(|name| !is_host_name(name)) {
-            return fail(S::AdminHosts, format!("{name:?} is not a host name"));
+        for name in self.admin_hosts.iter().filter(|name| !is_host_name(name)) {
+            faults.add(S::AdminHosts, format!("{name:?} is not a host name"));
         }
+    }
 
+    fn check_files(&self, faults: &mut Faults) {
+        use Setting as S;
         for (setting, file, other, needed) in [
-            (S::TlsCert, &self.tls_cert, &self.tls_key, "tls_key"),
-            (S::TlsKey, &self.tls_key, &self.tls_cert, "tls_cert"),
+            (S::TlsCert, &self.tls_cert, &self.tls_key, S::TlsKey),
+            (S::TlsKey, &self.tls_key, &self.tls_cert, S::TlsCert),
             (
                 S::TlsClientCa,
                 &self.tls_client_ca,
                 &self.tls_cert,
-                "tls_cert",
+                S::TlsCert,
             ),
         ] {
             if file.is_some() && other.is_none() {
-                return fail(setting, format!("it is of no use without {needed}"));
+                let needed = needed.name();
+                faults.add(setting, format!("it is of no use without {needed}"));
             }
         }
+    }
 
-        at_least_one(S::MaxEvents, self.max_events)?;
-        at_least_one(S::MaxBytes, self.max_bytes)?;
-        at_least_one(S::MaxEventBytes, self.max_event_bytes as u64)?;
-        at_least_one(S::MaxSubscribers, self.max_subscribers as u64)?;
-        at_least_one(S::MaxProducers, self.max_producers as u64)?;
+    fn check_sizes(&self, faults: &mut Faults) {
+        use Setting as S;
+        faults.at_least_one(S::MaxEvents, self.max_events);
+        faults.at_least_one(S::MaxBytes, self.max_bytes);
+        faults.at_least_one(S::MaxEventBytes, self.max_event_bytes as u64);
+        faults.at_least_one(S::MaxSubscribers, self.max_subscribers as u64);
+        faults.at_least_one(S::MaxProducers, self.max_producers as u64);
         if self.max_bytes > Self::MAX_BYTES {
-            return fail(S::MaxBytes, "more than 16TiB cannot be meant".to_owned());
+            faults.add(S::MaxBytes, "more than 16TiB cannot be meant");
         }
         if self.max_event_bytes > Self::MAX_EVENT_BYTES {
-            return fail(
+            faults.add(
                 S::MaxEventBytes,
-                "more than 16MiB an event is not supported".to_owned(),
+                "more than 16MiB an event is not supported",
             );
-        }
-        if self.max_event_bytes > Self::MAX_PORTABLE_EVENT_BYTES && !self.allow_large_events {
-            return fail(
+        } else if self.max_event_bytes > Self::MAX_PORTABLE_EVENT_BYTES && !self.allow_large_events
+        {
+            faults.add(
                 S::MaxEventBytes,
                 format!(
                     "with {} bytes, events could be larger than gateways accept: gRPC clients \
@@ -366,16 +496,20 @@ impl Config {
                 ),
             );
         }
-        if self.max_event_bytes as u64 > self.max_bytes {
-            return fail(
+        if self.max_bytes > 0 && self.max_event_bytes as u64 > self.max_bytes {
+            faults.add_with(
                 S::MaxEventBytes,
+                S::MaxBytes,
                 format!(
                     "one event of {} bytes would not fit into a ring of {} bytes",
                     self.max_event_bytes, self.max_bytes
                 ),
             );
         }
+    }
 
+    fn check_durations(&self, faults: &mut Faults) {
+        use Setting as S;
         for (setting, duration) in [
             (S::Window, self.window),
             (S::StallTimeout, self.stall_timeout),
@@ -383,44 +517,68 @@ impl Config {
             (S::ShutdownDelay, self.shutdown_delay),
         ] {
             if duration > Self::MAX_DURATION {
-                return fail(setting, "longer than 365 days".to_owned());
+                faults.add(setting, "longer than 365 days");
             }
         }
         if self.stall_timeout.is_zero() {
-            return fail(
-                S::StallTimeout,
-                "zero would cut every connection".to_owned(),
-            );
+            faults.add(S::StallTimeout, "zero would cut every connection");
         }
-
         if self.delay_bounds.is_empty() || self.delay_bounds.len() > Self::MAX_DELAY_BOUNDS {
-            return fail(
+            faults.add(
                 S::DelayBounds,
                 format!("there must be 1 to {} of them", Self::MAX_DELAY_BOUNDS),
             );
         }
         let mut pairs = self.delay_bounds.windows(2);
-        if self.delay_bounds[0].is_zero() || pairs.any(|pair| pair[0] >= pair[1]) {
-            return fail(
+        let is_zero = self.delay_bounds.first().is_some_and(Duration::is_zero);
+        if is_zero || pairs.any(|pair| pair[0] >= pair[1]) {
+            faults.add(
                 S::DelayBounds,
-                "each must be longer than the one before, and the first than zero".to_owned(),
+                "each must be longer than the one before, and the first than zero",
             );
         }
-        if self
-            .delay_bounds
-            .iter()
-            .any(|bound| *bound > Self::MAX_DURATION)
-        {
-            return fail(S::DelayBounds, "longer than 365 days".to_owned());
+        let mut bounds = self.delay_bounds.iter();
+        if bounds.any(|bound| *bound > Self::MAX_DURATION) {
+            faults.add(S::DelayBounds, "longer than 365 days");
         }
+    }
 
-        match self.worker_threads {
-            Some(0) => at_least_one(S::WorkerThreads, 0),
-            Some(threads) if threads > Self::MAX_WORKER_THREADS => fail(
-                S::WorkerThreads,
-                format!("more than {} threads", Self::MAX_WORKER_THREADS),
-            ),
-            _ => Ok(()),
+    /// Tells two configurations apart: the beginning of a SHA-256, in hexadecimal digits. The
+    /// same settings have the same digest in the same version of this crate.
+    #[cfg(feature = "server")]
+    #[must_use]
+    pub fn digest(&self) -> String {
+        use sha2::{Digest as _, Sha256};
+        let mut digest = Sha256::new();
+        self.each(|setting, value| {
+            digest.update(format!("{} = {value:?}\n", setting.name()));
+        });
+        let bytes = digest.finalize();
+        let digits = bytes.iter().take(8).map(|byte| format!("{byte:02x}"));
+        digits.collect()
+    }
+}
+
+/// What was found wrong.
+#[derive(Default)]
+struct Faults(Vec<ConfigError>);
+
+impl Faults {
+    fn add(&mut self, setting: Setting, reason: impl Into<String>) {
+        self.0.push(ConfigError::new(setting, reason));
+    }
+
+    /// With the other setting that would have to change.
+    fn add_with(&mut self, setting: Setting, other: Setting, reason: String) {
+        self.0.push(ConfigError {
+            other: Some(other),
+            ..ConfigError::new(setting, reason)
+        });
+    }
+
+    fn at_least_one(&mut self, setting: Setting, number: u64) {
+        if number == 0 {
+            self.add(setting, "it must be at least 1");
         }
     }
 }
@@ -432,25 +590,30 @@ fn is_host_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 253 && name.bytes().all(is_byte)
 }
 
-fn at_least_one(setting: Setting, number: u64) -> Result<(), ConfigError> {
-    if number == 0 {
-        return Err(ConfigError {
-            setting,
-            reason: "it must be at least 1".to_owned(),
-        });
-    }
-    Ok(())
-}
-
 /// A [`Config`] that cannot work: which setting, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", setting.name())]
 pub struct ConfigError {
     setting: Setting,
+    other: Option<Setting>,
     reason: String,
 }
 
 impl ConfigError {
+    fn new(setting: Setting, reason: impl Into<String>) -> Self {
+        ConfigError {
+            setting,
+            other: None,
+            reason: reason.into(),
+        }
+    }
+
+    /// Another setting that it does not go together with.
+    #[must_use]
+    pub fn other(&self) -> Option<Setting> {
+        self.other
+    }
+
     /// The setting at fault.
     #[must_use]
     pub fn setting(&self) -> Setting {
@@ -477,6 +640,52 @@ mod tests {
     #[test]
     fn the_defaults_pass() {
         assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn every_fault_is_found_and_the_first_is_told() {
+        let config = Config {
+            max_events: 0,
+            stall_timeout: Duration::ZERO,
+            tls_cert: Some("c".into()),
+            ..Config::default()
+        };
+        let faults = config.faults();
+        let settings: Vec<Setting> = faults.iter().map(ConfigError::setting).collect();
+        let wanted = [Setting::TlsCert, Setting::MaxEvents, Setting::StallTimeout];
+        assert_eq!(settings, wanted);
+        assert_eq!(config.check().as_ref(), Err(&faults[0]));
+    }
+
+    #[test]
+    fn settings_are_compared_and_taken_over_one_by_one() {
+        let (mut config, other) = (
+            Config::default(),
+            Config {
+                window: Duration::from_secs(1),
+                max_events: 7,
+                ..Config::default()
+            },
+        );
+        let differ = config.differences(&other);
+        assert_eq!(differ, [Setting::MaxEvents, Setting::Window]);
+        config.take(Setting::Window, &other);
+        assert_eq!(config.differences(&other), [Setting::MaxEvents]);
+        config.take(Setting::MaxEvents, &other);
+        assert_eq!(config, other);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn a_digest_is_that_of_the_values() {
+        let digest = Config::default().digest();
+        assert_eq!(digest.len(), 16);
+        assert_eq!(digest, Config::default().digest());
+        let other = Config {
+            max_events: 7,
+            ..Config::default()
+        };
+        assert_ne!(digest, other.digest());
     }
 
     #[test]

@@ -61,6 +61,8 @@
 //! | how it stops | [`server`]: `stop` |
 //! | who may do what | [`access`] |
 //! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |
+//! | a setting: its text, default and bounds, and whether a reload takes it up | [`config`]; its flag is in [`cli`]: `settings::args`, the rest follows |
+//! | what a reload does | [`server`]: `reload`; [`cli`]: `serve` |
 //! | a key of the access file | [`access`]: `document`, then `rules` |
 //! | an error's status, and when to try again | [`grpc`]: `status` |
 //! | another kind of socket | `transport`: `socket`, `listener` |

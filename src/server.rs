@@ -14,20 +14,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::reload::Reloader;
-use self::stop::Stop;
+pub use self::reload::{Reloaded, Reloader};
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
 use crate::access::{AccessFile, AccessFileError, Authenticator};
 use crate::admin::{Admin, Bound};
 use crate::backbone::Local;
-use crate::config::{Address, Config, ConfigError, Delivery, Protection, check_exposure};
+use crate::config::{
+    Address, Config, ConfigError, Delivery, Protection, check_exposure, exposures,
+};
 use crate::cursor::{Epoch, EpochError};
-use crate::engine::{BuildError, Engine, Notifier};
+use crate::engine::{BuildError, Builder, Engine, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::health::Health;
 use crate::open_files;
@@ -80,8 +82,6 @@ pub struct Server {
     /// Held for its drop.
     handshakes: Option<HandshakeThreads>,
     delivery: Delivery,
-    timeouts: Timeouts,
-    stop: Stop,
     health: Health,
     tls: Option<Arc<ServerTls>>,
     authenticator: Option<Arc<dyn Authenticator>>,
@@ -120,6 +120,13 @@ impl Server {
             publishers = publishers.with_tls(Arc::clone(tls), &threads, counts.clone());
             handshakes = Some(threads);
         }
+        let reloader = Reloader::new(
+            &config,
+            &engine,
+            tls.clone(),
+            access_file.clone(),
+            telemetry.clone(),
+        );
         Ok(Server {
             engine,
             telemetry,
@@ -128,22 +135,13 @@ impl Server {
             admin,
             handshakes,
             delivery: config.delivery,
-            timeouts: Timeouts {
-                stall: config.stall_timeout,
-                linger: config.shutdown_grace.max(Duration::from_secs(1)),
-                max_pinned_bytes: config.max_bytes / PINNED_SHARE,
-            },
-            stop: Stop {
-                delay: config.shutdown_delay,
-                grace: config.shutdown_grace,
-            },
             health,
             tls,
             authenticator: access_file
                 .clone()
                 .map(|file| file as Arc<dyn Authenticator>),
             access_file,
-            reloader: Reloader::default(),
+            reloader,
             config,
         })
     }
@@ -153,6 +151,7 @@ impl Server {
     /// listener may use it.
     #[must_use]
     pub fn with_authenticator(self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.reloader.forget_access_file();
         Server {
             authenticator: Some(authenticator),
             access_file: None,
@@ -160,8 +159,8 @@ impl Server {
         }
     }
 
-    /// What has the access file and the certificates read again at once. They are read again
-    /// when they change, too.
+    /// What gives the server other settings, and has the access file and the certificates read
+    /// again at once. They are read again when they change, too.
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
@@ -279,8 +278,9 @@ impl Wake for Rounds {
 struct Running {
     engine: Engine,
     watchdog: Watchdog,
-    stop: Stop,
     health: Health,
+    /// The settings, some of which may change.
+    in_force: watch::Receiver<Arc<Config>>,
     stopping: CancellationToken,
     /// One task for each listener and the connections that it accepted.
     listeners: JoinSet<()>,
@@ -301,8 +301,6 @@ impl Running {
             admin,
             handshakes,
             delivery,
-            timeouts,
-            stop,
             health,
             tls,
             authenticator,
@@ -321,6 +319,9 @@ impl Running {
         helpers.spawn(health.clone().take_turns());
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
+        let in_force = reloader.in_force();
+        let timeouts_of = in_force.clone();
+        let timeouts = move || timeouts(&timeouts_of.borrow());
         helpers.spawn(watchdog.clone().run(timeouts, pinned_bytes));
         let authenticator = client_cas::check(authenticator, tls.as_ref());
         tracing::info!("listening for gateways on {}", gateways.address());
@@ -340,10 +341,10 @@ impl Running {
             helpers.spawn(access.run());
         }
         if let Some(file) = access_file {
-            helpers.spawn(reloader.clone().watch(file, telemetry.clone()));
+            helpers.spawn(reloader.clone().watch(file));
         }
         if let Some(tls) = tls {
-            helpers.spawn(reloader.watch(tls, telemetry.clone()));
+            helpers.spawn(reloader.watch(tls));
         }
 
         let mut listeners = JoinSet::new();
@@ -393,8 +394,8 @@ impl Running {
         Ok(Running {
             engine,
             watchdog,
-            stop,
             health,
+            in_force,
             stopping,
             listeners,
             helpers,
@@ -414,29 +415,56 @@ impl Drop for Running {
     }
 }
 
+/// Everything that is wrong with these settings and with the files that they name, as far as
+/// it can be found without binding anything.
+#[must_use]
+pub fn check(config: &Config) -> Vec<ServeError> {
+    let mut errors: Vec<ServeError> = Vec::new();
+    errors.extend(config.faults().into_iter().map(ServeError::Config));
+    if errors.is_empty() {
+        let exposures = exposures(config, Protection::of(config));
+        errors.extend(exposures.into_iter().map(ServeError::Config));
+        errors.extend(engine_builder(config).check().err().map(ServeError::Engine));
+    }
+    let access = config.access.as_ref().map(AccessFile::load).transpose();
+    errors.extend(access.err().map(ServeError::Access));
+    errors.extend(load_tls(config).err());
+    errors
+}
+
 fn build_engine(config: &Config) -> Result<Engine, ServeError> {
-    let born = Epoch::now()?;
-    Ok(Engine::builder()
-        .epoch(born)
+    Ok(engine_builder(config).epoch(Epoch::now()?).build()?)
+}
+
+fn engine_builder(config: &Config) -> Builder {
+    Engine::builder()
         .max_events(config.max_events)
         .max_bytes(config.max_bytes)
         .max_event_bytes(config.max_event_bytes)
         .window(config.window)
         .max_subscribers(config.max_subscribers)
-        .build()?)
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    Timeouts {
+        stall: config.stall_timeout,
+        linger: config.shutdown_grace.max(Duration::from_secs(1)),
+        max_pinned_bytes: config.max_bytes / PINNED_SHARE,
+    }
 }
 
 /// TLS, if a certificate is given.
 fn load_tls(config: &Config) -> Result<Option<Arc<ServerTls>>, ServeError> {
-    let (Some(certificate), Some(key)) = (&config.tls_cert, &config.tls_key) else {
-        return Ok(None);
-    };
-    let tls = ServerTls::load(ServerFiles {
-        certificate: certificate.clone(),
-        key: key.clone(),
+    let tls = server_files(config).map(ServerTls::load).transpose()?;
+    Ok(tls.map(Arc::new))
+}
+
+fn server_files(config: &Config) -> Option<ServerFiles> {
+    Some(ServerFiles {
+        certificate: config.tls_cert.clone()?,
+        key: config.tls_key.clone()?,
         client_ca: config.tls_client_ca.clone(),
-    })?;
-    Ok(Some(Arc::new(tls)))
+    })
 }
 
 async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::pattern::{IdPattern, NamePattern};
 use super::{AdminRole, EventKinds, Limits};
+use crate::config::document::{Lines, unknown_key};
 
 const FILE_KEYS: &[&str] = &["jwt", "principal"];
 const JWT_KEYS: &[&str] = &["keys", "issuer", "audience"];
@@ -122,20 +123,6 @@ impl Document {
     }
 }
 
-/// Where lines begin.
-struct Lines(Vec<usize>);
-
-impl Lines {
-    fn of(text: &str) -> Self {
-        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        Lines(ends.map(|(at, _)| at + 1).collect())
-    }
-
-    fn at(&self, span: Range<usize>) -> usize {
-        self.0.partition_point(|begin| *begin <= span.start) + 1
-    }
-}
-
 type Value<'a> = Spanned<DeValue<'a>>;
 
 /// A table of the file, with what errors in it begin with.
@@ -179,14 +166,7 @@ impl<'a> Section<'a> {
         // The first in the file.
         match unknown.min_by_key(|key| key.span().start) {
             None => Ok(()),
-            Some(key) => {
-                let text = key.get_ref();
-                let hint = nearest(text, keys).map_or_else(
-                    || format!("known are {}", keys.join(", ")),
-                    |near| format!("did you mean `{near}`?"),
-                );
-                self.wrong(key.span(), format!("unknown key `{}`: {hint}", shown(text)))
-            }
+            Some(key) => self.wrong(key.span(), unknown_key(key.get_ref(), keys)),
         }
     }
 
@@ -245,35 +225,6 @@ impl<'a> Section<'a> {
 fn number(value: &Value<'_>) -> Option<u64> {
     let integer = value.get_ref().as_integer()?;
     u64::from_str_radix(integer.as_str(), integer.radix()).ok()
-}
-
-/// The known word that somebody may have meant.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let near = known
-        .iter()
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(word.get(..64).unwrap_or(word), known),
-                *known,
-            )
-        })
-        .min_by_key(|(distance, _)| *distance);
-    near.filter(|(distance, known)| *distance <= known.len() / 3 + 1)
-        .map(|(_, known)| known)
-}
-
-/// A key as an error may show it: somebody may have put anything in its place.
-fn shown(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(40)
-        .collect::<String>()
-        .escape_debug()
-        .collect();
-    if shown.len() < text.len() {
-        shown.push('…');
-    }
-    shown
 }
 
 fn read_jwt(section: &Section<'_>) -> Result<JwtSection, DocumentError> {

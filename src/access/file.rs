@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest as _, Sha256};
 
 use super::document::{Document, DocumentError, JwtSection};
@@ -16,6 +16,7 @@ use super::failures::Failures;
 use super::jwt::{Expected, KeySet};
 use super::rules::Rules;
 use super::{AccessError, Authenticator, Credentials, Identity};
+use crate::config::document::line_of;
 
 /// The largest access file, and the largest key set.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -78,7 +79,7 @@ pub enum AccessFileError {
 /// ```
 pub struct AccessFile {
     /// `None`: it was never in a file.
-    path: Option<PathBuf>,
+    path: ArcSwapOption<PathBuf>,
     current: ArcSwap<Loaded>,
     revision: AtomicU64,
     failures: Failures,
@@ -116,7 +117,7 @@ struct Loaded {
 impl fmt::Debug for AccessFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessFile")
-            .field("path", &self.path)
+            .field("path", &self.path())
             .field("principals", &self.principals())
             .field("revision", &self.revision())
             .finish_non_exhaustive()
@@ -163,7 +164,7 @@ impl AccessFile {
 
     fn new(path: Option<PathBuf>, loaded: Loaded) -> Self {
         AccessFile {
-            path,
+            path: ArcSwapOption::from_pointee(path),
             current: ArcSwap::from_pointee(loaded),
             revision: AtomicU64::new(1),
             failures: Failures::default(),
@@ -192,10 +193,10 @@ impl AccessFile {
         let mut last_look = self.lock();
         // What is put back after this counts as a change, too.
         *last_look = Look::default();
-        let Some(path) = &self.path else {
+        let Some(path) = self.path() else {
             return Ok(false);
         };
-        self.replace(Texts::read(path)?)
+        self.replace(Texts::read(&path)?)
     }
 
     /// Looks at the files again, and takes a change up when it has seen it twice in a row:
@@ -207,10 +208,10 @@ impl AccessFile {
     /// [`AccessFileError`]. What was loaded before stays in force.
     pub fn reload_when_settled(&self) -> Result<bool, AccessFileError> {
         let mut last_look = self.lock();
-        let Some(path) = &self.path else {
+        let Some(path) = self.path() else {
             return Ok(false);
         };
-        let texts = Texts::read(path);
+        let texts = Texts::read(&path);
         let digest = match &texts {
             Ok(texts) => texts.digest,
             Err(error) => Sha256::digest(error.to_string()).into(),
@@ -219,6 +220,27 @@ impl AccessFile {
             0 | 1 => Ok(false),
             _ => self.replace(texts?),
         }
+    }
+
+    /// Reads the files at `path`, in the place of those that it was loaded from, without
+    /// taking them up: [`Prepared::commit`] does. Until then nobody else reloads it. It blocks
+    /// while it reads.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessFileError`]. Nothing has changed.
+    pub(crate) fn prepare(&self, path: &Path) -> Result<Prepared<'_>, AccessFileError> {
+        let last_look = self.lock();
+        let texts = Texts::read(path)?;
+        let current = self.current.load_full();
+        let is_new = texts.digest != current.digest;
+        let loaded = Loaded::new(texts, Some(&current.rules))?;
+        Ok(Prepared {
+            file: self,
+            last_look,
+            path: path.to_owned(),
+            loaded: is_new.then_some(loaded),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Look> {
@@ -232,12 +254,20 @@ impl AccessFile {
         if texts.digest == current.digest {
             return Ok(false);
         }
-        let loaded = Loaded::new(texts, Some(&current.rules))?;
+        self.store(Loaded::new(texts, Some(&current.rules))?);
+        Ok(true)
+    }
+
+    fn store(&self, loaded: Loaded) {
         self.current.store(Arc::new(loaded));
         // Release: who sees the new revision asks the new rules; pairs with the Acquire in
         // `revision`.
         self.revision.fetch_add(1, Ordering::Release);
-        Ok(true)
+    }
+
+    /// Where it is read from.
+    fn path(&self) -> Option<PathBuf> {
+        self.path.load().as_deref().cloned()
     }
 
     fn authenticate_at(
@@ -252,6 +282,29 @@ impl AccessFile {
                 Err(retry_after) => AccessError::TooManyFailures { retry_after },
             }
         })
+    }
+}
+
+/// What an [`AccessFile`] is about to take up.
+pub(crate) struct Prepared<'a> {
+    file: &'a AccessFile,
+    last_look: MutexGuard<'a, Look>,
+    path: PathBuf,
+    /// If it is not what is in force already.
+    loaded: Option<Loaded>,
+}
+
+impl Prepared<'_> {
+    /// Takes it up; returns whether anything changes.
+    pub(crate) fn commit(mut self) -> bool {
+        // What is put back after this counts as a change, too.
+        *self.last_look = Look::default();
+        self.file.path.store(Some(Arc::new(self.path)));
+        let has_changed = self.loaded.is_some();
+        if let Some(loaded) = self.loaded {
+            self.file.store(loaded);
+        }
+        has_changed
     }
 }
 
@@ -322,12 +375,7 @@ impl Texts {
         let document = match std::str::from_utf8(text) {
             Ok(text) => Document::parse(text.strip_prefix('\u{feff}').unwrap_or(text)),
             Err(error) => Err(DocumentError {
-                line: text
-                    .iter()
-                    .take(error.valid_up_to())
-                    .filter(|b| **b == b'\n')
-                    .count()
-                    + 1,
+                line: line_of(text, error),
                 what: "it is not UTF-8".to_owned(),
             }),
         };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{Arg, Command};
+use clap::{Arg, Command, ValueHint};
 
 use crate::config::{Address, Setting};
 use crate::cursor::Cursor;
@@ -18,6 +18,8 @@ pub(super) fn complete(command: Command) -> Command {
         .mut_subcommands(|subcommand| match subcommand.get_name() {
             // Its flags are the settings of the server, and described there.
             "serve" => complete_all(subcommand, "GALAXY_PUSH_").mut_args(describe_setting),
+            "config" => complete_all(subcommand, "GALAXY_PUSH_CONFIG_")
+                .mut_subcommands(|inner| inner.mut_args(as_of_serve)),
             name => {
                 let prefix = format!("GALAXY_PUSH_{}_", name.to_uppercase());
                 complete_all(subcommand, &prefix)
@@ -45,6 +47,10 @@ fn complete_flag(arg: Arg, prefix: &str) -> Arg {
     // As with getopt_long, what follows a flag is its value. So a negative number is
     // refused by the flag, which says why.
     let arg = arg.allow_hyphen_values(true);
+    let arg = match arg.get_value_parser().type_id() == TypeId::of::<PathBuf>() {
+        true => arg.value_hint(ValueHint::AnyPath),
+        false => arg,
+    };
     match value_name(&arg) {
         Some(name) => arg.value_name(name),
         None => arg,
@@ -85,6 +91,16 @@ fn describe_setting(arg: Arg) -> Arg {
     let summary = text.split("\n\n").next().unwrap_or_default();
     let summary = summary.strip_suffix('.').unwrap_or(summary).to_owned();
     arg.help(summary).long_help(text)
+}
+
+/// A flag of `serve`, as another command has it: with the variable of `serve`.
+fn as_of_serve(arg: Arg) -> Arg {
+    let id = arg.get_id().as_str();
+    if Setting::named(id).is_none() && id != "config" {
+        return arg;
+    }
+    let variable = format!("GALAXY_PUSH_{}", id.to_uppercase());
+    describe_setting(arg.env(variable))
 }
 
 /// The flag of a setting.

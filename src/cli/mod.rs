@@ -10,12 +10,17 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod completions;
+mod config;
 mod disconnect;
 mod doctor;
 mod flags;
 mod json;
+mod log;
+mod man;
 mod publish;
 mod serve;
+mod settings;
 mod status;
 mod tail;
 mod text;
@@ -24,11 +29,13 @@ mod usage;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
+use self::log::Log;
+use self::settings::Sources;
 use crate::command::{Failure, stderr};
 #[cfg(feature = "bench")]
 use crate::lab::bench;
@@ -53,12 +60,13 @@ Try it, each in a terminal of its own:
   galaxy-push publish --user-id u1 --kind turn.ready --payload '{\"game\":1}'
 
 Every flag has an environment variable, which its help names. A flag on the command
-line overrides the variable.
+line overrides the variable. serve also reads a configuration file (--config), which
+both override.
 
 Exit codes:
   0  done, or stopped by SIGTERM or SIGINT
   1  failed; one line on standard error says why
-  2  a flag, an argument or an environment variable is wrong
+  2  a flag, an argument, an environment variable or a configuration file is wrong
   3  tail: another gateway has taken over the id"
 )]
 struct Cli {
@@ -72,6 +80,16 @@ struct Cli {
     /// reported on standard error whatever the filter is.
     #[arg(long, global = true, display_order = 900, value_name = "FILTER")]
     log: Option<String>,
+
+    /// How lines of the log are written: text, or json for an object in each line.
+    #[arg(
+        long,
+        global = true,
+        display_order = 901,
+        value_name = "FORMAT",
+        default_value_t = log::Format::Text
+    )]
+    log_format: log::Format,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,6 +102,9 @@ enum Command {
     Doctor(doctor::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
+    Config(config::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// Runs the command line `args`, the program's name first, and returns the exit
@@ -115,17 +136,32 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         }
         Err(error) => return Err(Failure::usage(usage::line(&error, &command(), args))),
     };
-    start_log(cli.log)?;
+    let start_log = || start_log(cli.log, cli.log_format);
     match cli.command {
-        Command::Serve(args) => serve::run(args),
-        Command::Publish(args) => publish::run(args),
-        Command::Tail(args) => tail::run(args),
-        Command::Status(args) => status::run(args),
-        Command::Disconnect(args) => disconnect::run(args),
-        Command::Doctor(args) => doctor::run(args),
+        Command::Serve(_) => serve(args),
+        Command::Publish(args) => start_log().and_then(|()| publish::run(args)),
+        Command::Tail(args) => start_log().and_then(|()| tail::run(args)),
+        Command::Status(of) => start_log().and_then(|()| status::run(of)),
+        Command::Disconnect(of) => start_log().and_then(|()| disconnect::run(of)),
+        Command::Doctor(of) => start_log().and_then(|()| doctor::run(of)),
         #[cfg(feature = "bench")]
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => start_log().and_then(|()| bench::run(args)),
+        Command::Config(of) => config::run(&of, args),
+        Command::Completions(of) => completions::run(&of),
+        Command::Man(of) => man::run(&of),
     }
+}
+
+fn serve(args: &[OsString]) -> Result<(), Failure> {
+    let sources = Sources::new(args, &["serve"]);
+    let settings = sources
+        .read()
+        .map_err(|faults| Failure::usage(faults.into_iter().next().unwrap_or_default()))?;
+    let filter = settings.log_filter().map_err(Failure::usage)?;
+    let log = Arc::new(Log::start_in_background(filter, settings.log_format)?);
+    let ended = serve::run(settings, sources, Arc::clone(&log));
+    log.finish();
+    ended
 }
 
 /// The command line's definition.
@@ -133,15 +169,20 @@ fn command() -> clap::Command {
     flags::complete(Cli::command())
 }
 
-/// The help that was asked for. A reader who closes it early has read enough.
+/// The help that was asked for.
 fn print_help(help: &clap::Error) -> Result<(), Failure> {
     let text = help.render();
-    let mut stdout = std::io::stdout().lock();
-    let written = if stdout.is_terminal() {
-        write!(stdout, "{}", text.ansi())
+    if std::io::stdout().is_terminal() {
+        print(&text.ansi().to_string())
     } else {
-        write!(stdout, "{text}")
-    };
+        print(&text.to_string())
+    }
+}
+
+/// Writes to standard output. A reader who closes it early has read enough.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes());
     match written.and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(
             format!("cannot write to standard output: {error}"),
@@ -150,36 +191,25 @@ fn print_help(help: &clap::Error) -> Result<(), Failure> {
     }
 }
 
-/// What the TLS library says by itself: a peer could have it say as much as it likes. What
-/// comes of it is logged by us, and counted. Whoever asks for it by name gets it.
-const QUIET: &str = "rustls=off";
-
-fn start_log(flag: Option<String>) -> Result<(), Failure> {
+/// The log of a command that is no server.
+fn start_log(flag: Option<String>, format: log::Format) -> Result<(), Failure> {
     let (name, directives) = match flag {
         Some(directives) => ("--log", directives),
         None => match std::env::var("RUST_LOG") {
             Ok(directives) if !directives.is_empty() => ("RUST_LOG", directives),
-            Ok(_) | Err(std::env::VarError::NotPresent) => ("--log", "info".to_owned()),
+            Ok(_) | Err(std::env::VarError::NotPresent) => ("--log", log::DEFAULT.to_owned()),
             Err(error) => return Err(Failure::usage(format!("RUST_LOG: {error}"))),
         },
     };
-    let filter = EnvFilter::builder()
-        .parse(format!("{QUIET},{directives}"))
-        .map_err(|error| Failure::usage(format!("{name}: {directives:?}: {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // It would go to standard error as well, with a panic if that is closed.
-        .log_internal_errors(false)
-        .try_init()
-        .map_err(|error| Failure::failed(format!("cannot log: {error}")))
+    let filter = log::filter(&directives)
+        .map_err(|reason| Failure::usage(format!("{name}: {directives:?}: {reason}")))?;
+    Log::start(filter, format).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Setting;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -192,14 +222,18 @@ mod tests {
             for arg in command.get_arguments() {
                 let Some(long) = arg.get_long() else { continue };
                 let variable = arg.get_env().and_then(|env| env.to_str());
+                let is_setting = Setting::named(&long.replace('-', "_")).is_some();
+                // Wherever they are, they have the variables of `serve`.
+                let of_serve =
+                    prefix.starts_with("GALAXY_PUSH_CONFIG") && (is_setting || long == "config");
+                let prefix = if of_serve { "GALAXY_PUSH_" } else { prefix };
                 let wanted = format!("{prefix}{}", long.to_uppercase().replace('-', "_"));
                 assert_eq!(variable, Some(wanted.as_str()), "--{long}");
                 assert!(arg.get_help().is_some(), "--{long} has no help");
             }
-            let names_its_flags = ["publish", "tail", "status", "disconnect", "doctor", "bench"];
             for subcommand in command.get_subcommands() {
                 let name = subcommand.get_name();
-                if prefix == "GALAXY_PUSH_" && names_its_flags.contains(&name) {
+                if prefix == "GALAXY_PUSH_" && name != "serve" {
                     check(subcommand, &format!("{prefix}{}_", name.to_uppercase()));
                 } else {
                     check(subcommand, prefix);

@@ -1,11 +1,12 @@
 //! `galaxy-push serve`: the server.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::command::{Failure, signals, value};
-use crate::config::{Address, Config, Delivery, Protection, Setting, check_exposure};
-use crate::server::{ServeError, Server, runtime};
+use super::log::Log;
+use super::settings::{Settings, SettingsArgs, Sources};
+use crate::command::{Failure, signals};
+use crate::config::{Protection, Setting, check_exposure};
+use crate::server::{Reloader, ServeError, Server, runtime};
 
 /// Run the server: gateways subscribe at one address, publishers connect to another.
 ///
@@ -18,7 +19,8 @@ use crate::server::{ServeError, Server, runtime};
 /// SIGTERM and SIGINT stop the server gracefully. Its health checks fail, and it serves on for
 /// --shutdown-delay, or until a second such signal. Then it accepts no more events, and
 /// delivers the published ones within --shutdown-grace. Then it exits with code 0. SIGHUP has
-/// it read its access file and its certificates again.
+/// it read its configuration file, its access file and its certificates again: all of it takes
+/// effect, or if anything is wrong nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 How a gateway's stream ends, and what the gateway should do:
@@ -50,160 +52,22 @@ Sizes: 65536, 512KiB, 256MiB, 1GB. Durations: 300ms, 30s, 5m, 1h.
 
 Examples:
   galaxy-push serve
+  galaxy-push serve --config /etc/galaxy-push/galaxy-push.toml
   galaxy-push serve --publish-listen unix:/run/galaxy-push.sock
   galaxy-push serve --listen 0.0.0.0:50051 --access access.toml --allow-plaintext
   galaxy-push serve --max-bytes 4GiB --max-events 16777216 --window 30m
   GALAXY_PUSH_LISTEN=127.0.0.1:6000 galaxy-push serve")]
 pub(super) struct Args {
-    #[arg(long, default_value_t = Config::default().listen)]
-    listen: Address,
-
-    #[arg(long, default_value_t = Config::default().publish_listen)]
-    publish_listen: Address,
-
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        value_parser = value::optional_address,
-        default_value_t = value::OptionalAddress(Config::default().admin_listen)
-    )]
-    admin_listen: value::OptionalAddress,
-
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    admin_hosts: Vec<String>,
-
-    #[arg(long, value_name = "FILE")]
-    tls_cert: Option<PathBuf>,
-
-    #[arg(long, value_name = "FILE")]
-    tls_key: Option<PathBuf>,
-
-    #[arg(long, value_name = "FILE")]
-    tls_client_ca: Option<PathBuf>,
-
-    #[arg(long)]
-    access: Option<PathBuf>,
-
-    #[arg(long)]
-    allow_anonymous: bool,
-
-    #[arg(long)]
-    allow_plaintext: bool,
-
-    #[arg(long, value_parser = value::number, default_value_t = Config::default().max_events)]
-    max_events: u64,
-
-    #[arg(
-        long,
-        value_name = "SIZE",
-        value_parser = value::size,
-        default_value = value::size_text(Config::default().max_bytes)
-    )]
-    max_bytes: u64,
-
-    #[arg(
-        long,
-        value_name = "SIZE",
-        value_parser = value::size_in_memory,
-        default_value = value::size_text(Config::default().max_event_bytes as u64)
-    )]
-    max_event_bytes: usize,
-
-    #[arg(long)]
-    allow_large_events: bool,
-
-    #[arg(
-        long,
-        value_parser = value::duration,
-        default_value = value::duration_text(Config::default().window)
-    )]
-    window: Duration,
-
-    #[arg(long, value_parser = value::count, default_value_t = Config::default().max_subscribers)]
-    max_subscribers: usize,
-
-    #[arg(long, value_parser = value::count, default_value_t = Config::default().max_producers)]
-    max_producers: usize,
-
-    #[arg(
-        long,
-        value_parser = value::duration,
-        default_value = value::duration_text(Config::default().stall_timeout)
-    )]
-    stall_timeout: Duration,
-
-    #[arg(
-        long,
-        value_parser = value::duration,
-        default_value = value::duration_text(Config::default().shutdown_grace)
-    )]
-    shutdown_grace: Duration,
-
-    #[arg(
-        long,
-        value_parser = value::duration,
-        default_value = value::duration_text(Config::default().shutdown_delay)
-    )]
-    shutdown_delay: Duration,
-
-    #[arg(
-        long,
-        value_name = "DURATION",
-        value_parser = value::duration,
-        value_delimiter = ',',
-        default_value = durations_text(&Config::default().delay_bounds)
-    )]
-    delay_bounds: Vec<Duration>,
-
-    #[arg(long, value_name = "GOAL", default_value_t = Config::default().delivery)]
-    delivery: Delivery,
-
-    #[arg(long, value_parser = value::count)]
-    worker_threads: Option<usize>,
+    #[command(flatten)]
+    _settings: SettingsArgs,
 }
 
-fn durations_text(durations: &[Duration]) -> String {
-    let texts = durations.iter().map(|one| value::duration_text(*one));
-    texts.collect::<Vec<_>>().join(",")
-}
-
-impl Args {
-    fn into_config(self) -> Config {
-        Config {
-            listen: self.listen,
-            publish_listen: self.publish_listen,
-            admin_listen: self.admin_listen.0,
-            admin_hosts: self.admin_hosts,
-            tls_cert: self.tls_cert,
-            tls_key: self.tls_key,
-            tls_client_ca: self.tls_client_ca,
-            access: self.access,
-            allow_anonymous: self.allow_anonymous,
-            allow_plaintext: self.allow_plaintext,
-            max_events: self.max_events,
-            max_bytes: self.max_bytes,
-            max_event_bytes: self.max_event_bytes,
-            allow_large_events: self.allow_large_events,
-            window: self.window,
-            max_subscribers: self.max_subscribers,
-            max_producers: self.max_producers,
-            stall_timeout: self.stall_timeout,
-            shutdown_grace: self.shutdown_grace,
-            shutdown_delay: self.shutdown_delay,
-            delay_bounds: self.delay_bounds,
-            delivery: self.delivery,
-            worker_threads: self.worker_threads,
-        }
-    }
-}
-
-pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let config = args.into_config();
-    config
-        .check()
-        .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
-    check_exposure(&config, Protection::of(&config))
-        .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
+/// Runs the server with these settings, which are from `sources`.
+pub(super) fn run(settings: Settings, sources: Sources, log: Arc<Log>) -> Result<(), Failure> {
+    let config = settings.config.clone();
+    let failure = |error: ServeError| failure(&settings, error);
+    config.check().map_err(|error| failure(error.into()))?;
+    check_exposure(&config, Protection::of(&config)).map_err(|error| failure(error.into()))?;
 
     let runtime = runtime(config.worker_threads)
         .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
@@ -213,10 +77,20 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         let (asked, again) = (signals::asked_to_stop()?, signals::asked_again()?);
         let mut hangups = signals::hangups()?;
         let server = Server::bind(config).await.map_err(failure)?;
-        let reloader = server.reloader();
+        let reloading = Arc::new(Reloading {
+            reloader: server.reloader(),
+            sources,
+            log,
+            in_force: Mutex::new(settings.clone()),
+        });
         let reloading = tokio::spawn(async move {
             while hangups.recv().await.is_some() {
-                reloader.reload();
+                let reloading = Arc::clone(&reloading);
+                // It reads files.
+                let reloaded = tokio::task::spawn_blocking(move || reloading.reload());
+                if let Err(error) = reloaded.await {
+                    tracing::error!("configuration not reloaded: {error}");
+                }
             }
         });
         let ended = server.run_until(asked, again).await;
@@ -225,124 +99,90 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     })
 }
 
+/// What it takes to read everything again.
+struct Reloading {
+    reloader: Reloader,
+    sources: Sources,
+    log: Arc<Log>,
+    /// What was read last and could be used.
+    in_force: Mutex<Settings>,
+}
+
+impl Reloading {
+    /// Takes up what there is now, or says why not.
+    fn reload(&self) {
+        match self.sources.read() {
+            Ok(settings) => {
+                if let Err(fault) = self.take(settings) {
+                    refuse(&fault);
+                }
+            }
+            Err(faults) => {
+                let fault = faults.first().map_or("", String::as_str);
+                self.reloader.failed(fault);
+                refuse(fault);
+            }
+        }
+    }
+
+    fn take(&self, mut new: Settings) -> Result<(), String> {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        let filter = new
+            .log_filter()
+            .inspect_err(|fault| self.reloader.failed(fault))?;
+        let reloaded = self.reloader.apply(&new.config);
+        let reloaded = reloaded.map_err(|error| new.fault(&error))?;
+        let names = |settings: &[Setting]| {
+            let names = settings.iter().map(|setting| setting.name().to_owned());
+            names.collect::<Vec<_>>()
+        };
+        let mut changed = names(&reloaded.changed);
+        if new.log != in_force.log {
+            changed.push("log".to_owned());
+        }
+        let mut needs_restart = names(&reloaded.needs_restart);
+        if new.log_format != in_force.log_format {
+            needs_restart.push("log_format".to_owned());
+        }
+        self.log.set_filter(filter);
+        tell(&changed, &needs_restart);
+        new.log_format = in_force.log_format;
+        *in_force = new;
+        Ok(())
+    }
+}
+
+fn tell(changed: &[String], needs_restart: &[String]) {
+    if changed.is_empty() {
+        tracing::info!(target: "galaxy_push::audit", "configuration reloaded: no setting has changed");
+    } else {
+        let changed = changed.join(", ");
+        tracing::info!(target: "galaxy_push::audit", "configuration reloaded: changed {changed}");
+    }
+    if !needs_restart.is_empty() {
+        let names = needs_restart.join(", ");
+        tracing::warn!(
+            target: "galaxy_push::audit",
+            "these settings keep their values until a restart: {names}"
+        );
+    }
+}
+
+fn refuse(fault: &str) {
+    tracing::error!(
+        target: "galaxy_push::audit",
+        "configuration not reloaded, the earlier one stays in force: {fault}"
+    );
+}
+
 /// A setting that cannot work is the caller's to correct; anything else just did
 /// not work.
-fn failure(error: ServeError) -> Failure {
+fn failure(settings: &Settings, error: ServeError) -> Failure {
     match error {
         ServeError::Config(_)
         | ServeError::Engine(_)
         | ServeError::Access(_)
-        | ServeError::Tls(_) => Failure::usage(with_flags(&error.to_string())),
+        | ServeError::Tls(_) => Failure::usage(settings.fault(&error)),
         other => Failure::failed(other.to_string()),
-    }
-}
-
-/// A message about settings, with the flags' names for theirs. A setting whose name is
-/// an everyday word, such as `window`, counts only at the message's start.
-fn with_flags(message: &str) -> String {
-    let mut text = String::with_capacity(message.len());
-    let of_names = |c: char| c.is_ascii_lowercase() || c == '_';
-    for part in message.split_inclusive(|c| !of_names(c)) {
-        let name = part.trim_end_matches(|c| !of_names(c));
-        let is_setting = Setting::ALL.iter().any(|setting| setting.name() == name);
-        if is_setting && (name.contains('_') || text.is_empty()) {
-            text.push_str("--");
-            text.push_str(&name.replace('_', "-"));
-            text.push_str(&part[name.len()..]);
-        } else {
-            text.push_str(part);
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Serve {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    #[test]
-    fn no_flags_are_the_default_config() {
-        let serve = Serve::try_parse_from(["serve"]).unwrap();
-        assert_eq!(serve.args.into_config(), Config::default());
-    }
-
-    #[test]
-    fn every_flag_reaches_its_setting() {
-        let serve = Serve::try_parse_from([
-            "serve",
-            "--listen=unix:/a",
-            "--publish-listen=[::1]:1",
-            "--admin-listen=none",
-            "--admin-hosts=a,*.b",
-            "--tls-cert=/c",
-            "--tls-key=/k",
-            "--tls-client-ca=/ca",
-            "--access=/access.toml",
-            "--allow-anonymous",
-            "--allow-plaintext",
-            "--max-events=2",
-            "--max-bytes=3KiB",
-            "--max-event-bytes=4B",
-            "--allow-large-events",
-            "--window=5s",
-            "--max-subscribers=6",
-            "--max-producers=10",
-            "--stall-timeout=7m",
-            "--shutdown-grace=8ms",
-            "--shutdown-delay=11s",
-            "--delay-bounds=1ms,2s",
-            "--delivery=throughput",
-            "--worker-threads=9",
-        ])
-        .unwrap();
-        let wanted = Config {
-            listen: Address::Unix("/a".into()),
-            publish_listen: Address::Tcp("[::1]:1".to_owned()),
-            admin_listen: None,
-            admin_hosts: vec!["a".to_owned(), "*.b".to_owned()],
-            tls_cert: Some("/c".into()),
-            tls_key: Some("/k".into()),
-            tls_client_ca: Some("/ca".into()),
-            access: Some("/access.toml".into()),
-            allow_anonymous: true,
-            allow_plaintext: true,
-            max_events: 2,
-            max_bytes: 3072,
-            max_event_bytes: 4,
-            allow_large_events: true,
-            window: Duration::from_secs(5),
-            max_subscribers: 6,
-            max_producers: 10,
-            stall_timeout: Duration::from_secs(420),
-            shutdown_grace: Duration::from_millis(8),
-            shutdown_delay: Duration::from_secs(11),
-            delay_bounds: vec![Duration::from_millis(1), Duration::from_secs(2)],
-            delivery: Delivery::Throughput,
-            worker_threads: Some(9),
-        };
-        assert_eq!(serve.args.into_config(), wanted);
-    }
-
-    #[test]
-    fn settings_are_named_as_flags() {
-        for (message, wanted) in [
-            ("max_bytes is 1", "--max-bytes is 1"),
-            ("window: longer", "--window: longer"),
-            (
-                "max_event_bytes: large; allow_large_events permits it",
-                "--max-event-bytes: large; --allow-large-events permits it",
-            ),
-            ("max_bytes: the window", "--max-bytes: the window"),
-            ("the clock is wrong", "the clock is wrong"),
-        ] {
-            assert_eq!(with_flags(message), wanted);
-        }
     }
 }

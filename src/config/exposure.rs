@@ -35,34 +35,44 @@ impl Protection {
 ///
 /// The first listener that is open, and the setting that would permit it.
 pub fn check_exposure(config: &Config, protection: Protection) -> Result<(), ConfigError> {
+    match exposures(config, protection).into_iter().next() {
+        Some(exposed) => Err(exposed),
+        None => Ok(()),
+    }
+}
+
+/// All that [`check_exposure`] refuses.
+#[must_use]
+pub fn exposures(config: &Config, protection: Protection) -> Vec<ConfigError> {
     let listeners = [
         (Setting::Listen, Some(&config.listen)),
         (Setting::PublishListen, Some(&config.publish_listen)),
         (Setting::AdminListen, config.admin_listen.as_ref()),
     ];
+    let mut exposures = Vec::new();
     for (setting, address) in listeners {
-        let Some(address) = address else { continue };
-        if address.is_local() {
+        let Some(address) = address.filter(|address| !address.is_local()) else {
             continue;
-        }
-        let refused = |reason| Err(ConfigError { setting, reason });
+        };
         if !protection.has_tls && !config.allow_plaintext {
-            return refused(format!(
+            let reason = format!(
                 "{address} is not on loopback and has no TLS: everybody on the way can read and \
                  change what is sent; allow_plaintext permits it"
-            ));
+            );
+            exposures.push(ConfigError::new(setting, reason));
         }
         // At the admin listener certificates are not required.
         let has_client_ca = protection.has_client_ca && setting != Setting::AdminListen;
         let knows_peers = has_client_ca || protection.has_access;
         if !knows_peers && !config.allow_anonymous {
-            return refused(format!(
+            let reason = format!(
                 "{address} is not on loopback, and there is neither an access file nor a client \
                  CA: everybody who reaches it may use it; allow_anonymous permits it"
-            ));
+            );
+            exposures.push(ConfigError::new(setting, reason));
         }
     }
-    Ok(())
+    exposures
 }
 
 impl Address {

@@ -156,6 +156,25 @@ impl Builder {
         self.with_shape(shape)
     }
 
+    /// Whether [`build`](Self::build) would build an engine, without any memory for one.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names the setting that does not fit, and what would.
+    pub fn check(&self) -> Result<(), BuildError> {
+        self.shape()?;
+        self.check_subscribers()
+    }
+
+    fn check_subscribers(&self) -> Result<(), BuildError> {
+        if (1..=MAX_SUBSCRIBERS).contains(&self.max_subscribers) {
+            return Ok(());
+        }
+        Err(BuildError::MaxSubscribers {
+            subscribers: self.max_subscribers,
+        })
+    }
+
     /// Builds an engine that one [`Appender`] feeds, with sequences from outside, and no
     /// [`Publisher`](super::Publisher). `epoch` is that of the log which gives them; it
     /// takes the place of what [`epoch`](Self::epoch) has set.
@@ -183,11 +202,7 @@ impl Builder {
 
     /// Builds an engine of exactly this shape.
     pub(super) fn with_shape(self, shape: Shape) -> Result<Engine, BuildError> {
-        if !(1..=MAX_SUBSCRIBERS).contains(&self.max_subscribers) {
-            return Err(BuildError::MaxSubscribers {
-                subscribers: self.max_subscribers,
-            });
-        }
+        self.check_subscribers()?;
         let epoch = match self.epoch {
             Some(epoch) => epoch,
             None => Epoch::now()?,

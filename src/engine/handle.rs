@@ -128,6 +128,13 @@ impl Engine {
         self.shared.set_window(window);
     }
 
+    /// Changes how many gateways may be subscribed at once, to at least 1 and at most what the
+    /// engine was built for. Returns what it is from now on. Those that are subscribed stay
+    /// so, even if they are more.
+    pub fn set_max_subscribers(&self, subscribers: usize) -> usize {
+        self.shared.registry.set_max(subscribers)
+    }
+
     /// How long ago the first event after `seq` was published: for how long a subscriber
     /// that has come to `seq` has been waiting for it. `None` if there is none, or if it has
     /// left the ring.

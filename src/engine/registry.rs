@@ -26,7 +26,10 @@ pub(super) struct Registry {
     hasher: RandomState,
     /// Ids in the map, counted before they are put in and after they are gone.
     count: AtomicUsize,
-    max: usize,
+    /// How many of them there may be.
+    max: AtomicUsize,
+    /// The most that `max` can be: so many there are shards and seats for.
+    capacity: usize,
 }
 
 /// The map is full.
@@ -41,12 +44,22 @@ impl Registry {
                 .collect(),
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
-            max,
+            max: AtomicUsize::new(max),
+            capacity: max,
         }
     }
 
     pub(super) fn max(&self) -> usize {
-        self.max
+        // Relaxed, here and below: nothing else is read because of it.
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Changes it, within what it was made for; returns what it is from now on. Who is in the
+    /// map stays there.
+    pub(super) fn set_max(&self, max: usize) -> usize {
+        let max = max.clamp(1, self.capacity);
+        self.max.store(max, Ordering::Relaxed);
+        max
     }
 
     pub(super) fn len(&self) -> usize {
@@ -128,7 +141,8 @@ impl Place<'_> {
     fn take(&mut self) -> Result<(), Full> {
         if !self.taken {
             // Relaxed: the count guards nothing but itself.
-            let room = |count| (count < self.registry.max).then_some(count + 1);
+            let max = self.registry.max();
+            let room = |count| (count < max).then_some(count + 1);
             self.registry
                 .count
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)

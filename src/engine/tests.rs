@@ -454,6 +454,24 @@ fn a_full_map_lets_a_gateway_reconnect_and_nobody_else_in() {
 }
 
 #[test]
+fn the_most_subscribers_can_be_changed_within_what_the_engine_was_built_for() {
+    let engine = small().max_subscribers(2).build().unwrap();
+    let a = engine.subscribe("a", "").unwrap();
+    let _b = engine.subscribe("b", "").unwrap();
+    assert_eq!(engine.set_max_subscribers(1), 1);
+    assert_eq!(engine.limits().max_subscribers, 1);
+    // Who is there stays, and may come back.
+    let a2 = engine.subscribe("a", "").unwrap();
+    drop(a);
+    drop(a2);
+    let full = SubscribeError::TooManySubscribers { limit: 1 };
+    assert_eq!(engine.subscribe("c", "").unwrap_err(), full);
+    assert_eq!(engine.set_max_subscribers(100), 2);
+    let _c = engine.subscribe("c", "").unwrap();
+    assert_eq!(engine.set_max_subscribers(0), 1);
+}
+
+#[test]
 fn refused_subscriptions_use_nothing_up() {
     let engine = small().max_subscribers(1).build().unwrap();
     let _a = engine.subscribe("a", "").unwrap();

@@ -19,15 +19,6 @@ const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 /// After the grace period: how long the streams' statuses may take.
 const LAST_STATUSES: Duration = Duration::from_millis(500);
 
-/// How long a stop takes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stop {
-    /// Everything is served on for so long.
-    pub(super) delay: Duration,
-    /// Then streams have so long to deliver the rest.
-    pub(super) grace: Duration,
-}
-
 impl Running {
     /// Returns when something has ended that should not have, and what.
     pub(super) async fn broken(&mut self) -> ServeError {
@@ -46,7 +37,7 @@ impl Running {
         hurry: impl Future<Output = ()> + Send,
     ) -> Option<ServeError> {
         self.health.stop();
-        let delay = self.stop.delay;
+        let delay = self.in_force.borrow().shutdown_delay;
         if delay.is_zero() {
             return None;
         }
@@ -71,7 +62,7 @@ impl Running {
         // what the streams deliver.
         self.engine.close();
         self.stopping.cancel();
-        let grace = self.stop.grace;
+        let grace = self.in_force.borrow().shutdown_grace;
         let grace_ends = Instant::now() + grace;
         let handshakes_end = grace_ends.min(Instant::now() + LAST_HANDSHAKES);
         if timeout_at(handshakes_end, self.all_ended()).await.is_err() {

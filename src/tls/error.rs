@@ -105,3 +105,24 @@ pub enum TlsError {
     #[error("TLS cannot be set up: {0}")]
     Other(String),
 }
+
+impl TlsError {
+    /// The file that is at fault, if one is.
+    #[must_use]
+    pub fn path(&self) -> Option<&std::path::Path> {
+        match self {
+            TlsError::Unreadable { path, .. }
+            | TlsError::TooLarge { path, .. }
+            | TlsError::NotPem { path, .. }
+            | TlsError::NoCertificate { path }
+            | TlsError::BadCertificate { path, .. }
+            | TlsError::NoKey { path }
+            | TlsError::EncryptedKey { path }
+            | TlsError::BadKey { path, .. }
+            | TlsError::KeyMismatch { key: path, .. } => Some(path),
+            TlsError::NoSystemRoots { .. } | TlsError::ServerName { .. } | TlsError::Other(_) => {
+                None
+            }
+        }
+    }
+}

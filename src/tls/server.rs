@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -34,7 +34,8 @@ pub struct ServerFiles {
 /// What they hold is checked before it is used: it can be parsed, key and certificate belong
 /// together, and the certificate is valid today. Otherwise what was good before stays.
 pub struct ServerTls {
-    files: ServerFiles,
+    files: ArcSwap<ServerFiles>,
+    asks_clients: bool,
     current: ArcSwap<Loaded>,
     /// What the files held at the last look, if that was something else.
     seen: Mutex<Option<[u8; 32]>>,
@@ -70,7 +71,8 @@ impl ServerTls {
         let read = Files::read(&files)?;
         let loaded = load(&files, &read, None)?;
         Ok(ServerTls {
-            files,
+            asks_clients: files.client_ca.is_some(),
+            files: ArcSwap::from_pointee(files),
             current: ArcSwap::from_pointee(loaded),
             seen: Mutex::default(),
         })
@@ -86,7 +88,29 @@ impl ServerTls {
         // What is put back after this counts as a change, too.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = None;
-        self.replace(&Files::read(&self.files)?)
+        let files = self.files.load();
+        self.replace(&files, &Files::read(&files)?)
+    }
+
+    /// Reads these files, in the place of those that it was loaded from, without taking them
+    /// up: [`Prepared::commit`] does. Until then nobody else reloads it. Whether clients are
+    /// asked for a certificate stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load). Nothing has changed.
+    pub(crate) fn prepare(&self, files: ServerFiles) -> Result<Prepared<'_>, TlsError> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = Files::read(&files)?;
+        let current = self.current.load();
+        let is_new = read.digest() != current.digest;
+        let loaded = is_new.then(|| load(&files, &read, Some(&current)));
+        Ok(Prepared {
+            loaded: loaded.transpose()?,
+            tls: self,
+            seen,
+            files,
+        })
     }
 
     /// Looks at the files again, and takes a change up when it has seen it twice in a row:
@@ -97,20 +121,21 @@ impl ServerTls {
     ///
     /// As [`load`](Self::load). What was good before stays.
     pub fn reload_when_settled(&self) -> Result<bool, TlsError> {
-        let read = Files::read(&self.files)?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files.load();
+        let read = Files::read(&files)?;
         if seen.replace(read.digest()) != Some(read.digest()) {
             return Ok(false);
         }
-        self.replace(&read)
+        self.replace(&files, &read)
     }
 
-    fn replace(&self, read: &Files) -> Result<bool, TlsError> {
+    fn replace(&self, files: &ServerFiles, read: &Files) -> Result<bool, TlsError> {
         let current = self.current.load();
         if read.digest() == current.digest {
             return Ok(false);
         }
-        let loaded = load(&self.files, read, Some(&current))?;
+        let loaded = load(files, read, Some(&current))?;
         self.current.store(Arc::new(loaded));
         Ok(true)
     }
@@ -118,7 +143,7 @@ impl ServerTls {
     /// Whether clients are asked for a certificate.
     #[must_use]
     pub fn asks_clients(&self) -> bool {
-        self.files.client_ca.is_some()
+        self.asks_clients
     }
 
     /// Changes with each change of the client CAs.
@@ -176,9 +201,32 @@ impl ServerTls {
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerTls")
-            .field("files", &self.files)
+            .field("files", &self.files.load())
             .field("not_after", &self.not_after())
             .finish_non_exhaustive()
+    }
+}
+
+/// What a [`ServerTls`] is about to take up.
+pub(crate) struct Prepared<'a> {
+    tls: &'a ServerTls,
+    seen: MutexGuard<'a, Option<[u8; 32]>>,
+    files: ServerFiles,
+    /// If it is not what is in use already.
+    loaded: Option<Loaded>,
+}
+
+impl Prepared<'_> {
+    /// Takes it up; returns whether anything changes.
+    pub(crate) fn commit(mut self) -> bool {
+        // What is put back after this counts as a change, too.
+        *self.seen = None;
+        self.tls.files.store(Arc::new(self.files));
+        let has_changed = self.loaded.is_some();
+        if let Some(loaded) = self.loaded {
+            self.tls.current.store(Arc::new(loaded));
+        }
+        has_changed
     }
 }
 

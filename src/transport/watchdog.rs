@@ -173,13 +173,14 @@ impl Watchdog {
             .count()
     }
 
-    /// Watches until it is dropped. `pinned_bytes` tells how much memory is held that the
-    /// ring has moved on from.
-    pub(crate) async fn run(self, timeouts: Timeouts, pinned_bytes: impl Fn() -> u64) {
-        let scan_every = (timeouts.stall / 4).clamp(TICK, SCAN);
+    /// Watches until it is dropped. `timeouts` may change with every look. `pinned_bytes`
+    /// tells how much memory is held that the ring has moved on from.
+    pub(crate) async fn run(self, timeouts: impl Fn() -> Timeouts, pinned_bytes: impl Fn() -> u64) {
         let mut next_scan = Instant::now();
         loop {
             let now = Instant::now();
+            let timeouts = timeouts();
+            let scan_every = (timeouts.stall / 4).clamp(TICK, SCAN);
             let pinned_bytes = pinned_bytes();
             {
                 let mut watched = self.lock();
@@ -374,7 +375,7 @@ mod tests {
             let pinned = Arc::clone(&pinned_bytes);
             let run = watchdog
                 .clone()
-                .run(TIMEOUTS, move || pinned.load(Ordering::Relaxed));
+                .run(|| TIMEOUTS, move || pinned.load(Ordering::Relaxed));
             tokio::spawn(run);
             Harness {
                 watchdog,

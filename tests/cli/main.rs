@@ -4,10 +4,13 @@
 
 mod access;
 mod bench;
+mod config;
 mod connections;
 mod flags;
 mod limits;
+mod logs;
 mod publish;
+mod reload;
 mod serve;
 mod stalled;
 #[path = "../support/mod.rs"]

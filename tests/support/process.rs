@@ -233,11 +233,22 @@ impl Server {
             args.extend(["--admin-listen", "none"]);
         }
         args.extend(flags);
-        let process = Process::start(&args);
+        Self::start_with(&args)
+    }
+
+    /// With these arguments, whose addresses have any port.
+    pub(crate) fn start_with(args: &[&str]) -> Self {
+        let process = Process::start(args);
         let address = |what: &str| {
             let line = process.err.find(what);
             let (_, address) = line.split_once(what).expect("it was found");
-            address.trim().to_owned()
+            // In JSON more follows.
+            address
+                .split('"')
+                .next()
+                .expect("its end")
+                .trim()
+                .to_owned()
         };
         let gateways = address("listening for gateways on ");
         let publishers = address("listening for producers on ");

@@ -31,7 +31,7 @@ where
         let pinned_bytes = Arc::new(AtomicU64::new(0));
         let pinned = Arc::clone(&pinned_bytes);
         let run = watchdog.clone();
-        tokio::spawn(run.run(timeouts, move || pinned.load(Ordering::Relaxed)));
+        tokio::spawn(run.run(move || timeouts, move || pinned.load(Ordering::Relaxed)));
         pinned_bytes
     }
 
