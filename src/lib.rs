@@ -39,6 +39,7 @@
 //! | `telemetry` | what is known of a running server: counters, gateways, recent events |
 //! | [`admin`] | what an operator sees and steers, over HTTP |
 //! | [`access`] | who may do what: credentials, principals, grants |
+//! | [`activation`] | listening sockets that a service manager passes |
 //! | [`tls`] | certificates, keys, and TLS of either side |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
@@ -83,6 +84,8 @@ pub mod lab;
 
 #[cfg(feature = "server")]
 pub mod access;
+#[cfg(feature = "server")]
+pub mod activation;
 #[cfg(feature = "server")]
 pub mod admin;
 #[cfg(feature = "server")]

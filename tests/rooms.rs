@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
     ("access", &["config", "event"]),
+    ("activation", &["config"]),
     (
         "telemetry",
         &["access", "contract", "cursor", "engine", "event"],
@@ -26,6 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "admin",
         &[
             "access",
+            "activation",
             "config",
             "contract",
             "cursor",
@@ -43,7 +45,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("service", &["access", "http2"]),
     (
         "transport",
-        &["access", "config", "http2", "prefetch", "service", "tls"],
+        &[
+            "access",
+            "activation",
+            "config",
+            "http2",
+            "prefetch",
+            "service",
+            "tls",
+        ],
     ),
     ("backbone", &["engine", "event"]),
     (
@@ -57,6 +67,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "server",
         &[
             "access",
+            "activation",
             "backbone",
             "config",
             "cursor",
@@ -86,7 +97,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "client", "command", "config", "contract", "cursor", "lab", "server", "tls",
+            "activation",
+            "client",
+            "command",
+            "config",
+            "contract",
+            "cursor",
+            "engine",
+            "lab",
+            "server",
+            "tls",
         ],
     ),
 ];
