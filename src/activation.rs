@@ -360,7 +360,11 @@ mod tests {
 
     fn text(result: Result<Vec<Role>, InheritError>) -> String {
         match result {
-            Ok(roles) => roles.iter().map(|role| role.name()).collect::<Vec<_>>().join(" "),
+            Ok(roles) => roles
+                .iter()
+                .map(|role| role.name())
+                .collect::<Vec<_>>()
+                .join(" "),
             Err(error) => error.to_string(),
         }
     }

@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod flags;
+mod health;
 mod json;
+mod manager;
 mod publish;
 mod serve;
 mod tail;
@@ -74,6 +76,7 @@ enum Command {
     Serve(serve::Args),
     Publish(publish::Args),
     Tail(tail::Args),
+    Health(health::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
 }
@@ -112,6 +115,7 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(args),
         Command::Publish(args) => publish::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Health(args) => health::run(args),
         #[cfg(feature = "bench")]
         Command::Bench(args) => bench::run(args),
     }
@@ -185,7 +189,7 @@ mod tests {
                 assert_eq!(variable, Some(wanted.as_str()), "--{long}");
                 assert!(arg.get_help().is_some(), "--{long} has no help");
             }
-            let names_its_flags = ["publish", "tail", "bench"];
+            let names_its_flags = ["publish", "tail", "health", "bench"];
             for subcommand in command.get_subcommands() {
                 let name = subcommand.get_name();
                 if prefix == "GALAXY_PUSH_" && names_its_flags.contains(&name) {

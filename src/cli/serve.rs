@@ -1,8 +1,11 @@
 //! `galaxy-push serve`: the server.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::manager::ServiceManager;
+use crate::activation::{InheritError, Inherited};
 use crate::command::{Failure, signals, value};
 use crate::config::{Address, Config, Delivery, Protection, Setting, check_exposure};
 use crate::server::{ServeError, Server, runtime};
@@ -197,7 +200,11 @@ impl Args {
 }
 
 pub(super) fn run(args: Args) -> Result<(), Failure> {
-    let config = args.into_config();
+    // First of all: the sockets may be taken from the environment only while there is no
+    // other thread.
+    let sockets = Inherited::from_env().map_err(not_taken)?;
+    let manager = ServiceManager::from_env()?;
+    let config = sockets.settle(args.into_config()).map_err(not_taken)?;
     config
         .check()
         .map_err(|error| Failure::usage(with_flags(&error.to_string())))?;
@@ -211,17 +218,38 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         // Before anything is bound: a stop that is asked for early counts.
         let asked = signals::asked_to_stop()?;
         let mut hangups = signals::hangups()?;
-        let server = Server::bind(config).await.map_err(failure)?;
+        let (delay, grace) = (config.shutdown_delay, config.shutdown_grace);
+        let server = Server::bind_with(config, sockets).await.map_err(failure)?;
+        let told = Arc::new(manager.connect(server.engine().clone()));
         let reloader = server.reloader();
+        let reloading = Arc::clone(&told);
         let reloading = tokio::spawn(async move {
             while hangups.recv().await.is_some() {
+                reloading.reloading();
                 reloader.reload();
+                reloading.ready();
             }
         });
-        let ended = server.run(asked).await;
+        let ended = server
+            .run(async {
+                // Everything is served when this begins.
+                told.ready();
+                asked.await;
+                told.stopping(delay, grace);
+            })
+            .await;
         reloading.abort();
+        // Now nobody else holds it.
+        let _ = reloading.await;
+        if let Some(told) = Arc::into_inner(told) {
+            told.finish().await;
+        }
         ended.map_err(failure)
     })
+}
+
+fn not_taken(error: InheritError) -> Failure {
+    Failure::usage(with_flags(&error.to_string()))
 }
 
 /// A setting that cannot work is the caller's to correct; anything else just did
@@ -230,6 +258,7 @@ fn failure(error: ServeError) -> Failure {
     match error {
         ServeError::Config(_)
         | ServeError::Engine(_)
+        | ServeError::Inherit(_)
         | ServeError::Access(_)
         | ServeError::Tls(_) => Failure::usage(with_flags(&error.to_string())),
         other => Failure::failed(other.to_string()),

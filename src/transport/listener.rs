@@ -124,10 +124,7 @@ impl Listener {
             StdListener::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
                 let address = BoundAddress::Tcp(listener.local_addr()?);
-                (
-                    ListenSocket::Tcp(TcpListener::from_std(listener)?),
-                    address,
-                )
+                (ListenSocket::Tcp(TcpListener::from_std(listener)?), address)
             }
             StdListener::Unix(listener, path) => {
                 listener.set_nonblocking(true)?;

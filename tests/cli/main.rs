@@ -3,10 +3,13 @@
 #![cfg(feature = "cli")]
 
 mod access;
+mod activation;
 mod bench;
 mod connections;
 mod flags;
+mod health;
 mod limits;
+mod manager;
 mod publish;
 mod serve;
 mod stalled;
