@@ -3,10 +3,9 @@
 import os
 import pathlib
 import shutil
-import subprocess
 
 import pytest
-from conftest import ENVIRONMENT, ROOT, needs, run
+from conftest import ROOT, needs, run
 
 pytestmark = needs("dpkg-deb")
 
@@ -42,3 +41,50 @@ def test_lintian_finds_no_fault(package):
     known = "statically-linked-binary,initial-upload-closes-no-bugs"
     how = ["--allow-root"] if os.geteuid() == 0 else []
     run("lintian", *how, "--fail-on=error,warning", f"--suppress-tags={known}", package)
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory):
+    """A small Debian, with systemd's tools and nothing that runs."""
+    root = tmp_path_factory.mktemp("debian") / "root"
+    packages = "--include=init-system-helpers,systemd"
+    suite = run("sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME").strip()
+    run("mmdebstrap", "--mode=root", "--variant=essential", packages, suite, root)
+    yield root
+    shutil.rmtree(root)
+
+
+@needs("mmdebstrap")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
+def test_a_machine_takes_it_in_and_lets_it_go(package, debian):
+    shutil.copy(package, debian / "galaxy-push.deb")
+
+    def dpkg(*words):
+        run("chroot", debian, "dpkg", *words)
+
+    def is_enabled(unit):
+        folder = "sockets" if unit.endswith(".socket") else "multi-user"
+        return (debian / f"etc/systemd/system/{folder}.target.wants/{unit}").is_symlink()
+
+    units = ["galaxy-push.service", "galaxy-push-gateways.socket"]
+    settings = debian / "etc/galaxy-push/galaxy-push.env"
+    dpkg("--install", "/galaxy-push.deb")
+    said = run("chroot", debian, "/usr/bin/galaxy-push", "--version")
+    assert said.startswith("galaxy-push ")
+    assert "galaxy-push:" in (debian / "etc/passwd").read_text()
+    assert all(is_enabled(unit) for unit in units)
+    made = settings.stat()
+    assert (made.st_mode & 0o777, made.st_uid) == (0o640, 0)
+    group = run("chroot", debian, "stat", "--format=%G", "/etc/galaxy-push/galaxy-push.env")
+    assert group.strip() == "galaxy-push"
+
+    # An upgrade keeps what somebody has set.
+    settings.write_text("GALAXY_PUSH_WINDOW=1h\n")
+    dpkg("--install", "--force-confold", "/galaxy-push.deb")
+    assert settings.read_text() == "GALAXY_PUSH_WINDOW=1h\n"
+
+    dpkg("--remove", "galaxy-push")
+    assert settings.exists()
+    dpkg("--purge", "galaxy-push")
+    assert not settings.exists()
+    assert not any(is_enabled(unit) for unit in units)
