@@ -42,6 +42,7 @@
 //! | [`admin`] | what an operator sees and steers, over HTTP |
 //! | [`access`] | who may do what: credentials, principals, grants |
 //! | `audit` | the log of who was refused, ended, taken over or disconnected |
+//! | [`activation`] | listening sockets that a service manager passes |
 //! | [`tls`] | certificates, keys, and TLS of either side |
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
@@ -91,6 +92,8 @@ pub mod lab;
 
 #[cfg(feature = "server")]
 pub mod access;
+#[cfg(feature = "server")]
+pub mod activation;
 #[cfg(feature = "server")]
 pub mod admin;
 #[cfg(feature = "server")]

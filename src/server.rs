@@ -23,6 +23,7 @@ pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
 
 use crate::access::{AccessFile, AccessFileError, Authenticator};
+use crate::activation::{InheritError, Inherited, InheritedSocket, Role};
 use crate::admin::{Admin, Bound};
 use crate::backbone::Local;
 use crate::config::{
@@ -100,6 +101,18 @@ impl Server {
     /// [`ServeError`] says which setting cannot work, or which address cannot be
     /// listened on. Nothing stays bound.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
+        Self::bind_with(config, Inherited::default()).await
+    }
+
+    /// The same, with sockets that somebody else has bound: each takes the place of the
+    /// address in the settings. They stay open when the server ends, and what is in their
+    /// queues is left to the next one.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Self::bind); also [`ServeError::Inherit`], if a socket is of no use.
+    pub async fn bind_with(config: Config, mut sockets: Inherited) -> Result<Self, ServeError> {
+        let config = sockets.passed().settle(config)?;
         config.check()?;
         let access_file = config.access.as_ref().map(AccessFile::load).transpose()?;
         let access_file = access_file.map(Arc::new);
@@ -108,9 +121,11 @@ impl Server {
         let telemetry = Telemetry::new(&engine, &config.delay_bounds);
         let health = Health::new(&engine)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
-        let mut gateways = listen(config.listen.clone(), gateways).await?;
-        let mut publishers = listen(config.publish_listen.clone(), publishers).await?;
-        let admin = admin::bind(&config).await?;
+        let passed = sockets.take(Role::Gateways);
+        let mut gateways = listen(config.listen.clone(), passed, gateways).await?;
+        let passed = sockets.take(Role::Publishers);
+        let mut publishers = listen(config.publish_listen.clone(), passed, publishers).await?;
+        let admin = admin::bind(&config, sockets.take(Role::Admin)).await?;
         let mut handshakes = None;
         if let Some(tls) = &tls {
             let threads =
@@ -195,7 +210,8 @@ impl Server {
     /// to a publisher is delivered to every gateway that takes it within the grace period, and
     /// every stream ends with `UNAVAILABLE`.
     ///
-    /// Needs a tokio runtime with I/O and time.
+    /// Needs a tokio runtime with I/O and time. `shutdown` is polled for the first time when
+    /// every listener is served: a future that tells somebody so may begin with that.
     ///
     /// # Errors
     ///
@@ -467,10 +483,17 @@ fn server_files(config: &Config) -> Option<ServerFiles> {
     })
 }
 
-async fn listen(address: Address, limit: ConnectionLimit) -> Result<Listener, ServeError> {
-    Listener::bind(&address, limit)
-        .await
-        .map_err(|source| listen_error(&address, source))
+/// Takes the socket that was passed, or binds the address.
+async fn listen(
+    address: Address,
+    passed: Option<InheritedSocket>,
+    limit: ConnectionLimit,
+) -> Result<Listener, ServeError> {
+    let listener = match passed {
+        Some(socket) => Listener::inherit(socket, limit),
+        None => Listener::bind(&address, limit).await,
+    };
+    listener.map_err(|source| listen_error(&address, source))
 }
 
 fn listen_error(address: &Address, source: io::Error) -> ServeError {
@@ -523,6 +546,9 @@ pub enum ServeError {
     /// A setting cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A socket was passed that cannot be used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// The access file cannot be used.
     #[error("access: {0}")]
     Access(#[from] AccessFileError),

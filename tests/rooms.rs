@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("open_files", &[]),
     ("config", &["contract", "cursor"]),
     ("access", &["config", "contract", "event"]),
+    ("activation", &["config"]),
     ("audit", &["access", "telemetry"]),
     (
         "telemetry",
@@ -27,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "admin",
         &[
             "access",
+            "activation",
             "audit",
             "config",
             "contract",
@@ -50,6 +52,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "transport",
         &[
             "access",
+            "activation",
             "config",
             "http2",
             "listening",
@@ -81,6 +84,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "server",
         &[
             "access",
+            "activation",
             "admin",
             // Also the target of its log lines.
             "audit",
@@ -116,7 +120,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "admin", "client", "command", "config", "contract", "cursor", "lab", "server", "tls",
+            "activation",
+            "admin",
+            "client",
+            "command",
+            "config",
+            "contract",
+            "cursor",
+            "engine",
+            "lab",
+            "server",
+            "tls",
         ],
     ),
 ];

@@ -30,6 +30,7 @@ use super::hosts::Hosts;
 use super::routes::{App, router};
 use super::socket::{Socket, Stream};
 use crate::access::{Authenticator, ClientCertificate, Peer};
+use crate::activation::{InheritedSocket, StdListener};
 use crate::config::Address;
 use crate::listening::{BoundAddress, SocketFile, bind_tcp, bind_unix};
 use crate::telemetry::{HandshakeResult, Telemetry};
@@ -81,10 +82,35 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 enum BoundSocket {
     Tcp(std::net::TcpListener),
-    Unix(std::os::unix::net::UnixListener, SocketFile),
+    /// With its file, if that is ours to remove.
+    Unix(std::os::unix::net::UnixListener, Option<SocketFile>),
 }
 
 impl Bound {
+    /// Takes a socket that somebody else has bound.
+    pub(crate) fn inherit(socket: InheritedSocket) -> io::Result<Self> {
+        let (socket, address) = match socket.listener {
+            StdListener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = BoundAddress::Tcp(listener.local_addr()?);
+                (BoundSocket::Tcp(listener), address)
+            }
+            StdListener::Unix(listener, path) => {
+                listener.set_nonblocking(true)?;
+                (BoundSocket::Unix(listener, None), BoundAddress::Unix(path))
+            }
+        };
+        Ok(Self::of(socket, address))
+    }
+
+    fn of(socket: BoundSocket, address: BoundAddress) -> Self {
+        Bound {
+            socket,
+            address,
+            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
+        }
+    }
+
     /// Binds `address`.
     pub(crate) async fn bind(address: &Address) -> io::Result<Self> {
         let (socket, address) = match address {
@@ -96,14 +122,10 @@ impl Bound {
             Address::Unix(path) => {
                 let (listener, file) = bind_unix(path, BACKLOG).await?;
                 let address = BoundAddress::Unix(path.clone());
-                (BoundSocket::Unix(listener.into_std()?, file), address)
+                (BoundSocket::Unix(listener.into_std()?, Some(file)), address)
             }
         };
-        Ok(Bound {
-            socket,
-            address,
-            slots: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
-        })
+        Ok(Self::of(socket, address))
     }
 
     pub(crate) fn address(&self) -> &BoundAddress {
@@ -231,7 +253,7 @@ enum ListenSocket {
     /// The file is held for its drop.
     Unix(
         UnixListener,
-        #[allow(dead_code, reason = "held for its drop")] SocketFile,
+        #[allow(dead_code, reason = "held for its drop")] Option<SocketFile>,
     ),
 }
 

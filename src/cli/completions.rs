@@ -2,8 +2,7 @@
 
 use clap_complete::Shell;
 
-use super::print;
-use crate::command::Failure;
+use crate::command::{Failure, print};
 
 /// Print a script by which a shell completes the commands and their flags.
 #[derive(Debug, clap::Args)]

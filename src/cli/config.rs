@@ -3,9 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::print;
 use super::settings::{self, Settings, SettingsArgs, Sources};
-use crate::command::{Failure, stderr};
+use crate::command::{Failure, print, stderr};
 use crate::server::{self, ServeError};
 
 /// So many faults of a file are told: what is no configuration file has more.

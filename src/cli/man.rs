@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use clap_mangen::Man;
 
-use super::print;
-use crate::command::Failure;
+use crate::command::{Failure, print};
 
 /// Print the manual page, or write one for each command.
 #[derive(Debug, clap::Args)]

@@ -15,9 +15,11 @@ mod config;
 mod disconnect;
 mod doctor;
 mod flags;
+mod health;
 mod json;
 mod log;
 mod man;
+mod manager;
 mod publish;
 mod serve;
 mod settings;
@@ -27,7 +29,7 @@ mod text;
 mod usage;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -36,7 +38,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::log::Log;
 use self::settings::Sources;
-use crate::command::{Failure, stderr};
+use crate::activation::Inherited;
+use crate::command::{Failure, print, stderr};
 #[cfg(feature = "bench")]
 use crate::lab::bench;
 
@@ -100,6 +103,7 @@ enum Command {
     Status(status::Args),
     Disconnect(disconnect::Args),
     Doctor(doctor::Args),
+    Health(health::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
     Config(config::Args),
@@ -144,6 +148,7 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         Command::Status(of) => start_log().and_then(|()| status::run(of)),
         Command::Disconnect(of) => start_log().and_then(|()| disconnect::run(of)),
         Command::Doctor(of) => start_log().and_then(|()| doctor::run(of)),
+        Command::Health(of) => start_log().and_then(|()| health::run(of)),
         #[cfg(feature = "bench")]
         Command::Bench(args) => start_log().and_then(|()| bench::run(args)),
         Command::Config(of) => config::run(&of, args),
@@ -153,13 +158,16 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
 }
 
 fn serve(args: &[OsString]) -> Result<(), Failure> {
+    // First of all: the sockets may be taken from the environment only while there is no
+    // other thread.
+    let sockets = Inherited::from_env().map_err(|error| Failure::usage(error.to_string()))?;
     let sources = Sources::new(args, &["serve"]);
     let settings = sources
         .read()
         .map_err(|faults| Failure::usage(faults.into_iter().next().unwrap_or_default()))?;
     let filter = settings.log_filter().map_err(Failure::usage)?;
     let log = Arc::new(Log::start_in_background(filter, settings.log_format)?);
-    let ended = serve::run(settings, sources, Arc::clone(&log));
+    let ended = serve::run(settings, sources, sockets, Arc::clone(&log));
     log.finish();
     ended
 }
@@ -176,18 +184,6 @@ fn print_help(help: &clap::Error) -> Result<(), Failure> {
         print(&text.ansi().to_string())
     } else {
         print(&text.to_string())
-    }
-}
-
-/// Writes to standard output. A reader who closes it early has read enough.
-fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes());
-    match written.and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(
-            format!("cannot write to standard output: {error}"),
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::log::Log;
+use super::manager::ServiceManager;
 use super::settings::{Settings, SettingsArgs, Sources};
+use crate::activation::{Inherited, Passed};
 use crate::command::{Failure, signals};
 use crate::config::{Protection, Setting, check_exposure};
 use crate::server::{Reloader, ServeError, Server, runtime};
@@ -62,8 +64,19 @@ pub(super) struct Args {
     _settings: SettingsArgs,
 }
 
-/// Runs the server with these settings, which are from `sources`.
-pub(super) fn run(settings: Settings, sources: Sources, log: Arc<Log>) -> Result<(), Failure> {
+/// Runs the server with these settings, which are from `sources`, on the sockets that were
+/// passed.
+pub(super) fn run(
+    mut settings: Settings,
+    sources: Sources,
+    sockets: Inherited,
+    log: Arc<Log>,
+) -> Result<(), Failure> {
+    let manager = ServiceManager::from_env()?;
+    let passed = sockets.passed();
+    settings.config = passed
+        .settle(settings.config)
+        .map_err(|error| Failure::usage(error.to_string()))?;
     let config = settings.config.clone();
     let failure = |error: ServeError| failure(&settings, error);
     config.check().map_err(|error| failure(error.into()))?;
@@ -76,25 +89,43 @@ pub(super) fn run(settings: Settings, sources: Sources, log: Arc<Log>) -> Result
         // Before anything is bound: a stop that is asked for early counts.
         let (asked, again) = (signals::asked_to_stop()?, signals::asked_again()?);
         let mut hangups = signals::hangups()?;
-        let server = Server::bind(config).await.map_err(failure)?;
+        let server = Server::bind_with(config, sockets).await.map_err(failure)?;
+        let reloader = server.reloader();
+        let told = Arc::new(manager.connect(server.engine().clone()));
         let reloading = Arc::new(Reloading {
-            reloader: server.reloader(),
+            reloader: reloader.clone(),
             sources,
+            passed,
             log,
             in_force: Mutex::new(settings.clone()),
         });
+        let telling = Arc::clone(&told);
         let reloading = tokio::spawn(async move {
             while hangups.recv().await.is_some() {
+                telling.reloading();
                 let reloading = Arc::clone(&reloading);
                 // It reads files.
                 let reloaded = tokio::task::spawn_blocking(move || reloading.reload());
                 if let Err(error) = reloaded.await {
                     tracing::error!("configuration not reloaded: {error}");
                 }
+                telling.ready();
             }
         });
-        let ended = server.run_until(asked, again).await;
+        let served = async {
+            // Everything is served when this begins.
+            told.ready();
+            asked.await;
+            let config = reloader.config();
+            told.stopping(config.shutdown_delay, config.shutdown_grace);
+        };
+        let ended = server.run_until(served, again).await;
         reloading.abort();
+        // Now nobody else holds it.
+        let _ = reloading.await;
+        if let Some(told) = Arc::into_inner(told) {
+            told.finish().await;
+        }
         ended.map_err(failure)
     })
 }
@@ -103,6 +134,8 @@ pub(super) fn run(settings: Settings, sources: Sources, log: Arc<Log>) -> Result
 struct Reloading {
     reloader: Reloader,
     sources: Sources,
+    /// What was passed counts, whatever the settings say.
+    passed: Passed,
     log: Arc<Log>,
     /// What was read last and could be used.
     in_force: Mutex<Settings>,
@@ -130,6 +163,10 @@ impl Reloading {
         let filter = new
             .log_filter()
             .inspect_err(|fault| self.reloader.failed(fault))?;
+        new.config = self.passed.settle(new.config).map_err(|error| {
+            self.reloader.failed(&error.to_string());
+            error.to_string()
+        })?;
         let reloaded = self.reloader.apply(&new.config);
         let reloaded = reloaded.map_err(|error| new.fault(&error))?;
         let names = |settings: &[Setting]| {
@@ -181,6 +218,7 @@ fn failure(settings: &Settings, error: ServeError) -> Failure {
     match error {
         ServeError::Config(_)
         | ServeError::Engine(_)
+        | ServeError::Inherit(_)
         | ServeError::Access(_)
         | ServeError::Tls(_) => Failure::usage(settings.fault(&error)),
         other => Failure::failed(other.to_string()),

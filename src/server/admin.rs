@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{ServeError, listen_error};
 use crate::access::Authenticator;
+use crate::activation::InheritedSocket;
 use crate::admin::{Admin, Bound, Facts, Hosts, ListenerFacts, MAX_CONNECTIONS, Settings};
 use crate::config::{Address, Config};
 use crate::health::Health;
@@ -14,11 +15,17 @@ use crate::tls::ServerTls;
 use crate::transport::Listener;
 
 /// Binds the admin listener, if there is to be one.
-pub(super) async fn bind(config: &Config) -> Result<Option<Bound>, ServeError> {
+pub(super) async fn bind(
+    config: &Config,
+    passed: Option<InheritedSocket>,
+) -> Result<Option<Bound>, ServeError> {
     let Some(address) = &config.admin_listen else {
         return Ok(None);
     };
-    let bound = Bound::bind(address).await;
+    let bound = match passed {
+        Some(socket) => Bound::inherit(socket),
+        None => Bound::bind(address).await,
+    };
     Ok(Some(bound.map_err(|source| listen_error(address, source))?))
 }
 

@@ -24,6 +24,7 @@ use super::limited_log::LimitedLog;
 use super::socket::{Socket, Stream};
 use super::watchdog::Watchdog;
 use crate::access::Peer;
+use crate::activation::{InheritedSocket, StdListener};
 use crate::config::Address;
 use crate::http2::frame::{self, Reason};
 pub use crate::listening::BoundAddress;
@@ -54,6 +55,8 @@ pub(crate) struct ConnectionLimit {
 pub(crate) struct Listener {
     socket: ListenSocket,
     address: BoundAddress,
+    /// Somebody else has bound it, and goes on listening when this ends.
+    is_inherited: bool,
     slots: Arc<Semaphore>,
     limit: ConnectionLimit,
     /// A file descriptor to refuse peers with when there is no other.
@@ -68,8 +71,8 @@ enum ListenSocket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
-        /// Held for its drop.
-        _file: SocketFile,
+        /// Held for its drop; none of a socket that somebody else has bound.
+        _file: Option<SocketFile>,
     },
 }
 
@@ -87,20 +90,49 @@ impl Listener {
                 let address = BoundAddress::Unix(path.clone());
                 let socket = ListenSocket::Unix {
                     listener,
-                    _file: file,
+                    _file: Some(file),
                 };
                 (socket, address)
             }
         };
+        Ok(Listener::of(socket, address, limit))
+    }
+
+    /// Takes a socket that somebody else has bound. Must be called inside a runtime.
+    pub(crate) fn inherit(socket: InheritedSocket, limit: ConnectionLimit) -> io::Result<Self> {
+        let (socket, address) = match socket.listener {
+            StdListener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = BoundAddress::Tcp(listener.local_addr()?);
+                (ListenSocket::Tcp(TcpListener::from_std(listener)?), address)
+            }
+            StdListener::Unix(listener, path) => {
+                listener.set_nonblocking(true)?;
+                let listener = UnixListener::from_std(listener)?;
+                let socket = ListenSocket::Unix {
+                    listener,
+                    _file: None,
+                };
+                (socket, BoundAddress::Unix(path))
+            }
+        };
         Ok(Listener {
+            is_inherited: true,
+            ..Listener::of(socket, address, limit)
+        })
+    }
+
+    fn of(socket: ListenSocket, address: BoundAddress, limit: ConnectionLimit) -> Self {
+        Listener {
             socket,
             address,
+            is_inherited: false,
             slots: Arc::new(Semaphore::new(limit.connections as usize)),
             limit,
             reserve: open_reserve(),
             refusals: Refusals::default(),
             handshakes: None,
-        })
+        }
     }
 
     /// The same, with TLS. A unix socket stays as it is.
@@ -252,10 +284,11 @@ impl Listener {
     }
 
     /// Closes the socket, and returns the connections that were in its queue: the kernel
-    /// would reset them. With TLS it may: nothing was said to them yet.
+    /// would reset them. With TLS it may: nothing was said to them yet. Those in the queue of
+    /// an inherited socket are the next server's.
     fn close(self) -> Vec<Socket> {
         let mut queued = Vec::new();
-        if self.handshakes.is_some() {
+        if self.is_inherited || self.handshakes.is_some() {
             return queued;
         }
         // As often as there can be something in the queue.

@@ -3,12 +3,15 @@
 #![cfg(feature = "cli")]
 
 mod access;
+mod activation;
 mod bench;
 mod config;
 mod connections;
 mod flags;
+mod health;
 mod limits;
 mod logs;
+mod manager;
 mod publish;
 mod reload;
 mod serve;

@@ -154,12 +154,20 @@ impl Process {
     }
 
     pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped());
+        Self::with_stdout(command)
+    }
+
+    /// With the standard output that the command has.
+    pub(crate) fn with_stdout(mut command: Command) -> Self {
         let mut child = command
-            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary runs");
-        let out = Lines::of(child.stdout.take().expect("it is piped"));
+        let out = match child.stdout.take() {
+            Some(out) => Lines::of(out),
+            None => Lines::of(std::io::empty()),
+        };
         let err = Lines::of(child.stderr.take().expect("it is piped"));
         // Nobody may be kept from logging.
         err.read();
