@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +50,8 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 const MAX_REQUESTS: u32 = 32;
 /// How often an HTTP/2 connection is asked whether it is alive, and how long it may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How often the audit log is asked for what it has counted.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long answers that are under way have at the stop.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// How long accepting pauses after it failed for want of resources.
@@ -295,6 +297,7 @@ impl Listener {
     /// Serves whoever connects, until the stop.
     async fn run(self, stopping: &CancellationToken) {
         let mut tasks = JoinSet::new();
+        let mut report = interval(REPORT_INTERVAL);
         loop {
             tokio::select! {
                 accepted = self.accept() => match accepted {
@@ -307,7 +310,8 @@ impl Listener {
                         sleep(BACK_OFF).await;
                     }
                 },
-                Some(_) = tasks.join_next() => self.app.access.report(),
+                Some(_) = tasks.join_next() => {}
+                _ = report.tick() => self.app.access.report(),
                 () = stopping.cancelled() => break,
             }
         }
@@ -495,5 +499,21 @@ where
     if ended.is_none() {
         served.as_mut().graceful_shutdown();
         let _ = timeout(LAST_ANSWERS, served).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::api;
+
+    #[test]
+    fn what_a_peer_is_told_for_which_there_is_no_place_is_an_answer() {
+        let text = std::str::from_utf8(TOO_MANY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())));
+        let error: api::Error = serde_json::from_str(body).unwrap();
+        assert_eq!(error.error, "TOO_MANY_CONNECTIONS");
+        assert!(error.message.starts_with(&format!("{MAX_CONNECTIONS} ")));
     }
 }

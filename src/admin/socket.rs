@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 
-/// For so long a peer may take nothing.
+/// For so long nothing may be written to a peer: it has not taken most of what the system
+/// keeps for it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// So much the system keeps for a peer that reads slowly. A page that does not read is so far
 /// behind at most.
@@ -125,10 +126,14 @@ mod tests {
             }
         });
         let mut read = 0;
-        let mut some = vec![0; 64 << 10];
+        let mut some = vec![0; 2 * SEND_BUFFER_BYTES];
         for _ in 0..10 {
             sleep(STALL_TIMEOUT * 9 / 10).await;
+            // All there is: the system lets more be written only when most has been read.
             read += theirs.read(&mut some).await.unwrap();
+            while let Ok(bytes) = theirs.try_read(&mut some) {
+                read += bytes;
+            }
         }
         assert!(!writing.is_finished());
         let (written, kind) = writing.await.unwrap();
