@@ -153,10 +153,12 @@ impl Telemetry {
     /// Takes a look every second, has events sampled, and logs what was counted, until it is
     /// dropped.
     pub(crate) async fn run(self) {
+        self.shared.log.will_be_reported();
         let mut next_look = Instant::now();
         let mut looked_at = Instant::now();
         loop {
             self.shared.delays.want();
+            self.log_invalidations();
             let now = Instant::now();
             if now >= next_look {
                 next_look = now + INTERVAL;
