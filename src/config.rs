@@ -252,7 +252,7 @@ settings! {
     /// The most publishers that may be connected at once.
     ///
     /// Higher: more file descriptors, and more memory for requests that are arriving.
-    /// Lower: further publishers wait until another one disconnects.
+    /// Lower: further publishers are told to go away (GOAWAY) until another one disconnects.
     MaxProducers => max_producers: usize = 512;
 
     /// The longest time for which a gateway may read nothing while data waits for it.

@@ -57,6 +57,10 @@
 //! | how long a request may take, how many streams a connection may have | [`grpc`]: `gateways`, `publishers` |
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
+//! | what is counted; a line of the log of streams | `telemetry` |
+//! | a metric | [`admin`]: `metrics`; `docs/metrics.md` |
+//! | an answer of the admin listener, the dashboard | [`admin`]: `api`, `views`; `page/` |
+//! | what `doctor` finds | [`cli`]: `doctor::examination` |
 //! | what makes a server unready, and when | `health` |
 //! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
 //! | how it stops | [`server`]: `stop` |

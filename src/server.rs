@@ -1,5 +1,5 @@
-//! The composition root: an engine, the two listeners of its edge, the threads that
-//! serve them, and how they stop together.
+//! The composition root: an engine, its listeners, the threads that serve them, and how they
+//! stop together.
 
 mod admin;
 mod client_cas;

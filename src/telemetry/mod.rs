@@ -16,7 +16,7 @@
 //!
 //! Nothing is counted by an atomic that threads share for each event or each delivery: a
 //! stream and a publishers' connection count for themselves, and whoever looks adds up.
-//! Sums never go back. Memory is bounded: a gateway takes some three hundred bytes for as
+//! Sums never go back. Memory is bounded: a gateway takes some half a KiB for as
 //! long as it is subscribed, and the rest is rings of a fixed length.
 //!
 //! It knows the engine, and nothing of sockets or of HTTP.
