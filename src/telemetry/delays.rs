@@ -72,8 +72,9 @@ impl Delays {
     #[cold]
     pub(crate) fn published(&self, seq: u64, stamp: Stamp) {
         let sample = &self.samples[(seq % SAMPLES as u64) as usize];
-        // Release, all of them: a reader that finds the sequence twice finds its time
-        // between.
+        // Release, all of them: they pair with the Acquires in `delivered`. A reader that finds
+        // this time there finds the 0 before it, or a later sequence, when it looks again: so
+        // one that finds the same sequence twice has its time.
         sample.seq.store(0, Ordering::Release);
         sample.published_ns.store(stamp.0, Ordering::Release);
         sample.seq.store(seq, Ordering::Release);
