@@ -3,8 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::admin::{AdminArgs, encoded};
-use super::text;
-use crate::command::{Failure, print};
+use crate::command::{Failure, print, text};
 
 /// Disconnect a gateway: end its stream.
 ///

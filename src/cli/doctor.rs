@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use self::examination::{Finding, Level, Seen, examine};
 use super::admin::AdminArgs;
-use super::text::visible;
 use crate::admin::api;
+use crate::command::text::visible;
 use crate::command::{Failure, print};
 
 /// So many gateways are looked at, those that are furthest behind.

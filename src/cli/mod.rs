@@ -25,7 +25,6 @@ mod serve;
 mod settings;
 mod status;
 mod tail;
-mod text;
 mod usage;
 
 use std::ffi::OsString;

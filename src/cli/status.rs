@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use super::admin::{Admin, AdminArgs, encoded};
-use super::text::{self, Side, table, visible};
 use crate::admin::api;
+use crate::command::text::{self, Side, table, visible};
 use crate::command::{Failure, print, signals, value};
 
 /// The most gateways that the server gives at once.
@@ -165,7 +165,7 @@ fn summary(status: &api::Status) -> String {
             "published",
             format!(
                 "{}/s   {} client events, {} session invalidations",
-                text::rate(rates.published_per_second),
+                text::number(rates.published_per_second),
                 count(totals.client_events_published),
                 count(totals.session_invalidations_published)
             ),
@@ -174,7 +174,7 @@ fn summary(status: &api::Status) -> String {
             "delivered",
             format!(
                 "{}/s   {}/s   {} in all",
-                text::rate(rates.deliveries_per_second),
+                text::number(rates.deliveries_per_second),
                 text::bytes(rates.delivered_bytes_per_second),
                 count(totals.deliveries)
             ),

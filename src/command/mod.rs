@@ -1,5 +1,5 @@
 //! What all commands share: values of flags, how to connect, failures with their exit codes,
-//! lines on standard error, and the signals that stop a command.
+//! lines on standard error and output, figures for people, and the signals that stop a command.
 //!
 //! `cli` and the lab's `bench` are commands. This room names neither, nor anything of the
 //! server.
@@ -11,6 +11,7 @@ mod failure;
 pub(crate) mod signals;
 pub(crate) mod stderr;
 mod stdout;
+pub(crate) mod text;
 pub(crate) mod value;
 
 pub(crate) use connect::{ConnectArgs, connect_failure};

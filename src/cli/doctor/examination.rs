@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::admin::api;
-use crate::cli::text::{bytes, count, seconds};
+use crate::command::text::{bytes, count, seconds};
 
 /// What the server has answered.
 #[derive(Debug)]

@@ -9,12 +9,10 @@ mod report;
 mod run;
 mod server;
 mod table;
-mod units;
 
-use std::io::Write as _;
 use std::thread;
 
-use crate::command::{Failure, signals, stderr};
+use crate::command::{Failure, print, signals, stderr};
 use crate::lab::load::Gauge;
 use outcome::Outcome;
 
@@ -76,23 +74,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(path) = &bench.output.report {
         report::write(path, &outcome)?;
     }
-    print(&bench.output, &outcome)?;
+    show(&bench.output, &outcome)?;
     outcome.verdict()
 }
 
-fn print(output: &args::Output, outcome: &Outcome) -> Result<(), Failure> {
+fn show(output: &args::Output, outcome: &Outcome) -> Result<(), Failure> {
     let text = if output.json {
         let json = serde_json::to_string(outcome);
         json.map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))? + "\n"
     } else {
         table::table(outcome)
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(
-            format!("cannot write to standard output: {error}"),
-        )),
-        _ => Ok(()),
-    }
+    print(&text)
 }
 
 /// Ends all runs when SIGTERM or SIGINT comes.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::outcome::Sample;
-use super::units::{bytes, count};
+use crate::command::text::{bytes, number as count};
 use crate::lab::load::{Gauge, Meter};
 
 /// How often the bar moves, and a sample is taken.

@@ -1,7 +1,7 @@
 //! What was measured, as a table for people: a column for each run.
 
 use super::outcome::{Measured, Outcome, Soaked, Times};
-use super::units::{bytes, count, nanos};
+use crate::command::text::{bytes, nanos, number as count};
 use crate::lab::load::workload::StormRound;
 
 /// A row for each measure that a run has: its label, and its value in each run.
