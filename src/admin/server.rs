@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,8 +17,8 @@ use rustls::HandshakeKind;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -169,34 +169,35 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Admin {
     stopping: CancellationToken,
-    ended: oneshot::Receiver<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Admin {
     /// Starts it.
     pub(crate) fn start(settings: Settings) -> io::Result<Self> {
         let stopping = CancellationToken::new();
-        let (end, ended) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let stop = stopping.clone();
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || {
                 step_back();
+                // What is left of connections ends with the runtime.
                 run(&runtime, settings, stop);
-                // What is left of connections ends with it.
-                drop(runtime);
-                // It may be that nobody waits.
-                let _ = end.send(());
             })?;
-        Ok(Admin { stopping, ended })
+        Ok(Admin {
+            stopping,
+            thread: Some(thread),
+        })
     }
 
     /// Ends it, and waits for that.
     pub(crate) async fn stop(mut self) {
         self.stopping.cancel();
-        // An error is its end, too.
-        let _ = (&mut self.ended).await;
+        if let Some(thread) = self.thread.take() {
+            // However it ends, it has ended.
+            let _ = spawn_blocking(move || thread.join()).await;
+        }
     }
 }
 

@@ -3,10 +3,14 @@ real server. Whatever a test does, the page must ask nothing of other hosts, mus
 its content security policy, and must not fail.
 """
 
+import pathlib
+import sys
 import urllib.parse
 
 import pytest
 from playwright.sync_api import expect
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
 import chromium
 from mock import Mock

@@ -52,7 +52,7 @@ def test_gateways_and_figures(real, open_page):
     expect(page.locator("#totals")).to_contain_text("Session invalidations1")
     expect(page.locator("#totals")).to_contain_text("Deliveries1,503")
     expect(page.locator("#ring-facts")).to_contain_text("Newest event501")
-    expect(page.locator("#listeners")).to_contain_text(server.addresses["gateways"])
+    expect(page.locator("#listeners")).to_contain_text(server.server.gateways)
     expect(page.locator("#attention-none")).to_be_visible()
     expect(page.locator("#chart-published .plot .line").first).to_be_attached()
     expect(page.locator("#checks")).to_contain_text("ok")

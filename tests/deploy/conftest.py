@@ -1,14 +1,11 @@
 """What is shipped for operators, against the real things: the binary, and Debian's Prometheus."""
 
 import json
-import os
 import pathlib
-import re
 import shutil
-import signal
 import socket
 import subprocess
-import threading
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -17,8 +14,10 @@ import urllib.request
 import pytest
 import yaml
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("GALAXY_PUSH_BINARY", ROOT / "target/debug/galaxy-push")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+
+from child import BINARY, ENVIRONMENT, ROOT, Child, Serve
+
 # Nothing here takes long; it only ends a test that would otherwise hang.
 DEADLINE_SECONDS = 120
 
@@ -36,75 +35,12 @@ def wait_until(condition, what, seconds=DEADLINE_SECONDS):
         time.sleep(0.05)
 
 
-def environment():
-    """The caller's own settings must not reach the programs under test."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GALAXY_PUSH_") and name != "RUST_LOG"
-    }
-
-
-class Program:
-    """A child process, and what it has said."""
-
-    def __init__(self, *command, folder=None):
-        self.process = subprocess.Popen(
-            [str(word) for word in command],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._lines = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stdout:
-            self._lines.append(line)
-
-    def said(self):
-        return "".join(self._lines)
-
-    def wait_for(self, pattern):
-        def look():
-            found = re.search(pattern, self.said())
-            assert found or self.process.poll() is None, self.said()
-            return found
-
-        return wait_until(look, f"{pattern!r} is said")
-
-    def stop(self):
-        """The exit code after SIGTERM."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(DEADLINE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._reader.join(DEADLINE_SECONDS)
-        return self.process.returncode
-
-
-class Server(Program):
-    """`galaxy-push serve` on ports of its own."""
+class Server(Serve):
+    """`galaxy-push serve` with an admin listener."""
 
     def __init__(self):
-        any_port = "127.0.0.1:0"
-        super().__init__(
-            BINARY,
-            "serve",
-            f"--listen={any_port}",
-            f"--publish-listen={any_port}",
-            f"--admin-listen={any_port}",
-        )
-        self.gateways = self.wait_for(r"listening for gateways on (\S+)")[1]
-        self.publishers = self.wait_for(r"listening for producers on (\S+)")[1]
-        self.admin = self.wait_for(r"listening for operators on (\S+)")[1]
+        super().__init__(admin_listen="127.0.0.1:0")
+        self.wait_until_listening()
 
     def metrics(self, accept):
         request = urllib.request.Request(f"http://{self.admin}/metrics", headers={"accept": accept})
@@ -117,14 +53,14 @@ def server():
     server = Server()
     yield server
     exit_code = server.stop()
-    assert exit_code == 0, server.said()
-    assert "panicked" not in server.said(), server.said()
+    assert exit_code == 0, server.log()
+    assert "panicked" not in server.log(), server.log()
 
 
 @pytest.fixture(scope="session")
 def traffic(server):
     """A hundred events that one gateway has received: figures that are not zero."""
-    tail = Program(BINARY, "tail", f"--connect={server.gateways}", "--id=gateway-1", "--count=100")
+    tail = Child(BINARY, "tail", f"--connect={server.gateways}", "--id=gateway-1", "--count=100")
     tail.wait_for("subscribed as")
     lines = "".join(
         json.dumps({"client_event": {"user_id": f"user-{n}", "kind": "turn.ready"}}) + "\n"
@@ -133,13 +69,13 @@ def traffic(server):
     subprocess.run(
         [str(BINARY), "publish", f"--connect={server.publishers}", "-"],
         input=lines,
-        env=environment(),
+        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         check=True,
         text=True,
         timeout=DEADLINE_SECONDS,
     )
-    assert tail.process.wait(DEADLINE_SECONDS) == 0, tail.said()
+    assert tail.process.wait(DEADLINE_SECONDS) == 0, tail.log()
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +88,7 @@ def prometheus_text(server, traffic):
     return server.metrics("text/plain")
 
 
-class Prometheus(Program):
+class Prometheus(Child):
     """Debian's Prometheus with the configuration that is shipped, on ports of its own."""
 
     def __init__(self, folder, server):
@@ -171,7 +107,7 @@ class Prometheus(Program):
             "--config.file=prometheus.yml",
             "--storage.tsdb.path=data",
             f"--web.listen-address={self.address}",
-            folder=folder,
+            cwd=folder,
         )
         self.wait_for("Server is ready to receive web requests")
 
@@ -193,7 +129,7 @@ def prometheus(tmp_path_factory, server, traffic):
     prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), server)
     yield prometheus
     exit_code = prometheus.stop()
-    assert exit_code == 0, prometheus.said()
+    assert exit_code == 0, prometheus.log()
 
 
 @pytest.fixture(scope="session")

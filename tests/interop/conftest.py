@@ -21,6 +21,9 @@ CLIENTS = {
 }
 
 
+sys.path.insert(0, str(ROOT / "tests/support"))
+
+
 def pytest_configure(config):
     # Before the test modules are imported: they import the stubs.
     stubs = tempfile.mkdtemp(prefix="galaxy-push-stubs-")

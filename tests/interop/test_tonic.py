@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from server import BINARY
+from child import BINARY
 
 
 def test_what_is_published_is_tailed_and_goes_on_by_cursor(route, tmp_path):
