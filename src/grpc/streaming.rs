@@ -43,6 +43,7 @@ impl<S> StreamCall<S> {
                     let origin = Origin {
                         peer,
                         authorization: origin.authorization.take(),
+                        parent: std::mem::take(&mut origin.parent),
                     };
                     method.start(message, origin)
                 }
