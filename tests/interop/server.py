@@ -18,16 +18,24 @@ STOP_SECONDS = 60
 
 
 class Server:
-    def __init__(self, *flags, listen="127.0.0.1:0", publish_listen="127.0.0.1:0"):
+    def __init__(
+        self,
+        *flags,
+        listen="127.0.0.1:0",
+        publish_listen="127.0.0.1:0",
+        binary=BINARY,
+        variables=None,
+    ):
         # The caller's own settings must not reach the server under test.
         environment = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("GALAXY_PUSH_") and name != "RUST_LOG"
+            if not name.startswith(("GALAXY_PUSH_", "OTEL_")) and name != "RUST_LOG"
         }
+        environment.update(variables or {})
         self.process = subprocess.Popen(
             [
-                BINARY,
+                binary,
                 "serve",
                 f"--listen={listen}",
                 f"--publish-listen={publish_listen}",
