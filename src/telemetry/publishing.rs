@@ -148,7 +148,7 @@ impl Publishing {
     /// A request has arrived.
     #[inline]
     pub(crate) fn begin_request(&self) -> Begun {
-        let is_timed = self.requests.get() % TIMED == 0;
+        let is_timed = self.requests.get().is_multiple_of(TIMED);
         self.requests.add(1);
         Begun {
             timed: is_timed.then(Instant::now),

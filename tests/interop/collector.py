@@ -46,18 +46,23 @@ class Span:
 
 
 class Backend(trace_service_pb2_grpc.TraceServiceServicer):
-    """Takes what is exported by OTLP over gRPC."""
+    """Takes what is exported by OTLP over gRPC; over TLS, if it has a key and a certificate."""
 
-    def __init__(self):
+    def __init__(self, pair=None):
         self._spans = []
         self._metadata = []
         self.raw = b""
         self._changed = threading.Condition()
         self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        if pair is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+            self.url = f"http://127.0.0.1:{port}"
+        else:
+            credentials = grpc.ssl_server_credentials([pair])
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+            self.url = f"https://localhost:{port}"
         self._server.start()
-        self.url = f"http://127.0.0.1:{self.port}"
 
     def Export(self, request, context):
         with self._changed:
