@@ -450,7 +450,6 @@ pub fn check(config: &Config) -> Vec<ServeError> {
     let access = config.access.as_ref().map(AccessFile::load).transpose();
     errors.extend(access.err().map(ServeError::Access));
     errors.extend(load_tls(config).err());
-    errors.extend(Spans::check_environment().err().map(ServeError::from));
     errors
 }
 

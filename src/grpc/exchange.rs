@@ -74,7 +74,7 @@ impl<M: Respond> Exchange<M> {
             unsent: Vec::new(),
             pending: VecDeque::new(),
             end: None,
-            parent: Parent::default(),
+            parent: Parent::none(),
         }
     }
 

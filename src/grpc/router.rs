@@ -307,7 +307,7 @@ mod tests {
         }
 
         fn parent(&self, _fields: &HeaderMap) -> Parent {
-            Parent::default()
+            Parent::none()
         }
 
         fn refused(&mut self, _path: &str, _peer: Peer, _status: &Status) {}

@@ -173,7 +173,7 @@ impl PushService {
             peer,
             authorization,
             // Whoever serves it traces it.
-            parent: Parent::default(),
+            parent: Parent::none(),
         })
     }
 
@@ -387,7 +387,7 @@ mod tests {
         let origin = Origin {
             peer: Peer::Unknown,
             authorization: None,
-            parent: Parent::default(),
+            parent: Parent::none(),
         };
         let telemetry = Telemetry::of(engine);
         let subscription = Subscription::start(&telemetry, request, origin).unwrap();

@@ -123,7 +123,7 @@ impl Telemetry {
     #[cfg(any(test, feature = "tonic-service"))]
     pub(crate) fn of(engine: &Engine) -> Self {
         let bounds = Config::default().delay_bounds;
-        Self::new(engine, &bounds, Spans::default())
+        Self::new(engine, &bounds, Spans::off())
     }
 
     // What happens.

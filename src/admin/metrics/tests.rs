@@ -76,7 +76,7 @@ impl Server {
         };
         Server {
             clock,
-            telemetry: Telemetry::new(&engine, &bounds, Spans::default()),
+            telemetry: Telemetry::new(&engine, &bounds, Spans::off()),
             facts: Facts {
                 version: env!("CARGO_PKG_VERSION"),
                 revision: "0123456789abcdef",
@@ -92,7 +92,7 @@ impl Server {
         let subscriber = self.telemetry.engine().subscribe(id, "").unwrap();
         let stream =
             self.telemetry
-                .subscribed(&subscriber, id, Peer::Unknown, None, &Parent::default());
+                .subscribed(&subscriber, id, Peer::Unknown, None, &Parent::none());
         Reader { subscriber, stream }
     }
 
@@ -118,7 +118,7 @@ impl Server {
 
 /// A request of one event is in the log.
 fn publish(publishing: &Publishing, begun: Begun, counts: KindCounts, bytes: u64, at: Cursor) {
-    let draft = publishing.draft(begun, Method::Publish, &Parent::default(), || None, &[]);
+    let draft = publishing.draft(begun, Method::Publish, &Parent::none(), || None, &[]);
     publishing.published(begun, draft, counts, bytes, at, at);
 }
 
