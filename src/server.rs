@@ -345,6 +345,8 @@ impl Running {
         let authenticator = client_cas::check(authenticator, tls.as_ref());
         tracing::info!("listening for gateways on {}", gateways.address());
         tracing::info!("listening for producers on {}", publishers.address());
+        let (hosts, following) = admin::hosts(&config, in_force.clone());
+        helpers.spawn(following);
         let told = admin::Told {
             config: &config,
             telemetry: &telemetry,
@@ -352,6 +354,8 @@ impl Running {
             publishers: &publishers,
             tls: tls.as_ref(),
             health: &health,
+            reloader: &reloader,
+            hosts: &hosts,
         };
         let admin = told.start(admin, authenticator.clone())?;
         let access =

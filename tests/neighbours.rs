@@ -30,6 +30,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 const DEADLINE_EXCEEDED: &str = "4";
 const RESOURCE_EXHAUSTED: &str = "8";
+const OK: &str = "0";
 const ABORTED: &str = "10";
 const UNIMPLEMENTED: &str = "12";
 
@@ -569,7 +570,11 @@ async fn honest_retries_takeovers_cancels_deadlines_and_probes_never_end_a_conne
         rival = newer;
 
         let probe = shared.call("/grpc.health.v1.Health/Check", &[0; 5]).await;
-        shared.status(probe, UNIMPLEMENTED).await;
+        shared.status(probe, OK).await;
+        let unknown = shared
+            .call("/grpc.channelz.v1.Channelz/GetServers", &[0; 5])
+            .await;
+        shared.status(unknown, UNIMPLEMENTED).await;
 
         // A client cancels, in its own way; and a deadline is a cancel.
         for reason in [Reason::Cancel, Reason::InternalError] {

@@ -127,6 +127,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "activation",
             "admin",
+            // The target of its log lines.
+            "audit",
             "client",
             "command",
             "config",

@@ -19,7 +19,7 @@ pub(crate) struct Facts {
     pub(crate) listeners: Vec<ListenerFacts>,
     pub(crate) limits: Limits,
     /// Tells two configurations apart.
-    pub(crate) config_digest: String,
+    pub(crate) config_digest: Arc<dyn Fn() -> String + Send + Sync>,
     pub(crate) checks: Arc<dyn Checks>,
 }
 

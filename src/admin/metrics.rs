@@ -394,7 +394,7 @@ impl Server {
         page.info(
             "config_info",
             "The configuration that is in force: its digest tells two of them apart.",
-            [("digest", self.facts.config_digest.as_str())],
+            [("digest", (self.facts.config_digest)().as_str())],
         )?;
         page.info(
             "build_info",

@@ -17,7 +17,7 @@
 //! | `page` | the dashboard's files |
 //! | `facts` | what the server tells of itself |
 //!
-//! It knows the engine and its [telemetry](crate::telemetry), never the transport. It runs on
+//! It knows the engine and its telemetry, never the transport. It runs on
 //! a thread of its own, below the others in priority: whatever is asked of it, deliveries
 //! come first.
 

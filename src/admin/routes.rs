@@ -215,11 +215,7 @@ async fn metrics(State(app): State<Arc<App>>, parts: Parts) -> Answer {
     app.reader(&parts)?;
     query::pairs(&parts.uri, &[])?;
     let format = format(&parts.headers);
-    let kind = match format {
-        Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-    };
-    Ok(answer(kind, app.views.metrics(format)))
+    Ok(answer(format.content_type(), app.views.metrics(format)))
 }
 
 /// The format that is preferred of those that are accepted.

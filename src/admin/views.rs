@@ -257,7 +257,7 @@ impl Views {
             },
             process: process::report(),
             config: api::ConfigState {
-                digest: facts.config_digest.clone(),
+                digest: (facts.config_digest)(),
                 last_reload_success: reloads.values().all(|reload| reload.error.is_none()),
                 last_reload_at: reloads.values().map(|reload| reload.at).max().map(time),
             },

@@ -74,9 +74,8 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let manager = ServiceManager::from_env()?;
     let passed = sockets.passed();
-    settings.config = passed
-        .settle(settings.config)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let settled = passed.settle(settings.config.clone());
+    settings.config = settled.map_err(|error| failure(&settings, error.into()))?;
     let config = settings.config.clone();
     let failure = |error: ServeError| failure(&settings, error);
     config.check().map_err(|error| failure(error.into()))?;
@@ -163,9 +162,11 @@ impl Reloading {
         let filter = new
             .log_filter()
             .inspect_err(|fault| self.reloader.failed(fault))?;
-        new.config = self.passed.settle(new.config).map_err(|error| {
-            self.reloader.failed(&error.to_string());
-            error.to_string()
+        let settled = self.passed.settle(new.config.clone());
+        new.config = settled.map_err(|error| {
+            let fault = new.fault(&error.into());
+            self.reloader.failed(&fault);
+            fault
         })?;
         let reloaded = self.reloader.apply(&new.config);
         let reloaded = reloaded.map_err(|error| new.fault(&error))?;

@@ -1,10 +1,11 @@
 //! What the admin listener is told of a server.
 
+use std::future::Future;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
-use super::{ServeError, listen_error};
+use super::{Reloader, ServeError, listen_error};
 use crate::access::Authenticator;
 use crate::activation::InheritedSocket;
 use crate::admin::{Admin, Bound, Facts, Hosts, ListenerFacts, MAX_CONNECTIONS, Settings};
@@ -37,10 +38,30 @@ pub(super) struct Told<'a> {
     pub(super) publishers: &'a Listener,
     pub(super) tls: Option<&'a Arc<ServerTls>>,
     pub(super) health: &'a Health,
+    pub(super) reloader: &'a Reloader,
+    pub(super) hosts: &'a Arc<Hosts>,
+}
+
+/// The names that the admin listener may be asked as, and what keeps them as the settings say.
+pub(super) fn hosts(
+    config: &Config,
+    mut in_force: watch::Receiver<Arc<Config>>,
+) -> (Arc<Hosts>, impl Future<Output = ()> + use<>) {
+    let hosts = Hosts::new(config.admin_listen.as_ref(), &config.admin_hosts);
+    let hosts = Arc::new(hosts);
+    let changing = Arc::clone(&hosts);
+    let following = async move {
+        while in_force.changed().await.is_ok() {
+            let config = Arc::clone(&in_force.borrow_and_update());
+            changing.set(&config.admin_hosts);
+        }
+    };
+    (hosts, following)
 }
 
 impl Told<'_> {
     fn facts(&self, admin: Option<&Bound>) -> Facts {
+        let reloader = self.reloader.clone();
         let tls_of = |address: &Address| match address {
             Address::Tcp(_) => self.tls.cloned(),
             Address::Unix(_) => None,
@@ -68,7 +89,7 @@ impl Told<'_> {
             revision: option_env!("GALAXY_PUSH_REVISION").unwrap_or_default(),
             listeners,
             limits: self.telemetry.engine().limits(),
-            config_digest: digest(self.config),
+            config_digest: Arc::new(move || reloader.config().digest()),
             checks: Arc::new(self.health.clone()),
         }
     }
@@ -82,28 +103,14 @@ impl Told<'_> {
         if let Some(bound) = &bound {
             tracing::info!("listening for operators on {}", bound.address());
         }
-        let config = self.config;
         let settings = Settings {
             telemetry: self.telemetry.clone(),
             facts: self.facts(bound.as_ref()),
             bound,
             authenticator,
             tls: self.tls.cloned(),
-            hosts: Arc::new(Hosts::new(
-                config.admin_listen.as_ref(),
-                &config.admin_hosts,
-            )),
+            hosts: Arc::clone(self.hosts),
         };
         Admin::start(settings).map_err(|source| ServeError::AdminThread { source })
     }
-}
-
-/// Tells two configurations apart.
-fn digest(config: &Config) -> String {
-    let digest = Sha256::digest(format!("{config:?}"));
-    digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

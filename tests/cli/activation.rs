@@ -136,7 +136,7 @@ fn a_variable_that_makes_no_sense_is_named() {
         ("LISTEN_FDNAMES", "gateways", "1 names for 2 sockets"),
         ("LISTEN_FDNAMES", "gateways:web", "\"web\" is none of"),
         ("LISTEN_FDNAMES", "gateways:gateways", "two sockets"),
-        ("LISTEN_FDNAMES", "gateways:admin", "--admin-listen is none"),
+        ("LISTEN_FDNAMES", "gateways:admin", "--admin-listen: "),
         ("LISTEN_FDS_FIRST_FD", "2147483647", "from 3 to 65535"),
     ] {
         let mut command = serve(tcp().0, tcp().0, &[]);

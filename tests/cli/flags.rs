@@ -150,7 +150,11 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
 
 #[test]
 fn a_bad_command_line_is_one_line() {
-    refused(&[], &[], &["serve, publish, tail, bench"]);
+    refused(
+        &[],
+        &[],
+        &["serve, publish, tail, status, disconnect, doctor, health, bench"],
+    );
     refused(&["srve"], &[], &["srve", "serve"]);
     refused(
         &["serve", "--max-event", "1"],

@@ -12,6 +12,7 @@ mod health;
 mod limits;
 mod logs;
 mod manager;
+mod operator;
 mod publish;
 mod reload;
 mod serve;

@@ -130,7 +130,8 @@ fn the_log_filter_changes_unless_a_flag_has_it() {
     configured.reload("log = \"debug\"\n");
     let line = configured.find("configuration reloaded");
     assert!(line.ends_with("changed log"), "{line}");
-    let _tail = configured.server.tail(&["--id", "seen"]);
+    drop(configured.server.tail(&["--id", "seen"]));
+    // That connections end is told at this level.
     configured.find("DEBUG");
     configured.reload("log = \"error\"\n");
     configured.reload("log = \"error\"\nwindow = 5\n");

@@ -10,10 +10,6 @@ from playwright.sync_api import expect
 
 from real import Real
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("DASHBOARD_REAL") != "1", reason="DASHBOARD_REAL=1 runs it: nothing binds --admin-listen yet"
-)
-
 # Sockets between a server and a gateway hold a few MiB: this is more.
 FLOOD = [
     {"client_event": {"user_id": "usr-flood", "kind": "flood", "payload": {"text": "x" * 60_000}}} for _ in range(600)

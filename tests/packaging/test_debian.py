@@ -39,9 +39,6 @@ def test_the_same_source_is_the_same_package(binary, package, tmp_path):
 def test_lintian_finds_no_fault(binary, package):
     """What is meant is in deploy/debian/lintian-overrides."""
     how = ["--allow-root"] if os.geteuid() == 0 else []
-    if " man " not in run(binary, "--help"):
-        # The pages come from the binary.
-        how.append("--suppress-tags=no-manual-page")
     run("lintian", *how, "--fail-on=error,warning", package)
 
 

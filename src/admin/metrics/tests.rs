@@ -82,7 +82,7 @@ impl Server {
                 revision: "0123456789abcdef",
                 listeners: vec![listener("gateways", 3), listener("publishers", 2)],
                 limits: engine.limits(),
-                config_digest: "0123abcd".to_owned(),
+                config_digest: Arc::new(|| "0123abcd".to_owned()),
                 checks: Arc::new(Readiness),
             },
         }

@@ -29,6 +29,7 @@ use self::file::SettingsFile;
 use self::kind::key_of;
 use super::log::{self, Format};
 use super::{flags, usage};
+use crate::activation::InheritError;
 use crate::config::{Config, Setting};
 use crate::server::ServeError;
 
@@ -241,6 +242,9 @@ impl Settings {
                     _ => Setting::TlsCert,
                 };
                 (setting, None, text.as_str())
+            }
+            ServeError::Inherit(InheritError::AdminIsOff) => {
+                (Setting::AdminListen, None, text.as_str())
             }
             // It begins with the name.
             ServeError::Engine(_) => {
