@@ -21,7 +21,6 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -339,10 +338,6 @@ impl Checks for Health {
             self.listeners(),
             self.stopping(),
         ]
-    }
-
-    fn run(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.clone().run())
     }
 }
 

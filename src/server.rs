@@ -183,7 +183,9 @@ impl Server {
         self.reloader.clone()
     }
 
-    /// The engine that is served, to publish and subscribe in the same process.
+    /// The engine that is served, to publish and subscribe in the same process. What is done
+    /// there is delivered like anything else, and is in none of the figures and logs of the
+    /// admin listener: those are of the peers.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -336,6 +338,7 @@ impl Running {
         helpers.spawn(wake_in_rounds(canary, Delivery::Latency, Timer::Coarse));
         helpers.spawn(health.clone().read_probes());
         helpers.spawn(health.clone().take_turns());
+        helpers.spawn(health.clone().run());
         let pinning = engine.clone();
         let pinned_bytes = move || pinning.stats().pinned_bytes;
         let in_force = reloader.in_force();

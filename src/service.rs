@@ -54,8 +54,14 @@ pub(crate) trait Service {
     /// taken, for which it goes on being polled. Returns how many bytes of those were sent.
     fn end(&mut self, call: &mut Self::Call, cause: EndCause, response: Response<'_>) -> usize;
 
-    /// A call that the service has not ended is gone, and nothing more can be sent on it.
-    fn abandoned(&mut self, call: &mut Self::Call, why: Abandoned);
+    /// A call that the service has not ended is gone, and nothing more can be sent on it. Of
+    /// its last [data](Self::poll_data) so many bytes were written; `None`: all.
+    fn abandoned(
+        &mut self,
+        call: &mut Self::Call,
+        why: Abandoned,
+        written: Option<(&Self::Data, usize)>,
+    );
 
     /// How the log calls a call.
     fn describe(&self, call: &Self::Call) -> String;
@@ -64,8 +70,6 @@ pub(crate) trait Service {
 /// Why a call is gone that its service has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Abandoned {
-    /// The peer takes nothing of it.
-    Stalled(Stall),
     /// The peer reset its stream, with this error code of HTTP/2.
     ResetByPeer(u32),
     /// Its stream was reset for the peer's error.

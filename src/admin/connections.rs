@@ -5,7 +5,7 @@
 //! makes room. Health checks come through whatever others do.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// For so long a connection may have no request under way.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A request of which nothing was taken for so long is as good as none.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// All that are open.
 #[derive(Debug, Default)]
@@ -26,9 +28,11 @@ pub(super) struct Connections(Arc<Mutex<Vec<Arc<Connection>>>>);
 #[derive(Debug)]
 pub(super) struct Connection {
     began: Instant,
+    /// Whether it has a place, and does not wait for one.
+    has_place: AtomicBool,
     requests: AtomicU64,
-    /// When it began to have none, in milliseconds after `began`.
-    idle_since_ms: AtomicU64,
+    /// When one of them got on last, or ended: in milliseconds after `began`.
+    moved_at_ms: AtomicU64,
     /// Makes room for another one.
     cut: CancellationToken,
 }
@@ -44,8 +48,9 @@ impl Connections {
     pub(super) fn open(&self) -> Open {
         let connection = Arc::new(Connection {
             began: Instant::now(),
+            has_place: AtomicBool::new(false),
             requests: AtomicU64::new(0),
-            idle_since_ms: AtomicU64::new(0),
+            moved_at_ms: AtomicU64::new(0),
             cut: CancellationToken::new(),
         });
         lock(&self.0).push(Arc::clone(&connection));
@@ -55,10 +60,16 @@ impl Connections {
         }
     }
 
-    /// Cuts the one that has been idle for the longest time. Returns whether there was one.
+    /// Cuts the one that has been idle for the longest time, be it that it waits for a place.
+    /// Returns whether there was one.
     pub(super) fn make_room(&self) -> bool {
-        let all = lock(&self.0);
-        let idle = all.iter().filter_map(|connection| {
+        Self::cut_one(&self.0, |_| true)
+    }
+
+    fn cut_one(all: &Mutex<Vec<Arc<Connection>>>, may_be: impl Fn(&Connection) -> bool) -> bool {
+        let all = lock(all);
+        let candidates = all.iter().filter(|connection| may_be(connection));
+        let idle = candidates.filter_map(|connection| {
             let since = connection.idle_since()?;
             (!connection.cut.is_cancelled()).then_some((since, connection))
         });
@@ -76,6 +87,18 @@ impl Open {
     pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
+
+    /// From here on it has a place.
+    pub(super) fn has_place(&self) {
+        // Relaxed: one thread does all of it.
+        self.connection.has_place.store(true, Ordering::Relaxed);
+    }
+
+    /// It still waits for a place: the one that was cut for it may have left its own to
+    /// another. Cuts one that has a place.
+    pub(super) fn still_waits(&self) {
+        Connections::cut_one(&self.all, |other| other.has_place.load(Ordering::Relaxed));
+    }
 }
 
 impl Drop for Open {
@@ -87,9 +110,15 @@ impl Drop for Open {
 impl Connection {
     fn idle_since(&self) -> Option<Instant> {
         // Relaxed, here and below: one thread does all of it.
-        let is_idle = self.requests.load(Ordering::Relaxed) == 0;
-        let since = Duration::from_millis(self.idle_since_ms.load(Ordering::Relaxed));
-        is_idle.then(|| self.began + since)
+        let moved_at = Duration::from_millis(self.moved_at_ms.load(Ordering::Relaxed));
+        let since = self.began + moved_at;
+        let is_idle = self.requests.load(Ordering::Relaxed) == 0 || since.elapsed() > STUCK;
+        is_idle.then_some(since)
+    }
+
+    fn moved(&self) {
+        let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved_at_ms.store(ms, Ordering::Relaxed);
     }
 
     /// Waits until it has been idle for too long.
@@ -110,6 +139,7 @@ impl Connection {
 
     /// A request has come; it is under way until that is dropped.
     pub(super) fn begin_request(self: &Arc<Self>) -> UnderWay {
+        self.moved();
         self.requests.fetch_add(1, Ordering::Relaxed);
         UnderWay(Arc::clone(self))
     }
@@ -123,18 +153,15 @@ impl UnderWay {
     pub(super) fn until_end_of<B>(self, body: B) -> UnderWayBody<B> {
         UnderWayBody {
             body,
-            _request: self,
+            request: self,
         }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let connection = &self.0;
-        let ms = connection.began.elapsed().as_millis();
-        let ms = u64::try_from(ms).unwrap_or(u64::MAX);
-        connection.idle_since_ms.store(ms, Ordering::Relaxed);
-        connection.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.moved();
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -142,8 +169,7 @@ impl Drop for UnderWay {
 #[derive(Debug)]
 pub(super) struct UnderWayBody<B> {
     body: B,
-    /// Held for its drop.
-    _request: UnderWay,
+    request: UnderWay,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for UnderWayBody<B> {
@@ -154,7 +180,11 @@ impl<B: Body<Data = Bytes> + Unpin> Body for UnderWayBody<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() {
+            self.request.0.moved();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

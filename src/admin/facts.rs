@@ -1,8 +1,6 @@
 //! What the server tells of itself: what telemetry does not count.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use super::api;
@@ -45,9 +43,6 @@ pub(crate) trait Checks: Send + Sync {
 
     /// Whether peers should be sent here.
     fn ready(&self) -> Vec<api::Check>;
-
-    /// What keeps the checks going. The admin thread runs it, for as long as the server does.
-    fn run(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 impl fmt::Debug for Facts {

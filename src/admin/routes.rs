@@ -258,19 +258,19 @@ async fn status(State(app): State<Arc<App>>, parts: Parts) -> Answer {
 async fn gateways(State(app): State<Arc<App>>, parts: Parts) -> Answer {
     app.reader(&parts)?;
     Ok(json_answer(
-        app.views.gateways(GatewayQuery::of(&parts.uri)?),
+        app.views.gateways(GatewayQuery::of(&parts.uri)?)?,
     ))
 }
 
 async fn ends(State(app): State<Arc<App>>, parts: Parts) -> Answer {
     app.reader(&parts)?;
-    Ok(json_answer(app.views.ends(query::limit(&parts.uri)?)))
+    Ok(json_answer(app.views.ends(query::limit(&parts.uri)?)?))
 }
 
 async fn invalidations(State(app): State<Arc<App>>, parts: Parts) -> Answer {
     app.reader(&parts)?;
     Ok(json_answer(
-        app.views.invalidations(query::limit(&parts.uri)?),
+        app.views.invalidations(query::limit(&parts.uri)?)?,
     ))
 }
 

@@ -63,6 +63,11 @@ const REFUSAL_LINGER: Duration = Duration::from_secs(1);
 #[cfg(target_os = "linux")]
 const NICER: i32 = 10;
 
+/// How long a connection waits for the place of one that was cut, until another one is.
+const STILL_WAITS: Duration = Duration::from_millis(20);
+/// How often answers that nobody asks for any more are let go of.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What a peer is told for which there is no place.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json\r\n\
@@ -221,14 +226,20 @@ fn run(runtime: &Runtime, settings: Settings, stopping: CancellationToken) {
     } = settings;
     runtime.block_on(async {
         tokio::spawn(telemetry.clone().run());
-        tokio::spawn(facts.checks.run());
         let Some(bound) = bound else {
             stopping.cancelled().await;
             return;
         };
         let address = bound.address.clone();
-        let app = App::new(telemetry, facts, authenticator, hosts);
+        let app = App::new(telemetry.clone(), facts, authenticator, hosts);
         tokio::spawn(Arc::clone(&app.followers).run());
+        let tidied = Arc::clone(&app);
+        tokio::spawn(async move {
+            loop {
+                sleep(TIDY_INTERVAL).await;
+                tidied.views.drop_old();
+            }
+        });
         match Listener::of(bound, &app, tls) {
             Ok(listener) => listener.run(&stopping).await,
             Err(error) => {
@@ -237,6 +248,8 @@ fn run(runtime: &Runtime, settings: Settings, stopping: CancellationToken) {
             }
         }
     });
+    // What was published last: nothing more is.
+    telemetry.log_all_invalidations();
 }
 
 /// A socket that is listened on.
@@ -355,6 +368,7 @@ impl Listener {
         let socket = Socket::new(stream);
         if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
             let open = self.connections.open();
+            open.has_place();
             tasks.spawn(async move {
                 serve(&shared, open.connection(), socket, peer).await;
                 drop((open, slot));
@@ -364,11 +378,17 @@ impl Listener {
             let slots = Arc::clone(&self.slots);
             tasks.spawn(async move {
                 // The one that was cut gives its slot back at once.
-                let slot: Option<OwnedSemaphorePermit> = tokio::select! {
-                    slot = slots.acquire_owned() => slot.ok(),
-                    () = open.connection().cut() => None,
+                let acquired = slots.acquire_owned();
+                let mut acquired = pin!(acquired);
+                let slot: Option<OwnedSemaphorePermit> = loop {
+                    tokio::select! {
+                        slot = &mut acquired => break slot.ok(),
+                        () = open.connection().cut() => break None,
+                        () = sleep(STILL_WAITS) => open.still_waits(),
+                    }
                 };
                 if slot.is_some() {
+                    open.has_place();
                     serve(&shared, open.connection(), socket, peer).await;
                 }
                 drop((open, slot));

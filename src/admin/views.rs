@@ -1,12 +1,12 @@
 //! The answers, made from telemetry: each at most five times a second, however often it is
 //! asked for.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::Uri;
+use http::{StatusCode, Uri};
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
@@ -18,12 +18,15 @@ use super::query::{self, MAX_ROWS};
 use super::refusal::Refusal;
 use crate::cursor::Cursor;
 use crate::telemetry::describe;
-use crate::telemetry::{Cause, Ended, Gateway, HISTORY_INTERVAL, Invalidation, Point, Telemetry};
+use crate::telemetry::{
+    Cause, Ended, Gateway, HISTORY_INTERVAL, Invalidation, Lag, Point, Telemetry,
+};
 
 /// For how long an answer is given again.
 const FRESH: Duration = Duration::from_millis(200);
-/// So many answers of a table are kept for that time, each of another query.
-const MAX_ANSWERS: usize = 16;
+/// So many answers of a table are made and kept for that time, each of another query. Who asks
+/// for more in it has to wait.
+const MAX_ANSWERS: usize = 8;
 /// So many rows a page of gateways has, where the query does not say.
 const DEFAULT_ROWS: usize = 100;
 
@@ -54,6 +57,13 @@ impl<T> Default for Cache<T> {
 }
 
 impl<T> Cache<T> {
+    fn drop_old(&self) {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.as_ref().is_some_and(|(at, _)| at.elapsed() >= FRESH) {
+            *made = None;
+        }
+    }
+
     fn with<R>(&self, make: impl FnOnce() -> T, take: impl FnOnce(&mut T) -> R) -> R {
         let mut made: MutexGuard<'_, Option<(Instant, T)>> =
             self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,15 +100,18 @@ impl<R, Q: PartialEq> Table<R, Q> {
         }
     }
 
-    fn answer(&mut self, query: Q, make: impl FnOnce(&[R], &Q) -> Bytes) -> Bytes {
+    fn answer(&mut self, query: Q, make: impl FnOnce(&[R], &Q) -> Bytes) -> Result<Bytes, Refusal> {
         if let Some((_, answer)) = self.answers.iter().find(|(asked, _)| *asked == query) {
-            return answer.clone();
+            return Ok(answer.clone());
+        }
+        if self.answers.len() == MAX_ANSWERS {
+            let message = format!("{MAX_ANSWERS} other queries came just before: try again");
+            let busy = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(Refusal::new(busy, "TOO_MANY_QUERIES", message).retry_after(1));
         }
         let answer = make(&self.rows, &query);
-        if self.answers.len() < MAX_ANSWERS {
-            self.answers.push((query, answer.clone()));
-        }
-        answer
+        self.answers.push((query, answer.clone()));
+        Ok(answer)
     }
 }
 
@@ -116,6 +129,14 @@ impl Views {
             ends: Cache::default(),
             invalidations: Cache::default(),
         }
+    }
+
+    /// Lets go of tables that nobody has asked for of late: with ten thousand gateways they are
+    /// large.
+    pub(super) fn drop_old(&self) {
+        self.gateways.drop_old();
+        self.ends.drop_old();
+        self.invalidations.drop_old();
     }
 
     pub(super) fn status(&self) -> Bytes {
@@ -148,11 +169,11 @@ impl Views {
         self.ready.get(|| self.facts.checks.ready().into())
     }
 
-    pub(super) fn gateways(&self, query: GatewayQuery) -> Bytes {
+    pub(super) fn gateways(&self, query: GatewayQuery) -> Result<Bytes, Refusal> {
         let make = || {
-            let gateways = self.telemetry.gateways();
-            let mut rows: Vec<Row> = gateways.iter().map(|of| self.row(of)).collect();
-            rows.sort_by(|a, b| a.gateway.id.cmp(&b.gateway.id));
+            let gateways = self.telemetry.gateways().into_iter();
+            let mut rows: Vec<Row> = gateways.map(|of| Row::of(&self.telemetry, of)).collect();
+            rows.sort_by(|a, b| a.gateway.id().cmp(b.gateway.id()));
             Table::of(rows)
         };
         let select = |rows: &[Row], query: &GatewayQuery| json(&query.select(rows));
@@ -160,7 +181,7 @@ impl Views {
             .with(make, |table| table.answer(query, select))
     }
 
-    pub(super) fn ends(&self, limit: usize) -> Bytes {
+    pub(super) fn ends(&self, limit: usize) -> Result<Bytes, Refusal> {
         let make = || {
             let ends = self.telemetry.recent_ends();
             Table::of(ends.iter().map(|ended| end(ended)).collect())
@@ -174,7 +195,7 @@ impl Views {
         })
     }
 
-    pub(super) fn invalidations(&self, limit: usize) -> Bytes {
+    pub(super) fn invalidations(&self, limit: usize) -> Result<Bytes, Refusal> {
         let make = || {
             let all = self.telemetry.recent_invalidations();
             Table::of(all.iter().map(|of| invalidation(of)).collect())
@@ -264,12 +285,32 @@ impl Views {
             checks: checks.to_vec(),
         }
     }
+}
 
-    fn row(&self, of: &Gateway) -> Row {
-        let lag = self.telemetry.lag(of);
-        let deliveries = of.deliveries();
+/// A gateway, as it was looked at: small, since there may be ten thousand.
+#[derive(Debug)]
+struct Row {
+    gateway: Arc<Gateway>,
+    lag: Lag,
+    events: u64,
+    bytes: u64,
+}
+
+impl Row {
+    fn of(telemetry: &Telemetry, gateway: Arc<Gateway>) -> Self {
+        let deliveries = gateway.deliveries();
+        Row {
+            lag: telemetry.lag(&gateway),
+            events: deliveries.events,
+            bytes: deliveries.bytes,
+            gateway,
+        }
+    }
+
+    fn report(&self) -> api::Gateway {
+        let (of, lag) = (&self.gateway, &self.lag);
         let (resume, reason, missed) = describe(of.start().resume);
-        let gateway = api::Gateway {
+        api::Gateway {
             id: of.id().to_owned(),
             peer: of.peer().to_string(),
             principal: of.principal().unwrap_or_default().to_owned(),
@@ -280,35 +321,44 @@ impl Views {
             cursor: lag.position.to_string(),
             lag_events: lag.events,
             lag_seconds: lag.waited.as_secs_f64(),
-            delivered_events: deliveries.events,
-            delivered_bytes: deliveries.bytes,
+            delivered_events: self.events,
+            delivered_bytes: self.bytes,
             bytes_per_second: of.bytes_per_second() as f64,
-            state: if lag.is_behind() { "behind" } else { "live" }.to_owned(),
-        };
-        let texts = [
-            &*gateway.id,
-            &gateway.peer,
-            &gateway.principal,
-            &gateway.state,
-        ];
-        Row {
-            text: texts.join("\n").to_lowercase(),
-            gateway,
+            state: self.state().to_owned(),
         }
+    }
+
+    fn state(&self) -> &'static str {
+        if self.lag.is_behind() {
+            "behind"
+        } else {
+            "live"
+        }
+    }
+
+    /// Whether one of its texts has this in it, which is in lower case.
+    fn matches(&self, filter: &str) -> bool {
+        let has = |text: &str| text.to_lowercase().contains(filter);
+        let of = &self.gateway;
+        has(of.id())
+            || has(of.principal().unwrap_or_default())
+            || has(&of.peer().to_string())
+            || has(self.state())
     }
 }
 
-/// A gateway, and what a filter looks at.
-#[derive(Debug)]
-struct Row {
-    gateway: api::Gateway,
-    /// In lower case.
-    text: String,
+/// What a column is sorted by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Number(u64),
+    Duration(Duration),
+    Time(SystemTime),
+    Text(String),
 }
 
-/// Declares the columns that gateways are sorted by: all fields, each with how it compares.
+/// Declares the columns that gateways are sorted by: all fields of the report, each with its key.
 macro_rules! columns {
-    ($($column:ident => $field:ident: $compare:expr;)+) => {
+    ($($column:ident => $field:ident: $key:expr;)+) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         enum Column {
             $($column,)+
@@ -324,30 +374,31 @@ macro_rules! columns {
                 }
             }
 
-            fn compare(self, a: &api::Gateway, b: &api::Gateway) -> Ordering {
-                match self {
-                    $(Column::$column => $compare(&a.$field, &b.$field),)+
-                }
+            fn key(self, row: &Row) -> Key {
+                let key: fn(&Row) -> Key = match self {
+                    $(Column::$column => $key,)+
+                };
+                key(row)
             }
         }
     };
 }
 
 columns! {
-    Id => id: Ord::cmp;
-    Peer => peer: Ord::cmp;
-    Principal => principal: Ord::cmp;
-    Since => since: Ord::cmp;
-    Resume => resume: Ord::cmp;
-    Reason => reason: Ord::cmp;
-    Missed => missed: Ord::cmp;
-    Cursor => cursor: Ord::cmp;
-    LagEvents => lag_events: Ord::cmp;
-    LagSeconds => lag_seconds: f64::total_cmp;
-    DeliveredEvents => delivered_events: Ord::cmp;
-    DeliveredBytes => delivered_bytes: Ord::cmp;
-    BytesPerSecond => bytes_per_second: f64::total_cmp;
-    State => state: Ord::cmp;
+    Id => id: |row| Key::Text(row.gateway.id().to_owned());
+    Peer => peer: |row| Key::Text(row.gateway.peer().to_string());
+    Principal => principal: |row| Key::Text(row.gateway.principal().unwrap_or_default().to_owned());
+    Since => since: |row| Key::Time(row.gateway.since());
+    Resume => resume: |row| Key::Text(describe(row.gateway.start().resume).0.as_str().to_owned());
+    Reason => reason: |row| Key::Text(describe(row.gateway.start().resume).1.as_str().to_owned());
+    Missed => missed: |row| Key::Number(describe(row.gateway.start().resume).2.unwrap_or(0));
+    Cursor => cursor: |row| Key::Number(row.lag.position.seq().number());
+    LagEvents => lag_events: |row| Key::Number(row.lag.events);
+    LagSeconds => lag_seconds: |row| Key::Duration(row.lag.waited);
+    DeliveredEvents => delivered_events: |row| Key::Number(row.events);
+    DeliveredBytes => delivered_bytes: |row| Key::Number(row.bytes);
+    BytesPerSecond => bytes_per_second: |row| Key::Number(row.gateway.bytes_per_second());
+    State => state: |row| Key::Text(row.state().to_owned());
 }
 
 /// Which gateways are asked for, and in which order.
@@ -396,21 +447,18 @@ impl GatewayQuery {
 
     /// `rows` are sorted by id: rows that are alike stay so.
     fn select(&self, rows: &[Row]) -> api::Gateways {
-        let matches = |row: &&Row| self.filter.is_empty() || row.text.contains(&self.filter);
+        let matches = |row: &&Row| self.filter.is_empty() || row.matches(&self.filter);
         let mut matched: Vec<&Row> = rows.iter().filter(matches).collect();
-        matched.sort_by(|a, b| {
-            let order = self.sort.compare(&a.gateway, &b.gateway);
-            if self.is_descending {
-                order.reverse()
-            } else {
-                order
-            }
-        });
+        if self.is_descending {
+            matched.sort_by_cached_key(|row| Reverse(self.sort.key(row)));
+        } else if self.sort != Column::Id {
+            matched.sort_by_cached_key(|row| self.sort.key(row));
+        }
         let page = matched.iter().skip(self.offset).take(self.limit);
         api::Gateways {
             total: rows.len() as u64,
             matched: matched.len() as u64,
-            gateways: page.map(|row| row.gateway.clone()).collect(),
+            gateways: page.map(|row| row.report()).collect(),
         }
     }
 }
@@ -481,18 +529,28 @@ pub(super) fn json(value: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Peer;
+    use crate::engine::Engine;
 
-    fn row(id: &str, lag_events: u64, lag_seconds: f64) -> Row {
-        let gateway = api::Gateway {
-            id: id.to_owned(),
-            lag_events,
-            lag_seconds,
-            ..api::Gateway::default()
-        };
-        Row {
-            text: gateway.id.to_lowercase(),
-            gateway,
-        }
+    /// Gateways that are so many events, and so many milliseconds, behind.
+    fn rows(of: &[(&str, u64, u64)]) -> Vec<Row> {
+        let engine = Engine::builder().build().unwrap();
+        let telemetry = Telemetry::of(&engine);
+        let rows = of.iter().map(|(id, events, ms)| {
+            let subscriber = engine.subscribe(id, "").unwrap();
+            let _stream = telemetry.subscribed(&subscriber, id, Peer::Unknown, None);
+            let [gateway] = &telemetry.gateway(id)[..] else {
+                panic!("it is subscribed once");
+            };
+            let row = Row::of(&telemetry, Arc::clone(gateway));
+            let lag = Lag {
+                events: *events,
+                waited: Duration::from_millis(*ms),
+                ..row.lag
+            };
+            Row { lag, ..row }
+        });
+        rows.collect()
     }
 
     fn ids(rows: &[Row], query: &str) -> Vec<String> {
@@ -503,27 +561,22 @@ mod tests {
 
     #[test]
     fn rows_are_filtered_sorted_and_paged() {
-        let rows = [
-            row("A", 1, 0.5),
-            row("b", 3, 0.0),
-            row("c", 1, 2.0),
-            row("d", 0, 0.0),
-        ];
-        assert_eq!(ids(&rows, ""), ["A", "b", "c", "d"]);
-        assert_eq!(ids(&rows, "order=desc"), ["d", "c", "b", "A"]);
-        assert_eq!(ids(&rows, "sort=lag_events"), ["d", "A", "c", "b"]);
+        let rows = rows(&[("A1", 1, 500), ("b2", 3, 0), ("c3", 1, 2000), ("d4", 0, 0)]);
+        assert_eq!(ids(&rows, ""), ["A1", "b2", "c3", "d4"]);
+        assert_eq!(ids(&rows, "order=desc"), ["d4", "c3", "b2", "A1"]);
+        assert_eq!(ids(&rows, "sort=lag_events"), ["d4", "A1", "c3", "b2"]);
         assert_eq!(
             ids(&rows, "sort=lag_events&order=desc"),
-            ["b", "A", "c", "d"]
+            ["b2", "A1", "c3", "d4"]
         );
         assert_eq!(
             ids(&rows, "sort=lag_seconds&order=desc&limit=2"),
-            ["c", "A"]
+            ["c3", "A1"]
         );
-        assert_eq!(ids(&rows, "limit=2&offset=3"), ["d"]);
+        assert_eq!(ids(&rows, "limit=2&offset=3"), ["d4"]);
         assert_eq!(ids(&rows, "offset=9"), [""; 0]);
-        assert_eq!(ids(&rows, "filter=a"), ["A"]);
-        let uri: Uri = "/?filter=B&limit=0".parse().unwrap();
+        assert_eq!(ids(&rows, "filter=a1"), ["A1"]);
+        let uri: Uri = "/?filter=B2&limit=0".parse().unwrap();
         let selected = GatewayQuery::of(&uri).unwrap().select(&rows);
         assert_eq!((selected.total, selected.matched), (4, 1));
         assert!(selected.gateways.is_empty());

@@ -86,6 +86,13 @@ impl<'a> Event<'a> {
         Ok((Event { bytes }, kind))
     }
 
+    /// Whether it is a `session_invalidation`: else it is a `client_event`.
+    #[must_use]
+    pub fn is_session_invalidation(self) -> bool {
+        let kind = Self::parse_kind(self.bytes).map(|(_, kind)| kind);
+        matches!(kind, Ok(Kind::SessionInvalidation { .. }))
+    }
+
     /// The validated bytes, unchanged.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {

@@ -17,7 +17,7 @@ use crate::engine::Batch;
 use crate::health::Health;
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::{Limits, Response};
-use crate::service::{Abandoned, Progress, Turn};
+use crate::service::{Abandoned, Progress, Stall, Turn};
 use crate::spans::Parent;
 use crate::telemetry::Telemetry;
 
@@ -115,9 +115,15 @@ impl Methods for Gateways {
         }
     }
 
-    fn abandoned(&mut self, call: &mut Call, why: Abandoned) {
+    fn abandoned(&mut self, call: &mut Call, why: Abandoned, written: Option<(&Batch, usize)>) {
         match call {
-            Call::Subscribe(call) => call.abandoned::<Subscribe>(why),
+            Call::Subscribe(call) => call.abandoned::<Subscribe>(why, written),
+        }
+    }
+
+    fn stalled(&mut self, call: &mut Call, stall: Stall) {
+        match call {
+            Call::Subscribe(call) => call.stalled::<Subscribe>(stall),
         }
     }
 

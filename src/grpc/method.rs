@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::authorization::Authorization;
 use super::router::Origin;
 use crate::access::Peer;
-use crate::service::Abandoned;
+use crate::service::{Abandoned, Stall};
 use crate::spans::Parent;
 
 /// What is known of the call that a request belongs to.
@@ -82,11 +82,16 @@ pub(crate) trait Stream {
         origin: Origin,
     ) -> Result<(HeaderMap, Self::Source), Status>;
 
-    /// A call was refused by its request, or for the lack of one.
+    /// A call was refused for the lack of a request: what [`start`](Self::start) refuses, it
+    /// knows itself.
     fn refused(&self, peer: Peer, status: &Status);
 
-    /// A stream is gone that has not ended.
-    fn abandoned(source: &mut Self::Source, why: Abandoned);
+    /// A stream is gone that has not ended. Of its last data so many bytes were written; `None`:
+    /// all.
+    fn abandoned(source: &mut Self::Source, why: Abandoned, written: Option<(&Self::Data, usize)>);
+
+    /// A stream takes nothing, and is ended for that.
+    fn stalled(source: &mut Self::Source, stall: Stall);
 
     /// What the stream goes on with.
     fn poll_next(

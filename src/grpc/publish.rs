@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::HeaderMap;
-use prost::Message;
 use tonic::{Code, Status};
 
 use super::method::{Calling, Respond, Responded};
 use super::status;
 use crate::backbone::{AppendError, Appended, Log};
 use crate::contract::MESSAGE_PREFIX_BYTES as PREFIX_BYTES;
-use crate::contract::push::push_event::Kind;
-use crate::contract::push::{PushEvent, SessionInvalidation};
 use crate::cursor::{Cursor, Seq};
 use crate::engine::{Limits, Published};
 use crate::event::{Event, KindCounts, parse_publish_request};
@@ -112,8 +109,8 @@ impl<L: Log> Respond for Publish<L> {
                     self.telemetry
                         .published(begun, draft, counts, bytes, first, last);
                     if counts.session_invalidations > 0 {
-                        for (at, invalidation) in invalidations(&events) {
-                            log_invalidation(&self.telemetry, published, at, &invalidation);
+                        for (at, event) in invalidations(&events) {
+                            log_invalidation(&self.telemetry, published, at, event);
                         }
                     }
                     Ok(Responded::Now(encode_response(published)))
@@ -132,7 +129,9 @@ impl<L: Log> Respond for Publish<L> {
                     bytes: total_bytes(&events),
                     invalidations: match counts.session_invalidations {
                         0 => Vec::new(),
-                        _ => invalidations(&events),
+                        _ => invalidations(&events)
+                            .map(|(at, event)| (at, event.into()))
+                            .collect(),
                     },
                 })),
             },
@@ -171,31 +170,16 @@ fn total_bytes(events: &[Event<'_>]) -> u64 {
 }
 
 /// The session invalidations among them, each with its place.
-#[cold]
-fn invalidations(events: &[Event<'_>]) -> Vec<(u64, SessionInvalidation)> {
-    let decoded = events.iter().zip(0..).filter_map(|(event, at)| {
-        // An event is what prost accepts.
-        match PushEvent::decode(event.as_bytes()).ok()?.kind? {
-            Kind::SessionInvalidation(invalidation) => Some((at, invalidation)),
-            Kind::ClientEvent(_) => None,
-        }
-    });
-    decoded.collect()
+fn invalidations<'a>(events: &'a [Event<'a>]) -> impl Iterator<Item = (u64, &'a [u8])> {
+    let numbered = (0..).zip(events);
+    numbered
+        .filter(|(_, event)| event.is_session_invalidation())
+        .map(|(at, event)| (at, event.as_bytes()))
 }
 
-fn log_invalidation(
-    telemetry: &Publishing,
-    published: Published,
-    at: u64,
-    invalidation: &SessionInvalidation,
-) {
+fn log_invalidation(telemetry: &Publishing, published: Published, at: u64, event: &[u8]) {
     let seq = Seq::issued(published.first.seq().number() + at);
-    telemetry.invalidated(
-        Cursor::new(published.first.epoch(), seq),
-        &invalidation.user_id,
-        &invalidation.device_session_id,
-        &invalidation.reason,
-    );
+    telemetry.invalidated(Cursor::new(published.first.epoch(), seq), event);
 }
 
 /// A response that the log has yet to decide, and what is counted then.
@@ -208,7 +192,7 @@ pub(crate) struct Pending<P> {
     draft: Option<Draft>,
     counts: KindCounts,
     bytes: u64,
-    invalidations: Vec<(u64, SessionInvalidation)>,
+    invalidations: Vec<(u64, Box<[u8]>)>,
 }
 
 impl<P> Future for Pending<P>
@@ -236,8 +220,8 @@ where
             self.telemetry
                 .published(begun, draft, counts, bytes, first, last);
         }
-        for (at, invalidation) in &self.invalidations {
-            log_invalidation(&self.telemetry, published, *at, invalidation);
+        for (at, event) in &self.invalidations {
+            log_invalidation(&self.telemetry, published, *at, event);
         }
         Poll::Ready(Ok(encode_response(published)))
     }

@@ -17,7 +17,7 @@ use crate::contract::path;
 use crate::engine;
 use crate::health::Health;
 use crate::http2::server::{Limits, Response};
-use crate::service::{Abandoned, Progress, Turn};
+use crate::service::{Abandoned, Progress, Stall, Turn};
 use crate::spans::Parent;
 use crate::telemetry::Telemetry;
 
@@ -120,9 +120,11 @@ impl<L: Log> Methods for Publishers<L> {
         None
     }
 
-    fn abandoned(&mut self, _call: &mut Self::Call, _why: Abandoned) {
+    fn abandoned(&mut self, _: &mut Self::Call, _: Abandoned, _: Option<(&Never, usize)>) {
         // What was answered counts, and what was not is nobody's.
     }
+
+    fn stalled(&mut self, _call: &mut Self::Call, _stall: Stall) {}
 
     fn describe(&self, call: &Self::Call) -> String {
         call.describe().to_owned()

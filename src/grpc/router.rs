@@ -15,7 +15,7 @@ use crate::access::Peer;
 use crate::health::Health;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
-use crate::service::{Abandoned, Caller, EndCause, Progress, Refusal, Service, Turn};
+use crate::service::{Abandoned, Caller, EndCause, Progress, Refusal, Service, Stall, Turn};
 use crate::spans::Parent;
 
 /// The methods of one listener.
@@ -69,7 +69,16 @@ pub(crate) trait Methods {
     fn ended(&self, call: &mut Self::Call) -> Option<Status>;
 
     /// See [`Service::abandoned`].
-    fn abandoned(&mut self, call: &mut Self::Call, why: Abandoned);
+    fn abandoned(
+        &mut self,
+        call: &mut Self::Call,
+        why: Abandoned,
+        written: Option<(&Self::Data, usize)>,
+    );
+
+    /// A call takes nothing, and is ended for that. How much of its last data was written is
+    /// not known.
+    fn stalled(&mut self, call: &mut Self::Call, stall: Stall);
 
     /// How the log calls a call.
     fn describe(&self, call: &Self::Call) -> String;
@@ -257,7 +266,7 @@ impl<M: Methods> Service for Router<M> {
                 };
                 let status = ended.unwrap_or_else(|| status::stalled(&stall));
                 if let Call::Own(call) = call {
-                    self.methods.abandoned(call, Abandoned::Stalled(stall));
+                    self.methods.stalled(call, stall);
                 }
                 status::end(&mut response, &status);
                 return 0;
@@ -269,9 +278,14 @@ impl<M: Methods> Service for Router<M> {
         }
     }
 
-    fn abandoned(&mut self, call: &mut Self::Call, why: Abandoned) {
+    fn abandoned(
+        &mut self,
+        call: &mut Self::Call,
+        why: Abandoned,
+        written: Option<(&M::Data, usize)>,
+    ) {
         if let Call::Own(call) = call {
-            self.methods.abandoned(call, why);
+            self.methods.abandoned(call, why, written);
         }
     }
 
@@ -334,7 +348,9 @@ mod tests {
             None
         }
 
-        fn abandoned(&mut self, _call: &mut String, _why: Abandoned) {}
+        fn abandoned(&mut self, _: &mut String, _: Abandoned, _: Option<(&Never, usize)>) {}
+
+        fn stalled(&mut self, _call: &mut String, _stall: Stall) {}
 
         fn describe(&self, call: &String) -> String {
             call.clone()

@@ -10,7 +10,7 @@ use super::router::Origin;
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::http2::server::Response;
-use crate::service::{Abandoned, Progress, Turn};
+use crate::service::{Abandoned, Progress, Stall, Turn};
 
 /// How far a call has come.
 #[derive(Debug)]
@@ -37,6 +37,7 @@ impl<S> StreamCall<S> {
         if let StreamCall::Request(origin) = self {
             let peer = origin.peer;
             let only = message::only(turn.body, turn.is_complete, M::MAX_REQUEST_BYTES, M::NAME);
+            let mut is_told = false;
             let started = match only {
                 Ok(Next::Message(bytes)) => {
                     let message = &turn.body[MESSAGE_PREFIX_BYTES..][..bytes];
@@ -45,6 +46,7 @@ impl<S> StreamCall<S> {
                         authorization: origin.authorization.take(),
                         parent: std::mem::take(&mut origin.parent),
                     };
+                    is_told = true;
                     method.start(message, origin)
                 }
                 Ok(_) if is_stopping => Err(status::stopping()),
@@ -63,7 +65,9 @@ impl<S> StreamCall<S> {
                     progress.has_data = true;
                 }
                 Err(status) => {
-                    method.refused(peer, &status);
+                    if !is_told {
+                        method.refused(peer, &status);
+                    }
                     status::end(&mut turn.response, &status);
                     *self = StreamCall::Ended;
                 }
@@ -106,9 +110,20 @@ impl<S> StreamCall<S> {
     }
 
     /// See [`Service::abandoned`](crate::service::Service::abandoned).
-    pub(super) fn abandoned<M: Stream<Source = S>>(&mut self, why: Abandoned) {
+    pub(super) fn abandoned<M: Stream<Source = S>>(
+        &mut self,
+        why: Abandoned,
+        written: Option<(&M::Data, usize)>,
+    ) {
         if let StreamCall::Response(source) = self {
-            M::abandoned(source, why);
+            M::abandoned(source, why, written);
+        }
+    }
+
+    /// It takes nothing, and is ended for that.
+    pub(super) fn stalled<M: Stream<Source = S>>(&mut self, stall: Stall) {
+        if let StreamCall::Response(source) = self {
+            M::stalled(source, stall);
         }
     }
 

@@ -16,7 +16,7 @@ use crate::contract::gateway_id;
 use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
 use crate::contract::push::GatewaySubscribeRequest;
 use crate::engine::{Batch, RecvError, Resume, Start, Subscriber, TryRecvError};
-use crate::service::{Abandoned, Cut};
+use crate::service::{Abandoned, Cut, Stall};
 use crate::spans::Parent;
 use crate::telemetry::{self, Cause, Telemetry, describe};
 
@@ -60,8 +60,26 @@ impl Subscription {
         message: &[u8],
         origin: Origin,
     ) -> Result<Self, Status> {
-        let request = GatewaySubscribeRequest::decode(message)
-            .map_err(|error| status::not_a_message("GatewaySubscribeRequest", &error))?;
+        let peer = origin.peer;
+        let principal = origin.authorization.as_ref().map(|of| of.principal());
+        let request = GatewaySubscribeRequest::decode(message);
+        let id = match &request {
+            Ok(request) if gateway_id::check(&request.gateway_client_id).is_ok() => {
+                request.gateway_client_id.clone()
+            }
+            _ => String::new(),
+        };
+        let started = request
+            .map_err(|error| status::not_a_message("GatewaySubscribeRequest", &error))
+            .and_then(|request| Self::try_start(telemetry, &request, origin));
+        started.inspect_err(|status| telemetry.refused(&id, peer, principal, status.message()))
+    }
+
+    fn try_start(
+        telemetry: &Telemetry,
+        request: &GatewaySubscribeRequest,
+        origin: Origin,
+    ) -> Result<Self, Status> {
         let Origin {
             peer,
             mut authorization,
@@ -151,13 +169,19 @@ impl Subscription {
         (status::end_of_stream(error, lag), cause, missed)
     }
 
+    /// It takes nothing, and is ended for that.
+    fn stalled(&mut self, stall: &Stall) {
+        let status = status::stalled(stall);
+        self.stream.end(Cause::Stalled, status.message(), 0);
+    }
+
     /// It is gone, and has not ended.
-    fn abandoned(&mut self, why: Abandoned) {
+    fn abandoned(&mut self, why: Abandoned, written: Option<(&Batch, usize)>) {
+        match written {
+            None => self.stream.written(&self.subscriber),
+            Some((batch, bytes)) => self.stream.written_in_part(&self.subscriber, batch, bytes),
+        }
         let (cause, detail) = match why {
-            Abandoned::Stalled(stall) => {
-                let status = status::stalled(&stall);
-                (Cause::Stalled, status.message().to_owned())
-            }
             Abandoned::ResetByPeer(code) => {
                 let reason = match code {
                     0x8 => "CANCEL".to_owned(),
@@ -203,8 +227,16 @@ impl Stream for Subscribe {
         self.telemetry.refused("", peer, None, status.message());
     }
 
-    fn abandoned(subscription: &mut Subscription, why: Abandoned) {
-        subscription.abandoned(why);
+    fn abandoned(
+        subscription: &mut Subscription,
+        why: Abandoned,
+        written: Option<(&Batch, usize)>,
+    ) {
+        subscription.abandoned(why, written);
+    }
+
+    fn stalled(subscription: &mut Subscription, stall: Stall) {
+        subscription.stalled(&stall);
     }
 
     #[inline]

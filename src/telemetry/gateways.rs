@@ -18,6 +18,7 @@ use super::delays::Stamp;
 use super::ends::{Cause, Ended};
 use super::start::describe;
 use crate::access::Peer;
+use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::cursor::Cursor;
 use crate::engine::{Batch, Deliveries, Ender, Start, Subscriber};
 use crate::spans::{Parent, Recipient, Subscribed, Subscription, SubscriptionEnd};
@@ -93,6 +94,9 @@ impl Gateway {
 
     /// Ends its stream, for whoever that is. Returns whether it was this call that ended it.
     pub(crate) fn disconnect(&self, by: &str) -> bool {
+        if self.ender.has_ended() {
+            return false;
+        }
         // Before the end: the stream that sees it looks here.
         let is_first = self.disconnected_by.set(by.into()).is_ok();
         self.ender.end() && is_first
@@ -325,6 +329,27 @@ impl Stream {
             shared.spans.delivered(self.sampled, last, &recipient);
             self.sampled = last;
         }
+    }
+
+    /// Of what was to be written, which is this batch, so many bytes were: the events that lie
+    /// in them whole were delivered.
+    pub(crate) fn written_in_part(&mut self, subscriber: &Subscriber, batch: &Batch, bytes: usize) {
+        let (mut events, mut whole_bytes) = (0, 0);
+        for event in batch.events() {
+            let end = whole_bytes + MESSAGE_PREFIX_BYTES + event.len();
+            if end > bytes {
+                break;
+            }
+            events += 1;
+            whole_bytes = end;
+        }
+        let before = batch.first().seq().number() - 1;
+        self.pending = Pending {
+            events,
+            bytes: whole_bytes as u32,
+            last: before + u64::from(events),
+        };
+        self.written(subscriber);
     }
 
     /// It has ended, in words: `detail`. `missed` events are gone.

@@ -153,6 +153,7 @@ impl Telemetry {
     /// Takes a look every second, has events sampled, and logs what was counted, until it is
     /// dropped.
     pub(crate) async fn run(self) {
+        self.shared.log.will_be_reported();
         let mut next_look = Instant::now();
         let mut looked_at = Instant::now();
         loop {
@@ -160,6 +161,7 @@ impl Telemetry {
             let few = self.engine().stats().subscribers < FEW_GATEWAYS;
             let times_per_second = if few { 10 } else { 4 };
             self.shared.spans.refill(times_per_second);
+            self.log_invalidations();
             let now = Instant::now();
             if now >= next_look {
                 next_look = now + INTERVAL;

@@ -4,6 +4,7 @@
 //! every ten seconds.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::count::lock;
 use super::ends::{Cause, Ended};
 use super::gateways::Gateway;
 use super::start::describe;
+use crate::access::Peer;
 
 /// What repeats is counted for so long.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -18,10 +20,17 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const LINES: u32 = 6;
 /// So many gateways are told apart in that time; of more there is only a count.
 const MAX_GATEWAYS: usize = 1 << 16;
+/// Of so many gateways it is told how many lines there were not, those with the most.
+const REPORTED: usize = 20;
 
 /// What has been logged of late.
 #[derive(Debug)]
-pub(super) struct StreamLog(Mutex<Recent>);
+pub(super) struct StreamLog {
+    recent: Mutex<Recent>,
+    /// Whether somebody reports now and then. Whoever embeds streams in a server of its own
+    /// has nobody who does.
+    has_reporter: AtomicBool,
+}
 
 #[derive(Debug)]
 struct Recent {
@@ -33,11 +42,14 @@ struct Recent {
 
 impl StreamLog {
     pub(super) fn new() -> Self {
-        StreamLog(Mutex::new(Recent {
-            since: Instant::now(),
-            gateways: HashMap::new(),
-            others: 0,
-        }))
+        StreamLog {
+            recent: Mutex::new(Recent {
+                since: Instant::now(),
+                gateways: HashMap::new(),
+                others: 0,
+            }),
+            has_reporter: AtomicBool::new(false),
+        }
     }
 
     /// A stream has begun; `older` was subscribed under its id until then.
@@ -64,7 +76,12 @@ impl StreamLog {
 
     /// A stream has ended, or did not begin.
     pub(super) fn ended(&self, ended: &Ended) {
-        if !self.has_room(&ended.id) {
+        let has_room = match (&*ended.id, ended.peer) {
+            // No id has a control character.
+            ("", Peer::Tcp(peer)) => self.has_room(&format!("\n{}", peer.ip())),
+            (id, _) => self.has_room(id),
+        };
+        if !has_room {
             return;
         }
         /// Of one level or another.
@@ -99,9 +116,10 @@ impl StreamLog {
     }
 
     fn has_room(&self, id: &str) -> bool {
-        // Whoever embeds streams in a server of its own has nobody who reports.
-        self.report(Instant::now());
-        let mut recent = lock(&self.0);
+        if !self.has_reporter.load(Ordering::Relaxed) {
+            self.report(Instant::now());
+        }
+        let mut recent = lock(&self.recent);
         if let Some(lines) = recent.gateways.get_mut(id) {
             *lines = lines.saturating_add(1);
             return *lines <= LINES;
@@ -114,9 +132,14 @@ impl StreamLog {
         true
     }
 
+    /// From here on [`report`](Self::report) is called now and then.
+    pub(super) fn will_be_reported(&self) {
+        self.has_reporter.store(true, Ordering::Relaxed);
+    }
+
     /// Logs what was counted, when it is time to.
     pub(super) fn report(&self, now: Instant) {
-        let mut recent = lock(&self.0);
+        let mut recent = lock(&self.recent);
         if now.saturating_duration_since(recent.since) < INTERVAL {
             return;
         }
@@ -124,14 +147,20 @@ impl StreamLog {
         let gateways = std::mem::take(&mut recent.gateways);
         let others = std::mem::take(&mut recent.others);
         drop(recent);
-        for (id, lines) in gateways {
-            if let Some(more @ 1..) = lines.checked_sub(LINES) {
-                tracing::warn!(
-                    gateway = &*id,
-                    "{more} more starts and ends of its streams in {INTERVAL:?}"
-                );
-            }
+        let more = gateways.into_iter().filter_map(|(id, lines)| {
+            let more = lines.checked_sub(LINES).filter(|more| *more > 0)?;
+            Some((more, id))
+        });
+        let mut more: Vec<_> = more.collect();
+        more.sort_unstable_by(|a, b| b.cmp(a));
+        for (more, id) in more.iter().take(REPORTED) {
+            tracing::warn!(
+                gateway = &**id,
+                "{more} more starts and ends of its streams in {INTERVAL:?}"
+            );
         }
+        let of_others = more.iter().skip(REPORTED).map(|(more, _)| u64::from(*more));
+        let others = others + of_others.sum::<u64>();
         if others > 0 {
             tracing::warn!("{others} more starts and ends of streams in {INTERVAL:?}");
         }
@@ -160,7 +189,7 @@ mod tests {
         for n in 0..100_000 {
             log.has_room(&n.to_string());
         }
-        let recent = lock(&log.0);
+        let recent = lock(&log.recent);
         assert_eq!(recent.gateways.len(), MAX_GATEWAYS);
         assert_eq!(recent.others, 100_000 - MAX_GATEWAYS as u64);
     }

@@ -57,7 +57,7 @@ use self::delays::Delays;
 use self::ends::RecentEnds;
 use self::gateways::Gateways;
 use self::history::History;
-use self::invalidations::RecentInvalidations;
+use self::invalidations::{Invalidations, LOGGED_AT_ONCE};
 use self::log::StreamLog;
 use self::publishing::Publishers;
 use crate::access::Peer;
@@ -83,7 +83,7 @@ struct Shared {
     ends: Labelled<Cause>,
     missed: SharedCount,
     recent_ends: RecentEnds,
-    invalidations: RecentInvalidations,
+    invalidations: Invalidations,
     delays: Delays,
     history: History,
     log: StreamLog,
@@ -107,7 +107,7 @@ impl Telemetry {
                 ends: Labelled::default(),
                 missed: SharedCount::default(),
                 recent_ends: RecentEnds::default(),
-                invalidations: RecentInvalidations::default(),
+                invalidations: Invalidations::default(),
                 delays: Delays::new(delay_bounds),
                 history: History::default(),
                 log: StreamLog::new(),
@@ -180,6 +180,16 @@ impl Telemetry {
     /// Where reloads are noted.
     pub(crate) fn reloads(&self) -> &Reloads {
         &self.shared.reloads
+    }
+
+    /// Logs the session invalidations that are to be logged, or so many of them.
+    pub(crate) fn log_invalidations(&self) {
+        self.shared.invalidations.log(LOGGED_AT_ONCE);
+    }
+
+    /// Logs all session invalidations that are to be logged.
+    pub(crate) fn log_all_invalidations(&self) {
+        self.shared.invalidations.log(usize::MAX);
     }
 
     // What is known.
@@ -333,6 +343,12 @@ impl Shared {
         }
         self.log.ended(&ended);
         self.recent_ends.push(ended);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.invalidations.log(usize::MAX);
     }
 }
 

@@ -216,12 +216,9 @@ impl Publishing {
         }
     }
 
-    /// A session invalidation is in the log.
-    pub(crate) fn invalidated(&self, cursor: Cursor, user_id: &str, session: &str, reason: &str) {
-        let shared = &self.telemetry.shared;
-        shared
-            .invalidations
-            .publish(cursor, user_id, session, reason);
+    /// A session invalidation is in the log: the event as its publisher encoded it.
+    pub(crate) fn invalidated(&self, cursor: Cursor, event: &[u8]) {
+        self.telemetry.shared.invalidations.published(cursor, event);
     }
 
     /// A request was accepted.

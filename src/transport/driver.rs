@@ -543,7 +543,8 @@ impl<S: Service> Driver<S> {
                     http2::server::EndCause::ConnectionFailed => Some(Abandoned::Disconnected),
                 };
                 if let Some(why) = why {
-                    self.service.abandoned(&mut served.call, why);
+                    let written = served.outgoing.half_written();
+                    self.service.abandoned(&mut served.call, why, written);
                 }
                 self.handle.stream_ended();
                 let (watchdog, handle) = (&self.shared.watchdog, &self.handle);
@@ -719,7 +720,8 @@ impl<S: Service> Driver<S> {
         let why = cut.map_or(Abandoned::Disconnected, Abandoned::Cut);
         for (_, stream) in self.http.streams_mut() {
             if let Some(served) = &mut stream.state {
-                self.service.abandoned(&mut served.call, why);
+                let written = served.outgoing.half_written();
+                self.service.abandoned(&mut served.call, why, written);
             }
         }
     }

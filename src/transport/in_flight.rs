@@ -84,6 +84,11 @@ impl InFlight {
         self.bytes += bytes;
     }
 
+    /// What is queued and not written.
+    pub(super) fn unwritten_bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Some of it is written.
     pub(super) fn written(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_sub(bytes);

@@ -61,6 +61,13 @@ impl<D: AsRef<[u8]>> Outgoing<D> {
         }
     }
 
+    /// The data that is not written in full, and how much of it is.
+    pub(super) fn half_written(&self) -> Option<(&D, usize)> {
+        let data = self.data.as_ref()?;
+        let unwritten = usize::try_from(self.in_flight.unwritten_bytes()).unwrap_or(usize::MAX);
+        Some((data, data.as_ref().len().saturating_sub(unwritten)))
+    }
+
     /// The data and who watches it, when its stream has ended.
     pub(super) fn into_parts(self) -> Option<(D, InFlight)> {
         self.data.map(|data| (data, self.in_flight))

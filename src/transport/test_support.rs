@@ -80,7 +80,7 @@ impl Service for Feed {
         0
     }
 
-    fn abandoned(&mut self, _call: &mut (), _why: Abandoned) {}
+    fn abandoned(&mut self, _: &mut (), _: Abandoned, _: Option<(&Arc<[u8]>, usize)>) {}
 
     fn describe(&self, _call: &()) -> String {
         "a feed".to_owned()

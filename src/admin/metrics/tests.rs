@@ -35,10 +35,6 @@ impl Checks for Readiness {
         };
         vec![check("ring", true), check("shutdown", false)]
     }
-
-    fn run(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(std::future::ready(()))
-    }
 }
 
 /// A gateway that reads when it is told to.
@@ -471,7 +467,15 @@ fn a_hundred_thousand_ids() {
             let user = format!("user-{round}-{n}");
             server.publish(&user);
             let head = server.telemetry.engine().head();
-            publishing.invalidated(head, &user, "", "a reason");
+            let event = crate::contract::push::SessionInvalidation {
+                user_id: user.clone(),
+                ..Default::default()
+            };
+            let event = crate::contract::push::PushEvent {
+                kind: Some(crate::contract::push::push_event::Kind::SessionInvalidation(event)),
+                cursor: String::new(),
+            };
+            publishing.invalidated(head, &prost::Message::encode_to_vec(&event));
             let begun = publishing.begin_request();
             let counts = KindCounts {
                 client_events: 0,
@@ -479,6 +483,7 @@ fn a_hundred_thousand_ids() {
             };
             publish(&publishing, begun, counts, 1, head);
         }
+        server.telemetry.log_all_invalidations();
         // Half of them read; the others are behind.
         server.clock.advance(Duration::from_secs(2));
         readers.iter_mut().step_by(2).for_each(Reader::read);

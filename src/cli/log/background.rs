@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How many lines may wait to be written: some 2 MiB.
+/// How many lines may wait to be written.
 const MAX_LINES: usize = 8 << 10;
+/// And how many bytes: some texts of peers are long.
+const MAX_BYTES: u64 = 8 << 20;
 /// How often lost lines are told while there are always lines that wait.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long the end of the process waits for the reader.
@@ -19,7 +21,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 /// A thread that writes lines.
 pub(super) struct Background {
     writer: Writer,
-    lost: ErrorCounter,
+    lost: Lost,
     written: Arc<AtomicU64>,
     /// Ends the thread.
     guard: Mutex<Option<WorkerGuard>>,
@@ -35,7 +37,8 @@ impl Background {
         // The library panics where there is no thread.
         std::thread::Builder::new().spawn(|| ())?;
         let written = Arc::new(AtomicU64::new(0));
-        let counter = Arc::new(OnceLock::new());
+        let queued_bytes = Arc::new(AtomicU64::new(0));
+        let lost = Lost::default();
         let (lines, guard) = NonBlockingBuilder::default()
             .lossy(true)
             .buffered_lines_limit(MAX_LINES)
@@ -43,16 +46,18 @@ impl Background {
             .finish(Telling {
                 to,
                 written: Arc::clone(&written),
-                lost: Arc::clone(&counter),
+                queued_bytes: Arc::clone(&queued_bytes),
+                lost: lost.clone(),
                 told: 0,
                 told_at: Instant::now(),
             });
-        let lost = lines.error_counter();
-        let _ = counter.set(lost.clone());
+        let _ = lost.for_their_number.set(lines.error_counter());
         Ok(Background {
             writer: Writer {
                 lines,
                 given: Arc::default(),
+                queued_bytes,
+                lost: lost.clone(),
             },
             lost,
             written,
@@ -91,7 +96,7 @@ impl Background {
     /// Whether every line is written or lost.
     fn is_done(&self) -> bool {
         let given = self.writer.given.load(Ordering::Relaxed);
-        self.written() + self.lost.dropped_lines() as u64 >= given
+        self.written() + self.lost.lines() >= given
     }
 
     fn written(&self) -> u64 {
@@ -107,12 +112,46 @@ pub(super) struct Writer {
     lines: NonBlocking,
     /// How many there were.
     given: Arc<AtomicU64>,
+    /// The bytes of those that wait.
+    queued_bytes: Arc<AtomicU64>,
+    lost: Lost,
+}
+
+/// Lines that were lost.
+#[derive(Clone, Default)]
+struct Lost {
+    /// Because too many waited.
+    for_their_number: Arc<OnceLock<ErrorCounter>>,
+    /// Because those that waited were too long.
+    for_their_bytes: Arc<AtomicU64>,
+}
+
+impl Lost {
+    fn lines(&self) -> u64 {
+        let counter = self.for_their_number.get();
+        let for_their_number = counter.map_or(0, |of| of.dropped_lines() as u64);
+        for_their_number + self.for_their_bytes.load(Ordering::Relaxed)
+    }
 }
 
 impl Write for Writer {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.given.fetch_add(1, Ordering::Relaxed);
-        self.lines.write(line)
+        let bytes = line.len() as u64;
+        if self.queued_bytes.load(Ordering::Relaxed) + bytes > MAX_BYTES {
+            self.lost.for_their_bytes.fetch_add(1, Ordering::Relaxed);
+            return Ok(line.len());
+        }
+        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let dropped = |lost: &Lost| lost.for_their_number.get().map(ErrorCounter::dropped_lines);
+        let before = dropped(&self.lost);
+        let written = self.lines.write(line);
+        if dropped(&self.lost) != before {
+            // It may have been another's: then the bound is a little looser, until all are
+            // written.
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -132,9 +171,10 @@ impl<'a> MakeWriter<'a> for Writer {
 struct Telling<W> {
     to: W,
     written: Arc<AtomicU64>,
-    lost: Arc<OnceLock<ErrorCounter>>,
+    queued_bytes: Arc<AtomicU64>,
+    lost: Lost,
     /// How many of them were told.
-    told: usize,
+    told: u64,
     told_at: Instant,
 }
 
@@ -142,7 +182,7 @@ impl<W> Telling<W> {
     /// It is a line of the log like others. It goes to the target that is least likely to be
     /// off: some of what was lost belongs there.
     fn tell(&mut self) {
-        let lost = self.lost.get().map_or(0, ErrorCounter::dropped_lines);
+        let lost = self.lost.lines();
         let more = lost.saturating_sub(self.told);
         if more > 0 {
             self.told = lost;
@@ -162,6 +202,11 @@ impl<W: Write> Write for Telling<W> {
         // An error ends nothing: standard error may be read again.
         let _ = self.to.write_all(line);
         self.written.fetch_add(1, Ordering::Relaxed);
+        let bytes = line.len() as u64;
+        let less = |queued: u64| Some(queued.saturating_sub(bytes));
+        let _ = self
+            .queued_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         if self.told_at.elapsed() > TELL_EVERY {
             self.tell();
         }

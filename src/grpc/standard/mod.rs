@@ -150,9 +150,10 @@ impl Standard {
         cx: &mut Context<'_>,
     ) -> Progress {
         match call {
-            // Also while the server stops: that is what they tell.
-            StandardCall::Check(call) => call.poll(&mut Check(self.clone()), turn, false, cx),
-            StandardCall::List(call) => call.poll(&mut List(self.clone()), turn, false, cx),
+            // A request that is there is answered also while the server stops: that is what they
+            // tell. One that is not would hold it up.
+            StandardCall::Check(call) => call.poll(&mut Check(self.clone()), turn, is_stopping, cx),
+            StandardCall::List(call) => call.poll(&mut List(self.clone()), turn, is_stopping, cx),
             StandardCall::Watch(call) => call.poll(self, turn, is_stopping, cx),
             StandardCall::Reflection(call) => {
                 call.poll(&mut Reflection(self.clone()), turn, is_stopping, cx)
