@@ -39,6 +39,7 @@
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
 //! | `health` | whether it is well: checks, and a probe through a ring |
 //! | `telemetry` | what is known of a running server: counters, gateways, recent events |
+//! | `spans` | what is traced of it, and the way to an OpenTelemetry collector |
 //! | [`admin`] | what an operator sees and steers, over HTTP |
 //! | [`access`] | who may do what: credentials, principals, grants |
 //! | `audit` | the log of who was refused, ended, taken over or disconnected |
@@ -68,6 +69,7 @@
 //! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |
 //! | a setting: its text, default and bounds, and whether a reload takes it up | [`config`]; its flag is in [`cli`]: `settings::args`, the rest follows |
 //! | what a reload does | [`server`]: `reload`; [`cli`]: `serve` |
+//! | what a span says, and how many there are | `spans`: `recorder`; `docs/tracing.md` |
 //! | a key of the access file | [`access`]: `document`, then `rules` |
 //! | an error's status, and when to try again | [`grpc`]: `status` |
 //! | another kind of socket | `transport`: `socket`, `listener` |
@@ -122,6 +124,8 @@ mod open_files;
 pub mod server;
 #[cfg(feature = "server")]
 mod service;
+#[cfg(feature = "server")]
+mod spans;
 #[cfg(feature = "server")]
 mod telemetry;
 #[cfg(feature = "tls")]

@@ -34,6 +34,7 @@ use crate::engine::{BuildError, Builder, Engine, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::health::Health;
 use crate::open_files;
+use crate::spans::{Spans, StartError};
 use crate::telemetry::Telemetry;
 use crate::tls::{ServerFiles, ServerTls, TlsError};
 use crate::transport::{
@@ -118,7 +119,8 @@ impl Server {
         let access_file = access_file.map(Arc::new);
         let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
-        let telemetry = Telemetry::new(&engine, &config.delay_bounds);
+        let spans = Spans::from_environment()?;
+        let telemetry = Telemetry::new(&engine, &config.delay_bounds, spans);
         let health = Health::new(&engine)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let passed = sockets.take(Role::Gateways);
@@ -307,6 +309,7 @@ struct Running {
     /// Held for its drop.
     _handshakes: Option<HandshakeThreads>,
     admin: Option<Admin>,
+    spans: Spans,
 }
 
 impl Running {
@@ -370,6 +373,7 @@ impl Running {
             helpers.spawn(reloader.watch(tls));
         }
 
+        let spans = telemetry.spans().clone();
         let mut listeners = JoinSet::new();
         let serving = Serving {
             watchdog: watchdog.clone(),
@@ -424,6 +428,7 @@ impl Running {
             helpers,
             _handshakes: handshakes,
             admin: Some(admin),
+            spans,
         })
     }
 }
@@ -585,6 +590,21 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// An environment variable of OpenTelemetry has a value that cannot be used. Only with
+    /// the feature `otlp`.
+    #[error("{variable}: {reason}")]
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The system gives no thread for the export of spans. Only with the feature `otlp`.
+    #[error("cannot start the thread that exports spans: {source}")]
+    SpansThread {
+        /// What the system said.
+        source: io::Error,
+    },
     /// No epoch can be made of what the system gives.
     #[error(transparent)]
     Epoch(#[from] EpochError),
@@ -594,6 +614,17 @@ pub enum ServeError {
         /// What ended it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl From<StartError> for ServeError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Environment { variable, reason } => {
+                ServeError::Environment { variable, reason }
+            }
+            StartError::Thread(source) => ServeError::SpansThread { source },
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,8 +22,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("audit", &["access", "telemetry"]),
     (
         "telemetry",
-        &["access", "config", "contract", "cursor", "engine", "event"],
+        &[
+            "access", "config", "contract", "cursor", "engine", "event", "spans",
+        ],
     ),
+    ("spans", &["contract", "cursor", "event"]),
     (
         "admin",
         &[
@@ -77,6 +80,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "health",
             "http2",
             "service",
+            "spans",
             "telemetry",
         ],
     ),
@@ -96,6 +100,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "health",
             "listening",
             "open_files",
+            "spans",
             "telemetry",
             "tls",
             "transport",

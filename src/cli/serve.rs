@@ -222,6 +222,7 @@ fn failure(settings: &Settings, error: ServeError) -> Failure {
         | ServeError::Inherit(_)
         | ServeError::Access(_)
         | ServeError::Tls(_) => Failure::usage(settings.fault(&error)),
+        ServeError::Environment { .. } => Failure::usage(error.to_string()),
         other => Failure::failed(other.to_string()),
     }
 }

@@ -11,6 +11,8 @@
 //! a repeated field counts, two occurrences of `client_event` are merged, and a
 //! `session_invalidation` after a `client_event` replaces it.
 
+#[cfg(feature = "otlp")]
+mod names;
 mod wire;
 
 #[cfg(test)]

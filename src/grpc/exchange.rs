@@ -12,11 +12,12 @@ use tonic::{Code, Status};
 
 use super::authorization::Authorization;
 use super::message::{self, Next};
-use super::method::{Respond, Responded};
+use super::method::{Calling, Respond, Responded};
 use super::status;
 use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::http2::server::Response;
 use crate::service::{Progress, Turn};
+use crate::spans::Parent;
 
 /// With so many bytes of responses left to be sent no further request is taken: a peer
 /// that does not read its responses can send no more than its window holds.
@@ -45,6 +46,8 @@ pub(crate) struct Exchange<M: Respond> {
     end: Option<Status>,
     /// Who calls, where it matters.
     authorization: Option<Box<Authorization>>,
+    /// The caller's span, where it is traced.
+    parent: Parent,
 }
 
 /// A response's place in the order.
@@ -71,7 +74,13 @@ impl<M: Respond> Exchange<M> {
             unsent: Vec::new(),
             pending: VecDeque::new(),
             end: None,
+            parent: Parent::none(),
         }
+    }
+
+    /// The same, of a caller that named this span.
+    pub(super) fn with_parent(self, parent: Parent) -> Self {
+        Exchange { parent, ..self }
     }
 
     /// How the log calls it.
@@ -187,10 +196,12 @@ impl<M: Respond> Exchange<M> {
                 }
                 Ok(Next::Message(bytes)) => {
                     let end = MESSAGE_PREFIX_BYTES + bytes;
-                    match method.respond(
-                        &rest[MESSAGE_PREFIX_BYTES..end],
-                        self.authorization.as_deref(),
-                    ) {
+                    let calling = Calling {
+                        authorization: self.authorization.as_deref(),
+                        is_stream: self.is_stream(),
+                        parent: &self.parent,
+                    };
+                    match method.respond(&rest[MESSAGE_PREFIX_BYTES..end], calling) {
                         Ok(Responded::Now(response)) if self.pending.is_empty() => {
                             method.accepted(self.is_stream());
                             self.unsent.extend_from_slice(response.as_ref());
@@ -304,7 +315,7 @@ mod tests {
         fn respond(
             &mut self,
             request: &[u8],
-            _authorization: Option<&Authorization>,
+            _call: Calling<'_>,
         ) -> Result<Responded<Vec<u8>, Later>, Status> {
             if request == b"bad" {
                 return Err(Status::invalid_argument("bad"));

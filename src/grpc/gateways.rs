@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderMap;
 use tonic::Status;
 
 use super::authorization::AccessControl;
@@ -17,6 +18,7 @@ use crate::health::Health;
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::{Limits, Response};
 use crate::service::{Abandoned, Progress, Stall, Turn};
+use crate::spans::Parent;
 use crate::telemetry::Telemetry;
 
 /// What gateways may do.
@@ -69,6 +71,10 @@ impl Methods for Gateways {
     fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Call>, Status> {
         let subscribes = path == path::SUBSCRIBE_PUSH;
         Ok(subscribes.then(|| Call::Subscribe(StreamCall::Request(origin))))
+    }
+
+    fn parent(&self, fields: &HeaderMap) -> Parent {
+        self.subscribe.parent(fields)
     }
 
     fn refused(&mut self, path: &str, peer: Peer, status: &Status) {

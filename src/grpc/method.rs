@@ -10,6 +10,18 @@ use super::authorization::Authorization;
 use super::router::Origin;
 use crate::access::Peer;
 use crate::service::{Abandoned, Stall};
+use crate::spans::Parent;
+
+/// What is known of the call that a request belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Calling<'a> {
+    /// Who calls, where it matters.
+    pub(super) authorization: Option<&'a Authorization>,
+    /// Whether it has a stream of requests.
+    pub(super) is_stream: bool,
+    /// The caller's span, where it is traced.
+    pub(super) parent: &'a Parent,
+}
 
 /// One response for each request: of one request ([unary](super::exchange::Cardinality)),
 /// or of a stream of them, in their order.
@@ -22,7 +34,7 @@ pub(crate) trait Respond {
     /// The longest request message.
     fn max_request_bytes(&self) -> usize;
 
-    /// Takes a request message, from whom that is where it matters.
+    /// Takes a request message of a call.
     ///
     /// # Errors
     ///
@@ -30,7 +42,7 @@ pub(crate) trait Respond {
     fn respond(
         &mut self,
         request: &[u8],
-        authorization: Option<&Authorization>,
+        call: Calling<'_>,
     ) -> Result<Responded<Self::Response, Self::Pending>, Status>;
 
     /// A request was accepted: of a stream of them, or the only one.

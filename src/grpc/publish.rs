@@ -6,16 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::HeaderMap;
 use tonic::{Code, Status};
 
-use super::authorization::Authorization;
-use super::method::{Respond, Responded};
+use super::method::{Calling, Respond, Responded};
 use super::status;
 use crate::backbone::{AppendError, Appended, Log};
 use crate::contract::MESSAGE_PREFIX_BYTES as PREFIX_BYTES;
 use crate::cursor::{Cursor, Seq};
 use crate::engine::{Limits, Published};
 use crate::event::{Event, KindCounts, parse_publish_request};
+use crate::spans::{Draft, Parent};
 use crate::telemetry::{Begun, Method, Publishing};
 
 /// A request may be as large as gRPC allows by default, or hold one event of the largest
@@ -56,6 +57,11 @@ impl<L: Log> Publish<L> {
             events: Vec::new(),
         }
     }
+
+    /// The caller's span, of a call with these headers, where it is traced.
+    pub(super) fn parent(&self, fields: &HeaderMap) -> Parent {
+        self.telemetry.parent(fields)
+    }
 }
 
 /// The longest request, in bytes.
@@ -77,25 +83,31 @@ impl<L: Log> Respond for Publish<L> {
     fn respond(
         &mut self,
         request: &[u8],
-        authorization: Option<&Authorization>,
+        call: Calling<'_>,
     ) -> Result<Responded<Self::Response, Self::Pending>, Status> {
         let mut events = recycle(std::mem::take(&mut self.events));
         let begun = self.telemetry.begin_request();
         let parsed = parse_publish_request(request, self.max_event_bytes, &mut events);
         let allowed = parsed
             .map_err(|error| status::bad_request(&error))
-            .and_then(|counts| match authorization {
+            .and_then(|counts| match call.authorization {
                 None => Ok(counts),
                 Some(authorization) => authorization
                     .publish(counts, request.len())
                     .map(|()| counts),
             });
+        let principal = || call.authorization.map(|of| of.principal());
+        let method = method(call.is_stream);
+        let draft = self
+            .telemetry
+            .draft(begun, method, call.parent, principal, &events);
         let responded = match allowed {
             Ok(counts) => match self.log.append(&events) {
                 Appended::Done(Ok(published)) => {
                     let bytes = total_bytes(&events);
+                    let Published { first, last } = published;
                     self.telemetry
-                        .published(begun, counts, bytes, published.last);
+                        .published(begun, draft, counts, bytes, first, last);
                     if counts.session_invalidations > 0 {
                         for (at, event) in invalidations(&events) {
                             log_invalidation(&self.telemetry, published, at, event);
@@ -103,11 +115,16 @@ impl<L: Log> Respond for Publish<L> {
                     }
                     Ok(Responded::Now(encode_response(published)))
                 }
-                Appended::Done(Err(error)) => Err(status::not_appended(&error)),
+                Appended::Done(Err(error)) => {
+                    let status = status::not_appended(&error);
+                    self.telemetry.draft_refused(draft, &status);
+                    Err(status)
+                }
                 Appended::Pending(pending) => Ok(Responded::Later(Pending {
                     appended: pending,
                     telemetry: Arc::clone(&self.telemetry),
                     begun,
+                    draft: Some(draft),
                     counts,
                     bytes: total_bytes(&events),
                     invalidations: match counts.session_invalidations {
@@ -118,7 +135,10 @@ impl<L: Log> Respond for Publish<L> {
                     },
                 })),
             },
-            Err(status) => Err(status),
+            Err(status) => {
+                self.telemetry.draft_refused(draft, &status);
+                Err(status)
+            }
         };
         if events.capacity() <= KEPT_EVENTS {
             self.events = recycle(events);
@@ -168,6 +188,8 @@ pub(crate) struct Pending<P> {
     appended: P,
     telemetry: Arc<Publishing>,
     begun: Begun,
+    /// Until it is decided.
+    draft: Option<Draft>,
     counts: KindCounts,
     bytes: u64,
     invalidations: Vec<(u64, Box<[u8]>)>,
@@ -181,9 +203,23 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let appended = ready!(Pin::new(&mut self.appended).poll(cx));
-        let published = appended.map_err(|error| status::not_appended(&error))?;
-        self.telemetry
-            .published(self.begun, self.counts, self.bytes, published.last);
+        let draft = self.draft.take();
+        let published = match appended {
+            Ok(published) => published,
+            Err(error) => {
+                let status = status::not_appended(&error);
+                if let Some(draft) = draft {
+                    self.telemetry.draft_refused(draft, &status);
+                }
+                return Poll::Ready(Err(status));
+            }
+        };
+        let Published { first, last } = published;
+        if let Some(draft) = draft {
+            let (begun, counts, bytes) = (self.begun, self.counts, self.bytes);
+            self.telemetry
+                .published(begun, draft, counts, bytes, first, last);
+        }
         for (at, event) in &self.invalidations {
             log_invalidation(&self.telemetry, published, *at, event);
         }

@@ -3,6 +3,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderMap;
 use tonic::Status;
 
 use super::authorization::AccessControl;
@@ -17,6 +18,7 @@ use crate::engine;
 use crate::health::Health;
 use crate::http2::server::{Limits, Response};
 use crate::service::{Abandoned, Progress, Stall, Turn};
+use crate::spans::Parent;
 use crate::telemetry::Telemetry;
 
 /// What publishers may do.
@@ -80,7 +82,12 @@ impl<L: Log> Methods for Publishers<L> {
             let is_stream = matches!(cardinality, Cardinality::Many(_));
             authorization.open_publishing(is_stream)?;
         }
-        Ok(Some(Exchange::new(cardinality, authorization)))
+        let call = Exchange::new(cardinality, authorization);
+        Ok(Some(call.with_parent(origin.parent)))
+    }
+
+    fn parent(&self, fields: &HeaderMap) -> Parent {
+        self.publish.parent(fields)
     }
 
     fn refused(&mut self, path: &str, _peer: Peer, status: &Status) {

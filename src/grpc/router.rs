@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header};
 use tonic::Status;
 
 use super::authorization::{AccessControl, Authorization};
@@ -16,6 +16,7 @@ use crate::health::Health;
 use crate::http2::request::RequestHead;
 use crate::http2::server::{Limits, Response};
 use crate::service::{Abandoned, Caller, EndCause, Progress, Refusal, Service, Stall, Turn};
+use crate::spans::Parent;
 
 /// The methods of one listener.
 pub(crate) trait Methods {
@@ -41,6 +42,9 @@ pub(crate) trait Methods {
     ///
     /// The status that refuses the call.
     fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Self::Call>, Status>;
+
+    /// The caller's span, of a call with these headers, where it is traced.
+    fn parent(&self, fields: &HeaderMap) -> Parent;
 
     /// A call of the method at `path` was refused before it began.
     fn refused(&mut self, path: &str, peer: Peer, status: &Status);
@@ -86,6 +90,8 @@ pub(crate) struct Origin {
     pub(super) peer: Peer,
     /// Who calls, where that matters.
     pub(super) authorization: Option<Box<Authorization>>,
+    /// The caller's span, where it is traced.
+    pub(super) parent: Parent,
 }
 
 /// Whether the server is stopping. Cheap to clone: all clones are the same.
@@ -151,6 +157,7 @@ impl<M: Methods> Router<M> {
                 let origin = Origin {
                     peer: caller.peer,
                     authorization,
+                    parent: self.methods.parent(&request.fields),
                 };
                 self.methods.open(path, origin)?.map(Call::Own)
             }
@@ -292,8 +299,6 @@ impl<M: Methods> Service for Router<M> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
     use super::*;
     use crate::grpc::method::Never;
 
@@ -313,6 +318,10 @@ mod tests {
 
         fn open(&mut self, path: &str, _origin: Origin) -> Result<Option<String>, Status> {
             Ok(Some(path.to_owned()))
+        }
+
+        fn parent(&self, _fields: &HeaderMap) -> Parent {
+            Parent::none()
         }
 
         fn refused(&mut self, _path: &str, _peer: Peer, _status: &Status) {}

@@ -44,6 +44,7 @@ impl<S> StreamCall<S> {
                     let origin = Origin {
                         peer,
                         authorization: origin.authorization.take(),
+                        parent: std::mem::take(&mut origin.parent),
                     };
                     is_told = true;
                     method.start(message, origin)

@@ -17,6 +17,7 @@ use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PU
 use crate::contract::push::GatewaySubscribeRequest;
 use crate::engine::{Batch, RecvError, Resume, Start, Subscriber, TryRecvError};
 use crate::service::{Abandoned, Cut, Stall};
+use crate::spans::Parent;
 use crate::telemetry::{self, Cause, Telemetry, describe};
 
 /// Room for the longest id and far more than a cursor.
@@ -34,6 +35,11 @@ impl Subscribe {
     /// To the engine of this telemetry.
     pub(super) fn new(telemetry: Telemetry) -> Self {
         Subscribe { telemetry }
+    }
+
+    /// The caller's span, of a call with these headers, where it is traced.
+    pub(super) fn parent(&self, fields: &HeaderMap) -> Parent {
+        self.telemetry.spans().parent(fields)
     }
 }
 
@@ -77,6 +83,7 @@ impl Subscription {
         let Origin {
             peer,
             mut authorization,
+            parent,
         } = origin;
         let (id, cursor) = (&*request.gateway_client_id, &*request.cursor);
         gateway_id::check(id).map_err(status::bad_gateway_id)?;
@@ -88,7 +95,7 @@ impl Subscription {
                 .map_err(status::not_subscribed)?,
         };
         let principal = authorization.as_ref().map(|of| of.principal());
-        let stream = telemetry.subscribed(&subscriber, id, peer, principal);
+        let stream = telemetry.subscribed(&subscriber, id, peer, principal, &parent);
         if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
             warn_of_later_epoch(id, cursor);
         }

@@ -35,6 +35,7 @@ use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::contract::{MESSAGE_PREFIX_BYTES, path};
 use crate::engine::Engine;
 use crate::service::Caller;
+use crate::spans::Parent;
 use crate::telemetry::Telemetry;
 
 /// Streams that the peer opened and reset before they were looked at
@@ -171,6 +172,8 @@ impl PushService {
         Ok(Origin {
             peer,
             authorization,
+            // Whoever serves it traces it.
+            parent: Parent::none(),
         })
     }
 
@@ -384,6 +387,7 @@ mod tests {
         let origin = Origin {
             peer: Peer::Unknown,
             authorization: None,
+            parent: Parent::none(),
         };
         let telemetry = Telemetry::of(engine);
         let subscription = Subscription::start(&telemetry, request, origin).unwrap();

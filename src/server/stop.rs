@@ -80,6 +80,7 @@ impl Running {
         if let Some(admin) = self.admin.take() {
             admin.stop().await;
         }
+        self.spans.finish().await;
         tracing::info!("stopped");
     }
 

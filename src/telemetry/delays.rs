@@ -81,6 +81,13 @@ impl Delays {
         self.newest.fetch_max(seq, Ordering::Release);
     }
 
+    /// Gateways are to look at what they know of the event `seq`, though it is not sampled.
+    #[cold]
+    pub(super) fn notice(&self, seq: u64) {
+        // Release: what is known of it is found by whoever finds it.
+        self.newest.fetch_max(seq, Ordering::Release);
+    }
+
     /// The newest sampled event.
     #[inline]
     pub(super) fn newest(&self) -> u64 {

@@ -16,10 +16,12 @@ use super::Telemetry;
 use super::count::lock;
 use super::delays::Stamp;
 use super::ends::{Cause, Ended};
+use super::start::describe;
 use crate::access::Peer;
 use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::cursor::Cursor;
 use crate::engine::{Batch, Deliveries, Ender, Start, Subscriber};
+use crate::spans::{Parent, Recipient, Subscribed, Subscription, SubscriptionEnd};
 
 /// Locks: each is held while a gateway subscribes or ends.
 const SHARDS: usize = 64;
@@ -226,6 +228,8 @@ pub(crate) struct Stream {
     /// Up to which event sampled ones were looked for.
     sampled: u64,
     since: Stamp,
+    /// What is traced of it.
+    span: Subscribed,
     has_ended: bool,
 }
 
@@ -244,6 +248,7 @@ impl Stream {
         id: &str,
         peer: Peer,
         principal: Option<Arc<str>>,
+        parent: &Parent,
     ) -> Self {
         let start = *subscriber.start();
         let gateway = Arc::new(Gateway {
@@ -262,12 +267,24 @@ impl Stream {
         let older = shared.gateways.insert(&gateway);
         shared.count_start(&start);
         shared.log.subscribed(&gateway, older.as_deref());
+        let (resume, reason, _) = describe(start.resume);
+        let span = shared.spans.subscribed(
+            parent,
+            &Subscription {
+                gateway: &gateway.id,
+                principal: gateway.principal(),
+                resume: resume.as_str(),
+                reason: reason.as_str(),
+                start: start.cursor,
+            },
+        );
         Stream {
             pending: Pending::default(),
             sampled: start.cursor.seq().number(),
             since: shared.delays.stamp(),
             telemetry: telemetry.clone(),
             gateway,
+            span,
             has_ended: false,
         }
     }
@@ -301,9 +318,15 @@ impl Stream {
         self.pending.events = 0;
         let position = crate::cursor::Seq::issued(last);
         subscriber.delivered(position, u64::from(events), u64::from(bytes));
-        let delays = &self.telemetry.shared.delays;
+        let shared = &self.telemetry.shared;
+        let delays = &shared.delays;
         if delays.newest() > self.sampled {
             delays.delivered(self.sampled, last, self.since);
+            let recipient = Recipient {
+                gateway: &self.gateway.id,
+                since: self.gateway.since,
+            };
+            shared.spans.delivered(self.sampled, last, &recipient);
             self.sampled = last;
         }
     }
@@ -349,6 +372,19 @@ impl Stream {
             }
             _ => detail.to_owned(),
         };
+        let lasted = gateway.since.elapsed().unwrap_or_default();
+        shared.spans.ended(
+            std::mem::take(&mut self.span),
+            &SubscriptionEnd {
+                gateway: &gateway.id,
+                cause: cause.as_str(),
+                is_failure: matches!(cause, Cause::Lapped | Cause::Stalled),
+                lasted,
+                events: deliveries.events,
+                bytes: deliveries.bytes,
+                missed,
+            },
+        );
         shared.ended(Ended {
             at: SystemTime::now(),
             id: Arc::clone(&gateway.id),
@@ -356,7 +392,7 @@ impl Stream {
             principal: gateway.principal.clone(),
             cause,
             detail,
-            lasted: gateway.since.elapsed().unwrap_or_default(),
+            lasted,
             position: Some(deliveries.position),
             events: deliveries.events,
             bytes: deliveries.bytes,

@@ -158,6 +158,9 @@ impl Telemetry {
         let mut looked_at = Instant::now();
         loop {
             self.shared.delays.want();
+            let few = self.engine().stats().subscribers < FEW_GATEWAYS;
+            let times_per_second = if few { 10 } else { 4 };
+            self.shared.spans.refill(times_per_second);
             self.log_invalidations();
             let now = Instant::now();
             if now >= next_look {
@@ -166,8 +169,7 @@ impl Telemetry {
                 looked_at = now;
                 self.shared.log.report(now);
             }
-            let few = self.engine().stats().subscribers < FEW_GATEWAYS;
-            tokio::time::sleep(Duration::from_millis(if few { 100 } else { 250 })).await;
+            tokio::time::sleep(Duration::from_secs(1) / times_per_second).await;
         }
     }
 

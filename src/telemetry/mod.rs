@@ -64,6 +64,7 @@ use crate::access::Peer;
 #[cfg(any(test, feature = "tonic-service"))]
 use crate::config::Config;
 use crate::engine::{Engine, Start, Subscriber};
+use crate::spans::{Parent, Spans};
 
 /// What is known of a server. Cheap to clone: all clones are the same.
 #[derive(Clone)]
@@ -86,6 +87,7 @@ struct Shared {
     delays: Delays,
     history: History,
     log: StreamLog,
+    spans: Spans,
     auth_failures: Labelled<&'static str>,
     handshakes: Handshakes,
     reloads: Reloads,
@@ -93,7 +95,7 @@ struct Shared {
 
 impl Telemetry {
     /// Of a server whose engine that is. `delay_bounds` are the bounds of its histograms.
-    pub(crate) fn new(engine: &Engine, delay_bounds: &[Duration]) -> Self {
+    pub(crate) fn new(engine: &Engine, delay_bounds: &[Duration], spans: Spans) -> Self {
         Telemetry {
             shared: Arc::new(Shared {
                 engine: engine.clone(),
@@ -109,6 +111,7 @@ impl Telemetry {
                 delays: Delays::new(delay_bounds),
                 history: History::default(),
                 log: StreamLog::new(),
+                spans,
                 auth_failures: Labelled::default(),
                 handshakes: Handshakes::default(),
                 reloads: Reloads::default(),
@@ -119,7 +122,8 @@ impl Telemetry {
     /// The same, with the bounds that are the default.
     #[cfg(any(test, feature = "tonic-service"))]
     pub(crate) fn of(engine: &Engine) -> Self {
-        Self::new(engine, &Config::default().delay_bounds)
+        let bounds = Config::default().delay_bounds;
+        Self::new(engine, &bounds, Spans::off())
     }
 
     // What happens.
@@ -131,8 +135,9 @@ impl Telemetry {
         id: &str,
         peer: Peer,
         principal: Option<Arc<str>>,
+        parent: &Parent,
     ) -> Stream {
-        Stream::begin(self, subscriber, id, peer, principal)
+        Stream::begin(self, subscriber, id, peer, principal, parent)
     }
 
     /// A subscription was refused, by this status in words.
@@ -160,6 +165,11 @@ impl Telemetry {
     /// A credential was refused, or a grant was missing, for this reason.
     pub(crate) fn auth_failed(&self, reason: &'static str) {
         self.shared.auth_failures.add(reason, 1);
+    }
+
+    /// What is traced.
+    pub(crate) fn spans(&self) -> &Spans {
+        &self.shared.spans
     }
 
     /// Where handshakes are counted.

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::Telemetry;
 use super::count::{Count, Labelled, lock};
 use super::delays::{Histogram, Stamp};
 use crate::cursor::Cursor;
-use crate::event::KindCounts;
+use crate::event::{Event, KindCounts};
+use crate::spans::{Began, Draft, Parent, Principal};
 
 /// Every so many requests of a connection, one is timed.
 const TIMED: u64 = 16;
@@ -29,6 +30,14 @@ impl Method {
         match self {
             Method::Publish => "Publish",
             Method::PublishStream => "PublishStream",
+        }
+    }
+
+    /// With the name of its service.
+    fn full_name(self) -> &'static str {
+        match self {
+            Method::Publish => "galaxy.push.publisher.v1.Publisher/Publish",
+            Method::PublishStream => "galaxy.push.publisher.v1.Publisher/PublishStream",
         }
     }
 }
@@ -121,6 +130,7 @@ pub(crate) struct Publishing {
 pub(crate) struct Begun {
     timed: Option<Instant>,
     stamp: Option<Stamp>,
+    span: Began,
 }
 
 impl Publishing {
@@ -143,12 +153,51 @@ impl Publishing {
         Begun {
             timed: is_timed.then(Instant::now),
             stamp: self.telemetry.shared.delays.begin(),
+            span: self.telemetry.shared.spans.begin(),
         }
     }
 
-    /// Its events are in the log: so many, of so many bytes, up to the event `last`.
+    /// Its events are to be appended now, or it is refused. Returns what is traced of it.
     #[inline]
-    pub(crate) fn published(&self, begun: Begun, counts: KindCounts, bytes: u64, last: Cursor) {
+    pub(crate) fn draft(
+        &self,
+        begun: Begun,
+        method: Method,
+        parent: &Parent,
+        principal: impl FnOnce() -> Principal,
+        events: &[Event<'_>],
+    ) -> Draft {
+        let spans = &self.telemetry.shared.spans;
+        spans.draft(begun.span, method.full_name(), parent, principal, events)
+    }
+
+    /// What is traced of a request of this connection whose headers are these.
+    pub(crate) fn parent(&self, fields: &http::HeaderMap) -> Parent {
+        self.telemetry.shared.spans.parent(fields)
+    }
+
+    /// It was refused; nothing of it is in the log.
+    #[inline]
+    pub(crate) fn draft_refused(&self, draft: Draft, status: &Status) {
+        self.telemetry.shared.spans.refused(draft, status);
+    }
+
+    /// Its events are in the log: so many, of so many bytes, from `first` up to `last`.
+    #[inline]
+    pub(crate) fn published(
+        &self,
+        begun: Begun,
+        draft: Draft,
+        counts: KindCounts,
+        bytes: u64,
+        first: Cursor,
+        last: Cursor,
+    ) {
+        // At once: gateways are delivering them.
+        let shared = &self.telemetry.shared;
+        if let Some(seq) = shared.spans.appended(draft, first, last) {
+            shared.delays.notice(seq);
+        }
         self.counts.client_events.add(counts.client_events as u64);
         if counts.session_invalidations > 0 {
             let n = counts.session_invalidations as u64;

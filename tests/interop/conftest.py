@@ -55,8 +55,8 @@ def serve():
 
     servers = []
 
-    def start(*flags, **addresses):
-        server = Server(*flags, **addresses)
+    def start(*flags, **options):
+        server = Server(*flags, **options)
         servers.append(server)
         server.wait_until_listening()
         return server

@@ -69,10 +69,12 @@ class Publisher:
             response_deserializer=publisher_pb2.PublishResponse.FromString,
         )
 
-    def publish(self, *events):
+    def publish(self, *events, metadata=None):
         """Publishes one batch; returns its response or raises grpc.RpcError."""
         request = publisher_pb2.PublishRequest(events=events)
-        return self._stub.Publish(request, timeout=DEADLINE_SECONDS)
+        return self._stub.Publish(
+            request, timeout=DEADLINE_SECONDS, metadata=metadata
+        )
 
     def publish_raw(self, request):
         """Publishes the bytes of a request as they are."""
@@ -128,11 +130,13 @@ class Gateway:
         """Another gateway on this one's connection."""
         return Gateway(None, gateway_id, self._channel)
 
-    def subscribe(self, cursor=""):
+    def subscribe(self, cursor="", metadata=None):
         request = push_pb2.GatewaySubscribeRequest(
             gateway_client_id=self.id, cursor=cursor
         )
-        return Stream(self._subscribe(request, timeout=DEADLINE_SECONDS))
+        return Stream(
+            self._subscribe(request, timeout=DEADLINE_SECONDS, metadata=metadata)
+        )
 
     def close(self):
         self._channel.close()

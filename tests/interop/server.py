@@ -9,8 +9,8 @@ from peers import Gateway, Publisher
 
 
 class Server(Serve):
-    def __init__(self, *flags, **addresses):
-        super().__init__(*flags, **addresses)
+    def __init__(self, *flags, **how):
+        super().__init__(*flags, **how)
         self._clients = []
 
     def gateway(self, gateway_id="gateway-1"):

@@ -17,7 +17,7 @@ SECONDS = 120
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
-    if not name.startswith("GALAXY_PUSH_") and name != "RUST_LOG"
+    if not name.startswith(("GALAXY_PUSH_", "OTEL_")) and name != "RUST_LOG"
 }
 
 
@@ -89,14 +89,23 @@ class Serve(Child):
 
     LISTENERS = {"gateways": "gateways", "publishers": "producers", "admin": "operators"}
 
-    def __init__(self, *flags, listen="127.0.0.1:0", publish_listen="127.0.0.1:0", admin_listen="none"):
+    def __init__(
+        self,
+        *flags,
+        listen="127.0.0.1:0",
+        publish_listen="127.0.0.1:0",
+        admin_listen="none",
+        binary=BINARY,
+        environment=None,
+    ):
         super().__init__(
-            BINARY,
+            binary,
             "serve",
             f"--listen={listen}",
             f"--publish-listen={publish_listen}",
             f"--admin-listen={admin_listen}",
             *flags,
+            environment=environment,
         )
         self._has_admin = admin_listen != "none"
 

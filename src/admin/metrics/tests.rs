@@ -7,9 +7,11 @@ use super::*;
 use crate::access::Peer;
 use crate::admin::facts::{Checks, ListenerFacts};
 use crate::clock::ManualClock;
+use crate::cursor::Cursor;
 use crate::engine::{Engine, Subscriber};
 use crate::event::{Event, KindCounts};
-use crate::telemetry::Stream;
+use crate::spans::{Parent, Spans};
+use crate::telemetry::{Begun, Publishing, Stream};
 
 /// An engine by a clock that the test sets, its telemetry, and gateways that read.
 struct Server {
@@ -70,7 +72,7 @@ impl Server {
         };
         Server {
             clock,
-            telemetry: Telemetry::new(&engine, &bounds),
+            telemetry: Telemetry::new(&engine, &bounds, Spans::off()),
             facts: Facts {
                 version: env!("CARGO_PKG_VERSION"),
                 revision: "0123456789abcdef",
@@ -84,9 +86,9 @@ impl Server {
 
     fn subscribe(&self, id: &str) -> Reader {
         let subscriber = self.telemetry.engine().subscribe(id, "").unwrap();
-        let stream = self
-            .telemetry
-            .subscribed(&subscriber, id, Peer::Unknown, None);
+        let stream =
+            self.telemetry
+                .subscribed(&subscriber, id, Peer::Unknown, None, &Parent::none());
         Reader { subscriber, stream }
     }
 
@@ -101,13 +103,19 @@ impl Server {
             client_events: 1,
             session_invalidations: 0,
         };
-        publishing.published(begun, counts, bytes.len() as u64, cursor);
+        publish(&publishing, begun, counts, bytes.len() as u64, cursor);
         publishing.accepted(Method::PublishStream);
     }
 
     fn scrape(&self, format: Format) -> Scrape {
         Scrape::read(&render(&self.telemetry, &self.facts, format), format)
     }
+}
+
+/// A request of one event is in the log.
+fn publish(publishing: &Publishing, begun: Begun, counts: KindCounts, bytes: u64, at: Cursor) {
+    let draft = publishing.draft(begun, Method::Publish, &Parent::none(), || None, &[]);
+    publishing.published(begun, draft, counts, bytes, at, at);
 }
 
 /// `PushEvent { client_event: { user_id, kind: "k" } }`, for users of up to 100 bytes.
@@ -473,7 +481,7 @@ fn a_hundred_thousand_ids() {
                 client_events: 0,
                 session_invalidations: 1,
             };
-            publishing.published(begun, counts, 1, head);
+            publish(&publishing, begun, counts, 1, head);
         }
         server.telemetry.log_all_invalidations();
         // Half of them read; the others are behind.

@@ -12,8 +12,7 @@ use super::messages::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
 use super::{MAX_REQUEST_BYTES, Standard, encode};
-use crate::grpc::authorization::Authorization;
-use crate::grpc::method::{Respond, Responded};
+use crate::grpc::method::{Calling, Respond, Responded};
 use crate::grpc::status;
 
 /// A response comes at once.
@@ -38,7 +37,7 @@ impl Respond for Check {
     fn respond(
         &mut self,
         request: &[u8],
-        _authorization: Option<&Authorization>,
+        _call: Calling<'_>,
     ) -> Result<Responded<Vec<u8>, NeverLater>, Status> {
         let service = requested_service(request)?;
         if !self.0.has(&service) {
@@ -60,7 +59,7 @@ impl Respond for List {
     fn respond(
         &mut self,
         request: &[u8],
-        _authorization: Option<&Authorization>,
+        _call: Calling<'_>,
     ) -> Result<Responded<Vec<u8>, NeverLater>, Status> {
         HealthListRequest::decode(request)
             .map_err(|error| status::not_a_message("HealthListRequest", &error))?;

@@ -14,8 +14,7 @@ use super::messages::reflection::{
     ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
 };
 use super::{MAX_REQUEST_BYTES, Standard, encode};
-use crate::grpc::authorization::Authorization;
-use crate::grpc::method::{Respond, Responded};
+use crate::grpc::method::{Calling, Respond, Responded};
 use crate::grpc::status;
 
 /// Answers questions about the listener's services.
@@ -33,7 +32,7 @@ impl Respond for Reflection {
     fn respond(
         &mut self,
         request: &[u8],
-        _authorization: Option<&Authorization>,
+        _call: Calling<'_>,
     ) -> Result<Responded<Vec<u8>, NeverLater>, Status> {
         let request = ServerReflectionRequest::decode(request)
             .map_err(|error| status::not_a_message("ServerReflectionRequest", &error))?;
