@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::ClientCertificate;
 
 /// The other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Peer {
     /// Its address.

@@ -1,14 +1,13 @@
 //! The answers, made from telemetry: each at most five times a second, however often it is
 //! asked for.
 
-use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{StatusCode, Uri};
 use humantime::format_rfc3339_millis;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::api;
 use super::facts::Facts;
@@ -16,6 +15,7 @@ use super::metrics::{self, Format};
 use super::process;
 use super::query::{self, MAX_ROWS};
 use super::refusal::Refusal;
+use crate::access::Peer;
 use crate::cursor::Cursor;
 use crate::telemetry::describe;
 use crate::telemetry::{
@@ -348,12 +348,13 @@ impl Row {
 }
 
 /// What a column is sorted by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key<'a> {
     Number(u64),
     Duration(Duration),
     Time(SystemTime),
-    Text(String),
+    Peer(Peer),
+    Text(&'a str),
 }
 
 /// Declares the columns that gateways are sorted by: all fields of the report, each with its key.
@@ -374,8 +375,8 @@ macro_rules! columns {
                 }
             }
 
-            fn key(self, row: &Row) -> Key {
-                let key: fn(&Row) -> Key = match self {
+            fn key(self, row: &Row) -> Key<'_> {
+                let key: fn(&Row) -> Key<'_> = match self {
                     $(Column::$column => $key,)+
                 };
                 key(row)
@@ -385,12 +386,12 @@ macro_rules! columns {
 }
 
 columns! {
-    Id => id: |row| Key::Text(row.gateway.id().to_owned());
-    Peer => peer: |row| Key::Text(row.gateway.peer().to_string());
-    Principal => principal: |row| Key::Text(row.gateway.principal().unwrap_or_default().to_owned());
+    Id => id: |row| Key::Text(row.gateway.id());
+    Peer => peer: |row| Key::Peer(row.gateway.peer());
+    Principal => principal: |row| Key::Text(row.gateway.principal().unwrap_or_default());
     Since => since: |row| Key::Time(row.gateway.since());
-    Resume => resume: |row| Key::Text(describe(row.gateway.start().resume).0.as_str().to_owned());
-    Reason => reason: |row| Key::Text(describe(row.gateway.start().resume).1.as_str().to_owned());
+    Resume => resume: |row| Key::Text(describe(row.gateway.start().resume).0.as_str());
+    Reason => reason: |row| Key::Text(describe(row.gateway.start().resume).1.as_str());
     Missed => missed: |row| Key::Number(describe(row.gateway.start().resume).2.unwrap_or(0));
     Cursor => cursor: |row| Key::Number(row.lag.position.seq().number());
     LagEvents => lag_events: |row| Key::Number(row.lag.events);
@@ -398,7 +399,7 @@ columns! {
     DeliveredEvents => delivered_events: |row| Key::Number(row.events);
     DeliveredBytes => delivered_bytes: |row| Key::Number(row.bytes);
     BytesPerSecond => bytes_per_second: |row| Key::Number(row.gateway.bytes_per_second());
-    State => state: |row| Key::Text(row.state().to_owned());
+    State => state: |row| Key::Text(row.state());
 }
 
 /// Which gateways are asked for, and in which order.
@@ -446,21 +447,36 @@ impl GatewayQuery {
     }
 
     /// `rows` are sorted by id: rows that are alike stay so.
-    fn select(&self, rows: &[Row]) -> api::Gateways {
+    fn select<'a>(&self, rows: &'a [Row]) -> Page<'a> {
         let matches = |row: &&Row| self.filter.is_empty() || row.matches(&self.filter);
         let mut matched: Vec<&Row> = rows.iter().filter(matches).collect();
         if self.is_descending {
-            matched.sort_by_cached_key(|row| Reverse(self.sort.key(row)));
+            matched.sort_by(|a, b| self.sort.key(b).cmp(&self.sort.key(a)));
         } else if self.sort != Column::Id {
-            matched.sort_by_cached_key(|row| self.sort.key(row));
+            matched.sort_by(|a, b| self.sort.key(a).cmp(&self.sort.key(b)));
         }
-        let page = matched.iter().skip(self.offset).take(self.limit);
-        api::Gateways {
+        let count = matched.len();
+        matched.drain(..self.offset.min(count));
+        matched.truncate(self.limit);
+        Page {
             total: rows.len() as u64,
-            matched: matched.len() as u64,
-            gateways: page.map(|row| row.report()).collect(),
+            matched: count as u64,
+            gateways: matched,
         }
     }
+}
+
+/// An [`api::Gateways`] whose rows are made while they are written, one after another.
+#[derive(Serialize)]
+struct Page<'a> {
+    total: u64,
+    matched: u64,
+    #[serde(serialize_with = "reports")]
+    gateways: Vec<&'a Row>,
+}
+
+fn reports<S: Serializer>(rows: &[&Row], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(rows.iter().map(|row| row.report()))
 }
 
 /// RFC 3339. What no calendar has is left empty.
@@ -529,8 +545,8 @@ pub(super) fn json(value: &impl Serialize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::Peer;
     use crate::engine::Engine;
+    use crate::spans::Parent;
 
     /// Gateways that are so many events, and so many milliseconds, behind.
     fn rows(of: &[(&str, u64, u64)]) -> Vec<Row> {
@@ -538,7 +554,7 @@ mod tests {
         let telemetry = Telemetry::of(&engine);
         let rows = of.iter().map(|(id, events, ms)| {
             let subscriber = engine.subscribe(id, "").unwrap();
-            let _stream = telemetry.subscribed(&subscriber, id, Peer::Unknown, None);
+            let _stream = telemetry.subscribed(&subscriber, Peer::Unknown, None, &Parent::none());
             let [gateway] = &telemetry.gateway(id)[..] else {
                 panic!("it is subscribed once");
             };
@@ -555,7 +571,8 @@ mod tests {
 
     fn ids(rows: &[Row], query: &str) -> Vec<String> {
         let uri: Uri = format!("/?{query}").parse().unwrap();
-        let selected = GatewayQuery::of(&uri).unwrap().select(rows);
+        let selected = json(&GatewayQuery::of(&uri).unwrap().select(rows));
+        let selected: api::Gateways = serde_json::from_slice(&selected).unwrap();
         selected.gateways.into_iter().map(|of| of.id).collect()
     }
 

@@ -98,7 +98,6 @@ pub struct Start {
 pub struct Subscriber {
     shared: Arc<Shared>,
     subscription: Arc<Subscription>,
-    start: Start,
     reader: Reader,
     max_batch_bytes: usize,
 }
@@ -126,16 +125,14 @@ impl Subscriber {
         let mut subscriber = Subscriber {
             shared: Arc::clone(shared),
             subscription,
-            start: shared.start_after(Resume::NoCursor, 0),
             reader: Reader::after(0),
             max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
         };
         if let Some(older) = older {
             shared.waiters.wake(older.seat());
         }
-        subscriber.start = shared.start(cursor);
-        let start = subscriber.start.cursor.seq().number();
-        subscriber.reader = Reader::after(start);
+        let start = shared.start(cursor);
+        subscriber.reader = Reader::after(start.cursor.seq().number());
         subscriber.subscription.start_at(start);
         Ok(subscriber)
     }
@@ -166,8 +163,8 @@ impl Subscriber {
 
     /// Where this stream started, and why.
     #[must_use]
-    pub fn start(&self) -> &Start {
-        &self.start
+    pub fn start(&self) -> Start {
+        start_of(&self.shared, &self.subscription)
     }
 
     /// The last event that was received (or dropped unread), or the start.
@@ -268,6 +265,12 @@ impl Subscriber {
     }
 }
 
+/// Nobody is given a subscription before its start is known.
+fn start_of(shared: &Shared, subscription: &Subscription) -> Start {
+    let unknown = || shared.start_after(Resume::NoCursor, 0);
+    subscription.start().unwrap_or_else(unknown)
+}
+
 /// Ends a [`Subscriber`] from outside, wherever that is.
 ///
 /// It does not keep the subscription, which ends with its subscriber all the same.
@@ -293,6 +296,18 @@ impl Ender {
 }
 
 impl Ender {
+    /// The id that is subscribed.
+    #[must_use]
+    pub fn gateway_id(&self) -> &str {
+        self.subscription.id()
+    }
+
+    /// Where the stream started, and why.
+    #[must_use]
+    pub fn start(&self) -> Start {
+        start_of(&self.shared, &self.subscription)
+    }
+
     /// Whether the subscription has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {

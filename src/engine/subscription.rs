@@ -1,5 +1,8 @@
 //! A gateway's hold on its id, and how a newer one takes it.
 
+use std::sync::OnceLock;
+
+use super::subscriber::Start;
 use super::sync::{AtomicU64, Ordering};
 use super::waiters::Seat;
 
@@ -8,6 +11,8 @@ use super::waiters::Seat;
 pub(super) struct Subscription {
     id: Box<str>,
     seat: Seat,
+    /// Its subscriber knows it as soon as the id is its own.
+    start: OnceLock<Start>,
     /// Counts the subscriber's reads, in steps of 2; the lowest bit says that the
     /// subscription has ended.
     ///
@@ -40,6 +45,7 @@ impl Subscription {
         Subscription {
             id: Box::from(id),
             seat,
+            start: OnceLock::new(),
             turns: AtomicU64::new(0),
             delivered: Delivered {
                 position: AtomicU64::new(0),
@@ -89,10 +95,17 @@ impl Subscription {
         self.turns.fetch_or(TAKEN, Ordering::AcqRel) & TAKEN == 0
     }
 
-    /// Its subscriber starts after `seq`.
-    pub(super) fn start_at(&self, seq: u64) {
+    /// Its subscriber starts here. Called once.
+    pub(super) fn start_at(&self, start: Start) {
+        let seq = start.cursor.seq().number();
         // Relaxed, here and below: figures for others to look at, each on its own.
         self.delivered.position.store(seq, Ordering::Relaxed);
+        let _ = self.start.set(start);
+    }
+
+    /// Where its subscriber starts, once that is known.
+    pub(super) fn start(&self) -> Option<Start> {
+        self.start.get().copied()
     }
 
     /// Counts what was delivered. Only its subscriber does, so no read-modify-write is

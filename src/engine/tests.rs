@@ -234,7 +234,7 @@ fn the_resume_table() {
         .unwrap();
     let cursor = |seq| Cursor::new(epoch(), Seq::new(seq)).to_string();
     let start = |text: &str| {
-        let start = *engine.subscribe("g", text).unwrap().start();
+        let start = engine.subscribe("g", text).unwrap().start();
         (start.resume, start.cursor.seq().number())
     };
     assert_eq!(start(""), (Resume::NoCursor, 0));

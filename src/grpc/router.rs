@@ -122,7 +122,7 @@ pub(crate) enum Call<C> {
 #[derive(Debug)]
 pub(crate) struct Router<M> {
     methods: M,
-    standard: Standard,
+    health: Health,
     stopping: Stopping,
     /// `None`: anybody may call.
     access: Option<AccessControl>,
@@ -137,10 +137,15 @@ impl<M: Methods> Router<M> {
     ) -> Self {
         Router {
             methods,
-            standard: Standard::new(health, M::SERVICE),
+            health,
             stopping,
             access,
         }
+    }
+
+    /// Made when it is wanted: a connection is the smaller for it.
+    fn standard(&self) -> Standard {
+        Standard::new(self.health.clone(), M::SERVICE)
     }
 
     /// Finds out who calls, and begins the call.
@@ -162,7 +167,7 @@ impl<M: Methods> Router<M> {
                 self.methods.open(path, origin)?.map(Call::Own)
             }
             false => {
-                let call = self.standard.open(path, authorization)?;
+                let call = standard::open(path, authorization)?;
                 call.map(Call::Standard)
             }
         };
@@ -242,7 +247,7 @@ impl<M: Methods> Service for Router<M> {
         let is_stopping = self.stopping.is_set();
         match call {
             Call::Own(call) => self.methods.poll(call, turn, is_stopping, cx),
-            Call::Standard(call) => self.standard.poll(call, turn, is_stopping, cx),
+            Call::Standard(call) => self.standard().poll(call, turn, is_stopping, cx),
         }
     }
 
@@ -274,7 +279,7 @@ impl<M: Methods> Service for Router<M> {
         };
         match call {
             Call::Own(call) => self.methods.end(call, status, &mut response),
-            Call::Standard(call) => call.end(&self.standard, status, &mut response),
+            Call::Standard(call) => call.end(&self.standard(), status, &mut response),
         }
     }
 

@@ -95,7 +95,7 @@ impl Subscription {
                 .map_err(status::not_subscribed)?,
         };
         let principal = authorization.as_ref().map(|of| of.principal());
-        let stream = telemetry.subscribed(&subscriber, id, peer, principal, &parent);
+        let stream = telemetry.subscribed(&subscriber, peer, principal, &parent);
         if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
             warn_of_later_epoch(id, cursor);
         }
@@ -118,7 +118,7 @@ impl Subscription {
 
     /// What the response begins with.
     pub(super) fn response_fields(&self) -> HeaderMap {
-        response_fields(self.subscriber.start())
+        response_fields(&self.subscriber.start())
     }
 
     /// What comes next.

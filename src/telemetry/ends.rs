@@ -77,7 +77,7 @@ impl fmt::Display for Cause {
 pub(crate) struct Ended {
     pub(crate) at: SystemTime,
     /// Its `gateway_client_id`; empty where that was not known.
-    pub(crate) id: Arc<str>,
+    pub(crate) id: Box<str>,
     pub(crate) peer: Peer,
     pub(crate) principal: Option<Arc<str>>,
     pub(crate) cause: Cause,

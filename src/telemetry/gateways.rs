@@ -3,13 +3,13 @@
 //! A stream counts what it delivers beside its subscription's own state, in a cache line that
 //! the read has just written, without a read-modify-write. Whoever looks adds it up.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::Telemetry;
@@ -27,18 +27,16 @@ use crate::spans::{Parent, Recipient, Subscribed, Subscription, SubscriptionEnd}
 const SHARDS: usize = 64;
 
 /// A gateway that is subscribed: what others may know of it, and do to it.
+///
+/// There may be ten thousand: what its subscription has, such as its id, is not kept twice.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    id: Arc<str>,
     principal: Option<Arc<str>>,
     peer: Peer,
     since: SystemTime,
-    start: Start,
     ender: Ender,
-    /// Who has ended it, if that was no newer subscription.
-    disconnected_by: OnceLock<Box<str>>,
-    /// Who has taken over from it.
-    taken_over_by: OnceLock<Box<Successor>>,
+    /// Who has ended it, if anybody has.
+    ended_by: OnceLock<Box<EndedBy>>,
     /// What was delivered by the last look.
     looked_at_bytes: AtomicU64,
     /// Bytes a second since the look before.
@@ -46,14 +44,19 @@ pub(crate) struct Gateway {
 }
 
 #[derive(Debug)]
-struct Successor {
-    peer: Peer,
-    principal: Option<Arc<str>>,
+enum EndedBy {
+    /// Somebody who has disconnected it.
+    Operator(Box<str>),
+    /// A newer subscription of its id.
+    Successor {
+        peer: Peer,
+        principal: Option<Arc<str>>,
+    },
 }
 
 impl Gateway {
     pub(crate) fn id(&self) -> &str {
-        &self.id
+        self.ender.gateway_id()
     }
 
     /// Who it is, where that matters.
@@ -70,8 +73,8 @@ impl Gateway {
     }
 
     /// Where its stream started, and why.
-    pub(crate) fn start(&self) -> &Start {
-        &self.start
+    pub(crate) fn start(&self) -> Start {
+        self.ender.start()
     }
 
     pub(crate) fn deliveries(&self) -> Deliveries {
@@ -98,13 +101,28 @@ impl Gateway {
             return false;
         }
         // Before the end: the stream that sees it looks here.
-        let is_first = self.disconnected_by.set(by.into()).is_ok();
+        let is_first = self.was_ended_by(EndedBy::Operator(by.into()));
         self.ender.end() && is_first
     }
 
     /// Who has disconnected it, if anybody has.
     pub(crate) fn disconnected_by(&self) -> Option<&str> {
-        self.disconnected_by.get().map(|by| &**by)
+        match &**self.ended_by.get()? {
+            EndedBy::Operator(by) => Some(by),
+            EndedBy::Successor { .. } => None,
+        }
+    }
+
+    /// Whether nobody else has ended it before.
+    fn was_ended_by(&self, by: EndedBy) -> bool {
+        self.ended_by.set(Box::new(by)).is_ok()
+    }
+
+    fn was_taken_over_by(&self, newer: &Gateway) -> bool {
+        self.was_ended_by(EndedBy::Successor {
+            peer: newer.peer,
+            principal: newer.principal.clone(),
+        })
     }
 }
 
@@ -131,8 +149,8 @@ pub(super) struct Gateways {
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// Several of an id while one takes over from another.
-    gateways: HashMap<Arc<str>, SmallVec<[Arc<Gateway>; 1]>>,
+    /// By id: several of one while one takes over from another.
+    gateways: HashTable<Arc<Gateway>>,
     ended: Delivered,
 }
 
@@ -144,23 +162,27 @@ impl Gateways {
         }
     }
 
-    fn shard(&self, id: &str) -> &Mutex<Shard> {
-        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
+    /// Where those of this id are, and their hash.
+    fn place(&self, id: &str) -> (&Mutex<Shard>, u64) {
+        let hash = self.hasher.hash_one(id);
+        // The table goes by the lowest and the highest bits.
+        (&self.shards[(hash >> 32) as usize % SHARDS], hash)
     }
 
     /// All that are subscribed now, in no order.
     pub(super) fn all(&self) -> Vec<Arc<Gateway>> {
-        let mut all = Vec::new();
+        let count = self.shards.iter().map(|of| lock(of).gateways.len()).sum();
+        let mut all = Vec::with_capacity(count);
         for shard in &self.shards {
-            all.extend(lock(shard).gateways.values().flatten().cloned());
+            all.extend(lock(shard).gateways.iter().cloned());
         }
         all
     }
 
     /// The one that has this id, or those while one takes over.
     pub(super) fn find(&self, id: &str) -> SmallVec<[Arc<Gateway>; 1]> {
-        let shard = lock(self.shard(id));
-        shard.gateways.get(id).cloned().unwrap_or_default()
+        let (shard, hash) = self.place(id);
+        lock(shard).of(id, hash).cloned().collect()
     }
 
     /// What was delivered since the start: it never goes back.
@@ -171,7 +193,7 @@ impl Gateways {
             let shard = lock(shard);
             sum.events += shard.ended.events;
             sum.bytes += shard.ended.bytes;
-            for gateway in shard.gateways.values().flatten() {
+            for gateway in &shard.gateways {
                 sum.add(&gateway.deliveries());
             }
         }
@@ -180,42 +202,42 @@ impl Gateways {
 
     /// Puts it in. Returns who it has taken over from.
     fn insert(&self, new: &Arc<Gateway>) -> Option<Arc<Gateway>> {
-        let successor = |of: &Gateway| {
-            Box::new(Successor {
-                peer: of.peer,
-                principal: of.principal.clone(),
-            })
-        };
-        let mut shard = lock(self.shard(&new.id));
-        let same_id = shard.gateways.entry(Arc::clone(&new.id)).or_default();
+        let (shard, hash) = self.place(new.id());
+        let mut shard = lock(shard);
         let mut older = None;
-        for other in same_id.iter() {
+        for other in shard.of(new.id(), hash) {
             if !other.ender.has_ended() {
                 // It came later, and was here first.
                 if new.ender.has_ended() {
-                    let _ = new.taken_over_by.set(successor(other));
+                    new.was_taken_over_by(other);
                 }
-            } else if other.taken_over_by.set(successor(new)).is_ok()
-                && other.disconnected_by().is_none()
-            {
+            } else if other.was_taken_over_by(new) {
                 older = Some(Arc::clone(other));
             }
         }
-        same_id.push(Arc::clone(new));
+        let hash_of = |held: &Arc<Gateway>| self.hasher.hash_one(held.id());
+        shard.gateways.insert_unique(hash, Arc::clone(new), hash_of);
         older
     }
 
     fn remove(&self, old: &Arc<Gateway>) -> Deliveries {
-        let mut shard = lock(self.shard(&old.id));
-        if let Some(same_id) = shard.gateways.get_mut(&old.id) {
-            same_id.retain(|other| !Arc::ptr_eq(other, old));
-            if same_id.is_empty() {
-                shard.gateways.remove(&old.id);
-            }
+        let (shard, hash) = self.place(old.id());
+        let mut shard = lock(shard);
+        let is_old = |held: &Arc<Gateway>| Arc::ptr_eq(held, old);
+        if let Ok(held) = shard.gateways.find_entry(hash, is_old) {
+            held.remove();
         }
         let deliveries = old.deliveries();
         shard.ended.add(&deliveries);
         deliveries
+    }
+}
+
+impl Shard {
+    /// Those that have this id.
+    fn of<'a>(&'a self, id: &'a str, hash: u64) -> impl Iterator<Item = &'a Arc<Gateway>> {
+        let same_hash = self.gateways.iter_hash(hash);
+        same_hash.filter(move |held| held.id() == id)
     }
 }
 
@@ -245,21 +267,17 @@ impl Stream {
     pub(super) fn begin(
         telemetry: &Telemetry,
         subscriber: &Subscriber,
-        id: &str,
         peer: Peer,
         principal: Option<Arc<str>>,
         parent: &Parent,
     ) -> Self {
-        let start = *subscriber.start();
+        let start = subscriber.start();
         let gateway = Arc::new(Gateway {
-            id: id.into(),
             principal,
             peer,
             since: SystemTime::now(),
-            start,
             ender: subscriber.ender(),
-            disconnected_by: OnceLock::new(),
-            taken_over_by: OnceLock::new(),
+            ended_by: OnceLock::new(),
             looked_at_bytes: AtomicU64::new(0),
             bytes_per_second: AtomicU64::new(0),
         });
@@ -271,7 +289,7 @@ impl Stream {
         let span = shared.spans.subscribed(
             parent,
             &Subscription {
-                gateway: &gateway.id,
+                gateway: gateway.id(),
                 principal: gateway.principal(),
                 resume: resume.as_str(),
                 reason: reason.as_str(),
@@ -323,7 +341,7 @@ impl Stream {
         if delays.newest() > self.sampled {
             delays.delivered(self.sampled, last, self.since);
             let recipient = Recipient {
-                gateway: &self.gateway.id,
+                gateway: self.gateway.id(),
                 since: self.gateway.since,
             };
             shared.spans.delivered(self.sampled, last, &recipient);
@@ -360,23 +378,20 @@ impl Stream {
         let shared = &self.telemetry.shared;
         let gateway = &self.gateway;
         let deliveries = shared.gateways.remove(gateway);
-        let detail = match (gateway.disconnected_by(), gateway.taken_over_by.get()) {
-            (Some(by), _) if cause == Cause::Takeover => format!("disconnected by {by}"),
-            (None, Some(newer)) if cause == Cause::Takeover => {
-                let principal = newer.principal.as_deref().map(|of| format!(" ({of})"));
-                format!(
-                    "taken over from {}{}",
-                    newer.peer,
-                    principal.unwrap_or_default()
-                )
+        let ended_by = gateway.ended_by.get().filter(|_| cause == Cause::Takeover);
+        let detail = match ended_by.map(|by| &**by) {
+            None => detail.to_owned(),
+            Some(EndedBy::Operator(by)) => format!("disconnected by {by}"),
+            Some(EndedBy::Successor { peer, principal }) => {
+                let principal = principal.as_deref().map(|of| format!(" ({of})"));
+                format!("taken over from {peer}{}", principal.unwrap_or_default())
             }
-            _ => detail.to_owned(),
         };
         let lasted = gateway.since.elapsed().unwrap_or_default();
         shared.spans.ended(
             std::mem::take(&mut self.span),
             &SubscriptionEnd {
-                gateway: &gateway.id,
+                gateway: gateway.id(),
                 cause: cause.as_str(),
                 is_failure: matches!(cause, Cause::Lapped | Cause::Stalled),
                 lasted,
@@ -387,7 +402,7 @@ impl Stream {
         );
         shared.ended(Ended {
             at: SystemTime::now(),
-            id: Arc::clone(&gateway.id),
+            id: gateway.id().into(),
             peer: gateway.peer,
             principal: gateway.principal.clone(),
             cause,
@@ -410,7 +425,7 @@ impl Drop for Stream {
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream")
-            .field("gateway", &self.gateway.id)
+            .field("gateway", &self.gateway.id())
             .finish_non_exhaustive()
     }
 }
@@ -429,5 +444,40 @@ impl Lag {
     /// Whether it is more than what is on its way.
     pub(crate) fn is_behind(&self) -> bool {
         self.waited > Duration::from_secs(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+
+    /// With its two counts.
+    #[test]
+    fn a_gateway_takes_128_bytes() {
+        assert_eq!(size_of::<Gateway>() + 2 * size_of::<usize>(), 128);
+    }
+
+    #[test]
+    fn gateways_are_found_by_their_id_whatever_else_is_there() {
+        let engine = Engine::builder().max_subscribers(1000).build().unwrap();
+        let telemetry = Telemetry::of(&engine);
+        let streams: Vec<_> = (0..1000)
+            .map(|n| {
+                let subscriber = engine.subscribe(&format!("g{n}"), "").unwrap();
+                telemetry.subscribed(&subscriber, Peer::Unknown, None, &Parent::none())
+            })
+            .collect();
+        let gateways = &telemetry.shared.gateways;
+        assert_eq!(gateways.all().len(), 1000);
+        let newer = engine.subscribe("g7", "").unwrap();
+        let newer = telemetry.subscribed(&newer, Peer::Unknown, None, &Parent::none());
+        let found = gateways.find("g7");
+        assert!(found.iter().all(|of| of.id() == "g7"));
+        assert_eq!(found.len(), 2);
+        drop(streams);
+        assert_eq!(gateways.all().len(), 1);
+        assert!(Arc::ptr_eq(&gateways.find("g7")[0], &newer.gateway));
+        assert!(gateways.find("g8").is_empty());
     }
 }

@@ -4,8 +4,9 @@
 //! every ten seconds.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::count::lock;
@@ -35,8 +36,12 @@ pub(super) struct StreamLog {
 #[derive(Debug)]
 struct Recent {
     since: Instant,
-    /// How many lines there were, or would have been.
-    gateways: HashMap<Arc<str>, u32>,
+    /// How many lines there were, or would have been, by a hash of the id: ten thousand come
+    /// at once when the server starts.
+    lines: HashMap<u64, u32>,
+    hasher: RandomState,
+    /// How many there were not, of those with so many.
+    more: HashMap<Box<str>, u32>,
     others: u64,
 }
 
@@ -45,7 +50,9 @@ impl StreamLog {
         StreamLog {
             recent: Mutex::new(Recent {
                 since: Instant::now(),
-                gateways: HashMap::new(),
+                lines: HashMap::new(),
+                hasher: RandomState::new(),
+                more: HashMap::new(),
                 others: 0,
             }),
             has_reporter: AtomicBool::new(false),
@@ -120,16 +127,22 @@ impl StreamLog {
             self.report(Instant::now());
         }
         let mut recent = lock(&self.recent);
-        if let Some(lines) = recent.gateways.get_mut(id) {
-            *lines = lines.saturating_add(1);
-            return *lines <= LINES;
-        }
-        if recent.gateways.len() == MAX_GATEWAYS {
+        let recent = &mut *recent;
+        let id_hash = recent.hasher.hash_one(id);
+        if recent.lines.len() == MAX_GATEWAYS && !recent.lines.contains_key(&id_hash) {
             recent.others += 1;
             return false;
         }
-        recent.gateways.insert(id.into(), 1);
-        true
+        let lines = recent.lines.entry(id_hash).or_default();
+        if *lines < LINES {
+            *lines += 1;
+            return true;
+        }
+        match recent.more.get_mut(id) {
+            Some(more) => *more = more.saturating_add(1),
+            None => _ = recent.more.insert(id.into(), 1),
+        }
+        false
     }
 
     /// From here on [`report`](Self::report) is called now and then.
@@ -144,14 +157,11 @@ impl StreamLog {
             return;
         }
         recent.since = now;
-        let gateways = std::mem::take(&mut recent.gateways);
+        recent.lines = HashMap::new();
+        let more = std::mem::take(&mut recent.more);
         let others = std::mem::take(&mut recent.others);
         drop(recent);
-        let more = gateways.into_iter().filter_map(|(id, lines)| {
-            let more = lines.checked_sub(LINES).filter(|more| *more > 0)?;
-            Some((more, id))
-        });
-        let mut more: Vec<_> = more.collect();
+        let mut more: Vec<_> = more.into_iter().map(|(id, more)| (more, id)).collect();
         more.sort_unstable_by(|a, b| b.cmp(a));
         for (more, id) in more.iter().take(REPORTED) {
             tracing::warn!(
@@ -190,7 +200,7 @@ mod tests {
             log.has_room(&n.to_string());
         }
         let recent = lock(&log.recent);
-        assert_eq!(recent.gateways.len(), MAX_GATEWAYS);
+        assert_eq!(recent.lines.len(), MAX_GATEWAYS);
         assert_eq!(recent.others, 100_000 - MAX_GATEWAYS as u64);
     }
 }

@@ -132,12 +132,11 @@ impl Telemetry {
     pub(crate) fn subscribed(
         &self,
         subscriber: &Subscriber,
-        id: &str,
         peer: Peer,
         principal: Option<Arc<str>>,
         parent: &Parent,
     ) -> Stream {
-        Stream::begin(self, subscriber, id, peer, principal, parent)
+        Stream::begin(self, subscriber, peer, principal, parent)
     }
 
     /// A subscription was refused, by this status in words.

@@ -4,15 +4,15 @@ use crate::contract::start::{Reason, Resume as Word};
 use crate::engine::Resume;
 
 /// `push-resume`, `push-resume-reason` and `push-missed`.
-pub(crate) fn describe(resume: Resume) -> (Word, Reason, Option<u64>) {
+pub(crate) fn describe(resume: Resume) -> (Word, &'static Reason, Option<u64>) {
     use Word::{Fresh, Resumed};
     match resume {
-        Resume::Resumed => (Resumed, Reason::Requested, None),
-        Resume::NoCursor => (Fresh, Reason::NoCursor, None),
-        Resume::Expired { missed } => (Fresh, Reason::Expired, Some(missed)),
-        Resume::Ahead => (Fresh, Reason::Ahead, None),
-        Resume::OtherEpoch { .. } => (Fresh, Reason::OtherEpoch, None),
-        Resume::Malformed => (Fresh, Reason::Malformed, None),
+        Resume::Resumed => (Resumed, &Reason::Requested, None),
+        Resume::NoCursor => (Fresh, &Reason::NoCursor, None),
+        Resume::Expired { missed } => (Fresh, &Reason::Expired, Some(missed)),
+        Resume::Ahead => (Fresh, &Reason::Ahead, None),
+        Resume::OtherEpoch { .. } => (Fresh, &Reason::OtherEpoch, None),
+        Resume::Malformed => (Fresh, &Reason::Malformed, None),
     }
 }
 

@@ -122,6 +122,8 @@ pub(super) struct Driver<S: Service> {
     readable: bool,
     /// The peer has completed HTTP/2's handshake.
     is_serving: bool,
+    /// A call has begun to await a request: the alarm has to be looked at.
+    alarm_is_due: bool,
     handle: Arc<Handle>,
     /// What the handle wakes.
     waker: Waker,
@@ -135,8 +137,6 @@ pub(super) struct Driver<S: Service> {
     shared: Arc<Shared>,
     /// The index of the stream that comes first next time.
     turn: usize,
-    /// A call has begun to await a request: the alarm has to be looked at.
-    alarm_is_due: bool,
     /// While a frame or a header block has arrived in part: since when, by
     /// [`incomplete_frame`](Connection::incomplete_frame).
     incomplete: Option<(u64, Instant)>,
@@ -150,6 +150,7 @@ impl<S: Service> Driver<S> {
             state: State::Open,
             readable: true,
             is_serving: false,
+            alarm_is_due: false,
             handle: Arc::clone(socket.handle()),
             waker: Waker::noop().clone(),
             alarm: None,
@@ -159,7 +160,6 @@ impl<S: Service> Driver<S> {
             service,
             shared,
             turn: 0,
-            alarm_is_due: false,
             incomplete: None,
             unread_since: None,
         }

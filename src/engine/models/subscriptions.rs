@@ -138,7 +138,7 @@ fn resuming_against_the_eviction_of_what_it_asks_for() {
             }
         });
         let mut subscriber = engine.subscribe("g", &cursor).expect("there is room");
-        let start = *subscriber.start();
+        let start = subscriber.start();
         let mut record = Record::default();
         receive(&mut subscriber, &mut record);
         publisher.join().unwrap();

@@ -96,7 +96,7 @@ fn the_resume_table_at_a_hole() {
     let start = |seq| {
         let cursor = Cursor::new(epoch(), Seq::new(seq)).to_string();
         let mut subscriber = engine.subscribe("g", &cursor).unwrap();
-        let start = *subscriber.start();
+        let start = subscriber.start();
         let next = receive(&mut subscriber);
         (start.resume, start.cursor.seq().number(), next)
     };

@@ -101,44 +101,39 @@ pub(crate) enum StandardCall {
     Reflection(Exchange<Reflection>),
 }
 
+/// Begins a call of the method at `path`; `None` if there is none. Who calls is known
+/// where it matters.
+///
+/// # Errors
+///
+/// The status that refuses the call.
+pub(super) fn open(
+    path: &str,
+    mut authorization: Option<Box<Authorization>>,
+) -> Result<Option<Box<StandardCall>>, Status> {
+    let lasts = matches!(
+        path,
+        path::WATCH | path::REFLECTION | path::REFLECTION_ALPHA
+    );
+    if lasts && let Some(authorization) = &mut authorization {
+        authorization.open_stream()?;
+    }
+    let call = match path {
+        path::CHECK => StandardCall::Check(Exchange::new(Cardinality::One("Check"), authorization)),
+        path::LIST => StandardCall::List(Exchange::new(Cardinality::One("List"), authorization)),
+        path::WATCH => StandardCall::Watch(Watch::new(authorization)),
+        path::REFLECTION | path::REFLECTION_ALPHA => {
+            let cardinality = Cardinality::Many("ServerReflectionInfo");
+            StandardCall::Reflection(Exchange::new(cardinality, authorization))
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(Box::new(call)))
+}
+
 impl Standard {
     pub(super) fn new(health: Health, service: &'static str) -> Self {
         Standard { health, service }
-    }
-
-    /// Begins a call of the method at `path`; `None` if there is none. Who calls is known
-    /// where it matters.
-    ///
-    /// # Errors
-    ///
-    /// The status that refuses the call.
-    pub(super) fn open(
-        &self,
-        path: &str,
-        mut authorization: Option<Box<Authorization>>,
-    ) -> Result<Option<Box<StandardCall>>, Status> {
-        let lasts = matches!(
-            path,
-            path::WATCH | path::REFLECTION | path::REFLECTION_ALPHA
-        );
-        if lasts && let Some(authorization) = &mut authorization {
-            authorization.open_stream()?;
-        }
-        let call = match path {
-            path::CHECK => {
-                StandardCall::Check(Exchange::new(Cardinality::One("Check"), authorization))
-            }
-            path::LIST => {
-                StandardCall::List(Exchange::new(Cardinality::One("List"), authorization))
-            }
-            path::WATCH => StandardCall::Watch(Watch::new(authorization)),
-            path::REFLECTION | path::REFLECTION_ALPHA => {
-                let cardinality = Cardinality::Many("ServerReflectionInfo");
-                StandardCall::Reflection(Exchange::new(cardinality, authorization))
-            }
-            _ => return Ok(None),
-        };
-        Ok(Some(Box::new(call)))
     }
 
     /// See [`Service::poll`](crate::service::Service::poll).

@@ -203,6 +203,14 @@ fn text_on(stream: u32, frames: &[Received]) -> String {
     texts.collect::<String>().replace("%20", " ")
 }
 
+/// With what tokio adds it is 1280 bytes, a size that allocators have; the next is 1536.
+#[cfg(not(feature = "otlp"))]
+#[tokio::test]
+async fn a_gateways_connection_is_no_larger_than_the_allocators_size() {
+    let driver = Harness::new(gateways(&engine()), &[]).driver;
+    assert!(size_of_val(&driver) <= 1168, "{}", size_of_val(&driver));
+}
+
 #[tokio::test]
 async fn the_task_that_polled_it_last_is_woken() {
     let (socket, mut theirs) = pair();
