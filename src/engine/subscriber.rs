@@ -133,7 +133,7 @@ impl Subscriber {
         }
         let start = shared.start(cursor);
         subscriber.reader = Reader::after(start.cursor.seq().number());
-        subscriber.subscription.start_at(start);
+        subscriber.subscription.start_at(&start);
         Ok(subscriber)
     }
 
@@ -164,7 +164,7 @@ impl Subscriber {
     /// Where this stream started, and why.
     #[must_use]
     pub fn start(&self) -> Start {
-        start_of(&self.shared, &self.subscription)
+        self.subscription.start(self.shared.ring.epoch())
     }
 
     /// The last event that was received (or dropped unread), or the start.
@@ -265,12 +265,6 @@ impl Subscriber {
     }
 }
 
-/// Nobody is given a subscription before its start is known.
-fn start_of(shared: &Shared, subscription: &Subscription) -> Start {
-    let unknown = || shared.start_after(Resume::NoCursor, 0);
-    subscription.start().unwrap_or_else(unknown)
-}
-
 /// Ends a [`Subscriber`] from outside, wherever that is.
 ///
 /// It does not keep the subscription, which ends with its subscriber all the same.
@@ -305,7 +299,7 @@ impl Ender {
     /// Where the stream started, and why.
     #[must_use]
     pub fn start(&self) -> Start {
-        start_of(&self.shared, &self.subscription)
+        self.subscription.start(self.shared.ring.epoch())
     }
 
     /// Whether the subscription has ended.

@@ -1,18 +1,16 @@
 //! A gateway's hold on its id, and how a newer one takes it.
 
-use std::sync::OnceLock;
-
-use super::subscriber::Start;
+use super::subscriber::{Resume, Start};
 use super::sync::{AtomicU64, Ordering};
 use super::waiters::Seat;
+use crate::cursor::{Cursor, Epoch, Seq};
 
 /// What the subscription map knows of a subscriber.
 #[derive(Debug)]
 pub(super) struct Subscription {
     id: Box<str>,
     seat: Seat,
-    /// Its subscriber knows it as soon as the id is its own.
-    start: OnceLock<Start>,
+    start: StartWords,
     /// Counts the subscriber's reads, in steps of 2; the lowest bit says that the
     /// subscription has ended.
     ///
@@ -34,6 +32,57 @@ struct Delivered {
     bytes: AtomicU64,
 }
 
+/// A [`Start`] that is written once it is known, when the id is its own already.
+#[derive(Debug)]
+struct StartWords {
+    /// The number of the variant in the lowest bits, and above them how many events were
+    /// missed, which are fewer than there are sequences.
+    resume: AtomicU64,
+    seq: AtomicU64,
+}
+
+impl StartWords {
+    const BITS: u32 = 3;
+
+    fn new() -> Self {
+        StartWords {
+            resume: AtomicU64::new(0),
+            seq: AtomicU64::new(0),
+        }
+    }
+
+    fn set(&self, resume: Resume, seq: u64) {
+        let (variant, missed) = match resume {
+            Resume::NoCursor => (0, 0),
+            Resume::Resumed => (1, 0),
+            Resume::Expired { missed } => (2, missed),
+            Resume::Ahead => (3, 0),
+            Resume::OtherEpoch { is_later: false } => (4, 0),
+            Resume::OtherEpoch { is_later: true } => (5, 0),
+            Resume::Malformed => (6, 0),
+        };
+        self.resume
+            .store(missed << Self::BITS | variant, Ordering::Relaxed);
+        self.seq.store(seq, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> (Resume, u64) {
+        let word = self.resume.load(Ordering::Relaxed);
+        let resume = match word & ((1 << Self::BITS) - 1) {
+            0 => Resume::NoCursor,
+            1 => Resume::Resumed,
+            2 => Resume::Expired {
+                missed: word >> Self::BITS,
+            },
+            3 => Resume::Ahead,
+            4 => Resume::OtherEpoch { is_later: false },
+            5 => Resume::OtherEpoch { is_later: true },
+            _ => Resume::Malformed,
+        };
+        (resume, self.seq.load(Ordering::Relaxed))
+    }
+}
+
 const TAKEN: u64 = 1;
 
 /// A read that has begun.
@@ -45,7 +94,7 @@ impl Subscription {
         Subscription {
             id: Box::from(id),
             seat,
-            start: OnceLock::new(),
+            start: StartWords::new(),
             turns: AtomicU64::new(0),
             delivered: Delivered {
                 position: AtomicU64::new(0),
@@ -95,17 +144,21 @@ impl Subscription {
         self.turns.fetch_or(TAKEN, Ordering::AcqRel) & TAKEN == 0
     }
 
-    /// Its subscriber starts here. Called once.
-    pub(super) fn start_at(&self, start: Start) {
+    /// Its subscriber starts here. Called once, before anybody else asks.
+    pub(super) fn start_at(&self, start: &Start) {
         let seq = start.cursor.seq().number();
         // Relaxed, here and below: figures for others to look at, each on its own.
         self.delivered.position.store(seq, Ordering::Relaxed);
-        let _ = self.start.set(start);
+        self.start.set(start.resume, seq);
     }
 
-    /// Where its subscriber starts, once that is known.
-    pub(super) fn start(&self) -> Option<Start> {
-        self.start.get().copied()
+    /// Where its subscriber starts, of an engine of this epoch.
+    pub(super) fn start(&self, epoch: Epoch) -> Start {
+        let (resume, seq) = self.start.get();
+        Start {
+            resume,
+            cursor: Cursor::new(epoch, Seq::issued(seq)),
+        }
     }
 
     /// Counts what was delivered. Only its subscriber does, so no read-modify-write is
@@ -135,5 +188,29 @@ impl Subscription {
     /// Whether it has ended.
     pub(super) fn is_taken(&self) -> bool {
         self.turns.load(Ordering::Acquire) & TAKEN != 0
+    }
+}
+
+#[cfg(all(test, not(galaxy_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_kept_as_it_was() {
+        let words = StartWords::new();
+        let most = Seq::MAX.number();
+        for resume in [
+            Resume::Resumed,
+            Resume::NoCursor,
+            Resume::Expired { missed: 0 },
+            Resume::Expired { missed: most },
+            Resume::Ahead,
+            Resume::OtherEpoch { is_later: false },
+            Resume::OtherEpoch { is_later: true },
+            Resume::Malformed,
+        ] {
+            words.set(resume, most);
+            assert_eq!(words.get(), (resume, most));
+        }
     }
 }
