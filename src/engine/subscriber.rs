@@ -218,6 +218,8 @@ impl Subscriber {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
+    // Inlined for the same reason.
+    #[inline(always)]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, RecvError>> {
         loop {
             match self.try_recv() {
