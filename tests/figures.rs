@@ -298,7 +298,7 @@ async fn every_end_is_counted_by_its_cause_and_has_its_figures() {
         .expect("an end");
     assert_eq!(taken["delivered_events"], 2);
     let detail = taken["detail"].as_str().expect("text");
-    assert!(detail.starts_with("taken over from 127.0.0.1:"), "{detail}");
+    assert!(detail.starts_with("taken over by 127.0.0.1:"), "{detail}");
     assert_eq!(of("slow")["missed"], gap);
     assert_eq!(of("slow")["delivered_events"], received.len());
     assert_eq!(of("slow")["cause"], "lapped");

@@ -92,7 +92,13 @@ impl Gateway {
         let bytes = self.deliveries().bytes;
         let before = self.looked_at_bytes.swap(bytes, Ordering::Relaxed);
         let rate = bytes.saturating_sub(before) as f64 / ago.as_secs_f64().max(1e-3);
-        self.bytes_per_second.store(rate as u64, Ordering::Relaxed);
+        // A slow gateway takes much at once, and then nothing for seconds.
+        let of_late = match self.bytes_per_second.load(Ordering::Relaxed) {
+            0 => rate,
+            of_late => (3.0 * of_late as f64 + rate) / 4.0,
+        };
+        self.bytes_per_second
+            .store(of_late as u64, Ordering::Relaxed);
     }
 
     /// Ends its stream, for whoever that is. Returns whether it was this call that ended it.
@@ -384,7 +390,7 @@ impl Stream {
             Some(EndedBy::Operator(by)) => format!("disconnected by {by}"),
             Some(EndedBy::Successor { peer, principal }) => {
                 let principal = principal.as_deref().map(|of| format!(" ({of})"));
-                format!("taken over from {peer}{}", principal.unwrap_or_default())
+                format!("taken over by {peer}{}", principal.unwrap_or_default())
             }
         };
         let lasted = gateway.since.elapsed().unwrap_or_default();

@@ -92,6 +92,8 @@ class Mock:
         self.invalidations = []
         self.ends_total = dict.fromkeys(CAUSES, 0)
         self.invalidations_total = 0
+        # Those of subscriptions that began after what their gateway had seen.
+        self.missed_events = 0
         self.checks = [
             {"name": "ring", "ok": True, "detail": "published and read again in 41 µs"},
             {"name": "listeners", "ok": True, "detail": "all accept"},
@@ -217,7 +219,7 @@ class Mock:
                     "event_bytes_published": self.sequence * 371,
                     "deliveries": self.sequence * max(1, len(self.gateways)),
                     "delivered_bytes": self.sequence * max(1, len(self.gateways)) * 402,
-                    "missed_events": sum(end["missed"] for end in self.ends),
+                    "missed_events": self.missed_events + sum(end["missed"] for end in self.ends),
                     "subscriptions": 2 * len(self.gateways),
                     "ends": dict(self.ends_total),
                 },

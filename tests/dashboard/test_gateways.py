@@ -125,13 +125,18 @@ def test_a_pause_holds_the_rows(mock, page):
     row = page.locator("#gateways-rows tr", has_text="gw-00003")
     expect(row).to_contain_text("live")
     page.get_by_role("button", name="Pause").click()
-    expect(page.get_by_role("button", name="Pause")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_role("button", name="Resume: paused at")).to_be_visible()
     with mock.lock:
         mock.gateways[3].update(state="behind", lag_events=77, lag_seconds=9.0)
     # The rest of the page knows it.
     expect(page.locator("#tiles")).to_contain_text("1 behind")
+    # What needs attention is kept up to date all the same.
+    expect(page.locator('#attention-list > li[data-key="behind"]')).to_contain_text("77 events")
+    with mock.lock:
+        mock.gateways[3].update(lag_events=78)
+    expect(page.locator('#attention-list > li[data-key="behind"]')).to_contain_text("78 events")
     expect(row).to_contain_text("live")
-    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Resume").click()
     expect(row).to_contain_text("behind")
 
 

@@ -26,7 +26,7 @@ def test_the_head_says_which_server_this_is(page):
 
 def test_the_overview_has_figures_with_units(mock, page):
     tiles = page.locator("#tiles")
-    expect(tiles).to_contain_text(re.compile(r"Gateways8\D*0 behind, at most 10,000"))
+    expect(tiles).to_contain_text(re.compile(r"Gateways8\D*0 behind · limit 10,000"))
     expect(tiles).to_contain_text(re.compile(r"Published[\d,.]+/s"))
     expect(tiles).to_contain_text(re.compile(r"Delivery delay, p99[\d.]+ ms.*p50 [\d.]+ µs"))
     expect(tiles).to_contain_text("214 MiB")
@@ -73,6 +73,59 @@ def test_why_a_gateway_was_cut_is_said_in_words(mock, page, cause, words):
     expect(page.locator("#ends-meaning")).to_contain_text("What to do:")
 
 
+def test_ends_are_told_by_gateway(mock, page):
+    for ago in range(5):
+        mock.end("gw-00003", "stalled", f"of {ago} s ago", ago=ago)
+    mock.end("gw-00004", "stalled", "once", ago=60)
+    items = attention(page, "ends stalled").locator(".items li")
+    expect(items).to_have_count(2)
+    expect(items.first).to_contain_text(re.compile(r"gw-00003.*5 times, the last .*of 0 s ago"))
+    expect(items.last).to_contain_text(re.compile(r"gw-00004\d\d:\d\d:\d\d: once"))
+
+
+def test_how_a_lag_changes_is_told(mock, page):
+    # It grows by itself.
+    def lags(seconds, **ring):
+        with mock.lock:
+            mock.gateways[3].update(state="behind", lag_events=99, lag_seconds=seconds)
+            mock.ring.update(ring)
+
+    lags(10.0)
+    item = attention(page, "behind")
+    expect(item).to_contain_text("behind, takes")
+    expect(item).to_contain_text("behind, growing, takes")
+    lags(10.0, events=mock.ring["max_events"])
+    expect(item).to_contain_text("behind, growing: it is lapped in")
+    lags(0.0)
+    expect(item).to_contain_text("behind, catching up, takes")
+
+
+def test_what_a_gateway_missed_is_told_while_it_is_there_and_after(mock, page):
+    with mock.lock:
+        mock.missed_events = 39_491
+        mock.gateways[3].update(resume="fresh", reason="expired", missed=39_491, since=rfc3339(mock.now - 30))
+        # That is longer ago.
+        mock.gateways[4].update(missed=1, since=rfc3339(mock.now - 700))
+    item = attention(page, "missed")
+    expect(item).to_have_attribute("data-level", "critical")
+    expect(item).to_contain_text("39,491 events were missed by 1 gateway in ten minutes")
+    expect(item).to_contain_text("has to check its sessions again")
+    expect(item.locator(".items")).to_contain_text("gw-00003missed 39,491 events when it subscribed at")
+    with mock.lock:
+        del mock.gateways[3]
+    expect(page.locator("#gateways-rows tr")).to_have_count(7)
+    expect(item).to_contain_text("39,491 events were missed")
+
+
+def test_gateways_that_do_not_come_back_are_missed(mock, page):
+    expect(page.locator("#gateways-rows tr")).to_have_count(8)
+    with mock.lock:
+        del mock.gateways[2:]
+    item = attention(page, "fewer")
+    expect(item).to_contain_text("2 gateways are subscribed, and 8 were")
+    expect(item).to_contain_text(re.compile(r"Since \d\d:\d\d:\d\d there are fewer"))
+
+
 def test_ends_of_long_ago_need_no_attention(mock, page):
     mock.end("gw-00003", "lapped", "long ago", ago=601)
     expect(page.locator("#ends-rows tr")).to_have_count(1)
@@ -86,6 +139,7 @@ def test_an_id_that_two_gateways_use_is_found(mock, page):
     expect(attention(page, "takeovers")).to_have_count(0)
     mock.end("gw-00002", "takeover", "10.0.0.8:1 subscribed with the same id")
     expect(attention(page, "takeovers")).to_contain_text("1 id is taken over again and again")
+    expect(attention(page, "takeovers")).to_contain_text("the stream of 10.20.1.2:41001 was 10.0.0.8:1")
 
 
 def test_a_check_that_fails_is_critical(mock, page):

@@ -384,6 +384,10 @@ const known = {
   invalidations: [],
   /** Gateways that are furthest behind. */
   furthest: [],
+  /** What their lag was a moment ago, by stream: [{ at, seconds }]. */
+  lags: new Map(),
+  /** Streams that began after events that their gateway had not seen, by stream. */
+  losses: new Map(),
 };
 
 function forget() {
@@ -425,6 +429,7 @@ function keepTenMinutes() {
 }
 
 const keyOfEnd = (end) => [end.at, end.id, end.peer, end.cause, end.cursor].join('\n');
+const keyOfStream = (gateway) => [gateway.id, gateway.since, gateway.peer].join('\n');
 const keyOfInvalidation = (invalidation) => [invalidation.cursor, invalidation.at].join('\n');
 
 /** The newest first, each once. */
@@ -831,7 +836,7 @@ const CAUSES = {
   takeover: {
     level: 'notice',
     title: 'Takeover',
-    meaning: 'A newer subscription took the same id, or an operator disconnected it. The detail says which. The gateway got ABORTED.',
+    meaning: 'A newer subscription took the same id, or an operator disconnected it: the detail says which, and who. The gateway got ABORTED.',
     action: 'Once, after a restart of the gateway, this is as it should be. Again and again: two gateways use one id. Give each its own.',
   },
   lapped: {
@@ -932,12 +937,27 @@ function findAttention() {
         items: furthest.map((gateway) => ({
           key: gateway.id,
           id: gateway.id,
-          text: `${plural(gateway.lag_events, 'event')} and ${duration(gateway.lag_seconds)} behind, takes ${bytes(gateway.bytes_per_second)}/s, ${clipped(gateway.peer, 80)}`,
+          text: [`${plural(gateway.lag_events, 'event')} and ${duration(gateway.lag_seconds)} behind`, trendOf(gateway, ring), `takes ${bytes(gateway.bytes_per_second)}/s`, clipped(gateway.peer, 80)].filter((words) => words !== '').join(', '),
           show: () => table.find(gateway.id),
         })),
         action: { label: 'Show all that are behind', run: () => table.find('behind') },
       });
   }
+
+  const losses = [...known.losses.values()].sort((a, b) => b.missed - a.missed);
+  if (losses.length > 0) {
+    const missed = losses.reduce((sum, { missed: events }) => sum + events, 0);
+    add('critical', 'missed', `${plural(missed, 'event was', 'events were')} missed by ${plural(new Set(losses.map(({ id }) => id)).size, 'gateway')} in ten minutes`,
+      'They asked for events that the ring no longer had, and began after them. A session invalidation may be among those: such a gateway has to check its sessions again. If they are away for that long as a rule, the ring has to keep more.', {
+        items: losses.slice(0, 3).map((gateway) => ({
+          key: keyOfStream(gateway),
+          id: gateway.id,
+          text: `missed ${plural(gateway.missed, 'event')} when it subscribed at ${localTime(parsedTime(gateway.since))}`,
+          show: () => table.find(gateway.id),
+        })),
+      });
+  }
+  addFewer(add);
 
   for (const [cause, { level, title }] of Object.entries(CAUSES)) {
     const recent = ends.filter((end) => end.cause === cause && now - (parsedTime(end.at)?.getTime() ?? 0) < HISTORY_SECONDS * 1000);
@@ -948,17 +968,17 @@ function findAttention() {
     }
     if (level === 'notice') continue;
     const missed = recent.reduce((sum, end) => sum + end.missed, 0);
-    const names = [...new Set(recent.map((end) => end.id))];
+    const names = byGateway(recent);
     add(level, `ends ${cause}`,
       `${title}: ${plural(recent.length, cause === 'refused' ? 'subscription' : 'stream')} of ${plural(names.length, 'gateway')} in ten minutes${missed > 0 ? `, ${plural(missed, 'event')} missed` : ''}`,
       `${CAUSES[cause].meaning} ${CAUSES[cause].action}`, {
-        items: recent.slice(0, 3).map((end) => ({
-          key: keyOfEnd(end),
-          id: end.id,
-          text: `${localTime(parsedTime(end.at))}: ${clipped(end.detail, 200)}`,
-          show: () => showEndsOf(cause, end.id),
+        items: names.slice(0, 3).map(([id, ends]) => ({
+          key: id,
+          id,
+          text: `${ends.length > 1 ? `${ends.length} times, the last ` : ''}${localTime(parsedTime(ends[0].at))}: ${clipped(ends[0].detail, 200)}`,
+          show: () => showEndsOf(cause, id),
         })),
-        action: { label: 'Show these ends', run: () => showEndsOf(cause, '') },
+        action: { label: names.length > 3 ? `Show these ends, also of ${names.length - 3} more` : 'Show these ends', run: () => showEndsOf(cause, '') },
       });
   }
 
@@ -977,7 +997,7 @@ function findAttention() {
     addLimit(add, `connections ${listener.name}`, `connections of ${clipped(listener.name, 40)}`, listener.connections, listener.max_connections, 0.9, 'Further connections are refused.');
   }
 
-  if (ring.window_seconds > 0 && ring.oldest_age_seconds < 0.8 * ring.window_seconds && status.uptime_seconds > ring.window_seconds) {
+  if (ring.window_seconds > 0 && ring.oldest_age_seconds < 0.8 * ring.window_seconds && hasDropped(status)) {
     const byEvents = percent(ring.events, ring.max_events) >= 0.95;
     const byBytes = percent(ring.bytes, ring.max_bytes) >= 0.9;
     if (byEvents || byBytes) {
@@ -1009,17 +1029,48 @@ function findAttention() {
 
 /** One takeover is a restart. Many of one id are two gateways. */
 function addTakeovers(recent, add) {
-  const byId = new Map();
-  for (const end of recent) byId.set(end.id, [...(byId.get(end.id) ?? []), end]);
-  const contested = [...byId].filter(([, all]) => all.length >= 3).sort((a, b) => b[1].length - a[1].length);
+  const contested = byGateway(recent).filter(([, all]) => all.length >= 3).sort((a, b) => b[1].length - a[1].length);
   if (contested.length === 0) return;
   add('warning', 'takeovers', `${plural(contested.length, 'id is', 'ids are')} taken over again and again`,
     'Two gateways may use one id: each ends the stream of the other. Give each its own.', {
       items: contested.slice(0, 3).map(([id, all]) => ({
-        key: id, id, text: `${all.length} takeovers in ten minutes, the last from ${clipped(all[0].peer, 80)}`,
+        key: id, id, text: `${all.length} times in ten minutes, the last ${localTime(parsedTime(all[0].at))}: the stream of ${clipped(all[0].peer, 80)} was ${clipped(all[0].detail, 200)}`,
         show: () => showEndsOf('takeover', id),
       })),
+      action: { label: 'Show these ends', run: () => showEndsOf('takeover', '') },
     });
+}
+
+/** Ends, the newest first, by gateway: [[id, its ends]]. */
+function byGateway(ends) {
+  const found = new Map();
+  for (const end of ends) {
+    if (found.has(end.id)) found.get(end.id).push(end);
+    else found.set(end.id, [end]);
+  }
+  return [...found];
+}
+
+/** Gateways that have gone, and do not come back. */
+function addFewer(add) {
+  const { points } = known;
+  const last = points.at(-1);
+  if (last === undefined || known.status.state === 'stopping') return;
+  const most = maximum(points.map((point) => point.gateways));
+  const isFew = (point) => point.gateways < 0.8 * most;
+  // A restart of gateways is over soon.
+  const lately = points.filter((point) => point.at > last.at - 15);
+  if (lately.length < 2 || last.at - points[0].at < 15 || !lately.every(isFew)) return;
+  const before = points.findLast((point) => !isFew(point));
+  add('warning', 'fewer', `${plural(last.gateways, 'gateway is', 'gateways are')} subscribed, and ${count(most)} were`,
+    `Since ${TIME.format(new Date(before.at * 1000))} there are fewer. If that is not meant: the ends say which have gone, and why.`, {
+      action: { label: 'Show the ends', run: () => showEndsOf('', '') },
+    });
+}
+
+/** Whether events have left the ring since the start. */
+function hasDropped({ ring, totals }) {
+  return totals.client_events_published + totals.session_invalidations_published > ring.events;
 }
 
 function addLimit(add, key, what, used, most, from, consequence, format = count) {
@@ -1110,11 +1161,11 @@ function showTiles() {
     const p99 = rates.delivery_delay_p99_seconds;
     const limit = process.memory_limit_bytes;
     tiles.push(
-      ['Gateways', `${count(gateways.subscribed)}`, `${count(gateways.behind)} behind, at most ${count(gateways.max)}`],
+      ['Gateways', `${count(gateways.subscribed)}`, `${count(gateways.behind)} behind · limit ${count(gateways.max)}`],
       ['Published', `${short(rates.published_per_second)}/s`, 'events, over ten seconds'],
-      ['Delivered', `${short(rates.deliveries_per_second)}/s`, `${bytes(rates.delivered_bytes_per_second)}/s`],
+      ['Delivered', `${short(rates.deliveries_per_second)}/s`, `${bytes(rates.delivered_bytes_per_second)}/s, over ten seconds`],
       ['Delivery delay, p99', p99 === null || p99 === undefined ? '–' : duration(p99),
-        p50 === null || p50 === undefined ? 'nothing was sampled' : `p50 ${duration(p50)}, of ${count(rates.delivery_delay_samples)} sampled`],
+        p50 === null || p50 === undefined ? 'nothing was sampled' : `p50 ${duration(p50)} · ${plural(rates.delivery_delay_samples, 'delivery', 'deliveries')} sampled`],
       ['Ring', `${Math.round(100 * Math.max(percent(ring.events, ring.max_events), percent(ring.bytes, ring.max_bytes)))} %`,
         `keeps ${duration(ring.oldest_age_seconds)} of ${duration(ring.window_seconds)}`],
       ['Memory', bytes(process.resident_bytes), limit === null || limit === undefined ? 'no limit known' : `of ${bytes(limit)}`],
@@ -1243,6 +1294,11 @@ function decadeTicks(least, most) {
   return Array.from({ length: to - from + 1 }, (_, at) => 10 ** (from + at));
 }
 
+/** Short enough for an axis. */
+function wholeSeconds(value) {
+  return value < 60 ? duration(value) : `${short(value)} s`;
+}
+
 const CHARTS = [
   {
     id: 'published', title: 'Published', unit: 'events a second', format: (value) => `${short(value)}/s`, axis: short,
@@ -1253,7 +1309,7 @@ const CHARTS = [
     series: [{ name: 'deliveries', field: 'deliveries_per_second' }],
   },
   {
-    id: 'delay', title: 'Delivery delay', unit: 'publish to socket, logarithmic', format: duration, axis: duration, isLogarithmic: true,
+    id: 'delay', title: 'Delivery delay', unit: 'publish to socket, logarithmic', format: duration, axis: wholeSeconds, isLogarithmic: true,
     series: [{ name: 'p50', field: 'delivery_delay_p50_seconds' }, { name: 'p99', field: 'delivery_delay_p99_seconds' }],
   },
   {
@@ -1301,7 +1357,10 @@ class Chart {
       this.plot, this.summary);
     this.plot.addEventListener('pointermove', (event) => this.readUnder(event));
     this.plot.addEventListener('pointerdown', (event) => this.readUnder(event));
-    this.plot.addEventListener('pointerleave', () => setReadAt(null));
+    this.plot.addEventListener('pointerleave', (event) => {
+      // A finger leaves as soon as it has pointed.
+      if (event.pointerType !== 'touch') setReadAt(null);
+    });
     this.plot.addEventListener('blur', () => setReadAt(null));
     this.plot.addEventListener('keydown', (event) => this.readByKey(event));
     new ResizeObserver((entries) => {
@@ -1579,8 +1638,7 @@ const table = {
     $('gateways-order').addEventListener('change', (event) => table.ask({ order: event.target.value, offset: 0 }));
     $('gateways-limit').addEventListener('change', (event) => table.ask({ limit: Number(event.target.value), offset: 0 }));
     $('gateways-pause').addEventListener('click', () => {
-      table.isPaused = !table.isPaused;
-      setAttribute($('gateways-pause'), 'aria-pressed', String(table.isPaused));
+      table.pause(!table.isPaused);
       if (!table.isPaused) table.refresh();
     });
     const turn = (to) => () => table.ask({ offset: Math.max(0, to()) });
@@ -1598,11 +1656,16 @@ const table = {
     this.ask({ sort: field, order, offset: 0 });
   },
 
+  pause(isPaused) {
+    this.isPaused = isPaused;
+    setAttribute($('gateways-pause'), 'data-paused', String(isPaused));
+    setText($('gateways-pause'), isPaused ? `Resume: paused at ${TIME.format(new Date())}` : 'Pause');
+  },
+
   /** Shows the gateways that this text finds, and goes there. */
   find(text) {
     $('gateways-filter').value = text;
-    this.isPaused = false;
-    setAttribute($('gateways-pause'), 'aria-pressed', 'false');
+    this.pause(false);
     this.ask({ filter: text, sort: 'lag_seconds', order: 'desc', offset: 0 });
     goTo('gateways');
   },
@@ -1621,10 +1684,11 @@ const table = {
 
   /** Brings it up to date, unless that goes on already or is not wanted. */
   refresh() {
-    if (this.isPaused && this.page !== null) return;
-    if (this.isWaiting || document.hidden || connection.state === 'locked') return;
+    if (document.hidden || connection.state === 'locked') return;
+    // What needs attention is not paused with the table.
+    lookAround.run();
+    if (this.isWaiting || (this.isPaused && this.page !== null)) return;
     this.load();
-    loadFurthest();
   },
 
   async load() {
@@ -1667,7 +1731,7 @@ const table = {
     const { page } = this;
     const rows = page?.gateways ?? [];
     setText($('gateways-count'), page === null ? '' : this.filter === '' ? `(${count(page.total)})` : `(${count(page.matched)} of ${count(page.total)})`);
-    sync($('gateways-rows'), rows, (gateway) => `${gateway.id}\n${gateway.since}\n${gateway.peer}`, createGatewayRow, updateGatewayRow);
+    sync($('gateways-rows'), rows, keyOfStream, createGatewayRow, updateGatewayRow);
     $('gateways-none').hidden = page === null || rows.length > 0;
     setText($('gateways-none'), this.filter === '' ? 'No gateway is subscribed.' : 'No gateway matches the filter.');
     const first = page === null || rows.length === 0 ? 0 : this.offset + 1;
@@ -1710,6 +1774,16 @@ function createGatewayRow() {
   return row;
 }
 
+/** What the reasons of a start mean. The words are those of docs/protocol.md. */
+const STARTS = {
+  requested: 'It goes on after the cursor that it asked for',
+  'no-cursor': 'It asked for no cursor, and began after the newest event',
+  expired: 'What comes after its cursor had left the ring: it began after the newest event',
+  ahead: 'Its cursor was after the newest event: it began after that',
+  'other-epoch': 'Its cursor was of another server, or of before a restart: it began after the newest event',
+  malformed: 'What it sent was no cursor: it began after the newest event',
+};
+
 function updateGatewayRow(row, gateway) {
   const { parts } = row;
   row.gateway = gateway;
@@ -1723,6 +1797,7 @@ function updateGatewayRow(row, gateway) {
   setText(parts.delivered, count(gateway.delivered_events));
   setText(parts.deliveredBytes, bytes(gateway.delivered_bytes));
   setTime(parts.since, gateway.since);
+  setAttribute(parts.start, 'title', STARTS[gateway.reason] ?? null);
   setText(parts.start, `${clipped(gateway.resume, 16)}, ${clipped(gateway.reason, 24)}${gateway.missed > 0 ? `, missed ${count(gateway.missed)}` : ''}`);
   setPeerText(parts.peer, gateway.peer);
   setPeerText(parts.principal, gateway.principal);
@@ -1733,16 +1808,65 @@ function updateGatewayRow(row, gateway) {
 async function loadFurthest() {
   if ((known.status?.gateways.behind ?? 0) === 0) {
     known.furthest = [];
+    known.lags.clear();
     return;
   }
-  try {
-    const page = await json('/api/v1/gateways?sort=lag_seconds&order=desc&limit=5&offset=0');
-    known.furthest = page.gateways.filter((gateway) => gateway.state !== 'live');
-    showAttention();
-  } catch {
-    // Tried again with the next refresh.
+  const page = await json('/api/v1/gateways?sort=lag_seconds&order=desc&limit=5&offset=0');
+  known.furthest = page.gateways.filter((gateway) => gateway.state !== 'live');
+  const at = performance.now() / 1000;
+  const lags = new Map();
+  for (const gateway of known.furthest) {
+    const key = keyOfStream(gateway);
+    const recent = (known.lags.get(key) ?? []).filter((lag) => at - lag.at < 30);
+    lags.set(key, [...recent, { at, seconds: gateway.lag_seconds }]);
+  }
+  known.lags = lags;
+}
+
+/** How the lag of a gateway changes, in words; empty where that is not known yet. */
+function trendOf(gateway, ring) {
+  const lags = known.lags.get(keyOfStream(gateway)) ?? [];
+  const [first, last] = [lags[0], lags.at(-1)];
+  if (first === undefined || last.at - first.at < 5) return '';
+  const growth = (last.seconds - first.seconds) / (last.at - first.at);
+  if (growth < -0.1) return 'catching up';
+  if (growth < 0.1) return 'neither growing nor catching up';
+  const left = ring.oldest_age_seconds - last.seconds;
+  const isFull = percent(ring.events, ring.max_events) >= 0.95 || percent(ring.bytes, ring.max_bytes) >= 0.9;
+  return isFull && left > 0 ? `growing: it is lapped in ${duration(left / growth)} if that goes on` : 'growing';
+}
+
+/** The streams that began after events that are gone, while they are there: their ends do not tell it. */
+async function loadLosses() {
+  if ((known.status?.totals.missed_events ?? 0) > 0) {
+    const page = await json('/api/v1/gateways?sort=missed&order=desc&limit=5&offset=0');
+    for (const gateway of page.gateways) {
+      if (gateway.missed > 0) known.losses.set(keyOfStream(gateway), gateway);
+    }
+  }
+  const first = serverTime() - HISTORY_SECONDS * 1000;
+  for (const [key, { since }] of known.losses) {
+    if ((parsedTime(since)?.getTime() ?? 0) < first) known.losses.delete(key);
   }
 }
+
+/** What the list of what needs attention needs beside the status. */
+const lookAround = {
+  isWaiting: false,
+
+  async run() {
+    if (this.isWaiting) return;
+    this.isWaiting = true;
+    try {
+      await Promise.all([loadFurthest(), loadLosses()]);
+      showAttention();
+    } catch {
+      // Tried again with the next refresh.
+    } finally {
+      this.isWaiting = false;
+    }
+  },
+};
 
 // ---------------------------------------------------------------------------------------
 // Disconnect

@@ -75,7 +75,7 @@ fn end(id: &str, cause: &str, seconds_ago: u64) -> api::End {
         at: at(seconds_ago),
         id: id.to_owned(),
         cause: cause.to_owned(),
-        detail: "taken over from 10.0.0.1:1".to_owned(),
+        detail: "taken over by 10.0.0.1:1".to_owned(),
         missed: 7,
         ..api::End::default()
     }
