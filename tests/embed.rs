@@ -19,7 +19,7 @@ use galaxy_push::contract::publisher::publisher_server::{Publisher, PublisherSer
 use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::contract::push::push_event::Kind;
-use galaxy_push::contract::push::{PushEvent, SessionInvalidation};
+use galaxy_push::contract::push::{GatewaySubscribeRequest, PushEvent, SessionInvalidation};
 use galaxy_push::engine::{Builder, DEFAULT_MAX_BATCH_BYTES, Engine};
 use galaxy_push::event::Event;
 use galaxy_push::grpc::{PushService, for_gateways};
@@ -239,6 +239,36 @@ async fn a_gateway_resumes_after_its_cursor() {
     assert_eq!(subscription.meta("push-resume"), Some("resumed"));
     assert_eq!(subscription.meta("push-start-cursor"), Some(&*published[3]));
     assert_eq!(subscription.cursors(6).await, published[4..]);
+}
+
+#[tokio::test]
+async fn a_quiet_stream_shows_that_it_lives_where_that_is_asked_for() {
+    let backend = Backend::start();
+    let mut gateway = PushClient::new(connect(backend.address).await);
+    let mut request = Request::new(GatewaySubscribeRequest {
+        gateway_client_id: "gateway".to_owned(),
+        cursor: String::new(),
+    });
+    let interval = "1s".parse().expect("metadata");
+    request.metadata_mut().insert("push-heartbeat", interval);
+    let response = soon(gateway.subscribe_push(request))
+        .await
+        .expect("subscribed");
+    let metadata = response.metadata().clone();
+    assert_eq!(metadata.get("push-heartbeat").expect("told"), "1s");
+    let mut events = response.into_inner();
+    let mut next = async || soon(events.message()).await.expect("open").expect("more");
+    for _ in 0..2 {
+        let heartbeat = next().await;
+        assert_eq!(heartbeat.kind, None);
+        assert_eq!(
+            metadata.get("push-start-cursor").expect("told"),
+            &*heartbeat.cursor
+        );
+    }
+    let cursor = backend.publish_one(&event(1));
+    while next().await.kind.is_none() {}
+    assert_eq!(next().await.cursor, cursor, "a heartbeat after the event");
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tonic::{Code, Status, Streaming};
+use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Status, Streaming};
 
 use super::backoff::Backoff;
 use super::channel::{ConnectError, Connection, Connector};
@@ -19,6 +20,8 @@ use super::violation::Violation;
 use crate::config::{Address, Config};
 use crate::contract::details::{DOMAIN, ErrorReason};
 use crate::contract::gateway_id::{self, GatewayIdError};
+use crate::contract::heartbeat::{self, HeartbeatError};
+use crate::contract::metadata::PUSH_HEARTBEAT;
 use crate::contract::push::push_client::PushClient;
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
 use crate::contract::start::Resume;
@@ -28,6 +31,9 @@ use crate::tls::ClientTls;
 /// The longest wait that a server can ask for: one that is wrong must not send a gateway away
 /// for good.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5 * 60);
+
+/// A stream that is to show that it lives may be quiet for so many intervals.
+const MISSED_HEARTBEATS: u32 = 2;
 
 /// A subscription under one gateway id, kept up across connections.
 ///
@@ -94,6 +100,10 @@ struct Stream {
     since: Instant,
     last: Cursor,
     max_event_bytes: usize,
+    /// How long it may be quiet: where the server sends heartbeats.
+    max_silence: Option<Duration>,
+    /// When something came last.
+    heard: Instant,
 }
 
 enum Failure {
@@ -122,6 +132,7 @@ pub struct Builder {
     on_takeover: OnTakeover,
     response_timeout: Duration,
     max_event_bytes: usize,
+    heartbeat: Option<Duration>,
 }
 
 impl Builder {
@@ -155,6 +166,19 @@ impl Builder {
     #[must_use]
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
+        self
+    }
+
+    /// Has the server show that a quiet stream lives: after so long without an event it sends
+    /// a heartbeat. From 1 second to 5 minutes. Default: none.
+    ///
+    /// A heartbeat is no item. It keeps proxies from cutting a quiet stream, and it comes all
+    /// the way from the server, which a proxy's answer to an HTTP/2 PING does not: a stream
+    /// that brings nothing for two intervals is dropped ([`Disconnect::Silent`]), and
+    /// subscribed anew. A server that has no heartbeats is not held to them.
+    #[must_use]
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = Some(interval);
         self
     }
 
@@ -204,10 +228,16 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// An id that no server accepts, an address that is none, or a file of [`tls`](Self::tls)
-    /// or [`token_file`](Self::token_file) that cannot be used.
+    /// An id or a [`heartbeat`](Self::heartbeat) that no server accepts, an address that is
+    /// none, or a file of [`tls`](Self::tls) or [`token_file`](Self::token_file) that cannot be
+    /// used.
     pub fn build(self) -> Result<Gateway, BuildError> {
         gateway_id::check(&self.id)?;
+        if let Some(interval) = self.heartbeat
+            && !heartbeat::is_allowed(&interval)
+        {
+            return Err(BuildError::Heartbeat(HeartbeatError::Range));
+        }
         self.connector.check()?;
         Ok(Gateway {
             processed: self.cursor,
@@ -228,6 +258,9 @@ pub enum BuildError {
     /// No server accepts the id.
     #[error(transparent)]
     Id(#[from] GatewayIdError),
+    /// No server accepts the heartbeat's interval.
+    #[error("the interval of heartbeats is {0}")]
+    Heartbeat(HeartbeatError),
     /// It could not connect with these settings and files.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -247,6 +280,7 @@ impl Gateway {
             on_takeover: OnTakeover::default(),
             response_timeout: Duration::from_secs(10),
             max_event_bytes: Config::MAX_PORTABLE_EVENT_BYTES,
+            heartbeat: None,
         }
     }
 
@@ -369,8 +403,31 @@ impl Gateway {
 impl Stream {
     /// The next event, checked to be the next one.
     async fn next(&mut self) -> Result<(Cursor, PushEvent), Failure> {
+        loop {
+            let message = self.events.message();
+            let message = match self.max_silence {
+                None => message.await,
+                Some(limit) => {
+                    let message = timeout_at(self.heard + limit, message).await;
+                    let message = message
+                        .map_err(|_| Failure::Retry(Disconnect::Silent(self.heard.elapsed())))?;
+                    self.heard = Instant::now();
+                    message
+                }
+            };
+            if let Some(event) = self.check(message)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The event that this is, if it is one and the next.
+    fn check(
+        &mut self,
+        message: Result<Option<PushEvent>, Status>,
+    ) -> Result<Option<(Cursor, PushEvent)>, Failure> {
         let violation = |violation| Failure::Retry(Disconnect::Violation(violation));
-        let event = match self.events.message().await {
+        let event = match message {
             Ok(Some(event)) => event,
             Ok(None) => return Err(Failure::Retry(Disconnect::Ended)),
             Err(status) if is_too_large(&status) => {
@@ -386,11 +443,15 @@ impl Stream {
             let text = event.cursor;
             return Err(violation(Violation::Cursor { after, text }));
         };
+        if self.max_silence.is_some() && event.kind.is_none() && cursor == after {
+            // A heartbeat.
+            return Ok(None);
+        }
         if cursor.epoch() != after.epoch() || Some(cursor.seq()) != after.seq().next() {
             return Err(violation(Violation::Order { after, cursor }));
         }
         self.last = cursor;
-        Ok((cursor, event))
+        Ok(Some((cursor, event)))
     }
 }
 
@@ -430,9 +491,17 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subsc
             gateway_client_id: settings.id.clone(),
             cursor: requested.map_or_else(String::new, |cursor| cursor.to_string()),
         };
+        let mut request = Request::new(request);
+        if let Some(interval) = settings.heartbeat
+            && let Ok(value) = MetadataValue::try_from(heartbeat::value(interval))
+        {
+            request.metadata_mut().insert(PUSH_HEARTBEAT, value);
+        }
         let response = client.subscribe_push(request).await?;
         let (start, missed) = Start::read(response.metadata(), requested)
             .map_err(|violation| Failure::Stop(violation.into()))?;
+        let sends_heartbeats = response.metadata().contains_key(PUSH_HEARTBEAT);
+        let interval = settings.heartbeat.filter(|_| sends_heartbeats);
         Ok(Subscribed {
             missed,
             requested,
@@ -442,6 +511,8 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subsc
                 since: Instant::now(),
                 last: start.cursor,
                 max_event_bytes: settings.max_event_bytes,
+                max_silence: interval.map(|interval| interval * MISSED_HEARTBEATS),
+                heard: Instant::now(),
             },
             start,
         })

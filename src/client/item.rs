@@ -61,6 +61,10 @@ pub enum Disconnect {
     /// The server did not respond to the subscription in time.
     #[error("no response within {0:?}")]
     Timeout(Duration),
+    /// Nothing came for so long, not even a
+    /// [heartbeat](super::Builder::heartbeat): the stream is dead, whatever the connection is.
+    #[error("nothing came for {0:?}, not even a heartbeat")]
+    Silent(Duration),
     /// `OUT_OF_RANGE`: this gateway was too slow for the ring.
     #[error(
         "too slow, the server has dropped unread events: {}",
@@ -102,6 +106,7 @@ impl Disconnect {
             | Disconnect::Status(status) => Some(status),
             Disconnect::Unreachable(_)
             | Disconnect::Timeout(_)
+            | Disconnect::Silent(_)
             | Disconnect::Ended
             | Disconnect::Violation(_) => None,
         }

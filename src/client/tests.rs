@@ -100,6 +100,8 @@ fn lagged(missed: &str) -> Status {
 struct Theatre {
     script: Arc<Mutex<VecDeque<Act>>>,
     requests: Arc<Mutex<Vec<GatewaySubscribeRequest>>>,
+    /// `push-heartbeat` of each.
+    heartbeats: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 #[tonic::async_trait]
@@ -110,6 +112,9 @@ impl Push for Theatre {
         &self,
         request: Request<GatewaySubscribeRequest>,
     ) -> Result<Response<Self::SubscribePushStream>, Status> {
+        let heartbeat = request.metadata().get("push-heartbeat");
+        let heartbeat = heartbeat.map(|value| value.to_str().unwrap().to_owned());
+        self.heartbeats.lock().unwrap().push(heartbeat);
         self.requests.lock().unwrap().push(request.into_inner());
         let act = self.script.lock().unwrap().pop_front();
         match act {
@@ -137,6 +142,7 @@ impl Theatre {
         Theatre {
             script: Arc::new(Mutex::new(script.into_iter().collect())),
             requests: Arc::default(),
+            heartbeats: Arc::default(),
         }
     }
 
@@ -720,4 +726,73 @@ fn an_id_that_no_server_accepts_is_refused() {
         Err(GatewayIdError::ControlCharacter { at: 1 }.into())
     );
     assert_eq!(build(&"x".repeat(256)), Ok(()));
+}
+
+/// A stream that brings a heartbeat after its first event, and says that it has them if it does.
+fn with_heartbeat(act: Act, says_so: bool) -> Act {
+    let Act::Stream(mut metadata, mut events, end) = act else {
+        panic!("only a stream has heartbeats");
+    };
+    if says_so {
+        metadata.push(("push-heartbeat", "1s".to_owned()));
+    }
+    let cursor = events[0].cursor.clone();
+    events.insert(1, PushEvent { kind: None, cursor });
+    Act::Stream(metadata, events, end)
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_asked_for_and_is_no_item() {
+    let act = stream("fresh", "no-cursor", at(5), 2, End::Ok);
+    let theatre = Theatre::new([with_heartbeat(act, true)]);
+    let builder = builder(theatre.open().await).heartbeat(Duration::from_secs(1));
+    let (told, _) = told(&mut builder.build().unwrap()).await;
+    let ended = "the stream ended without a reason";
+    assert_eq!(told, ["Fresh 5", "6", "7", ended]);
+    let asked = theatre.heartbeats.lock().unwrap().clone();
+    assert_eq!(asked[0].as_deref(), Some("1s"));
+}
+
+#[tokio::test]
+async fn a_heartbeat_that_nobody_asked_for_is_a_fault() {
+    let act = || stream("fresh", "no-cursor", at(5), 1, End::Open);
+    for (asks, says_so) in [(false, true), (true, false)] {
+        let theatre = Theatre::new([with_heartbeat(act(), says_so)]);
+        let mut builder = builder(theatre.open().await);
+        if asks {
+            builder = builder.heartbeat(Duration::from_secs(1));
+        }
+        let (told, _) = told(&mut builder.build().unwrap()).await;
+        assert_eq!(told[..2], ["Fresh 5", "6"]);
+        let violation = Violation::Order {
+            after: at(6),
+            cursor: at(6),
+        };
+        assert_eq!(told[2], violation.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_heartbeats_stop_is_dropped() {
+    let act = stream("fresh", "no-cursor", at(5), 1, End::Open);
+    let theatre = Theatre::new([with_heartbeat(act, true)]);
+    let builder = builder(theatre.open().await).heartbeat(Duration::from_secs(1));
+    let (told, _) = told(&mut builder.build().unwrap()).await;
+    assert_eq!(told[..2], ["Fresh 5", "6"]);
+    assert!(told[2].starts_with("nothing came for "), "{told:?}");
+    assert_eq!(theatre.requested_cursors()[1], at(6).to_string());
+}
+
+#[test]
+fn an_interval_that_no_server_accepts_is_refused() {
+    let address: Address = "127.0.0.1:1".parse().unwrap();
+    for ms in [0, 999, 300_001] {
+        let built = builder(address.clone()).heartbeat(Duration::from_millis(ms));
+        let error = built.build().unwrap_err();
+        assert!(matches!(error, BuildError::Heartbeat(_)), "{ms}: {error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the interval of heartbeats is not within 1s and 5m"
+        );
+    }
 }

@@ -59,6 +59,8 @@ reasons! {
     TooManySubscribers = "TOO_MANY_SUBSCRIBERS",
     /// The `gateway_client_id` is none.
     InvalidGatewayId = "INVALID_GATEWAY_ID",
+    /// A value of the call's metadata is none of its key.
+    InvalidMetadata = "INVALID_METADATA",
     /// The bytes are not a message of the method's type.
     MalformedMessage = "MALFORMED_MESSAGE",
     /// A batch has no events.

@@ -8,8 +8,9 @@
 //! |---|---|
 //! | [`push`], [`publisher`] | generated messages and services |
 //! | [`path`] | the methods' paths |
-//! | [`metadata`] | the keys that a response carries |
+//! | [`metadata`] | the keys that a request or a response carries |
 //! | [`start`] | where a stream starts, and why: `push-resume`, `push-resume-reason` |
+//! | [`heartbeat`] | how often a quiet stream shows that it lives: `push-heartbeat` |
 //! | [`gateway_id`] | what a `gateway_client_id` may be |
 //! | [`details`] | what a status says to machines: reasons, figures, when to try again |
 //!
@@ -22,6 +23,7 @@ pub mod details;
 pub mod gateway_id;
 #[cfg(feature = "messages")]
 mod generated;
+pub mod heartbeat;
 pub mod start;
 
 #[cfg(feature = "messages")]
@@ -44,8 +46,11 @@ pub mod path {
     pub const PUBLISH_STREAM: &str = "/galaxy.push.publisher.v1.Publisher/PublishStream";
 }
 
-/// Keys of a response's metadata.
+/// Keys of metadata.
 pub mod metadata {
+    /// Of a request: how long a stream may be quiet, before it shows that it lives; a
+    /// [`heartbeat`](super::heartbeat) interval. Of its response: that it will.
+    pub const PUSH_HEARTBEAT: &str = "push-heartbeat";
     /// `resumed` or `fresh`: [`Resume`](super::start::Resume).
     pub const PUSH_RESUME: &str = "push-resume";
     /// Why: [`Reason`](super::start::Reason).

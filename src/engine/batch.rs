@@ -17,9 +17,10 @@ pub(super) struct Span {
     lease: Arc<Lease>,
     first: u64,
     last: u64,
-    /// Where the first frame starts in its segment.
-    offset: usize,
-    bytes: usize,
+    /// Where the first frame starts in its segment. No segment is as large as these can say:
+    /// batches are moved often, and each word of them costs.
+    offset: u32,
+    bytes: u32,
 }
 
 impl Span {
@@ -40,8 +41,8 @@ impl Span {
             lease,
             first,
             last,
-            offset,
-            bytes,
+            offset: offset as u32,
+            bytes: bytes as u32,
         }
     }
 
@@ -50,7 +51,7 @@ impl Span {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes as usize
     }
 }
 
@@ -117,7 +118,7 @@ impl Batch {
     pub fn as_bytes(&self) -> &[u8] {
         let segment = self.span.lease.segment();
         // SAFETY: as whoever made the span has vouched for.
-        unsafe { segment.published(self.span.offset, self.span.bytes) }
+        unsafe { segment.published(self.span.offset as usize, self.span.bytes as usize) }
     }
 
     /// The frames as `Bytes`, without copying. Allocates once, for the `Bytes`'

@@ -239,6 +239,10 @@ impl Builder {
         let smallest = two_frames.next_power_of_two().max(MIN_SEGMENT_BYTES);
         let preferred = prev_power_of_two(self.max_bytes / 64).min(SEGMENT_BYTES);
         let segment_bytes = smallest.max(preferred);
+        debug_assert!(
+            segment_bytes <= u64::from(u32::MAX),
+            "spans are told in 32 bits"
+        );
 
         let entry_bytes = ENTRY_BYTES as u64;
         let largest_index = prev_power_of_two(self.max_bytes / 4 / entry_bytes);

@@ -15,8 +15,9 @@ use crate::cursor::{Cursor, Epoch, Seq, SeqHigh, SeqLow};
 pub(crate) const HEADER_BYTES: usize = 5;
 /// The appended cursor field: tag, length, text.
 pub(crate) const CURSOR_FIELD_BYTES: usize = Cursor::FIELD_BYTES;
-/// What a frame adds to the publisher's bytes.
-pub(crate) const OVERHEAD_BYTES: usize = HEADER_BYTES + CURSOR_FIELD_BYTES;
+/// What a frame adds to the publisher's bytes, which is all of one [without an
+/// event](super::Subscriber::position_frame).
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + CURSOR_FIELD_BYTES;
 
 /// `PushEvent.cursor`: field 3, length-delimited.
 const CURSOR_TAG: u8 = (3 << 3) | 2;
@@ -32,6 +33,17 @@ pub(crate) fn header(event_bytes: usize) -> [u8; HEADER_BYTES] {
     let length = (event_bytes + CURSOR_FIELD_BYTES) as u32;
     let [a, b, c, d] = length.to_be_bytes();
     [0, a, b, c, d]
+}
+
+/// A frame without an event: its cursor says how far a stream has come.
+pub(super) fn of_position(cursor: Cursor) -> [u8; OVERHEAD_BYTES] {
+    let mut frame = [0; OVERHEAD_BYTES];
+    let (prefix, field) = frame.split_at_mut(HEADER_BYTES);
+    prefix.copy_from_slice(&header(0));
+    field[0] = CURSOR_TAG;
+    field[1] = Cursor::TEXT_BYTES as u8;
+    field[2..].copy_from_slice(cursor.to_text().as_bytes());
+    frame
 }
 
 /// Makes the 26 bytes that follow an event.

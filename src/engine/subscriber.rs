@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use super::batch::Batch;
 use super::error::{RecvError, SubscribeError, TryRecvError};
+use super::frame::{self, OVERHEAD_BYTES};
 use super::ring::{Read, Reader, Retained};
 use super::shared::Shared;
 use super::subscription::Subscription;
@@ -173,6 +174,13 @@ impl Subscriber {
         Cursor::new(self.shared.ring.epoch(), Seq::issued(self.reader.seq()))
     }
 
+    /// A frame without an event, whose cursor is the [position](Self::position): what a
+    /// stream shows of itself while there is nothing else.
+    #[must_use]
+    pub fn position_frame(&self) -> [u8; OVERHEAD_BYTES] {
+        frame::of_position(self.position())
+    }
+
     /// How many published events are still to be received.
     #[must_use]
     pub fn lag(&self) -> u64 {
@@ -218,9 +226,17 @@ impl Subscriber {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
-    // Inlined for the same reason.
-    #[inline(always)]
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, RecvError>> {
+        self.poll_recv_inlined(cx)
+    }
+
+    /// The same, for the one place where it is called for every write. Inlined for the same
+    /// reason.
+    #[inline(always)]
+    pub(crate) fn poll_recv_inlined(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Batch, RecvError>> {
         loop {
             match self.try_recv() {
                 Ok(batch) => return Poll::Ready(Ok(batch)),

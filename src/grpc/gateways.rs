@@ -10,10 +10,9 @@ use super::authorization::AccessControl;
 use super::method::Stream;
 use super::router::{Methods, Origin, Router, Stopping};
 use super::streaming::StreamCall;
-use super::subscribe::{MAX_REQUEST_BYTES, Subscribe, Subscription};
+use super::subscribe::{self, Frames, MAX_REQUEST_BYTES, Subscribe, Subscription};
 use crate::access::Peer;
 use crate::contract::path;
-use crate::engine::Batch;
 use crate::health::Health;
 use crate::http2::frame::{DEFAULT_FRAME_BYTES, INITIAL_WINDOW};
 use crate::http2::server::{Limits, Response};
@@ -54,12 +53,12 @@ impl Gateways {
 /// A call of one of the methods.
 #[derive(Debug)]
 pub(crate) enum Call {
-    Subscribe(StreamCall<Subscription>),
+    Subscribe(StreamCall<Subscription, subscribe::Options>),
 }
 
 impl Methods for Gateways {
     type Call = Call;
-    type Data = Batch;
+    type Data = Frames;
 
     const LIMITS: Limits = LIMITS;
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,9 +67,17 @@ impl Methods for Gateways {
     const SERVICE: &'static str = "galaxy.backend.push.v1.Push";
     const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH];
 
-    fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Call>, Status> {
-        let subscribes = path == path::SUBSCRIBE_PUSH;
-        Ok(subscribes.then(|| Call::Subscribe(StreamCall::Request(origin))))
+    fn open(
+        &mut self,
+        path: &str,
+        fields: &HeaderMap,
+        origin: Origin,
+    ) -> Result<Option<Call>, Status> {
+        if path != path::SUBSCRIBE_PUSH {
+            return Ok(None);
+        }
+        let options = subscribe::Options::read(fields)?;
+        Ok(Some(Call::Subscribe(StreamCall::Request(origin, options))))
     }
 
     fn parent(&self, fields: &HeaderMap) -> Parent {
@@ -96,7 +103,7 @@ impl Methods for Gateways {
     }
 
     #[inline]
-    fn poll_data(call: &mut Call, cx: &mut Context<'_>) -> Poll<Option<Batch>> {
+    fn poll_data(call: &mut Call, cx: &mut Context<'_>) -> Poll<Option<Frames>> {
         match call {
             Call::Subscribe(call) => call.poll_data::<Subscribe>(cx),
         }
@@ -115,7 +122,7 @@ impl Methods for Gateways {
         }
     }
 
-    fn abandoned(&mut self, call: &mut Call, why: Abandoned, written: Option<(&Batch, usize)>) {
+    fn abandoned(&mut self, call: &mut Call, why: Abandoned, written: Option<(&Frames, usize)>) {
         match call {
             Call::Subscribe(call) => call.abandoned::<Subscribe>(why, written),
         }

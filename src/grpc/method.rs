@@ -63,6 +63,8 @@ pub(crate) enum Responded<R, P> {
 pub(crate) trait Stream {
     /// Where the stream comes from, once the request was accepted.
     type Source;
+    /// What a call's headers may ask for.
+    type Options;
     /// One or more response messages, each with its prefix.
     type Data: AsRef<[u8]>;
 
@@ -80,6 +82,7 @@ pub(crate) trait Stream {
         &mut self,
         request: &[u8],
         origin: Origin,
+        options: &Self::Options,
     ) -> Result<(HeaderMap, Self::Source), Status>;
 
     /// A call was refused for the lack of a request: what [`start`](Self::start) refuses, it

@@ -11,6 +11,7 @@
 //! | `gateways`, `publishers` | each listener's methods, limits and timeouts |
 //! | `method` | the shapes of methods: respond to each request, or stream |
 //! | `subscribe`, `publish` | the methods |
+//! | `heartbeat` | when a quiet stream shows that it lives |
 //! | `standard` | gRPC's own services: health checking, reflection |
 //! | `exchange`, `streaming` | a call of either shape |
 //! | `message` | messages in a request's body |
@@ -25,6 +26,7 @@
 mod authorization;
 mod exchange;
 mod gateways;
+mod heartbeat;
 mod message;
 mod method;
 mod publish;

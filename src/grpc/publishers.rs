@@ -71,7 +71,12 @@ impl<L: Log> Methods for Publishers<L> {
     const SERVICE: &'static str = "galaxy.push.publisher.v1.Publisher";
     const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM];
 
-    fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Self::Call>, Status> {
+    fn open(
+        &mut self,
+        path: &str,
+        _fields: &HeaderMap,
+        origin: Origin,
+    ) -> Result<Option<Self::Call>, Status> {
         let mut authorization = origin.authorization;
         let cardinality = match path {
             path::PUBLISH => Cardinality::One("Publish"),

@@ -36,12 +36,17 @@ pub(crate) trait Methods {
     /// The paths of all methods.
     const PATHS: &[&str];
 
-    /// Begins a call of the method at `path`; `None` if there is none.
+    /// Begins a call of the method at `path`, with these headers; `None` if there is none.
     ///
     /// # Errors
     ///
     /// The status that refuses the call.
-    fn open(&mut self, path: &str, origin: Origin) -> Result<Option<Self::Call>, Status>;
+    fn open(
+        &mut self,
+        path: &str,
+        fields: &HeaderMap,
+        origin: Origin,
+    ) -> Result<Option<Self::Call>, Status>;
 
     /// The caller's span, of a call with these headers, where it is traced.
     fn parent(&self, fields: &HeaderMap) -> Parent;
@@ -164,7 +169,9 @@ impl<M: Methods> Router<M> {
                     authorization,
                     parent: self.methods.parent(&request.fields),
                 };
-                self.methods.open(path, origin)?.map(Call::Own)
+                self.methods
+                    .open(path, &request.fields, origin)?
+                    .map(Call::Own)
             }
             false => {
                 let call = standard::open(path, authorization)?;
@@ -321,7 +328,12 @@ mod tests {
         const SERVICE: &'static str = "a.B";
         const PATHS: &[&str] = &["/a.B/C", "/a.B/D"];
 
-        fn open(&mut self, path: &str, _origin: Origin) -> Result<Option<String>, Status> {
+        fn open(
+            &mut self,
+            path: &str,
+            _fields: &HeaderMap,
+            _origin: Origin,
+        ) -> Result<Option<String>, Status> {
             Ok(Some(path.to_owned()))
         }
 

@@ -340,6 +340,15 @@ pub(super) fn bad_gateway_id(error: GatewayIdError) -> Status {
     .finish()
 }
 
+/// A value of the call's metadata is none of this key.
+pub(super) fn bad_metadata(key: &str, problem: &dyn std::fmt::Display) -> Status {
+    let message = format!("the value of {key} in the metadata: {problem}");
+    Draft::new(Code::InvalidArgument, ErrorReason::InvalidMetadata, message)
+        .with("key", key)
+        .with("problem", problem)
+        .finish()
+}
+
 /// Bytes that are not a message of this type.
 pub(super) fn not_a_message(name: &str, error: &prost::DecodeError) -> Status {
     Draft::new(

@@ -14,9 +14,9 @@ use crate::service::{Abandoned, Progress, Stall, Turn};
 
 /// How far a call has come.
 #[derive(Debug)]
-pub(crate) enum StreamCall<S> {
-    /// Its request has not arrived in full.
-    Request(Origin),
+pub(crate) enum StreamCall<S, O> {
+    /// Its request has not arrived in full. Its headers ask for these options.
+    Request(Origin, O),
     /// Its response goes on.
     Response(S),
     /// Its response is to end by this status.
@@ -25,16 +25,16 @@ pub(crate) enum StreamCall<S> {
     Ended,
 }
 
-impl<S> StreamCall<S> {
+impl<S, O> StreamCall<S, O> {
     /// See [`Service::poll`](crate::service::Service::poll).
-    pub(super) fn poll<M: Stream<Source = S>>(
+    pub(super) fn poll<M: Stream<Source = S, Options = O>>(
         &mut self,
         method: &mut M,
         mut turn: Turn<'_>,
         is_stopping: bool,
     ) -> Progress {
         let mut progress = Progress::default();
-        if let StreamCall::Request(origin) = self {
+        if let StreamCall::Request(origin, options) = self {
             let peer = origin.peer;
             let only = message::only(turn.body, turn.is_complete, M::MAX_REQUEST_BYTES, M::NAME);
             let mut is_told = false;
@@ -47,7 +47,7 @@ impl<S> StreamCall<S> {
                         parent: std::mem::take(&mut origin.parent),
                     };
                     is_told = true;
-                    method.start(message, origin)
+                    method.start(message, origin, options)
                 }
                 Ok(_) if is_stopping => Err(status::stopping()),
                 Ok(_) => {
@@ -82,7 +82,7 @@ impl<S> StreamCall<S> {
 
     /// See [`Service::poll_data`](crate::service::Service::poll_data).
     #[inline]
-    pub(super) fn poll_data<M: Stream<Source = S>>(
+    pub(super) fn poll_data<M: Stream<Source = S, Options = O>>(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<M::Data>> {
@@ -96,13 +96,13 @@ impl<S> StreamCall<S> {
     }
 
     /// Ends it by this status.
-    pub(super) fn end<M: Stream<Source = S>>(
+    pub(super) fn end<M: Stream<Source = S, Options = O>>(
         &mut self,
         method: &mut M,
         status: &Status,
         response: &mut Response<'_>,
     ) {
-        if let StreamCall::Request(origin) = self {
+        if let StreamCall::Request(origin, _) = self {
             method.refused(origin.peer, status);
         }
         status::end(response, status);
@@ -110,7 +110,7 @@ impl<S> StreamCall<S> {
     }
 
     /// See [`Service::abandoned`](crate::service::Service::abandoned).
-    pub(super) fn abandoned<M: Stream<Source = S>>(
+    pub(super) fn abandoned<M: Stream<Source = S, Options = O>>(
         &mut self,
         why: Abandoned,
         written: Option<(&M::Data, usize)>,
@@ -121,18 +121,18 @@ impl<S> StreamCall<S> {
     }
 
     /// It takes nothing, and is ended for that.
-    pub(super) fn stalled<M: Stream<Source = S>>(&mut self, stall: Stall) {
+    pub(super) fn stalled<M: Stream<Source = S, Options = O>>(&mut self, stall: Stall) {
         if let StreamCall::Response(source) = self {
             M::stalled(source, stall);
         }
     }
 
     /// Why it has ended, where that stands behind data which is not written.
-    pub(super) fn ended<M: Stream<Source = S>>(&mut self) -> Option<Status> {
+    pub(super) fn ended<M: Stream<Source = S, Options = O>>(&mut self) -> Option<Status> {
         match self {
             StreamCall::Response(source) => M::end(source),
             StreamCall::Ending(status) => Some(status.clone()),
-            StreamCall::Request(_) | StreamCall::Ended => None,
+            StreamCall::Request(..) | StreamCall::Ended => None,
         }
     }
 }

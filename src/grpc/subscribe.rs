@@ -2,20 +2,25 @@
 
 use std::sync::Once;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
 use tonic::{Code, Status};
 
 use super::authorization::Authorization;
+use super::heartbeat::Heartbeat;
 use super::method::Stream;
 use super::router::Origin;
 use super::status;
 use crate::access::Peer;
 use crate::contract::gateway_id;
-use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
+use crate::contract::heartbeat;
+use crate::contract::metadata::{
+    PUSH_HEARTBEAT, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR,
+};
 use crate::contract::push::GatewaySubscribeRequest;
-use crate::engine::{Batch, RecvError, Resume, Start, Subscriber, TryRecvError};
+use crate::engine::{Batch, OVERHEAD_BYTES, RecvError, Resume, Start, Subscriber, TryRecvError};
 use crate::service::{Abandoned, Cut, Stall};
 use crate::spans::Parent;
 use crate::telemetry::{self, Cause, Telemetry, describe};
@@ -43,6 +48,51 @@ impl Subscribe {
     }
 }
 
+/// What a gateway may ask for beside its request, in the call's metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// How long its stream may be quiet, before it shows that it lives.
+    heartbeat: Option<Duration>,
+}
+
+impl Options {
+    /// # Errors
+    ///
+    /// The status that refuses the call: a value is none of its key.
+    pub(super) fn read(fields: &HeaderMap) -> Result<Self, Status> {
+        let mut values = fields.get_all(PUSH_HEARTBEAT).iter();
+        let heartbeat = match (values.next(), values.next()) {
+            (None, _) => None,
+            (Some(value), None) => {
+                let text = value.to_str().unwrap_or_default();
+                let interval = heartbeat::parse(text);
+                Some(interval.map_err(|problem| status::bad_metadata(PUSH_HEARTBEAT, &problem))?)
+            }
+            _ => return Err(status::bad_metadata(PUSH_HEARTBEAT, &"it is there twice")),
+        };
+        Ok(Options { heartbeat })
+    }
+}
+
+/// What a stream is to write next.
+#[derive(Debug)]
+pub(crate) enum Frames {
+    /// Events, where they lie in the ring.
+    Events(Batch),
+    /// No event, but how far the stream has come.
+    Heartbeat([u8; OVERHEAD_BYTES]),
+}
+
+impl AsRef<[u8]> for Frames {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Frames::Events(batch) => batch.as_bytes(),
+            Frames::Heartbeat(frame) => frame,
+        }
+    }
+}
+
 /// A gateway's subscription.
 #[derive(Debug)]
 pub(crate) struct Subscription {
@@ -51,6 +101,8 @@ pub(crate) struct Subscription {
     stream: telemetry::Stream,
     /// Whose it is, where it matters.
     authorization: Option<Box<Authorization>>,
+    /// What few streams have.
+    heartbeat: Option<Box<Heartbeat>>,
 }
 
 impl Subscription {
@@ -59,6 +111,7 @@ impl Subscription {
         telemetry: &Telemetry,
         message: &[u8],
         origin: Origin,
+        options: &Options,
     ) -> Result<Self, Status> {
         let peer = origin.peer;
         let principal = origin.authorization.as_ref().map(|of| of.principal());
@@ -71,7 +124,7 @@ impl Subscription {
         };
         let started = request
             .map_err(|error| status::not_a_message("GatewaySubscribeRequest", &error))
-            .and_then(|request| Self::try_start(telemetry, &request, origin));
+            .and_then(|request| Self::try_start(telemetry, &request, origin, options));
         started.inspect_err(|status| telemetry.refused(&id, peer, principal, status.message()))
     }
 
@@ -79,6 +132,7 @@ impl Subscription {
         telemetry: &Telemetry,
         request: &GatewaySubscribeRequest,
         origin: Origin,
+        options: &Options,
     ) -> Result<Self, Status> {
         let Origin {
             peer,
@@ -99,7 +153,9 @@ impl Subscription {
         if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
             warn_of_later_epoch(id, cursor);
         }
+        let heartbeat = options.heartbeat;
         Ok(Subscription {
+            heartbeat: heartbeat.map(|interval| Box::new(Heartbeat::new(interval, &subscriber))),
             subscriber,
             stream,
             authorization,
@@ -118,22 +174,33 @@ impl Subscription {
 
     /// What the response begins with.
     pub(super) fn response_fields(&self) -> HeaderMap {
-        response_fields(&self.subscriber.start())
+        let heartbeat = self.heartbeat.as_ref().map(|of| of.interval());
+        response_fields(&self.subscriber.start(), heartbeat)
     }
 
     /// What comes next.
     #[inline]
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frames, Status>> {
         // Nobody asks for more before it is.
         self.stream.written(&self.subscriber);
-        match self.subscriber.poll_recv(cx) {
+        match self.subscriber.poll_recv_inlined(cx) {
+            Poll::Pending if self.heartbeat.is_some() => self.poll_heartbeat(cx),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(batch)) => {
                 self.stream.writing(&batch);
-                Poll::Ready(Ok(batch))
+                Poll::Ready(Ok(Frames::Events(batch)))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.end(error))),
         }
+    }
+
+    /// There is no event.
+    fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frames, Status>> {
+        let Some(heartbeat) = &mut self.heartbeat else {
+            return Poll::Pending;
+        };
+        let due = heartbeat.poll(self.stream.engine(), &self.subscriber, cx);
+        due.map(|()| Ok(Frames::Heartbeat(self.subscriber.position_frame())))
     }
 
     /// Ends it.
@@ -176,10 +243,13 @@ impl Subscription {
     }
 
     /// It is gone, and has not ended.
-    fn abandoned(&mut self, why: Abandoned, written: Option<(&Batch, usize)>) {
+    fn abandoned(&mut self, why: Abandoned, written: Option<(&Frames, usize)>) {
         match written {
             None => self.stream.written(&self.subscriber),
-            Some((batch, bytes)) => self.stream.written_in_part(&self.subscriber, batch, bytes),
+            Some((Frames::Events(batch), bytes)) => {
+                self.stream.written_in_part(&self.subscriber, batch, bytes);
+            }
+            Some((Frames::Heartbeat(_), _)) => {}
         }
         let (cause, detail) = match why {
             Abandoned::ResetByPeer(code) => {
@@ -209,7 +279,8 @@ impl Subscription {
 
 impl Stream for Subscribe {
     type Source = Subscription;
-    type Data = Batch;
+    type Options = Options;
+    type Data = Frames;
 
     const NAME: &str = NAME;
     const MAX_REQUEST_BYTES: usize = MAX_REQUEST_BYTES;
@@ -218,8 +289,9 @@ impl Stream for Subscribe {
         &mut self,
         request: &[u8],
         origin: Origin,
+        options: &Options,
     ) -> Result<(HeaderMap, Subscription), Status> {
-        let subscription = Subscription::start(&self.telemetry, request, origin)?;
+        let subscription = Subscription::start(&self.telemetry, request, origin, options)?;
         Ok((subscription.response_fields(), subscription))
     }
 
@@ -230,7 +302,7 @@ impl Stream for Subscribe {
     fn abandoned(
         subscription: &mut Subscription,
         why: Abandoned,
-        written: Option<(&Batch, usize)>,
+        written: Option<(&Frames, usize)>,
     ) {
         subscription.abandoned(why, written);
     }
@@ -240,7 +312,7 @@ impl Stream for Subscribe {
     }
 
     #[inline]
-    fn poll_next(source: &mut Subscription, cx: &mut Context<'_>) -> Poll<Result<Batch, Status>> {
+    fn poll_next(source: &mut Subscription, cx: &mut Context<'_>) -> Poll<Result<Frames, Status>> {
         source.poll_next(cx)
     }
 
@@ -271,7 +343,7 @@ fn warn_of_later_epoch(id: &str, cursor: &str) {
 }
 
 /// What a response begins with.
-fn response_fields(start: &Start) -> HeaderMap {
+fn response_fields(start: &Start, heartbeat: Option<Duration>) -> HeaderMap {
     let (resume, reason, missed) = describe(start.resume);
     let mut fields = status::response_fields();
     let mut insert = |key, value: &str| {
@@ -282,6 +354,9 @@ fn response_fields(start: &Start) -> HeaderMap {
     insert(PUSH_RESUME, resume.as_str());
     insert(PUSH_RESUME_REASON, reason.as_str());
     insert(PUSH_START_CURSOR, start.cursor.to_text().as_str());
+    if let Some(interval) = heartbeat {
+        insert(PUSH_HEARTBEAT, &heartbeat::value(interval));
+    }
     if let Some(missed) = missed {
         fields.insert(PUSH_MISSED, missed.into());
     }

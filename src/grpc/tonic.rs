@@ -28,7 +28,7 @@ use super::authorization::AccessControl;
 use super::gateways::Gateways;
 use super::message::{self, Next};
 use super::router::{Methods, Origin};
-use super::subscribe::{self, MAX_REQUEST_BYTES, Subscription};
+use super::subscribe::{self, Frames, MAX_REQUEST_BYTES, Subscription};
 use super::{MAX_FIELD_BYTES, MAX_STREAMS, status};
 use crate::access::{AccessError, Authenticator, ClientCertificate, Peer};
 use crate::config::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
@@ -180,12 +180,13 @@ impl PushService {
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
         status::refuse_compression(&head.headers)?;
+        let options = subscribe::Options::read(&head.headers)?;
         let origin = self.authorize(&head)?;
         let limit = Gateways::REQUEST_TIMEOUT;
         let collected = timeout(limit, collect(body)).await;
         let body = collected.map_err(|_| status::request_timeout(limit))??;
         let message = only_message(&body, true)?;
-        let subscription = Subscription::start(&self.telemetry, message, origin)?;
+        let subscription = Subscription::start(&self.telemetry, message, origin, &options)?;
         Ok(respond(subscription))
     }
 }
@@ -318,7 +319,8 @@ impl http_body::Body for PushBody {
         let received = ready!(subscription.poll_next(cx));
         budget.made_progress();
         Poll::Ready(Some(match received {
-            Ok(batch) => Ok(Frame::data(batch.into_bytes())),
+            Ok(Frames::Events(batch)) => Ok(Frame::data(batch.into_bytes())),
+            Ok(Frames::Heartbeat(frame)) => Ok(Frame::data(Bytes::copy_from_slice(&frame))),
             Err(status) => {
                 this.subscription = None;
                 Ok(Frame::trailers(status::trailers(&status)))
@@ -390,7 +392,9 @@ mod tests {
             parent: Parent::none(),
         };
         let telemetry = Telemetry::of(engine);
-        let subscription = Subscription::start(&telemetry, request, origin).unwrap();
+        let subscription =
+            Subscription::start(&telemetry, request, origin, &subscribe::Options::default())
+                .unwrap();
         PushBody::new(subscription.max_batch_bytes(1))
     }
 

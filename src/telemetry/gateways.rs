@@ -19,8 +19,8 @@ use super::ends::{Cause, Ended};
 use super::start::describe;
 use crate::access::Peer;
 use crate::contract::MESSAGE_PREFIX_BYTES;
-use crate::cursor::Cursor;
-use crate::engine::{Batch, Deliveries, Ender, Start, Subscriber};
+use crate::cursor::{Cursor, Seq};
+use crate::engine::{Batch, Deliveries, Ender, Engine, Start, Subscriber};
 use crate::spans::{Parent, Recipient, Subscribed, Subscription, SubscriptionEnd};
 
 /// Locks: each is held while a gateway subscribes or ends.
@@ -266,7 +266,6 @@ pub(crate) struct Stream {
 struct Pending {
     events: u32,
     bytes: u32,
-    last: u64,
 }
 
 impl Stream {
@@ -317,6 +316,11 @@ impl Stream {
         &self.gateway
     }
 
+    /// Where its events come from.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.telemetry.engine()
+    }
+
     /// What comes next is to be written. It has been when this is called again, or
     /// [`written`](Self::written).
     #[inline]
@@ -324,24 +328,24 @@ impl Stream {
         self.pending = Pending {
             events: batch.len() as u32,
             bytes: batch.as_bytes().len() as u32,
-            last: batch.last().seq().number(),
         };
     }
 
     /// What was to be written was.
     #[inline]
     pub(crate) fn written(&mut self, subscriber: &Subscriber) {
-        let Pending {
-            events,
-            bytes,
-            last,
-        } = self.pending;
-        if events == 0 {
-            return;
+        if self.pending.events > 0 {
+            // Nothing was received since.
+            self.count(subscriber, subscriber.position().seq());
         }
-        self.pending.events = 0;
-        let position = crate::cursor::Seq::issued(last);
+    }
+
+    /// What is pending was written, up to this event.
+    #[inline]
+    fn count(&mut self, subscriber: &Subscriber, position: Seq) {
+        let Pending { events, bytes } = std::mem::take(&mut self.pending);
         subscriber.delivered(position, u64::from(events), u64::from(bytes));
+        let last = position.number();
         let shared = &self.telemetry.shared;
         let delays = &shared.delays;
         if delays.newest() > self.sampled {
@@ -367,13 +371,14 @@ impl Stream {
             events += 1;
             whole_bytes = end;
         }
-        let before = batch.first().seq().number() - 1;
         self.pending = Pending {
             events,
             bytes: whole_bytes as u32,
-            last: before + u64::from(events),
         };
-        self.written(subscriber);
+        if events > 0 {
+            let before = batch.first().seq().number() - 1;
+            self.count(subscriber, Seq::issued(before + u64::from(events)));
+        }
     }
 
     /// It has ended, in words: `detail`. `missed` events are gone.
@@ -456,7 +461,6 @@ impl Lag {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Engine;
 
     /// With its two counts.
     #[test]

@@ -46,6 +46,7 @@ fn every_status() -> Vec<Status> {
         cut_short(None),
         cut_short(Some((1, 9))),
         request_too_large(10, 9),
+        bad_metadata("push-heartbeat", &"not a time"),
         not_a_message("PushEvent", &undecodable.unwrap_err()),
         id(""),
         id("\n"),

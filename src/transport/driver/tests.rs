@@ -154,9 +154,7 @@ where
     }
 }
 
-fn gateways(
-    engine: &Engine,
-) -> impl Service<Data = crate::engine::Batch, Call: Unpin> + Unpin + use<> {
+fn gateways(engine: &Engine) -> impl Service<Data: Unpin, Call: Unpin> + Unpin + use<> {
     let health = Health::new(engine).unwrap();
     Gateways::router(Telemetry::of(engine), health, Stopping::default(), None)
 }

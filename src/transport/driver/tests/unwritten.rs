@@ -53,7 +53,7 @@ where
 /// A gateway whose windows are wide, with its subscription on stream 1.
 async fn subscribed(
     engine: &Engine,
-) -> Harness<impl Service<Data = crate::engine::Batch, Call: Unpin> + Unpin + use<>> {
+) -> Harness<impl Service<Data: Unpin, Call: Unpin> + Unpin + use<>> {
     let wide = [(setting::INITIAL_WINDOW_SIZE, 1 << 20)];
     let mut harness = Harness::new(gateways(engine), &wide);
     frame::write_window_update(&mut harness.to_send, 0, 1 << 20);
