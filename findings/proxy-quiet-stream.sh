@@ -12,7 +12,7 @@
 #            are for reading from the server's connection; Envoy and HAProxy time the stream
 #            itself, and cut it all the same. HAProxy cuts it with END_STREAM, so that the
 #            response looks whole; the others reset it with INTERNAL_ERROR (2).
-# So what:   keepalive by PINGs, which gRPC's guides recommend for quiet streams, keeps them
+# So what:   keepalive by PINGs, which gRPC servers and clients offer, keeps a quiet stream alive
 #            through two of four proxies. Only data does through all. And the client cannot
 #            tell a timeout from a server that died.
 . "$(dirname "$0")/lib/setup.sh"
