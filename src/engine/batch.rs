@@ -29,8 +29,8 @@ impl Span {
     ///
     /// # Safety
     ///
-    /// They lie inside the segment, and the caller has read (Acquire) a head at or
-    /// beyond `last`.
+    /// They lie inside the segment, which is shorter than 4 GiB, and the caller has read
+    /// (Acquire) a head at or beyond `last`.
     pub(super) unsafe fn new(
         lease: Arc<Lease>,
         (first, last): (u64, u64),

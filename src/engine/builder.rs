@@ -239,10 +239,6 @@ impl Builder {
         let smallest = two_frames.next_power_of_two().max(MIN_SEGMENT_BYTES);
         let preferred = prev_power_of_two(self.max_bytes / 64).min(SEGMENT_BYTES);
         let segment_bytes = smallest.max(preferred);
-        debug_assert!(
-            segment_bytes <= u64::from(u32::MAX),
-            "spans are told in 32 bits"
-        );
 
         let entry_bytes = ENTRY_BYTES as u64;
         let largest_index = prev_power_of_two(self.max_bytes / 4 / entry_bytes);
@@ -288,6 +284,14 @@ impl Builder {
 
 /// The largest event that an engine can be built for: 16 MiB.
 const MAX_EVENT_BYTES: usize = 16 << 20;
+const _: () = {
+    let two_frames = 2 * frame::frame_bytes(MAX_EVENT_BYTES) as u64;
+    let largest = two_frames.next_power_of_two();
+    assert!(
+        largest <= u32::MAX as u64 && SEGMENT_BYTES <= largest,
+        "a batch tells its place in a segment in 32 bits"
+    );
+};
 const MAX_SUBSCRIBERS: usize = (MAX_SEATS - EXTRA_SEATS) / 2;
 
 /// The largest power of two up to `n`; 0 for 0.

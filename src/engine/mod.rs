@@ -94,7 +94,7 @@ pub use self::appender::{Appended, Appender};
 pub use self::batch::Batch;
 pub use self::builder::{BuildError, Builder, Limits};
 pub use self::error::{AppendError, PublishError, RecvError, SubscribeError, TryRecvError};
-pub use self::frame::{Events, OVERHEAD_BYTES};
+pub use self::frame::{Events, OVERHEAD_BYTES as FRAME_OVERHEAD_BYTES};
 pub use self::handle::{Engine, Stats};
 pub use self::observer::Observer;
 pub use self::publisher::{Published, Publisher};

@@ -20,7 +20,9 @@ use crate::contract::metadata::{
     PUSH_HEARTBEAT, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR,
 };
 use crate::contract::push::GatewaySubscribeRequest;
-use crate::engine::{Batch, OVERHEAD_BYTES, RecvError, Resume, Start, Subscriber, TryRecvError};
+use crate::engine::{
+    Batch, FRAME_OVERHEAD_BYTES, RecvError, Resume, Start, Subscriber, TryRecvError,
+};
 use crate::service::{Abandoned, Cut, Stall};
 use crate::spans::Parent;
 use crate::telemetry::{self, Cause, Telemetry, describe};
@@ -80,7 +82,7 @@ pub(crate) enum Frames {
     /// Events, where they lie in the ring.
     Events(Batch),
     /// No event, but how far the stream has come.
-    Heartbeat([u8; OVERHEAD_BYTES]),
+    Heartbeat([u8; FRAME_OVERHEAD_BYTES]),
 }
 
 impl AsRef<[u8]> for Frames {

@@ -180,8 +180,8 @@ impl PushService {
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, body) = request.into_parts();
         status::refuse_compression(&head.headers)?;
-        let options = subscribe::Options::read(&head.headers)?;
         let origin = self.authorize(&head)?;
+        let options = subscribe::Options::read(&head.headers)?;
         let limit = Gateways::REQUEST_TIMEOUT;
         let collected = timeout(limit, collect(body)).await;
         let body = collected.map_err(|_| status::request_timeout(limit))??;

@@ -394,6 +394,7 @@ function forget() {
   Object.assign(known, {
     access: { principal: '', role: 'read', payloads: false },
     status: null, previousStatus: null, cpuPerSecond: null, points: [], ends: [], invalidations: [], furthest: [],
+    lags: new Map(), losses: new Map(),
   });
   table.page = null;
   showAccess();
