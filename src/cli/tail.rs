@@ -11,6 +11,7 @@ use super::json;
 use crate::client::{BuildError, Gateway, Item, Stopped};
 use crate::command::{ConnectArgs, Failure, signals, value};
 use crate::config::{Address, Config};
+use crate::contract::heartbeat::{self, HeartbeatError};
 use crate::cursor::Cursor;
 use cursor_file::{CursorFile, CursorFileError};
 use printer::{End, Job, Jobs, Printer};
@@ -97,6 +98,12 @@ pub(super) struct Args {
     )]
     max_event_bytes: usize,
 
+    /// Have the server show that a quiet stream lives, every so long: from 1s to 5m. A
+    /// stream that brings nothing for twice as long is dropped, and subscribed anew. Default:
+    /// no heartbeats.
+    #[arg(long, value_name = "DURATION", value_parser = interval)]
+    heartbeat: Option<Duration>,
+
     #[command(flatten)]
     how: ConnectArgs,
 }
@@ -111,6 +118,14 @@ fn max_event_bytes(text: &str) -> Result<usize, String> {
     }
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = value::duration(text)?;
+    match heartbeat::is_allowed(&interval) {
+        true => Ok(interval),
+        false => Err(HeartbeatError::Range.to_string()),
+    }
+}
+
 /// After a signal: how long the line that is being written may take. Whoever
 /// reads standard output may not read on.
 const LAST_LINE: Duration = Duration::from_secs(2);
@@ -120,9 +135,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         .id
         .unwrap_or_else(|| format!("tail-{:016x}", rand::random::<u64>()));
     let connector = args.how.connector(&args.connect)?;
-    let builder = Gateway::builder(&id, args.connect.clone())
+    let mut builder = Gateway::builder(&id, args.connect.clone())
         .connector(connector)
         .max_event_bytes(args.max_event_bytes);
+    if let Some(interval) = args.heartbeat {
+        builder = builder.heartbeat(interval);
+    }
     // What is wrong with the flags is said before any file is made.
     builder
         .clone()

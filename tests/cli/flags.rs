@@ -80,6 +80,10 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
             &["tail", "--max-event-bytes", "17MiB"],
             "more than 16MiB, which no server sends",
         ),
+        (
+            &["tail", "--heartbeat", "500ms"],
+            "--heartbeat: \"500ms\": not within 1s and 5m",
+        ),
         (&["publish", "--batch", "4097", "-"], "from 1 to 4096"),
         (&["publish", "--in-flight", "0", "-"], "from 1 to 1024"),
         (&["publish", "--user-id", "", "--kind", "k"], "--user-id"),

@@ -305,6 +305,19 @@ fn a_closed_pipe_ends_it_quietly() {
 }
 
 #[test]
+fn a_server_that_hangs_is_noticed_by_its_heartbeats() {
+    let server = Server::start(&[]);
+    let tail = server.tail(&["--heartbeat", "1s"]);
+    let cursors = server.publish_small(0..1);
+    assert_eq!(cursor(&tail.out.next().unwrap()), cursors[0]);
+    server.process.signal(Signal::STOP);
+    tail.err.find("nothing came for ");
+    server.process.signal(Signal::CONT);
+    let cursors = server.publish_small(1..2);
+    assert_eq!(cursor(&tail.out.next().unwrap()), cursors[0]);
+}
+
+#[test]
 fn a_refused_subscription_is_told() {
     // Publishers' port: there is no Push service.
     let server = Server::start(&[]);
