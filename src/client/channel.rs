@@ -20,9 +20,10 @@ use tonic::codegen::{Service, http};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::guard;
+use super::pulse::Pulse;
 use super::status::chain;
 use super::token::{TokenError, TokenFile};
-use super::wire::{Refusal, Wire};
+use super::wire::{Notes, Wire};
 use crate::config::{Address, ParseAddressError};
 use crate::tls::{ALPN_H2, ClientTls, HandshakeError, Loaded, TlsError};
 
@@ -231,12 +232,12 @@ impl Connector {
         };
         let endpoint = endpoint(to_connect).origin(uri(format!("{scheme}://{authority}"))?);
         let connector = self.clone();
-        let refusal = Refusal::default();
-        let noted = refusal.clone();
+        let notes = Notes::default();
+        let noted = notes.clone();
         let opened = endpoint
             .connect_with_connector(tower::service_fn(move |uri| {
-                let (connector, refusal) = (connector.clone(), noted.clone());
-                async move { connector.open(uri, refusal).await.map(TokioIo::new) }
+                let (connector, notes) = (connector.clone(), noted.clone());
+                async move { connector.open(uri, notes).await.map(TokioIo::new) }
             }))
             .await;
         match opened {
@@ -244,7 +245,7 @@ impl Connector {
                 channel,
                 token: self.token.clone(),
                 address: self.address.clone(),
-                refusal,
+                notes,
             }),
             Err(error) => Err(ConnectError::within(&error)
                 .unwrap_or_else(|| ConnectError::unreachable(&self.address, &error))),
@@ -252,7 +253,7 @@ impl Connector {
     }
 
     /// Opens the bytes' way to the server.
-    async fn open(&self, uri: Uri, refusal: Refusal) -> Result<Wire, ConnectError> {
+    async fn open(&self, uri: Uri, notes: Notes) -> Result<Wire, ConnectError> {
         let unreachable = |error: &(dyn StdError + 'static)| ConnectError::Unreachable {
             address: self.address.to_string(),
             reason: chain(error),
@@ -261,7 +262,7 @@ impl Connector {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
                 return match stream {
-                    Ok(stream) => Ok(Wire::unix(stream, refusal)),
+                    Ok(stream) => Ok(Wire::unix(stream, notes)),
                     Err(error) => Err(unreachable(&error)),
                 };
             }
@@ -297,13 +298,13 @@ impl Connector {
                 if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
                     return Err(tls_error(HandshakeError::NoHttp2));
                 }
-                Ok(Wire::tls(stream, refusal))
+                Ok(Wire::tls(stream, notes))
             }
             None => {
                 if !is_loopback(&stream) {
                     self.check_plaintext_token()?;
                 }
-                Ok(Wire::tcp(stream, refusal))
+                Ok(Wire::tcp(stream, notes))
             }
         }
     }
@@ -370,7 +371,7 @@ pub struct Connection {
     channel: Channel,
     token: Option<Arc<TokenFile>>,
     address: Address,
-    refusal: Refusal,
+    notes: Notes,
 }
 
 impl Service<http::Request<Body>> for Connection {
@@ -381,7 +382,7 @@ impl Service<http::Request<Body>> for Connection {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.channel
             .poll_ready(cx)
-            .map_err(|error| explain(error, &self.refusal, &self.address))
+            .map_err(|error| explain(error, &self.notes, &self.address))
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
@@ -389,7 +390,7 @@ impl Service<http::Request<Body>> for Connection {
         let next = self.channel.clone();
         let mut ready = std::mem::replace(&mut self.channel, next);
         let token = self.token.clone();
-        let (refusal, address) = (self.refusal.clone(), self.address.clone());
+        let (notes, address) = (self.notes.clone(), self.address.clone());
         Box::pin(async move {
             if let Some(token) = token {
                 let value = token.authorization().await.map_err(|error| {
@@ -399,10 +400,15 @@ impl Service<http::Request<Body>> for Connection {
                 let headers = request.headers_mut();
                 headers.insert(http::header::AUTHORIZATION, value);
             }
+            let pulse = request.extensions_mut().remove::<Pulse>();
             let response = ready.call(request).await;
             response
                 .map(guard::readable)
-                .map_err(|error| explain(error, &refusal, &address))
+                .map(|response| match pulse {
+                    Some(pulse) => pulse.watch(response, notes.clone()),
+                    None => response,
+                })
+                .map_err(|error| explain(error, &notes, &address))
         })
     }
 }
@@ -410,10 +416,10 @@ impl Service<http::Request<Body>> for Connection {
 /// The error of a call over a connection that the server has refused says why.
 fn explain(
     error: tonic::transport::Error,
-    refusal: &Refusal,
+    notes: &Notes,
     address: &Address,
 ) -> Box<dyn StdError + Send + Sync> {
-    let Some(reason) = refusal.known() else {
+    let Some(reason) = notes.known() else {
         return error.into();
     };
     let error = ConnectError::Tls {

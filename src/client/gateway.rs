@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +14,7 @@ use tonic::{Code, Request, Status, Streaming};
 use super::backoff::Backoff;
 use super::channel::{ConnectError, Connection, Connector};
 use super::item::{Disconnect, Gap, Item, Stopped};
+use super::pulse::Pulse;
 use super::start::{self, Start};
 use super::status::{error_info, is_too_large, retry_delay};
 use super::violation::Violation;
@@ -100,10 +101,8 @@ struct Stream {
     since: Instant,
     last: Cursor,
     max_event_bytes: usize,
-    /// How long it may be quiet: where the server sends heartbeats.
-    max_silence: Option<Duration>,
-    /// When something came last.
-    heard: Instant,
+    /// Where the server sends heartbeats.
+    pulse: Option<Pulse>,
 }
 
 enum Failure {
@@ -174,8 +173,8 @@ impl Builder {
     ///
     /// A heartbeat is no item. It keeps proxies from cutting a quiet stream, and it comes all
     /// the way from the server, which a proxy's answer to an HTTP/2 PING does not: a stream
-    /// that brings nothing for two intervals is dropped ([`Disconnect::Silent`]), and
-    /// subscribed anew. A server that has no heartbeats is not held to them.
+    /// that brings nothing, not even a part of an event, for two intervals is dropped
+    /// ([`Disconnect::Silent`]), and subscribed anew. A server that has no heartbeats is not held to them.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
@@ -404,15 +403,18 @@ impl Stream {
     /// The next event, checked to be the next one.
     async fn next(&mut self) -> Result<(Cursor, PushEvent), Failure> {
         loop {
-            let message = self.events.message();
-            let message = match self.max_silence {
-                None => message.await,
-                Some(limit) => {
-                    let message = timeout_at(self.heard + limit, message).await;
-                    let message = message
-                        .map_err(|_| Failure::Retry(Disconnect::Silent(self.heard.elapsed())))?;
-                    self.heard = Instant::now();
-                    message
+            let message = match &self.pulse {
+                None => self.events.message().await,
+                Some(pulse) => {
+                    let mut message = pin!(self.events.message());
+                    loop {
+                        if let Ok(message) = timeout_at(pulse.deadline(), message.as_mut()).await {
+                            break message;
+                        }
+                        if let Some(silence) = pulse.silence() {
+                            return Err(Failure::Retry(Disconnect::Silent(silence)));
+                        }
+                    }
                 }
             };
             if let Some(event) = self.check(message)? {
@@ -443,7 +445,7 @@ impl Stream {
             let text = event.cursor;
             return Err(violation(Violation::Cursor { after, text }));
         };
-        if self.max_silence.is_some() && event.kind.is_none() && cursor == after {
+        if self.pulse.is_some() && event.kind.is_none() && cursor == after {
             // A heartbeat.
             return Ok(None);
         }
@@ -497,11 +499,16 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subsc
         {
             request.metadata_mut().insert(PUSH_HEARTBEAT, value);
         }
+        let pulse = settings
+            .heartbeat
+            .map(|interval| Pulse::new(interval * MISSED_HEARTBEATS));
+        if let Some(pulse) = pulse.clone() {
+            request.extensions_mut().insert(pulse);
+        }
         let response = client.subscribe_push(request).await?;
         let (start, missed) = Start::read(response.metadata(), requested)
             .map_err(|violation| Failure::Stop(violation.into()))?;
         let sends_heartbeats = response.metadata().contains_key(PUSH_HEARTBEAT);
-        let interval = settings.heartbeat.filter(|_| sends_heartbeats);
         Ok(Subscribed {
             missed,
             requested,
@@ -511,8 +518,7 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subsc
                 since: Instant::now(),
                 last: start.cursor,
                 max_event_bytes: settings.max_event_bytes,
-                max_silence: interval.map(|interval| interval * MISSED_HEARTBEATS),
-                heard: Instant::now(),
+                pulse: pulse.filter(|_| sends_heartbeats),
             },
             start,
         })

@@ -70,6 +70,7 @@ mod channel;
 mod gateway;
 mod guard;
 mod item;
+mod pulse;
 mod start;
 mod status;
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,31 +18,47 @@ pub(super) struct Wire {
     carrier: Carrier,
     /// Whether the server has said anything, beyond a TLS handshake.
     has_received: bool,
-    refusal: Refusal,
+    notes: Notes,
 }
 
-/// Why the server has refused the connection, after it was opened. hyper forgets it where the
-/// connection ends before its first request: that request is then only "canceled".
+/// What a connection notes for its calls.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refusal(Arc<Mutex<Option<HandshakeError>>>);
+pub(super) struct Notes(Arc<Noted>);
 
-impl Refusal {
-    pub(super) fn known(&self) -> Option<HandshakeError> {
+#[derive(Debug, Default)]
+struct Noted {
+    /// Why the server has refused the connection, after it was opened. hyper forgets it where
+    /// the connection ends before its first request: that request is then only "canceled".
+    refusal: Mutex<Option<HandshakeError>>,
+    received_bytes: AtomicU64,
+}
+
+impl Notes {
+    fn refusal(&self) -> MutexGuard<'_, Option<HandshakeError>> {
         self.0
+            .refusal
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    }
+
+    /// Why it was refused.
+    pub(super) fn known(&self) -> Option<HandshakeError> {
+        self.refusal().clone()
+    }
+
+    /// How much it has brought, of whatever stream.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.0.received_bytes.load(Ordering::Relaxed)
     }
 
     /// Begins anew, with a new connection.
     pub(super) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.refusal() = None;
     }
 
     /// Keeps the first reason: what follows is its consequence.
     fn note(&self, reason: &HandshakeError) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get_or_insert_with(|| reason.clone());
+        self.refusal().get_or_insert_with(|| reason.clone());
     }
 }
 
@@ -57,30 +74,30 @@ enum Carrier {
 const TLS_ALERT: u8 = 0x15;
 
 impl Wire {
-    pub(super) fn tcp(stream: TcpStream, refusal: Refusal) -> Self {
-        Wire::new(Carrier::Tcp(stream), refusal)
+    pub(super) fn tcp(stream: TcpStream, notes: Notes) -> Self {
+        Wire::new(Carrier::Tcp(stream), notes)
     }
 
-    pub(super) fn unix(stream: UnixStream, refusal: Refusal) -> Self {
-        Wire::new(Carrier::Unix(stream), refusal)
+    pub(super) fn unix(stream: UnixStream, notes: Notes) -> Self {
+        Wire::new(Carrier::Unix(stream), notes)
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, refusal: Refusal) -> Self {
-        Wire::new(Carrier::Tls(Box::new(stream)), refusal)
+    pub(super) fn tls(stream: TlsStream<TcpStream>, notes: Notes) -> Self {
+        Wire::new(Carrier::Tls(Box::new(stream)), notes)
     }
 
-    fn new(carrier: Carrier, refusal: Refusal) -> Self {
-        refusal.forget();
+    fn new(carrier: Carrier, notes: Notes) -> Self {
+        notes.forget();
         Wire {
             carrier,
             has_received: false,
-            refusal,
+            notes,
         }
     }
 
     /// An error with this meaning.
     fn refused(&self, kind: io::ErrorKind, meaning: HandshakeError) -> io::Error {
-        self.refusal.note(&meaning);
+        self.notes.note(&meaning);
         io::Error::new(kind, meaning)
     }
 
@@ -141,6 +158,8 @@ impl AsyncRead for Wire {
             return Poll::Ready(Err(wire.explain(error)));
         }
         let received = buffer.filled().get(before..).unwrap_or_default();
+        let noted = &wire.notes.0.received_bytes;
+        noted.fetch_add(received.len() as u64, Ordering::Relaxed);
         if !wire.has_received {
             match (received.first(), &wire.carrier) {
                 (Some(&TLS_ALERT), Carrier::Tcp(_)) => {

@@ -5,12 +5,14 @@ use std::cell::Cell;
 use http::HeaderMap;
 use opentelemetry::Context;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceId};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceId, TraceState};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 /// W3C's header: version, trace, span, flags.
 const TRACEPARENT: &str = "traceparent";
+/// A longer `tracestate` is not passed on: so much W3C's specification asks for at least.
+const MAX_STATE_BYTES: usize = 512;
 /// The digits of a trace's id.
 const TRACE_ID_DIGITS: usize = 32;
 
@@ -60,6 +62,18 @@ impl Correlation {
 fn extract(from: &dyn Extractor) -> Option<SpanContext> {
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), from);
     let span = context.span().span_context().clone();
+    // What else vendors say may be long: it would go into every span below.
+    let is_long = span.trace_state().header().len() > MAX_STATE_BYTES;
+    let span = match is_long {
+        false => span,
+        true => SpanContext::new(
+            span.trace_id(),
+            span.span_id(),
+            span.trace_flags(),
+            span.is_remote(),
+            TraceState::NONE,
+        ),
+    };
     span.is_valid().then_some(span)
 }
 

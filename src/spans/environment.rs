@@ -110,6 +110,15 @@ impl Environment {
                 format!("{protocol:?}: only grpc is supported"),
             ));
         }
+        // The SDK takes the first that is set at all, whatever it is set to.
+        let [of_traces, general] = HEADERS;
+        let is_empty = variables(of_traces).is_some() && read(of_traces)?.is_none();
+        if is_empty && read(general)?.is_some() {
+            return Err(fault(
+                of_traces,
+                "it is set and empty, so that the other headers would not be sent: unset it",
+            ));
+        }
         if let Some((variable, headers)) = first(HEADERS)? {
             check_pairs(&headers, check_header).map_err(|reason| fault(variable, reason))?;
         }
@@ -325,6 +334,21 @@ mod tests {
         ]);
         let all = all.unwrap().unwrap();
         assert_eq!((all.queue, all.names_service), (17, true));
+    }
+
+    #[test]
+    fn an_empty_variable_takes_away_no_headers() {
+        let read = |of_traces: &'static str| {
+            of(&[
+                ENDPOINT,
+                ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", of_traces),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=secret"),
+            ])
+        };
+        assert!(read("a=b").is_ok());
+        let error = read("").unwrap_err();
+        assert!(error.contains("OTEL_EXPORTER_OTLP_TRACES_HEADERS: it is set and empty"));
+        assert!(!error.contains("secret"));
     }
 
     #[test]

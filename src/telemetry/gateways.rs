@@ -349,12 +349,15 @@ impl Stream {
         let shared = &self.telemetry.shared;
         let delays = &shared.delays;
         if delays.newest() > self.sampled {
-            delays.delivered(self.sampled, last, self.since);
+            // One that was sampled after it had been delivered is too late.
+            let before = last - u64::from(events);
+            let sampled = self.sampled.max(before);
+            delays.delivered(sampled, last, self.since);
             let recipient = Recipient {
                 gateway: self.gateway.id(),
                 since: self.gateway.since,
             };
-            shared.spans.delivered(self.sampled, last, &recipient);
+            shared.spans.delivered(sampled, last, &recipient);
             self.sampled = last;
         }
     }

@@ -388,13 +388,15 @@ const known = {
   lags: new Map(),
   /** Streams that began after events that their gateway had not seen, by stream. */
   losses: new Map(),
+  /** How many events were missed by the last look for such streams. */
+  missedBefore: 0,
 };
 
 function forget() {
   Object.assign(known, {
     access: { principal: '', role: 'read', payloads: false },
     status: null, previousStatus: null, cpuPerSecond: null, points: [], ends: [], invalidations: [], furthest: [],
-    lags: new Map(), losses: new Map(),
+    lags: new Map(), losses: new Map(), missedBefore: 0,
   });
   table.page = null;
   showAccess();
@@ -945,7 +947,9 @@ function findAttention() {
       });
   }
 
-  const losses = [...known.losses.values()].sort((a, b) => b.missed - a.missed);
+  // One that was lapped misses the same events when it comes back: they are told once, below.
+  const lapped = new Set(ends.filter((end) => end.cause === 'lapped').map((end) => end.id));
+  const losses = [...known.losses.values()].filter(({ id }) => !lapped.has(id)).sort((a, b) => b.missed - a.missed);
   if (losses.length > 0) {
     const missed = losses.reduce((sum, { missed: events }) => sum + events, 0);
     add('critical', 'missed', `${plural(missed, 'event was', 'events were')} missed by ${plural(new Set(losses.map(({ id }) => id)).size, 'gateway')} in ten minutes`,
@@ -1812,7 +1816,10 @@ async function loadFurthest() {
     known.lags.clear();
     return;
   }
+  const { losses } = known;
   const page = await json('/api/v1/gateways?sort=lag_seconds&order=desc&limit=5&offset=0');
+  // What was known may have been forgotten, and whose answer this is.
+  if (known.losses !== losses) return;
   known.furthest = page.gateways.filter((gateway) => gateway.state !== 'live');
   const at = performance.now() / 1000;
   const lags = new Map();
@@ -1839,15 +1846,20 @@ function trendOf(gateway, ring) {
 
 /** The streams that began after events that are gone, while they are there: their ends do not tell it. */
 async function loadLosses() {
-  if ((known.status?.totals.missed_events ?? 0) > 0) {
-    const page = await json('/api/v1/gateways?sort=missed&order=desc&limit=5&offset=0');
+  const { losses } = known;
+  const missed = known.status?.totals.missed_events ?? 0;
+  if (missed !== known.missedBefore) {
+    // The newest streams: those that began since the last look are among them.
+    const page = await json('/api/v1/gateways?sort=since&order=desc&limit=1000&offset=0');
+    if (known.losses !== losses) return;
+    known.missedBefore = missed;
     for (const gateway of page.gateways) {
-      if (gateway.missed > 0) known.losses.set(keyOfStream(gateway), gateway);
+      if (gateway.missed > 0) losses.set(keyOfStream(gateway), gateway);
     }
   }
   const first = serverTime() - HISTORY_SECONDS * 1000;
-  for (const [key, { since }] of known.losses) {
-    if ((parsedTime(since)?.getTime() ?? 0) < first) known.losses.delete(key);
+  for (const [key, { since }] of losses) {
+    if ((parsedTime(since)?.getTime() ?? 0) < first) losses.delete(key);
   }
 }
 
