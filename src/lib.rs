@@ -64,6 +64,7 @@
 //! | what `doctor` finds | [`cli`]: `doctor::examination` |
 //! | what makes a server unready, and when | `health` |
 //! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
+//! | heartbeats: when one is sent, when a stream without one is dropped | [`grpc`]: `heartbeat`; [`client`]: `pulse` |
 //! | how it stops | [`server`]: `stop` |
 //! | who may do what | [`access`] |
 //! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |

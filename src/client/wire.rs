@@ -158,6 +158,7 @@ impl AsyncRead for Wire {
             return Poll::Ready(Err(wire.explain(error)));
         }
         let received = buffer.filled().get(before..).unwrap_or_default();
+        // Relaxed, here and where it is read: nothing else is read because of it.
         let noted = &wire.notes.0.received_bytes;
         noted.fetch_add(received.len() as u64, Ordering::Relaxed);
         if !wire.has_received {

@@ -61,6 +61,8 @@ impl StartWords {
             Resume::OtherEpoch { is_later: true } => (5, 0),
             Resume::Malformed => (6, 0),
         };
+        // Relaxed, here and in `get`: whoever asks has been given the subscription by the
+        // thread that has set this, and so after it.
         self.resume
             .store(missed << Self::BITS | variant, Ordering::Relaxed);
         self.seq.store(seq, Ordering::Relaxed);
