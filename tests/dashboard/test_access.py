@@ -122,7 +122,8 @@ def test_a_token_that_is_revoked_while_the_page_is_open(guarded, open_page):
 def test_a_reader_can_enter_a_token_that_may_more(serve, open_page):
     mock = serve(write=False)
     page = open_page(mock.url)
-    mock.tokens = dict(TOKENS)
     page.get_by_role("button", name="Enter a token").click()
+    # Only now: the page asks for one by itself as soon as it is refused.
+    mock.tokens = dict(TOKENS)
     enter(page, "Bearer secret-of-writer")
     expect(page.get_by_role("button", name="Disconnect gw-00003")).to_be_visible()
