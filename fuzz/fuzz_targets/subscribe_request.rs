@@ -59,7 +59,7 @@ fn judge(id: &str, cursor: &str) {
         Ok(cursor) => (Resume::Resumed, cursor),
     };
     let mut subscriber = ENGINE.subscribe(id, cursor).expect("there is room for one");
-    let start = *subscriber.start();
+    let start = subscriber.start();
     assert_eq!((start.resume, start.cursor), expected, "{cursor:?}");
 
     let to_come = EVENTS - start.cursor.seq().number();

@@ -324,7 +324,7 @@ impl Run {
         match self.engine.subscribe(&id.to_string(), text) {
             Ok(subscriber) => {
                 assert!(!self.model.closed);
-                let started = *subscriber.start();
+                let started = subscriber.start();
                 assert_eq!((started.resume, started.cursor), (resume, cursor(seq)));
                 assert_eq!(subscriber.position(), started.cursor);
                 let newer = Gateway {
