@@ -174,7 +174,8 @@ impl Builder {
     /// A heartbeat is no item. It keeps proxies from cutting a quiet stream, and it comes all
     /// the way from the server, which a proxy's answer to an HTTP/2 PING does not: a stream
     /// that brings nothing, not even a part of an event, for two intervals is dropped
-    /// ([`Disconnect::Silent`]), and subscribed anew. A server that has no heartbeats is not held to them.
+    /// ([`Disconnect::Silent`]), and subscribed anew. A server that has no heartbeats is not
+    /// held to them.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);

@@ -16,8 +16,9 @@ use super::wire::Notes;
 /// this process may have been busy, or stopped, for all that time.
 const GRACE: Duration = Duration::from_secs(1);
 /// What is brought meanwhile by a connection whose other end is a proxy, of a server that is
-/// gone, is less: a PING and an answer are 34 bytes.
+/// gone, is less: a PING and an answer are 34 bytes, and so many more come in each second.
 const PART_BYTES: u64 = 2 << 10;
+const PING_BYTES_PER_SECOND: u64 = 64;
 
 /// Goes along with a request, in its extensions. Clones are the same.
 #[derive(Clone, Debug)]
@@ -82,7 +83,8 @@ impl Pulse {
         let now = Instant::now();
         let received_bytes = self.received_bytes();
         self.with(|beat| {
-            if received_bytes.saturating_sub(beat.received_bytes) >= PART_BYTES {
+            let pings = PING_BYTES_PER_SECOND * (now - beat.last).as_secs();
+            if received_bytes.saturating_sub(beat.received_bytes) >= PART_BYTES + pings {
                 *beat = Beat {
                     last: now,
                     received_bytes,
