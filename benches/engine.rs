@@ -8,6 +8,7 @@ mod common;
 mod groups;
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
@@ -34,6 +35,42 @@ fn publish(c: &mut Criterion) {
                 .expect("it is open")
         });
     });
+    group.finish();
+}
+
+/// Session invalidations, of many sessions, into an engine that keeps the newest of each and
+/// into one that does not. In bursts, as they come when many are logged out at once; in between
+/// there is time to take them in, which is not timed.
+fn invalidate(c: &mut Criterion) {
+    const SESSIONS: usize = 1 << 18;
+    const BURST: u64 = 10_000;
+    let encoded: Vec<_> = (0..SESSIONS).map(common::invalidation).collect();
+    let parse = |bytes| Event::parse(bytes).expect("a valid event");
+    let events: Vec<_> = encoded.iter().map(|bytes| parse(bytes)).collect();
+    let mut group = c.benchmark_group("publish-invalidation");
+    for (parameter, kept) in [("not-kept", 0), ("kept", 1_000_000)] {
+        let engine = Engine::builder().max_revocations(kept).build();
+        let engine = engine.expect("these settings are valid");
+        let publisher = engine.publisher();
+        let mut all = events.iter().cycle();
+        group.bench_function(BenchmarkId::new(NAME, parameter), |b| {
+            b.iter_custom(|iterations| {
+                let mut took = Duration::ZERO;
+                let mut left = iterations;
+                while left > 0 {
+                    let burst = left.min(BURST);
+                    let since = Instant::now();
+                    for event in all.by_ref().take(burst as usize) {
+                        publisher.publish(black_box(*event)).expect("it is open");
+                    }
+                    took += since.elapsed();
+                    left -= burst;
+                    std::thread::sleep(Duration::from_micros(burst));
+                }
+                took
+            });
+        });
+    }
     group.finish();
 }
 
@@ -152,6 +189,6 @@ fn cursor(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = groups::criterion();
-    targets = publish, publish_among_others, read, resume, validate, cursor
+    targets = publish, invalidate, publish_among_others, read, resume, validate, cursor
 }
 criterion_main!(benches);

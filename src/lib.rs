@@ -27,6 +27,7 @@
 //! | [`event`] | what a publishable event is, checked without decoding |
 //! | [`contract`] | what both ends of a stream agree on: messages, paths, metadata, ids |
 //! | [`engine`] | the ring, its publishers and subscribers; no I/O |
+//! | `revocations` | the newest invalidation of each session, for longer than the ring |
 //! | [`clock`] | where the engine's milliseconds come from |
 //! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
 //! | `transport` | bytes and time for it: sockets, tasks, limits |
@@ -89,6 +90,7 @@ pub mod cursor;
 pub mod engine;
 pub mod event;
 mod prefetch;
+mod revocations;
 
 #[cfg(feature = "client")]
 pub mod client;

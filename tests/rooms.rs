@@ -46,7 +46,11 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("health", &["admin", "cursor", "engine", "event"]),
     ("tls", &["access"]),
     // The engine, without I/O.
-    ("engine", &["clock", "cursor", "event", "prefetch"]),
+    ("revocations", &["event"]),
+    (
+        "engine",
+        &["clock", "cursor", "event", "prefetch", "revocations"],
+    ),
     // The edge: transport and grpc know a trait, and not each other.
     ("http2", &[]),
     ("service", &["access", "http2"]),

@@ -40,6 +40,23 @@ fn encoded(number: u64) -> Vec<u8> {
     .concat()
 }
 
+/// `PushEvent { session_invalidation { device_session_id, user_id, reason } }`, of ids as long
+/// as UUIDs.
+#[allow(dead_code, reason = "not every bench has invalidations")]
+pub(crate) fn invalidation(session: usize) -> Vec<u8> {
+    let id = |n: usize| format!("{n:08x}-4b1d-4c7e-9a52-{:012x}", n * 7919);
+    let mut message = Vec::new();
+    for (tag, text) in [
+        (0x0A, id(session)),
+        (0x12, id(session / 3)),
+        (0x1A, "logout".to_owned()),
+    ] {
+        message.extend([tag, text.len() as u8]);
+        message.extend(text.into_bytes());
+    }
+    [&[0x12, message.len() as u8][..], &message].concat()
+}
+
 fn two_byte_varint(value: usize) -> [u8; 2] {
     [0x80 | (value & 0x7f) as u8, (value >> 7) as u8]
 }

@@ -2,6 +2,7 @@
 
 use super::error::AppendError;
 use super::publisher::Published;
+use super::revocations::{self, Due};
 use super::ring::Put;
 use super::shared::Shared;
 use super::sync::Arc;
@@ -93,10 +94,8 @@ impl Appender {
     /// [`Publisher`](super::Publisher::publish_batch). No hole is made then, unless the
     /// engine is closed by another thread between the hole and the batch.
     pub fn append(&mut self, first: Seq, events: &[Event<'_>]) -> Result<Appended, AppendError> {
-        let shared = &*self.shared;
-        let put = shared
-            .ring
-            .append(first.number(), events, shared.time.now_ms());
+        let shared = &self.shared;
+        let put = Self::put(shared, first.number(), events);
         // Also after an error: there may be a hole to learn of.
         shared.waiters.notify();
         Ok(match put? {
@@ -109,6 +108,31 @@ impl Appender {
                 },
             },
         })
+    }
+
+    fn put(shared: &Arc<Shared>, first: u64, events: &[Event<'_>]) -> Result<Put, AppendError> {
+        let now_ms = shared.time.now_ms();
+        let Some(revocations) = &shared.revocations else {
+            return shared.ring.append(first, events, now_ms, |_| ());
+        };
+        let note = shared.note(events, now_ms);
+        // There may be invalidations in a hole: no replay begins before that is known.
+        let has_hole = first > shared.ring.head() + 1;
+        let mut kept = has_hole.then(|| revocations.write());
+        let mut due = Due::Later;
+        let put = shared.ring.append(first, events, now_ms, |first| {
+            if let Some((revocations, note)) = note {
+                due = revocations.note(note, first);
+            }
+        });
+        if let Some(kept) = &mut kept
+            && shared.ring.head() >= first - 1
+        {
+            kept.table.lose(first - 1);
+        }
+        drop(kept);
+        revocations::keep(shared, revocations, due);
+        put
     }
 
     fn cursor(&self, seq: u64) -> Cursor {

@@ -9,6 +9,7 @@ use super::handle::Engine;
 use super::index::ENTRY_BYTES;
 use super::pool::SPARES;
 use super::registry::Registry;
+use super::revocations::Revocations;
 use super::ring::{Ring, Shape};
 use super::shared::Shared;
 use super::sync::{Arc, AtomicBool, AtomicU64};
@@ -16,6 +17,7 @@ use super::time::{Time, millis};
 use super::waiters::{MAX_SEATS, Waiters};
 use crate::clock::Clock;
 use crate::cursor::{Epoch, EpochError};
+use crate::revocations;
 
 /// A segment's size where nothing asks for another: small enough that a reader
 /// that lags pins little, large enough that a batch covers many frames.
@@ -27,6 +29,10 @@ const MIN_SEGMENT_BYTES: u64 = 4096;
 const MIN_SEGMENTS: u64 = 4;
 /// How many events may at least be claimed at once, in the smallest ring.
 const MIN_IN_FLIGHT_EVENTS: u64 = if cfg!(miri) { 64 } else { 4096 };
+/// What an invalidation may take, on average, with all around it.
+const REVOCATION_BYTES: usize = 128;
+/// What a table may take in any case, so that a few fit in that are long.
+const MIN_REVOCATIONS_BYTES: usize = 256 << 10;
 /// Slots beyond `max_subscribers`, for gateways that reconnect while their old
 /// stream is still being taken down.
 const EXTRA_SEATS: usize = if cfg!(galaxy_loom) { 1 } else { 64 };
@@ -55,6 +61,8 @@ pub struct Builder {
     max_event_bytes: usize,
     window: Duration,
     max_subscribers: usize,
+    max_revocations: usize,
+    revocation_retention: Duration,
     epoch: Option<Epoch>,
     time: Time,
     origin: u64,
@@ -69,6 +77,8 @@ impl Default for Builder {
             max_event_bytes: 64 << 10,
             window: Duration::from_secs(5 * 60),
             max_subscribers: 10_000,
+            max_revocations: 0,
+            revocation_retention: Duration::from_secs(24 * 60 * 60),
             epoch: None,
             time: Time::system(),
             origin: 0,
@@ -120,6 +130,23 @@ impl Builder {
     #[must_use]
     pub fn max_subscribers(mut self, subscribers: usize) -> Self {
         self.max_subscribers = subscribers;
+        self
+    }
+
+    /// How many invalidations are kept for gateways that were away for longer than the ring
+    /// reaches back: the newest of each user and session, see [`Replay`](super::Replay). All
+    /// together they take at most 128 bytes for each, and 256 KiB at least: where they are
+    /// longer, fewer are kept. Default 0: none are.
+    #[must_use]
+    pub fn max_revocations(mut self, revocations: usize) -> Self {
+        self.max_revocations = revocations;
+        self
+    }
+
+    /// For how long they are kept. Default 24 hours.
+    #[must_use]
+    pub fn revocation_retention(mut self, retention: Duration) -> Self {
+        self.revocation_retention = retention;
         self
     }
 
@@ -213,6 +240,15 @@ impl Builder {
                 registry: Registry::new(self.max_subscribers),
                 waiters: Waiters::new(2 * self.max_subscribers + EXTRA_SEATS),
                 time: self.time,
+                revocations: (self.max_revocations > 0).then(|| {
+                    Revocations::new(revocations::Limits {
+                        revocations: self.max_revocations,
+                        bytes: (self.max_revocations)
+                            .saturating_mul(REVOCATION_BYTES)
+                            .max(MIN_REVOCATIONS_BYTES),
+                        retention_ms: millis(self.revocation_retention),
+                    })
+                }),
                 window_ms: AtomicU64::new(millis(self.window)),
                 aborted: AtomicBool::new(false),
             }),

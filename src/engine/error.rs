@@ -111,3 +111,21 @@ pub enum TryRecvError {
     #[error("the engine is closed")]
     Closed,
 }
+
+/// Why a replay has ended early. Its subscriber has ended with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The gateway reads so slowly that the table had to go on without it.
+    #[error("{left} invalidations were replaced or evicted unread")]
+    TooSlow {
+        /// How many it had yet to read.
+        left: u64,
+    },
+    /// As [`RecvError::TakenOver`].
+    #[error("a newer subscription took over")]
+    TakenOver,
+    /// As [`RecvError::Closed`].
+    #[error("the engine is closed")]
+    Closed,
+}

@@ -6,6 +6,7 @@ use super::builder::{Builder, Limits};
 use super::error::SubscribeError;
 use super::observer::Observer;
 use super::publisher::Publisher;
+use super::replay::Replay;
 use super::ring::Retained;
 use super::shared::Shared;
 use super::subscriber::Subscriber;
@@ -59,7 +60,25 @@ impl Engine {
     /// unless more than `max_subscribers` subscriptions that were taken over have
     /// not been dropped yet.
     pub fn subscribe(&self, gateway_id: &str, cursor: &str) -> Result<Subscriber, SubscribeError> {
-        Subscriber::subscribe(&self.shared, gateway_id, cursor)
+        let start = |shared: &Arc<Shared>| (shared.start(cursor), ());
+        Subscriber::subscribe(&self.shared, gateway_id, start).map(|(subscriber, ())| subscriber)
+    }
+
+    /// The same; and where the stream does not resume, what is kept of the invalidations that
+    /// the gateway has missed. `None` if it resumes: nothing was missed.
+    ///
+    /// Where there is no cursor, those are all that are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`subscribe`](Self::subscribe).
+    pub fn subscribe_with_replay(
+        &self,
+        gateway_id: &str,
+        cursor: &str,
+    ) -> Result<(Subscriber, Option<Replay>), SubscribeError> {
+        let start = |shared: &Arc<Shared>| Replay::start(shared, cursor);
+        Subscriber::subscribe(&self.shared, gateway_id, start)
     }
 
     /// Takes no more events. What was published is still delivered; each
@@ -108,6 +127,20 @@ impl Engine {
             ring_bytes: ring.pool().live_bytes() + ring.index_bytes(),
             pinned_bytes: ring.pool().pinned_bytes(),
         }
+    }
+
+    /// What is kept of invalidations; `None` if they are not. The newest may be left out.
+    #[must_use]
+    pub fn revocations(&self) -> Option<RevocationStats> {
+        let revocations = self.shared.revocations.as_ref()?;
+        let stats = revocations.stats();
+        Some(RevocationStats {
+            kept: stats.revocations as u64,
+            bytes: stats.bytes as u64,
+            evicted: stats.evictions,
+            expired: stats.expirations,
+            replays: stats.replays as u64,
+        })
     }
 
     /// The age of the oldest event that can be read; `None` if there is none.
@@ -181,6 +214,22 @@ impl Engine {
     pub fn notifier(&self) -> Notifier {
         Notifier::attach(&self.shared.waiters)
     }
+}
+
+/// What an engine keeps of invalidations, at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RevocationStats {
+    /// How many invalidations: the newest of each user and session.
+    pub kept: u64,
+    /// The memory that they take, with all around them, in bytes.
+    pub bytes: u64,
+    /// How many were dropped because there was no room for them.
+    pub evicted: u64,
+    /// How many were dropped because they had been kept for long enough.
+    pub expired: u64,
+    /// How many replays are under way.
+    pub replays: u64,
 }
 
 /// An engine's state at some moment.

@@ -30,6 +30,8 @@
 //! | `subscription` | a gateway's hold on its id, and taking over |
 //! | `registry` | gateway id to subscription |
 //! | `waiters`, `waker_cell` | parked subscribers, and who wakes them |
+//! | `inbox`, `revocations` | invalidations on their way into the table of the newest |
+//! | `replay` | what a gateway reads of that table |
 //! | `shared` | what the public ends share |
 //! | `error` | why an operation failed |
 //! | `time` | the clock, held to go forward |
@@ -69,11 +71,14 @@ mod claim;
 mod error;
 mod frame;
 mod handle;
+mod inbox;
 mod index;
 mod observer;
 mod pool;
 mod publisher;
 mod registry;
+mod replay;
+mod revocations;
 mod ring;
 mod segment;
 mod shared;
@@ -93,10 +98,13 @@ mod tests;
 pub use self::appender::{Appended, Appender};
 pub use self::batch::Batch;
 pub use self::builder::{BuildError, Builder, Limits};
-pub use self::error::{AppendError, PublishError, RecvError, SubscribeError, TryRecvError};
+pub use self::error::{
+    AppendError, PublishError, RecvError, ReplayError, SubscribeError, TryRecvError,
+};
 pub use self::frame::{Events, OVERHEAD_BYTES as FRAME_OVERHEAD_BYTES};
-pub use self::handle::{Engine, Stats};
+pub use self::handle::{Engine, RevocationStats, Stats};
 pub use self::observer::Observer;
 pub use self::publisher::{Published, Publisher};
+pub use self::replay::Replay;
 pub use self::subscriber::{DEFAULT_MAX_BATCH_BYTES, Deliveries, Ender, Resume, Start, Subscriber};
 pub use self::waiters::Notifier;

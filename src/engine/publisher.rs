@@ -1,6 +1,7 @@
 //! The publishers' end of the engine.
 
 use super::error::PublishError;
+use super::revocations::{self, Due};
 use super::shared::Shared;
 use super::sync::Arc;
 use crate::cursor::{Cursor, Seq};
@@ -92,11 +93,30 @@ impl Publisher {
     /// event: that takes a quarter less than a batch of one.
     #[inline(always)]
     fn put(&self, events: &[Event<'_>]) -> Result<u64, PublishError> {
-        let first = self
-            .shared
-            .ring
-            .publish(events, self.shared.time.now_ms())?;
-        self.shared.waiters.notify();
+        let shared = &self.shared;
+        let now_ms = shared.time.now_ms();
+        let first = match shared.ring.check_client_events(events) {
+            Some(total) => shared.ring.put(events, total, now_ms, |_| ())?,
+            None => self.put_others(events, now_ms)?,
+        };
+        shared.waiters.notify();
+        Ok(first)
+    }
+
+    /// The same, for a batch with invalidations, or one that is refused.
+    #[cold]
+    #[inline(never)]
+    fn put_others(&self, events: &[Event<'_>], now_ms: u64) -> Result<u64, PublishError> {
+        let shared = &self.shared;
+        let total = shared.ring.check(events)?;
+        let Some((revocations, note)) = shared.note(events, now_ms) else {
+            return shared.ring.put(events, total, now_ms, |_| ());
+        };
+        let mut due = Due::Later;
+        let first = shared.ring.put(events, total, now_ms, |first| {
+            due = revocations.note(note, first);
+        })?;
+        revocations::keep(shared, revocations, due);
         Ok(first)
     }
 

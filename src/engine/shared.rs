@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::registry::Registry;
+use super::revocations::Revocations;
 use super::ring::Ring;
 use super::sync::{AtomicBool, AtomicU64, Ordering};
 use super::time::{Time, millis};
@@ -15,6 +16,8 @@ pub(super) struct Shared {
     pub(super) registry: Registry,
     pub(super) waiters: std::sync::Arc<Waiters>,
     pub(super) time: Time,
+    /// What is kept of invalidations, if they are.
+    pub(super) revocations: Option<Revocations>,
     pub(super) window_ms: AtomicU64,
     pub(super) aborted: AtomicBool,
 }
@@ -49,5 +52,6 @@ impl fmt::Debug for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.waiters.stop();
+        self.stop_keeper();
     }
 }

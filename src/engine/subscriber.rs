@@ -8,7 +8,7 @@ use super::error::{RecvError, SubscribeError, TryRecvError};
 use super::frame::{self, OVERHEAD_BYTES};
 use super::ring::{Read, Reader, Retained};
 use super::shared::Shared;
-use super::subscription::Subscription;
+use super::subscription::{Subscription, Turn};
 use super::sync::{Arc, Ordering};
 use crate::cursor::{Cursor, Seq};
 
@@ -104,11 +104,11 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn subscribe(
+    pub(super) fn subscribe<R>(
         shared: &Arc<Shared>,
         id: &str,
-        cursor: &str,
-    ) -> Result<Self, SubscribeError> {
+        start: impl FnOnce(&Arc<Shared>) -> (Start, R),
+    ) -> Result<(Self, R), SubscribeError> {
         if shared.ring.is_closed() {
             return Err(SubscribeError::Closed);
         }
@@ -132,10 +132,20 @@ impl Subscriber {
         if let Some(older) = older {
             shared.waiters.wake(older.seat());
         }
-        let start = shared.start(cursor);
+        let (start, rest) = start(shared);
         subscriber.reader = Reader::after(start.cursor.seq().number());
         subscriber.subscription.start_at(&start);
-        Ok(subscriber)
+        Ok((subscriber, rest))
+    }
+
+    /// See [`Subscription::begin_turn`].
+    pub(super) fn begin_turn(&self) -> Option<Turn> {
+        self.subscription.begin_turn()
+    }
+
+    /// See [`Subscription::end_turn`].
+    pub(super) fn end_turn(&self, turn: Turn) -> bool {
+        self.subscription.end_turn(turn)
     }
 
     /// Cuts batches to at most this many bytes, but at least one event; the
@@ -361,7 +371,7 @@ impl Drop for Subscriber {
 
 impl Shared {
     /// Decides where a stream starts that asks for `cursor`.
-    fn start(&self, cursor: &str) -> Start {
+    pub(super) fn start(&self, cursor: &str) -> Start {
         let head = self.ring.head();
         let (resume, seq) = self.resume(cursor, head);
         self.start_after(resume, seq)

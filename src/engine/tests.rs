@@ -3,6 +3,7 @@
 
 mod appender;
 mod model;
+mod replay;
 mod threads;
 
 use std::future::Future;

@@ -11,16 +11,22 @@
 //! a repeated field counts, two occurrences of `client_event` are merged, and a
 //! `session_invalidation` after a `client_event` replaces it.
 
+mod invalidation;
 #[cfg(feature = "otlp")]
 mod names;
+mod tagged;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-use wire::{REQUEST_DEPTH, Scanner, WireError};
+use std::fmt;
 
-pub use wire::WireProblem;
+use self::tagged::Tagged;
+use self::wire::{REQUEST_DEPTH, Scanner, WireError};
+
+pub use self::invalidation::Invalidation;
+pub use self::wire::WireProblem;
 
 /// The nesting limit for groups in an unknown field of an event. Each enclosing
 /// message takes one level from the request's limit.
@@ -43,9 +49,9 @@ const KIND_DEPTH: usize = EVENT_DEPTH - 1;
 /// assert_eq!(refused.to_string(), "session_invalidation.user_id is empty");
 /// # Ok::<(), EventError>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Event<'a> {
-    bytes: &'a [u8],
+    tagged: Tagged<'a>,
 }
 
 impl<'a> Event<'a> {
@@ -56,16 +62,10 @@ impl<'a> Event<'a> {
     ///
     /// [`EventError`] is the first problem in the bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, EventError> {
-        Self::parse_kind(bytes).map(|(event, _)| event)
-    }
-
-    /// Validates the bytes, and says which kind of event they are.
-    #[inline]
-    fn parse_kind(bytes: &'a [u8]) -> Result<(Self, Kind), EventError> {
         let mut kind = Kind::Unset;
         let mut fields = Scanner::new(bytes);
         while let Some(key) = fields.next_key()? {
-            match key.number {
+            match key.number() {
                 1 => {
                     let message = fields.message(key, "client_event")?;
                     kind = client_event(message, kind)?;
@@ -82,21 +82,39 @@ impl<'a> Event<'a> {
                 _ => fields.skip(key, EVENT_DEPTH)?,
             }
         }
-        kind.check()?;
-        Ok((Event { bytes }, kind))
+        let is_invalidation = kind.check()?;
+        match Tagged::new(bytes, is_invalidation) {
+            Some(tagged) => Ok(Event { tagged }),
+            None => Err(EventError::TooLarge { bytes: bytes.len() }),
+        }
     }
 
     /// Whether it is a `session_invalidation`: else it is a `client_event`.
     #[must_use]
-    pub fn is_session_invalidation(self) -> bool {
-        let kind = Self::parse_kind(self.bytes).map(|(_, kind)| kind);
-        matches!(kind, Ok(Kind::SessionInvalidation { .. }))
+    pub const fn is_session_invalidation(self) -> bool {
+        self.tagged.is_invalidation()
     }
 
     /// The validated bytes, unchanged.
     #[must_use]
+    #[inline]
     pub const fn as_bytes(self) -> &'a [u8] {
-        self.bytes
+        self.tagged.bytes()
+    }
+
+    /// How many bytes there are; for a `session_invalidation` more than any event has. So one
+    /// comparison with a limit finds what is to be looked at, and nothing else.
+    #[inline]
+    pub(crate) const fn marked_size(self) -> u64 {
+        self.tagged.size()
+    }
+}
+
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("bytes", &self.as_bytes())
+            .finish()
     }
 }
 
@@ -109,8 +127,9 @@ enum Kind {
 }
 
 impl Kind {
+    /// Whether it is a `session_invalidation`, if it has all that it needs.
     #[inline]
-    const fn check(self) -> Result<(), EventError> {
+    const fn check(self) -> Result<bool, EventError> {
         let field = match self {
             Kind::Unset => return Err(EventError::NoKind),
             Kind::ClientEvent {
@@ -120,7 +139,8 @@ impl Kind {
                 has_kind: false, ..
             } => "client_event.kind",
             Kind::SessionInvalidation { has_user: false } => "session_invalidation.user_id",
-            Kind::ClientEvent { .. } | Kind::SessionInvalidation { .. } => return Ok(()),
+            Kind::ClientEvent { .. } => return Ok(false),
+            Kind::SessionInvalidation { .. } => return Ok(true),
         };
         Err(EventError::Empty { field })
     }
@@ -133,7 +153,7 @@ fn client_event(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, EventErro
         Kind::Unset | Kind::SessionInvalidation { .. } => (false, false),
     };
     while let Some(key) = fields.next_key()? {
-        let field = match key.number {
+        let field = match key.number() {
             1 => "client_event.user_id",
             2 => "client_event.device_session_id",
             3 => "client_event.kind",
@@ -150,7 +170,7 @@ fn client_event(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, EventErro
             }
         };
         let text = text(fields.value(key, field)?, field)?;
-        match key.number {
+        match key.number() {
             1 => has_user = !text.is_empty(),
             3 => has_kind = !text.is_empty(),
             _ => {}
@@ -163,7 +183,7 @@ fn client_event(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, EventErro
 fn session_invalidation(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, EventError> {
     let mut has_user = matches!(before, Kind::SessionInvalidation { has_user: true });
     while let Some(key) = fields.next_key()? {
-        let field = match key.number {
+        let field = match key.number() {
             1 => "session_invalidation.device_session_id",
             2 => "session_invalidation.user_id",
             3 => "session_invalidation.reason",
@@ -173,7 +193,7 @@ fn session_invalidation(mut fields: Scanner<'_>, before: Kind) -> Result<Kind, E
             }
         };
         let text = text(fields.value(key, field)?, field)?;
-        if key.number == 2 {
+        if key.number() == 2 {
             has_user = !text.is_empty();
         }
     }
@@ -230,7 +250,7 @@ fn append_events<'a>(
     let mut counts = KindCounts::default();
     let mut fields = Scanner::new(request);
     while let Some(key) = fields.next_key()? {
-        if key.number != 1 {
+        if key.number() != 1 {
             fields.skip(key, REQUEST_DEPTH)?;
             continue;
         }
@@ -243,11 +263,10 @@ fn append_events<'a>(
                 limit: max_event_bytes,
             });
         }
-        match Event::parse_kind(bytes) {
-            Ok((event, kind)) => {
+        match Event::parse(bytes) {
+            Ok(event) => {
                 events.push(event);
-                counts.session_invalidations +=
-                    usize::from(matches!(kind, Kind::SessionInvalidation { .. }));
+                counts.session_invalidations += usize::from(event.is_session_invalidation());
             }
             Err(source) => return Err(RequestError::Event { index, source }),
         }
@@ -281,6 +300,12 @@ pub enum EventError {
         /// The field, as the contract names it.
         field: &'static str,
     },
+    /// It has 4 GiB or more.
+    #[error("the event has {bytes} bytes, more than any may have")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
     /// Not a protobuf message of this type.
     #[error("not a valid PushEvent at byte {at}: {problem}")]
     Malformed {
@@ -297,6 +322,7 @@ impl EventError {
     const fn joint(&self) -> &'static str {
         match self {
             EventError::Malformed { .. } => " is ",
+            EventError::TooLarge { .. } => ": ",
             _ => ".",
         }
     }

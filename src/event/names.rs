@@ -25,7 +25,7 @@ fn names(event: &[u8]) -> Result<Names<'_>, WireError> {
     let mut names = Names::default();
     let mut fields = Scanner::new(event);
     while let Some(key) = fields.next_key()? {
-        match key.number {
+        match key.number() {
             1 => {
                 // A client event before it is merged with this one.
                 if names.is_session_invalidation {
@@ -48,7 +48,7 @@ fn names(event: &[u8]) -> Result<Names<'_>, WireError> {
 
 fn client_event<'a>(mut fields: Scanner<'a>, names: &mut Names<'a>) -> Result<(), WireError> {
     while let Some(key) = fields.next_key()? {
-        let name = match key.number {
+        let name = match key.number() {
             3 => &mut names.kind,
             5 => &mut names.event_id,
             7 => &mut names.trace_id,

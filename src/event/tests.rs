@@ -612,6 +612,15 @@ mod against_prost {
         prop_assert_eq!(ours, Ok(counts));
         for (event, mut theirs) in events.iter().zip(theirs) {
             prop_assert_eq!(&theirs.cursor, "");
+            let invalidation = match &theirs.kind {
+                Some(Kind::SessionInvalidation(it)) => Some(Invalidation {
+                    user_id: &it.user_id,
+                    device_session_id: &it.device_session_id,
+                    reason: &it.reason,
+                }),
+                _ => None,
+            };
+            prop_assert_eq!(event.invalidation(), invalidation);
             theirs.cursor = CURSOR.to_owned();
             let framed = [event.as_bytes(), &field(3, &[CURSOR.as_bytes()])].concat();
             prop_assert_eq!(PushEvent::decode(&framed[..]).ok(), Some(theirs));

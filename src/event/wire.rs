@@ -70,12 +70,22 @@ pub(super) struct WireError {
 /// A field's key: its number and wire type.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Key {
-    pub(super) number: u32,
-    wire_type: u8,
+    /// Both, as they are on the wire.
+    key: u32,
     at: usize,
 }
 
 impl Key {
+    #[inline]
+    pub(super) const fn number(self) -> u32 {
+        self.key >> 3
+    }
+
+    #[inline]
+    const fn wire_type(self) -> u8 {
+        (self.key & 7) as u8
+    }
+
     const fn is(self, problem: WireProblem) -> WireError {
         WireError {
             at: self.at,
@@ -130,28 +140,25 @@ impl<'a> Scanner<'a> {
         let Ok(key) = u32::try_from(key) else {
             return refuse(WireProblem::KeyOverflow);
         };
-        let (number, wire_type) = (key >> 3, (key & 7) as u8);
-        if wire_type > FIXED32 {
-            return refuse(WireProblem::UnknownWireType { found: wire_type });
+        let key = Key { key, at };
+        if key.wire_type() > FIXED32 {
+            let found = key.wire_type();
+            return refuse(WireProblem::UnknownWireType { found });
         }
-        if number == 0 {
+        if key.number() == 0 {
             return refuse(WireProblem::FieldZero);
         }
-        Ok(Key {
-            number,
-            wire_type,
-            at,
-        })
+        Ok(key)
     }
 
     /// The value of the field `key`, which the contract declares as a string, bytes
     /// or a message of the name `field`.
     #[inline]
     pub(super) fn value(&mut self, key: Key, field: &'static str) -> Result<&'a [u8], WireError> {
-        if key.wire_type != DELIMITED {
+        if key.wire_type() != DELIMITED {
             return Err(key.is(WireProblem::WrongWireType {
                 field,
-                found: key.wire_type,
+                found: key.wire_type(),
             }));
         }
         self.delimited()
@@ -175,7 +182,7 @@ impl<'a> Scanner<'a> {
     /// in it, the field itself included.
     #[cold]
     pub(super) fn skip(&mut self, key: Key, depth: usize) -> Result<(), WireError> {
-        match key.wire_type {
+        match key.wire_type() {
             VARINT => self.varint().map(drop),
             FIXED64 => self.take(8).map(drop),
             DELIMITED => self.delimited().map(drop),
@@ -192,11 +199,11 @@ impl<'a> Scanner<'a> {
         let mut open = [0u32; REQUEST_DEPTH];
         let open = &mut open[..depth.min(REQUEST_DEPTH)];
         let mut enclosing = 0;
-        let mut innermost = key.number;
+        let mut innermost = key.number();
         loop {
             let inner = self.key()?;
-            if inner.wire_type == END_GROUP {
-                if inner.number != innermost {
+            if inner.wire_type() == END_GROUP {
+                if inner.number() != innermost {
                     return Err(inner.is(WireProblem::UnmatchedEndGroup));
                 }
                 if enclosing == 0 {
@@ -206,10 +213,10 @@ impl<'a> Scanner<'a> {
                 innermost = open[enclosing];
             } else if enclosing + 1 >= open.len() {
                 return Err(inner.is(WireProblem::TooDeep));
-            } else if inner.wire_type == START_GROUP {
+            } else if inner.wire_type() == START_GROUP {
                 open[enclosing] = innermost;
                 enclosing += 1;
-                innermost = inner.number;
+                innermost = inner.number();
             } else {
                 self.skip(inner, 0)?;
             }

@@ -373,6 +373,9 @@ pub(super) fn bad_request(error: &RequestError) -> Status {
             EventError::NotUtf8 { field } => {
                 invalid(ErrorReason::FieldNotUtf8).with("field", field)
             }
+            EventError::TooLarge { bytes } => {
+                invalid(ErrorReason::EventTooLarge).with("bytes", bytes)
+            }
             EventError::Malformed { at, problem } => malformed(error, "PushEvent", at, problem),
         }
         .with("index", index),

@@ -8,7 +8,7 @@ use crate::engine::sync::thread;
 fn append(ring: &Ring, first: u64, tag: u8) -> Option<Put> {
     let encoded = event(tag);
     let event = Event::parse(&encoded).expect("it is valid");
-    ring.append(first, &[event], 0).ok()
+    ring.append(first, &[event], 0, |_| ()).ok()
 }
 
 /// What a reader from `after` on finds in three looks and a drain, while `first` is
@@ -86,7 +86,7 @@ fn an_age_is_asked_for_while_a_hole_overwrites_its_entry() {
         let encoded = event(0);
         let event = Event::parse(&encoded).expect("it is valid");
         for time in 1..=4 {
-            ring.publish(&[event], time).expect("it is open");
+            put(&ring, &[event], time).expect("it is open");
         }
         let head = ring.head();
         let appender = thread::spawn({

@@ -9,6 +9,7 @@
 //! modelled at all: the queue of free slots (crossbeam's), `Bytes`, and the clock.
 
 mod appending;
+mod revoking;
 mod ring;
 mod subscriptions;
 mod waking;
@@ -16,6 +17,7 @@ mod waking;
 use std::collections::BTreeMap;
 
 use super::batch::Batch;
+use super::error::PublishError;
 use super::ring::{Read, Reader, Ring, Shape};
 use super::sync::Arc;
 use super::{Builder, Engine};
@@ -108,7 +110,12 @@ fn publish(ring: &Ring, tags: &[u8]) -> u64 {
     let events: Vec<_> = (encoded.iter())
         .map(|event| Event::parse(event).expect("it is valid"))
         .collect();
-    ring.publish(&events, 0).expect("the ring is open")
+    put(ring, &events, 0).expect("the ring is open")
+}
+
+fn put(ring: &Ring, events: &[Event<'_>], now_ms: u64) -> Result<u64, PublishError> {
+    let total = ring.check(events)?;
+    ring.put(events, total, now_ms, |_| ())
 }
 
 /// Publishes one event through the engine's public end.

@@ -338,7 +338,7 @@ fn an_age_is_asked_for_while_its_entry_is_overwritten() {
         let publish_at = |ring: &Ring, time: u64| {
             let encoded = event(0);
             let event = Event::parse(&encoded).expect("it is valid");
-            assert_eq!(ring.publish(&[event], time).expect("it is open"), time);
+            assert_eq!(put(ring, &[event], time).expect("it is open"), time);
         };
         (1..=8).for_each(|time| publish_at(&ring, time));
         let head = ring.head();
@@ -364,7 +364,7 @@ fn a_close_against_a_publish() {
             move || {
                 let encoded = event(1);
                 let event = Event::parse(&encoded).expect("it is valid");
-                ring.publish(&[event], 0).is_ok()
+                put(&ring, &[event], 0).is_ok()
             }
         });
         ring.close();

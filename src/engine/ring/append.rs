@@ -31,6 +31,9 @@ impl Ring {
     /// Puts `events` into the ring, the first of them as sequence `first`. What lies
     /// between the head and that is missing from now on.
     ///
+    /// `claimed` is told the sequence before anybody can read one of them, and not at all if they
+    /// are repeated.
+    ///
     /// By one thread at a time, in a ring that nobody publishes to: no claim is under
     /// way when this is called.
     pub(in crate::engine) fn append(
@@ -38,6 +41,7 @@ impl Ring {
         first: u64,
         events: &[Event<'_>],
         now_ms: u64,
+        claimed: impl FnOnce(u64),
     ) -> Result<Put, AppendError> {
         let total = self.check(events)?;
         let head = self.head();
@@ -51,7 +55,7 @@ impl Ring {
             if missing > 0 {
                 self.leave_out(head, first - 1, first)?;
             }
-            let put = self.put(events, total, now_ms)?;
+            let put = self.put(events, total, now_ms, claimed)?;
             debug_assert_eq!(put, first, "nobody else publishes");
             return Ok(Put::After { missing });
         }

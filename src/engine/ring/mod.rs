@@ -31,7 +31,7 @@ pub(super) use self::read::{Read, Reader, Retained};
 
 use self::positions::Positions;
 use super::claim::{ClaimWord, Known, MAX_IN_FLIGHT_EVENTS};
-use super::frame::CursorFields;
+use super::frame::{self, CursorFields};
 use super::index::Index;
 use super::pool::Pool;
 use super::slots::Slots;
@@ -132,6 +132,14 @@ impl Ring {
         unfinished
             .contains(&claimed.events_beyond(head))
             .then_some(head)
+    }
+
+    /// Appends the frame of event `seq` to `frames`.
+    pub(super) fn write_frame(&self, seq: u64, event: &[u8], frames: &mut Vec<u8>) {
+        let (cursor, high, low) = self.cursor_fields.of(seq);
+        for part in [&frame::header(event.len())[..], event, cursor, &high, &low] {
+            frames.extend_from_slice(part);
+        }
     }
 
     pub(super) fn pool(&self) -> &Pool {

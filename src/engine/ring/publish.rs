@@ -45,28 +45,22 @@ struct Claim {
 }
 
 impl Ring {
-    /// Puts `events` into the ring, side by side. Returns the first's sequence.
+    /// Puts `events`, which were checked and take `total` bytes, into the ring, side by
+    /// side. Returns the first's sequence.
+    ///
+    /// `claimed` is told that before anybody can read one of them.
     #[inline(always)]
-    pub(in crate::engine) fn publish(
-        &self,
-        events: &[Event<'_>],
-        now_ms: u64,
-    ) -> Result<u64, PublishError> {
-        let total = self.check(events)?;
-        self.put(events, total, now_ms)
-    }
-
-    /// Puts `events`, which were checked and take `total` bytes, into the ring.
-    #[inline(always)]
-    pub(super) fn put(
+    pub(in crate::engine) fn put(
         &self,
         events: &[Event<'_>],
         total: u64,
         now_ms: u64,
+        claimed: impl FnOnce(u64),
     ) -> Result<u64, PublishError> {
         let Claim { first, from } = self.claim(events, total)?;
         // From here to the commit nothing can fail: an event that is claimed and
         // never committed would hide every later one.
+        claimed(first);
         let mut seq = first;
         let mut end = from;
         let mut first_end = end;
@@ -83,10 +77,11 @@ impl Ring {
             let segment_end = start + self.positions.room(start);
             end = start;
             while let [event, after @ ..] = left {
-                if end + frame_bytes(event) > segment_end {
+                let bytes = event.as_bytes();
+                let frame_end = end + frame::frame_bytes(bytes.len()) as u64;
+                if frame_end > segment_end {
                     break;
                 }
-                let bytes = event.as_bytes();
                 let header = frame::header(bytes.len());
                 let (cursor, high, low) = self.cursor_fields.of(seq);
                 let offset = self.positions.offset(end) as usize;
@@ -94,7 +89,7 @@ impl Ring {
                 // this publisher's claim, and its events are not committed, so no
                 // reader has been given it.
                 unsafe { segment.write(offset, [&header, bytes, cursor, &high, &low]) };
-                end += frame_bytes(event);
+                end = frame_end;
                 if seq == first {
                     // The first event is committed last, so that nobody walks into a
                     // batch that is still being copied.
@@ -120,9 +115,26 @@ impl Ring {
         claim.expect("claimed");
     }
 
-    /// The batch's size in bytes of frames, if it may be published.
+    /// The size in bytes of frames of a batch of client events that may be published. `None`
+    /// for any other batch, of which [`check`](Self::check) says more.
     #[inline(always)]
-    pub(super) fn check(&self, events: &[Event<'_>]) -> Result<u64, PublishError> {
+    pub(in crate::engine) fn check_client_events(&self, events: &[Event<'_>]) -> Option<u64> {
+        let mut total = 0;
+        for event in events {
+            let bytes = event.marked_size();
+            if bytes > self.shape.max_event_bytes as u64 {
+                return None;
+            }
+            total += bytes + frame::OVERHEAD_BYTES as u64;
+        }
+        let may_be = !events.is_empty()
+            && events.len() as u64 <= self.shape.in_flight
+            && total <= self.shape.max_batch_bytes;
+        may_be.then_some(total)
+    }
+
+    /// The batch's size in bytes of frames, if it may be published.
+    pub(in crate::engine) fn check(&self, events: &[Event<'_>]) -> Result<u64, PublishError> {
         let mut total = 0;
         for (index, event) in events.iter().enumerate() {
             let bytes = event.as_bytes().len();

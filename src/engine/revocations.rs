@@ -1,0 +1,246 @@
+//! Revocations in an engine: from publishers into the table, without a wait, and from there to
+//! gateways.
+//!
+//! Publishers leave notes of invalidations in the inbox. A thread of the engine's own, the
+//! *keeper*, takes them into the table, which is locked for that: by some kilobytes at a time.
+//! A replay that begins takes in what is left, and so it is exact.
+
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::inbox::{Inbox, Note};
+use super::ring::Ring;
+use super::shared::Shared;
+use super::sync::Arc;
+use super::sync::thread::Thread;
+use crate::event::Event;
+use crate::revocations::{Limits, Stats, Table};
+
+/// How many bytes of notes the keeper is woken for: few enough that a replay that begins has
+/// little to take in, many enough that publishers seldom pay for the waking.
+const KEPT_AT_ONCE: usize = 8 << 10;
+/// If so many bytes wait, publishers take them in themselves: the keeper does not come to it.
+const MAX_WAITING: usize = 4 << 20;
+/// How many are taken in before others may look at the table.
+const TAKEN_AT_ONCE: usize = 128;
+/// How many are forgotten, for their age, before others may look at the table.
+const EXPIRED_AT_ONCE: usize = 256;
+
+/// What an engine keeps of invalidations.
+#[derive(Debug)]
+pub(super) struct Revocations {
+    inbox: Inbox,
+    kept: RwLock<Kept>,
+    /// `None` if the thread could not be started: then publishers do its work.
+    keeper: OnceLock<Option<Thread>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) table: Table,
+    /// The head when notes were last taken out of the inbox: all of events up to it are in here,
+    /// and what comes into the inbox later is of later events.
+    head: u64,
+    /// Those notes, the latest event first. Those of events that could not be read then stay.
+    waiting: Vec<Box<Note>>,
+    /// How many invalidations of the last of these are taken in.
+    taken: usize,
+}
+
+impl Revocations {
+    pub(super) fn new(limits: Limits) -> Self {
+        Revocations {
+            inbox: Inbox::new(),
+            kept: RwLock::new(Kept {
+                table: Table::new(limits),
+                head: 0,
+                waiting: Vec::new(),
+                taken: 0,
+            }),
+            keeper: OnceLock::new(),
+        }
+    }
+
+    /// Leaves a note of a batch that is claimed and not committed. Returns whether the keeper is
+    /// to be woken, once the batch is committed.
+    pub(super) fn note(&self, note: Box<Note>, first: u64) -> Due {
+        let (before, after) = self.inbox.push(note, first);
+        if after > MAX_WAITING {
+            Due::Now
+        } else if before / KEPT_AT_ONCE != after / KEPT_AT_ONCE {
+            Due::Soon
+        } else {
+            Due::Later
+        }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Kept> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Kept> {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in all up to the event `head`, which can be read, and nothing beyond it.
+    pub(super) fn take_up_to(&self, kept: &mut Kept, head: u64, now_ms: u64) {
+        kept.fetch(&self.inbox, head);
+        kept.take(&self.inbox, usize::MAX);
+        kept.table.expire(now_ms, EXPIRED_AT_ONCE);
+    }
+
+    /// Takes in some of what there is, and forgets some of what is too old.
+    fn keep(&self, ring: &Ring, now_ms: u64) -> Left {
+        let mut kept = self.write();
+        if !kept.take(&self.inbox, TAKEN_AT_ONCE) {
+            // The head first: every note of an event up to it is in the inbox by then.
+            let head = ring.head();
+            kept.fetch(&self.inbox, head);
+        }
+        let older = kept.table.expire(now_ms, EXPIRED_AT_ONCE);
+        match kept.table.until_expiry_ms(now_ms) {
+            _ if older || kept.is_due() => Left::More,
+            Some(ms) => Left::Until { ms },
+            None => Left::Nothing,
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.read().table.stats()
+    }
+}
+
+/// What is left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    More,
+    /// The oldest is to be forgotten then.
+    Until {
+        ms: u64,
+    },
+    Nothing,
+}
+
+/// When the keeper is to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The publisher does its work.
+    Now,
+    Soon,
+    /// There is little yet.
+    Later,
+}
+
+impl Kept {
+    /// Takes out of the inbox what is there, when everything up to `head` is.
+    fn fetch(&mut self, inbox: &Inbox, head: u64) {
+        self.head = head;
+        let notes = inbox.take();
+        if !notes.is_empty() {
+            self.waiting.extend(notes);
+            // Nearly in order: not much is done.
+            self.waiting
+                .sort_by_key(|note| std::cmp::Reverse(note.first()));
+        }
+    }
+
+    /// Whether the next one can be read, and is to be taken in. A batch can be read as a whole.
+    fn is_due(&self) -> bool {
+        self.waiting
+            .last()
+            .is_some_and(|note| note.first() <= self.head)
+    }
+
+    /// Takes in what can be read, up to so many invalidations. Returns whether that is not all.
+    fn take(&mut self, inbox: &Inbox, most: usize) -> bool {
+        for _ in 0..most {
+            if !self.is_due() {
+                return false;
+            }
+            let Some(note) = self.waiting.last() else {
+                return false;
+            };
+            if let Some((seq, event)) = note.get(self.taken) {
+                self.table.take(seq, note.published_ms, event);
+                self.taken += 1;
+            }
+            if self.taken >= note.len() {
+                inbox.settle(note);
+                self.waiting.pop();
+                self.taken = 0;
+            }
+        }
+        self.is_due()
+    }
+}
+
+impl Shared {
+    /// Lets the keeper end: the engine is gone.
+    pub(super) fn stop_keeper(&self) {
+        let revocations = self.revocations.as_ref();
+        if let Some(Some(keeper)) = revocations.and_then(|of| of.keeper.get()) {
+            keeper.unpark();
+        }
+    }
+
+    /// What is left in the inbox of a batch, for [`Ring::put`](super::ring::Ring::put).
+    pub(super) fn note(
+        &self,
+        events: &[Event<'_>],
+        now_ms: u64,
+    ) -> Option<(&Revocations, Box<Note>)> {
+        let revocations = self.revocations.as_ref()?;
+        let has_one = events.iter().any(|event| event.is_session_invalidation());
+        has_one.then(|| (revocations, Note::of(events, now_ms)))
+    }
+}
+
+/// Wakes the keeper, or does its work.
+pub(super) fn keep(shared: &Arc<Shared>, revocations: &Revocations, due: Due) {
+    let keeper = match due {
+        Due::Later => return,
+        Due::Soon => {
+            let started = revocations.keeper.get_or_init(|| start_keeper(shared));
+            started.as_ref()
+        }
+        Due::Now => None,
+    };
+    match keeper {
+        Some(keeper) => keeper.unpark(),
+        None => _ = revocations.keep(&shared.ring, shared.time.now_ms()),
+    }
+}
+
+#[cfg(galaxy_loom)]
+fn start_keeper(_: &Arc<Shared>) -> Option<Thread> {
+    None
+}
+
+#[cfg(not(galaxy_loom))]
+fn start_keeper(shared: &Arc<Shared>) -> Option<Thread> {
+    use std::thread;
+    use std::time::Duration;
+
+    let weak = Arc::downgrade(shared);
+    let keep = move || {
+        while let Some(shared) = weak.upgrade() {
+            let Some(revocations) = &shared.revocations else {
+                return;
+            };
+            let left = revocations.keep(&shared.ring, shared.time.now_ms());
+            drop(shared);
+            // A token left by `unpark` meanwhile lets it go on at once.
+            match left {
+                Left::More => {}
+                // Not for each of them: some may be forgotten a moment later than they could.
+                Left::Until { ms } => {
+                    thread::park_timeout(Duration::from_millis(ms.clamp(1000, 60_000)));
+                }
+                Left::Nothing => thread::park(),
+            }
+        }
+    };
+    let started = thread::Builder::new()
+        .name("push-revocations".to_owned())
+        .spawn(keep);
+    started.ok().map(|handle| handle.thread().clone())
+}
