@@ -249,6 +249,21 @@ settings! {
     /// storm needs more file descriptors and memory.
     MaxSubscribers => max_subscribers: usize = 10_000;
 
+    /// The most session invalidations that are kept for gateways which were away for longer
+    /// than the ring reaches back: the newest of each user and session.
+    ///
+    /// A gateway that asks for it is told those that it has missed. All together take at most
+    /// 128 bytes for each, only while they are there, and 256 KiB at least: where they are longer
+    /// than that, fewer are kept. The oldest go first, and gateways that would have to know them
+    /// are told so. Zero: none are kept.
+    MaxRevocations => max_revocations: usize = 1_000_000;
+
+    /// For how long session invalidations are kept.
+    ///
+    /// It should be as long as a session can live without being validated anew. Shorter: a
+    /// gateway that was away for longer has to validate its sessions.
+    RevocationRetention => revocation_retention: Duration = Duration::from_secs(24 * 60 * 60);
+
     /// The most publishers that may be connected at once.
     ///
     /// Higher: more file descriptors, and more memory for requests that are arriving.
@@ -336,9 +351,12 @@ impl Setting {
     pub const fn taken_up(self) -> TakenUp {
         use Setting as S;
         match self {
-            S::AdminHosts | S::Window | S::StallTimeout | S::ShutdownGrace | S::ShutdownDelay => {
-                TakenUp::Reload
-            }
+            S::AdminHosts
+            | S::Window
+            | S::RevocationRetention
+            | S::StallTimeout
+            | S::ShutdownGrace
+            | S::ShutdownDelay => TakenUp::Reload,
             S::MaxSubscribers => TakenUp::ReloadUpToStart,
             S::TlsCert | S::TlsKey | S::TlsClientCa | S::Access => TakenUp::ReloadOfFile,
             S::Listen
@@ -350,6 +368,7 @@ impl Setting {
             | S::MaxBytes
             | S::MaxEventBytes
             | S::AllowLargeEvents
+            | S::MaxRevocations
             | S::MaxProducers
             | S::DelayBounds
             | S::Delivery
@@ -374,6 +393,8 @@ impl Config {
     /// accepts: 4 MiB, which is their default limit for a message, less the event's
     /// cursor.
     pub const MAX_PORTABLE_EVENT_BYTES: usize = DEFAULT_MAX_MESSAGE_BYTES - Cursor::FIELD_BYTES;
+    /// The most [`max_revocations`](Self::max_revocations): they take some 12 GiB.
+    pub const MAX_REVOCATIONS: usize = 100_000_000;
     /// The most [`delay_bounds`](Self::delay_bounds).
     pub const MAX_DELAY_BOUNDS: usize = 64;
     /// The longest duration that any setting takes (365 days).
@@ -474,6 +495,10 @@ impl Config {
         faults.at_least_one(S::MaxEventBytes, self.max_event_bytes as u64);
         faults.at_least_one(S::MaxSubscribers, self.max_subscribers as u64);
         faults.at_least_one(S::MaxProducers, self.max_producers as u64);
+        if self.max_revocations > Self::MAX_REVOCATIONS {
+            let most = Self::MAX_REVOCATIONS;
+            faults.add(S::MaxRevocations, format!("more than {most} invalidations"));
+        }
         if self.max_bytes > Self::MAX_BYTES {
             faults.add(S::MaxBytes, "more than 16TiB cannot be meant");
         }
@@ -512,6 +537,7 @@ impl Config {
         use Setting as S;
         for (setting, duration) in [
             (S::Window, self.window),
+            (S::RevocationRetention, self.revocation_retention),
             (S::StallTimeout, self.stall_timeout),
             (S::ShutdownGrace, self.shutdown_grace),
             (S::ShutdownDelay, self.shutdown_delay),

@@ -66,6 +66,7 @@
 //! | what makes a server unready, and when | `health` |
 //! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
 //! | heartbeats: when one is sent, when a stream without one is dropped | [`grpc`]: `heartbeat`; [`client`]: `pulse` |
+//! | which invalidations outlive the ring, and what a replay says | `revocations`: `table`; [`engine`]: `replay` |
 //! | how it stops | [`server`]: `stop` |
 //! | who may do what | [`access`] |
 //! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |

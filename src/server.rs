@@ -471,6 +471,8 @@ fn engine_builder(config: &Config) -> Builder {
         .max_event_bytes(config.max_event_bytes)
         .window(config.window)
         .max_subscribers(config.max_subscribers)
+        .max_revocations(config.max_revocations)
+        .revocation_retention(config.revocation_retention)
 }
 
 fn timeouts(config: &Config) -> Timeouts {

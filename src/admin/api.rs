@@ -35,6 +35,9 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// The ring.
     pub ring: Ring,
+    /// What is kept of session invalidations.
+    #[serde(default)]
+    pub revocations: Revocations,
     /// The gateways together.
     pub gateways: GatewayCounts,
     /// What was counted since the start.
@@ -85,6 +88,26 @@ pub struct Ring {
     pub window_seconds: f64,
     /// The sequence of the newest event.
     pub newest_sequence: u64,
+}
+
+/// What is kept of session invalidations, for gateways that were away for longer than the ring
+/// reaches back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Revocations {
+    /// How many: the newest of each user and session.
+    pub kept: u64,
+    /// The most that are kept; 0 if none are.
+    pub max: u64,
+    /// The memory that they take.
+    pub bytes: u64,
+    /// How many were dropped because there was no room for them.
+    pub evicted: u64,
+    /// How many were dropped because they had been kept for long enough.
+    pub expired: u64,
+    /// Streams that did not resume, and began with everything that was missed.
+    pub complete_replays: u64,
+    /// Streams that did not resume, and of whose missed invalidations some may be lost.
+    pub partial_replays: u64,
 }
 
 /// How many gateways there are.

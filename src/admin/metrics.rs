@@ -24,6 +24,7 @@ use tonic::Code;
 use super::facts::Facts;
 use super::process::Process;
 use crate::contract::details::{ErrorReason, code_name};
+use crate::contract::revocations::Completeness;
 use crate::telemetry::{
     Cause, Gateway, HandshakeResult, Histogram, Lag, Method, STARTS, Telemetry,
 };
@@ -128,6 +129,7 @@ impl Collector for Server {
         self.encode_delivery(&mut page)?;
         self.encode_gateways(&mut page)?;
         self.encode_ring(&mut page)?;
+        self.encode_revocations(&mut page)?;
         self.encode_security(&mut page)?;
         self.encode_server(&mut page)
     }
@@ -316,6 +318,46 @@ impl Server {
             "ring_newest_sequence",
             "Sequence of the newest event; the first of an epoch is 1.",
             engine.head().seq().number(),
+        )
+    }
+
+    /// All at 0 where none are kept.
+    fn encode_revocations(&self, page: &mut Page<'_>) -> fmt::Result {
+        use Completeness::{Complete, Partial};
+
+        let engine = self.telemetry.engine();
+        let kept = engine.revocations().unwrap_or_default();
+        page.gauge(
+            "revocations",
+            "Session invalidations that are kept for gateways which were away: the newest of each \
+             user and session.",
+            kept.kept,
+        )?;
+        page.gauge(
+            "max_revocations",
+            "The most that are kept (--max-revocations).",
+            self.facts.limits.max_revocations as u64,
+        )?;
+        page.gauge("revocations_bytes", "Memory that these take.", kept.bytes)?;
+        page.counters(
+            "revocations_dropped_total",
+            "Of those that were kept: evicted, because there was no room; expired, because they \
+             had been kept for --revocation-retention.",
+            [
+                ([("reason", "evicted")], kept.evicted),
+                ([("reason", "expired")], kept.expired),
+            ],
+        )?;
+        page.counters(
+            "revocation_replays_total",
+            "Streams that did not resume and began with the invalidations that were missed: \
+             complete, or partial.",
+            [Complete, Partial].map(|it| ([("result", it.as_str())], self.telemetry.replays(it))),
+        )?;
+        page.counter(
+            "revocations_replayed_total",
+            "Invalidations in those replays.",
+            self.telemetry.replayed(),
         )
     }
 

@@ -16,6 +16,7 @@ use super::process;
 use super::query::{self, MAX_ROWS};
 use super::refusal::Refusal;
 use crate::access::Peer;
+use crate::contract::revocations::Completeness;
 use crate::cursor::Cursor;
 use crate::telemetry::describe;
 use crate::telemetry::{
@@ -213,6 +214,7 @@ impl Views {
         let (telemetry, facts) = (&self.telemetry, &self.facts);
         let engine = telemetry.engine();
         let stats = engine.stats();
+        let kept = engine.revocations().unwrap_or_default();
         let published = telemetry.published();
         let delivered = telemetry.delivered();
         let rates = telemetry.rates();
@@ -247,6 +249,15 @@ impl Views {
                 oldest_age_seconds: engine.oldest_age().unwrap_or_default().as_secs_f64(),
                 window_seconds: engine.window().as_secs_f64(),
                 newest_sequence: engine.head().seq().number(),
+            },
+            revocations: api::Revocations {
+                kept: kept.kept,
+                max: facts.limits.max_revocations as u64,
+                bytes: kept.bytes,
+                evicted: kept.evicted,
+                expired: kept.expired,
+                complete_replays: telemetry.replays(Completeness::Complete),
+                partial_replays: telemetry.replays(Completeness::Partial),
             },
             gateways: api::GatewayCounts {
                 subscribed: stats.subscribers as u64,
@@ -554,7 +565,8 @@ mod tests {
         let telemetry = Telemetry::of(&engine);
         let rows = of.iter().map(|(id, events, ms)| {
             let subscriber = engine.subscribe(id, "").unwrap();
-            let _stream = telemetry.subscribed(&subscriber, Peer::Unknown, None, &Parent::none());
+            let _stream =
+                telemetry.subscribed(&subscriber, None, Peer::Unknown, None, &Parent::none());
             let [gateway] = &telemetry.gateway(id)[..] else {
                 panic!("it is subscribed once");
             };

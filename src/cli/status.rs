@@ -201,6 +201,18 @@ fn summary(status: &api::Status) -> String {
             ),
         ),
         (
+            "revoked",
+            format!(
+                "{} of {} kept   {}   {} evicted   replays: {} complete, {} partial",
+                count(status.revocations.kept),
+                count(status.revocations.max),
+                text::bytes(status.revocations.bytes as f64),
+                count(status.revocations.evicted),
+                count(status.revocations.complete_replays),
+                count(status.revocations.partial_replays)
+            ),
+        ),
+        (
             "gateways",
             format!(
                 "{} of {}   {} behind   {} events missed",

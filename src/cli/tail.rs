@@ -104,6 +104,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     heartbeat: Option<Duration>,
 
+    /// Where the server cannot go on after the cursor, print first the session invalidations
+    /// that were missed: the newest of each user and session. A line on standard error says how
+    /// many, and whether they are all there.
+    #[arg(long)]
+    replay_revocations: bool,
+
     #[command(flatten)]
     how: ConnectArgs,
 }
@@ -137,7 +143,8 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let connector = args.how.connector(&args.connect)?;
     let mut builder = Gateway::builder(&id, args.connect.clone())
         .connector(connector)
-        .max_event_bytes(args.max_event_bytes);
+        .max_event_bytes(args.max_event_bytes)
+        .replay_revocations(args.replay_revocations);
     if let Some(interval) = args.heartbeat {
         builder = builder.heartbeat(interval);
     }
@@ -258,6 +265,10 @@ async fn feed(mut gateway: Gateway, count: Option<u64>, jobs: Jobs) -> Option<St
                 gateway.processed(cursor);
                 left = left.map(|left| left - 1);
                 Job::Event(cursor, event)
+            }
+            Ok(Item::Replayed { cursor }) => {
+                gateway.processed(cursor);
+                Job::Replayed(cursor)
             }
             Ok(Item::Disconnected { cause, retry_in }) => Job::Disconnected(cause, retry_in),
             Err(stopped) => return Some(stopped),

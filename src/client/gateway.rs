@@ -22,9 +22,11 @@ use crate::config::{Address, Config};
 use crate::contract::details::{DOMAIN, ErrorReason};
 use crate::contract::gateway_id::{self, GatewayIdError};
 use crate::contract::heartbeat::{self, HeartbeatError};
-use crate::contract::metadata::PUSH_HEARTBEAT;
+use crate::contract::metadata::{PUSH_HEARTBEAT, PUSH_REVOCATIONS};
 use crate::contract::push::push_client::PushClient;
+use crate::contract::push::push_event::Kind;
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
+use crate::contract::revocations;
 use crate::contract::start::Resume;
 use crate::cursor::Cursor;
 use crate::tls::ClientTls;
@@ -103,6 +105,8 @@ struct Stream {
     max_event_bytes: usize,
     /// Where the server sends heartbeats.
     pulse: Option<Pulse>,
+    /// While it lasts.
+    replay: Option<Replay>,
 }
 
 enum Failure {
@@ -132,6 +136,7 @@ pub struct Builder {
     response_timeout: Duration,
     max_event_bytes: usize,
     heartbeat: Option<Duration>,
+    replay_revocations: bool,
 }
 
 impl Builder {
@@ -179,6 +184,18 @@ impl Builder {
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
+        self
+    }
+
+    /// Whether a stream that cannot resume is to begin with the session invalidations that were
+    /// missed: the newest of each user and session, as events, before anything else. Default: no.
+    ///
+    /// [`Start::revocations`] says whether they are all there. The gateway's position stays where
+    /// it was until they are [processed](Gateway::processed), so that none is missed if the stream
+    /// ends among them.
+    #[must_use]
+    pub fn replay_revocations(mut self, wanted: bool) -> Self {
+        self.replay_revocations = wanted;
         self
     }
 
@@ -281,6 +298,7 @@ impl Gateway {
             response_timeout: Duration::from_secs(10),
             max_event_bytes: Config::MAX_PORTABLE_EVENT_BYTES,
             heartbeat: None,
+            replay_revocations: false,
         }
     }
 
@@ -301,10 +319,11 @@ impl Gateway {
             .handed_out
             .filter(same_stream)
             .is_some_and(|last| cursor <= last);
+        // Before a replay is processed, the position may be one of another stream, or none.
         let forward = self
             .processed
             .filter(same_stream)
-            .is_some_and(|last| cursor > last);
+            .is_none_or(|last| cursor > last);
         if handed_out && forward {
             self.processed = Some(cursor);
         }
@@ -341,7 +360,10 @@ impl Gateway {
                     Ok((cursor, event)) => {
                         // Repeats after a reconnect are below it.
                         self.handed_out = self.handed_out.max(Some(cursor));
-                        return Ok(Item::Event { cursor, event });
+                        return Ok(match event {
+                            Some(event) => Item::Event { cursor, event },
+                            None => Item::Replayed { cursor },
+                        });
                     }
                     Err(cause) => {
                         self.settings.backoff.stream_lasted(stream.since.elapsed());
@@ -367,10 +389,15 @@ impl Gateway {
                     reason: start.reason.clone(),
                 }));
             }
-            // From here on the old position is lost, and a reconnect before the
-            // first event must not begin at some later head.
-            self.processed = Some(start.cursor);
-            self.handed_out = Some(start.cursor);
+            if start.revocations.is_some() {
+                // Who comes back before these are processed is to be told them again.
+                self.handed_out = None;
+            } else {
+                // From here on the old position is lost, and a reconnect before the
+                // first event must not begin at some later head.
+                self.processed = Some(start.cursor);
+                self.handed_out = Some(start.cursor);
+            }
         }
         self.told_next.push_back(Item::Connected(start));
         self.state = State::Streaming(Box::new(stream));
@@ -401,8 +428,8 @@ impl Gateway {
 }
 
 impl Stream {
-    /// The next event, checked to be the next one.
-    async fn next(&mut self) -> Result<(Cursor, PushEvent), Failure> {
+    /// The next event, checked to be the next one; `None` where a replay has ended.
+    async fn next(&mut self) -> Result<(Cursor, Option<PushEvent>), Failure> {
         loop {
             let message = match &self.pulse {
                 None => self.events.message().await,
@@ -428,7 +455,7 @@ impl Stream {
     fn check(
         &mut self,
         message: Result<Option<PushEvent>, Status>,
-    ) -> Result<Option<(Cursor, PushEvent)>, Failure> {
+    ) -> Result<Option<(Cursor, Option<PushEvent>)>, Failure> {
         let violation = |violation| Failure::Retry(Disconnect::Violation(violation));
         let event = match message {
             Ok(Some(event)) => event,
@@ -446,6 +473,14 @@ impl Stream {
             let text = event.cursor;
             return Err(violation(Violation::Cursor { after, text }));
         };
+        if let Some(replay) = &mut self.replay {
+            let is_end = replay.left == 0;
+            replay.check(cursor, &event, after).map_err(violation)?;
+            if is_end {
+                self.replay = None;
+            }
+            return Ok(Some((cursor, Some(event).filter(|_| !is_end))));
+        }
         if self.pulse.is_some() && event.kind.is_none() && cursor == after {
             // A heartbeat.
             return Ok(None);
@@ -454,7 +489,48 @@ impl Stream {
             return Err(violation(Violation::Order { after, cursor }));
         }
         self.last = cursor;
-        Ok(Some((cursor, event)))
+        Ok(Some((cursor, Some(event))))
+    }
+}
+
+/// What comes before a stream's start.
+struct Replay {
+    left: u64,
+    /// The last of them, or where the gateway stopped.
+    after: Option<Cursor>,
+}
+
+impl Replay {
+    /// Whether this is the next one; when nothing is left, whether it is the mark of the end, at
+    /// the stream's start.
+    fn check(&mut self, cursor: Cursor, event: &PushEvent, start: Cursor) -> Result<(), Violation> {
+        let broken = |what| Err(Violation::Replay { what });
+        if self.left == 0 {
+            return match &event.kind {
+                None if cursor == start => Ok(()),
+                None => broken("its end has another cursor than the stream's start"),
+                Some(_) => broken("there are more than so many"),
+            };
+        }
+        let same_stream = |other: &Cursor| other.epoch() == cursor.epoch();
+        match event.kind {
+            Some(Kind::SessionInvalidation(_)) => {}
+            Some(Kind::ClientEvent(_)) => return broken("a client event is among them"),
+            None => return broken("there are fewer than so many"),
+        }
+        if !same_stream(&start) || cursor > start {
+            return broken("one of them is not from before the stream's start");
+        }
+        if self
+            .after
+            .filter(same_stream)
+            .is_some_and(|after| cursor <= after)
+        {
+            return broken("they are not in order");
+        }
+        self.left -= 1;
+        self.after = Some(cursor);
+        Ok(())
     }
 }
 
@@ -500,6 +576,10 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subsc
         {
             request.metadata_mut().insert(PUSH_HEARTBEAT, value);
         }
+        if settings.replay_revocations {
+            let value = MetadataValue::from_static(revocations::REPLAY);
+            request.metadata_mut().insert(PUSH_REVOCATIONS, value);
+        }
         let pulse = settings
             .heartbeat
             .map(|interval| Pulse::new(interval * MISSED_HEARTBEATS));
@@ -507,7 +587,8 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subsc
             request.extensions_mut().insert(pulse);
         }
         let response = client.subscribe_push(request).await?;
-        let (start, missed) = Start::read(response.metadata(), requested)
+        let is_replay = settings.replay_revocations;
+        let (start, missed) = Start::read(response.metadata(), requested, is_replay)
             .map_err(|violation| Failure::Stop(violation.into()))?;
         let sends_heartbeats = response.metadata().contains_key(PUSH_HEARTBEAT);
         Ok(Subscribed {
@@ -520,6 +601,10 @@ async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subsc
                 last: start.cursor,
                 max_event_bytes: settings.max_event_bytes,
                 pulse: pulse.filter(|_| sends_heartbeats),
+                replay: start.revocations.map(|announced| Replay {
+                    left: announced.count,
+                    after: requested,
+                }),
             },
             start,
         })

@@ -21,9 +21,18 @@ pub enum Item {
     /// [`Connected`](Item::Connected) that made it known.
     Gap(Gap),
     /// The server accepted the subscription. Persist the start's cursor before
-    /// asking for the next item.
+    /// asking for the next item; not if the start has [`revocations`](Start::revocations).
     Connected(Start),
-    /// An event. When it is processed, tell the gateway so.
+    /// The invalidations that were missed have all come, as events. From here on it is an
+    /// ordinary stream, which begins after this cursor. When they are processed, tell the
+    /// gateway so with this one.
+    Replayed {
+        /// The start's.
+        cursor: Cursor,
+    },
+    /// An event. When it is processed, tell the gateway so. Between a [`Connected`](Item::Connected)
+    /// with [`revocations`](Start::revocations) and [`Replayed`](Item::Replayed) it is an
+    /// invalidation that was missed, with the cursor that it was published with.
     Event {
         /// Its place in the stream.
         cursor: Cursor,

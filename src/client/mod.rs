@@ -16,7 +16,8 @@
 //! - that of every [`Item::Event`], after it has done with the event what it
 //!   does, and
 //! - the start cursor of every [`Item::Connected`], so that it can resume even
-//!   if it ends before its first event.
+//!   if it ends before its first event. Where missed revocations come first
+//!   ([`Start::revocations`]), that of [`Item::Replayed`] instead, which has the same.
 //!
 //! # Gaps
 //!
@@ -34,6 +35,16 @@
 //! still has what comes after it. So that count is reported with the
 //! [`Item::Disconnected`], at once, for whoever wants to act early, and is
 //! contained in the count of the [`Item::Gap`] that follows: never add them.
+//!
+//! # Missed revocations
+//!
+//! After a gap a gateway cannot know which sessions were revoked meanwhile. With
+//! [`Builder::replay_revocations`] it is told: a fresh stream begins with the invalidations that
+//! were missed, as events with their original cursors, then comes [`Item::Replayed`], and then
+//! what is new. Where [`Start::revocations`] is not [`Complete`](Completeness::Complete), or not there,
+//! some may still be missing: validate the sessions anew. A gateway that is disconnected among
+//! them is told what it had not [processed](Gateway::processed), and possibly as a complete replay:
+//! what an earlier response has said to be partial stays to be validated.
 //!
 //! # Which ends are final
 //!
@@ -83,10 +94,11 @@ pub use backoff::Backoff;
 pub use channel::{ConnectError, Connection, Connector, connect};
 pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
 pub use item::{Disconnect, Gap, Item, Stopped};
-pub use start::Start;
+pub use start::{Revocations, Start};
 pub use status::{error_info, retry_delay, status_line};
 pub use token::TokenError;
 pub use violation::Violation;
 
 pub use crate::contract::details::{ErrorInfo, ErrorReason};
+pub use crate::contract::revocations::Completeness;
 pub use crate::contract::start::{Reason, Resume};

@@ -4,7 +4,11 @@
 use tonic::metadata::MetadataMap;
 
 use super::violation::Violation;
-use crate::contract::metadata::{PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR};
+use crate::contract::metadata::{
+    PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_REVOCATIONS, PUSH_REVOCATIONS_COUNT,
+    PUSH_START_CURSOR,
+};
+use crate::contract::revocations::Completeness;
 use crate::contract::start::{Reason, Resume};
 use crate::cursor::Cursor;
 
@@ -15,17 +19,35 @@ pub struct Start {
     pub resume: Resume,
     /// Why.
     pub reason: Reason,
-    /// The position just before the first event to come. Persist it at once.
+    /// The position just before the first event to come. Persist it at once; with
+    /// [`revocations`](Self::revocations) not before [`Item::Replayed`](super::Item::Replayed).
     pub cursor: Cursor,
+    /// The missed invalidations that come first, where that was
+    /// [asked for](super::Builder::replay_revocations), the stream is fresh, and the server has
+    /// such a thing.
+    pub revocations: Option<Revocations>,
+}
+
+/// The invalidations that were missed, as far as the server has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Revocations {
+    /// Whether they are all there. If not, every session has to be validated anew.
+    pub completeness: Completeness,
+    /// How many come.
+    pub count: u64,
 }
 
 impl Start {
     /// Reads the initial metadata of the response to a subscription that
     /// requested `requested`: where the stream starts, and how many events lie
     /// between, where the server says it.
+    ///
+    /// `is_replay` says whether a replay was asked for.
     pub(super) fn read(
         metadata: &MetadataMap,
         requested: Option<Cursor>,
+        is_replay: bool,
     ) -> Result<(Start, Option<u64>), Violation> {
         let unreadable = |key| Violation::Metadata { key };
         let resume =
@@ -39,12 +61,29 @@ impl Start {
                 start: cursor,
             });
         }
+        let is_replay = is_replay && resume == Resume::Fresh;
         let start = Start {
             resume,
             reason,
             cursor,
+            revocations: match metadata.get(PUSH_REVOCATIONS).filter(|_| is_replay) {
+                None => None,
+                Some(_) => Some(Revocations::read(metadata)?),
+            },
         };
         Ok((start, missed(metadata)))
+    }
+}
+
+impl Revocations {
+    fn read(metadata: &MetadataMap) -> Result<Self, Violation> {
+        let unreadable = |key| Violation::Metadata { key };
+        let completeness = Completeness::from_value(text(metadata, PUSH_REVOCATIONS)?);
+        let count = text(metadata, PUSH_REVOCATIONS_COUNT)?.parse().ok();
+        Ok(Revocations {
+            completeness: completeness.ok_or(unreadable(PUSH_REVOCATIONS))?,
+            count: count.ok_or(unreadable(PUSH_REVOCATIONS_COUNT))?,
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::contract::details::{DOMAIN, Details};
 use crate::contract::gateway_id::GatewayIdError;
 use crate::contract::push::push_event::Kind;
 use crate::contract::push::push_server::{Push, PushServer};
-use crate::contract::push::{ClientEvent, GatewaySubscribeRequest, PushEvent};
+use crate::contract::push::{ClientEvent, GatewaySubscribeRequest, PushEvent, SessionInvalidation};
 use crate::cursor::{Cursor, Epoch, Seq};
 
 /// What the server does with one subscription.
@@ -189,6 +189,10 @@ async fn told(gateway: &mut Gateway) -> (Vec<String>, Stopped) {
             Ok(Item::Gap(gap)) => told.push(format!("gap {:?} {}", gap.missed, gap.reason)),
             Ok(Item::Connected(start)) => {
                 told.push(format!("{:?} {}", start.resume, start.cursor.seq()));
+            }
+            Ok(Item::Replayed { cursor }) => {
+                gateway.processed(cursor);
+                told.push(format!("replayed {}", cursor.seq()));
             }
             Ok(Item::Disconnected { cause, .. }) => told.push(match cause {
                 Disconnect::Lagged { missed, .. } => format!("lagged {missed:?}"),
@@ -795,4 +799,160 @@ fn an_interval_that_no_server_accepts_is_refused() {
             "the interval of heartbeats is not within 1s and 5m"
         );
     }
+}
+
+fn invalidation(cursor: Cursor) -> PushEvent {
+    PushEvent {
+        kind: Some(Kind::SessionInvalidation(SessionInvalidation {
+            user_id: "u".to_owned(),
+            ..SessionInvalidation::default()
+        })),
+        cursor: cursor.to_string(),
+    }
+}
+
+fn mark(cursor: Cursor) -> PushEvent {
+    PushEvent {
+        kind: None,
+        cursor: cursor.to_string(),
+    }
+}
+
+/// A fresh stream from 20 on that begins with a replay of so many.
+fn replay(count: &str, events: Vec<PushEvent>, end: End) -> Act {
+    let mut metadata = metadata("fresh", "expired", at(20));
+    metadata.push(("push-revocations", "complete".to_owned()));
+    metadata.push(("push-revocations-count", count.to_owned()));
+    Act::Stream(metadata, events, end)
+}
+
+async fn play_replay(
+    cursor: Option<Cursor>,
+    script: impl IntoIterator<Item = Act>,
+) -> (Gateway, Theatre) {
+    let theatre = Theatre::new(script);
+    let address = theatre.open().await;
+    let gateway = builder(address).cursor(cursor).replay_revocations(true);
+    (gateway.build().unwrap(), theatre)
+}
+
+#[tokio::test]
+async fn a_replay_comes_before_the_stream_and_moves_the_position_as_it_is_processed() {
+    let first = vec![invalidation(at(7)), invalidation(at(12))];
+    let second = vec![invalidation(at(15)), mark(at(20)), event(at(21))];
+    let (mut gateway, theatre) = play_replay(
+        Some(at(3)),
+        [
+            replay("3", first, End::With(unavailable())),
+            replay("1", second, End::Ok),
+        ],
+    )
+    .await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[..9],
+        [
+            "gap None expired",
+            "Fresh 20",
+            "7",
+            "12",
+            "Unavailable",
+            "gap None expired",
+            "Fresh 20",
+            "15",
+            "replayed 20",
+        ]
+    );
+    assert_eq!(told[9], "21");
+    let [third, twelfth, last] = [at(3), at(12), at(21)].map(|at| at.to_string());
+    assert_eq!(theatre.requested_cursors(), [third, twelfth, last]);
+}
+
+/// Its position is one of another stream, or none, until the first of them is processed.
+#[tokio::test]
+async fn a_replay_that_ends_early_is_asked_for_again() {
+    for cursor in [None, Some(at_epoch(1_800_000_000_000, 900))] {
+        let (mut gateway, theatre) = play_replay(
+            cursor,
+            [
+                replay("2", vec![], End::Ok),
+                replay("2", vec![invalidation(at(7))], End::Ok),
+            ],
+        )
+        .await;
+        told(&mut gateway).await;
+        let asked = cursor.map_or_else(String::new, |cursor| cursor.to_string());
+        let seventh = at(7).to_string();
+        assert_eq!(theatre.requested_cursors(), [asked.clone(), asked, seventh]);
+    }
+}
+
+#[tokio::test]
+async fn a_replay_that_is_not_what_was_announced_is_dropped() {
+    for (count, events, what) in [
+        ("1", vec![mark(at(20))], "there are fewer than so many"),
+        (
+            "0",
+            vec![invalidation(at(7))],
+            "there are more than so many",
+        ),
+        (
+            "0",
+            vec![mark(at(19))],
+            "its end has another cursor than the stream's start",
+        ),
+        ("1", vec![event(at(7))], "a client event is among them"),
+        (
+            "1",
+            vec![invalidation(at(21))],
+            "one of them is not from before the stream's start",
+        ),
+        (
+            "1",
+            vec![invalidation(at_epoch(1, 7))],
+            "one of them is not from before the stream's start",
+        ),
+        ("1", vec![invalidation(at(3))], "they are not in order"),
+        (
+            "2",
+            vec![invalidation(at(9)), invalidation(at(9))],
+            "they are not in order",
+        ),
+    ] {
+        let (mut gateway, _theatre) =
+            play_replay(Some(at(3)), [replay(count, events, End::Open)]).await;
+        let (told, _) = told(&mut gateway).await;
+        let what = format!("the replay of revocations is not what was announced: {what}");
+        assert!(told.contains(&what), "{told:?} {what}");
+    }
+    for (key, value) in [
+        ("push-revocations", "all"),
+        ("push-revocations-count", "-1"),
+    ] {
+        let Act::Stream(mut metadata, ..) = replay("1", vec![], End::Open) else {
+            unreachable!("it is a stream");
+        };
+        metadata.retain(|(other, _)| *other != key);
+        metadata.push((key, value.to_owned()));
+        let act = Act::Stream(metadata, vec![], End::Open);
+        let (mut gateway, _theatre) = play_replay(None, [act]).await;
+        let (_, stopped) = told(&mut gateway).await;
+        assert!(stopped.to_string().contains(key), "{stopped}");
+    }
+}
+
+/// What a server sends that was not asked to is no replay.
+#[tokio::test]
+async fn a_server_without_replays_is_none() {
+    let (mut gateway, _theatre) = play_replay(
+        Some(at(3)),
+        [stream("fresh", "expired", at(20), 1, End::Open)],
+    )
+    .await;
+    gateway.next().await.unwrap();
+    let Item::Connected(start) = gateway.next().await.unwrap() else {
+        panic!("not connected");
+    };
+    assert_eq!(start.revocations, None);
+    assert_eq!(gateway.cursor(), Some(at(20)));
 }

@@ -28,6 +28,12 @@ pub enum Violation {
         /// The event's cursor.
         text: String,
     },
+    /// What comes before a stream's start is not what was announced.
+    #[error("the replay of revocations is not what was announced: {what}")]
+    Replay {
+        /// In which way.
+        what: &'static str,
+    },
     /// An event is not the next one.
     #[error("the event {cursor} came after {after}")]
     Order {

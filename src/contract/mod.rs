@@ -11,6 +11,7 @@
 //! | [`metadata`] | the keys that a request or a response carries |
 //! | [`start`] | where a stream starts, and why: `push-resume`, `push-resume-reason` |
 //! | [`heartbeat`] | how often a quiet stream shows that it lives: `push-heartbeat` |
+//! | [`revocations`] | whether a stream begins with the invalidations missed before it: `push-revocations` |
 //! | [`gateway_id`] | what a `gateway_client_id` may be |
 //! | [`details`] | what a status says to machines: reasons, figures, when to try again |
 //!
@@ -24,6 +25,7 @@ pub mod gateway_id;
 #[cfg(feature = "messages")]
 mod generated;
 pub mod heartbeat;
+pub mod revocations;
 pub mod start;
 
 #[cfg(feature = "messages")]
@@ -59,4 +61,10 @@ pub mod metadata {
     pub const PUSH_START_CURSOR: &str = "push-start-cursor";
     /// How many events were missed, decimal; also a trailer.
     pub const PUSH_MISSED: &str = "push-missed";
+    /// Of a request: that a stream which does not resume is to begin with the invalidations that
+    /// were missed, [`REPLAY`](super::revocations::REPLAY). Of its response: whether they are all
+    /// there, [`Completeness`](super::revocations::Completeness).
+    pub const PUSH_REVOCATIONS: &str = "push-revocations";
+    /// How many they are, decimal.
+    pub const PUSH_REVOCATIONS_COUNT: &str = "push-revocations-count";
 }

@@ -190,16 +190,21 @@ impl Builder {
     /// [`BuildError`] names the setting that does not fit, and what would.
     pub fn check(&self) -> Result<(), BuildError> {
         self.shape()?;
-        self.check_subscribers()
+        self.check_tables()
     }
 
-    fn check_subscribers(&self) -> Result<(), BuildError> {
-        if (1..=MAX_SUBSCRIBERS).contains(&self.max_subscribers) {
-            return Ok(());
+    fn check_tables(&self) -> Result<(), BuildError> {
+        if !(1..=MAX_SUBSCRIBERS).contains(&self.max_subscribers) {
+            return Err(BuildError::MaxSubscribers {
+                subscribers: self.max_subscribers,
+            });
         }
-        Err(BuildError::MaxSubscribers {
-            subscribers: self.max_subscribers,
-        })
+        if self.max_revocations > MAX_REVOCATIONS {
+            return Err(BuildError::MaxRevocations {
+                revocations: self.max_revocations,
+            });
+        }
+        Ok(())
     }
 
     /// Builds an engine that one [`Appender`] feeds, with sequences from outside, and no
@@ -229,7 +234,7 @@ impl Builder {
 
     /// Builds an engine of exactly this shape.
     pub(super) fn with_shape(self, shape: Shape) -> Result<Engine, BuildError> {
-        self.check_subscribers()?;
+        self.check_tables()?;
         let epoch = match self.epoch {
             Some(epoch) => epoch,
             None => Epoch::now()?,
@@ -330,6 +335,9 @@ const _: () = {
 };
 const MAX_SUBSCRIBERS: usize = (MAX_SEATS - EXTRA_SEATS) / 2;
 
+/// The most invalidations that an engine can be built for; some 12 GiB.
+const MAX_REVOCATIONS: usize = 100_000_000;
+
 /// The largest power of two up to `n`; 0 for 0.
 fn prev_power_of_two(n: u64) -> u64 {
     n.checked_ilog2().map_or(0, |log| 1 << log)
@@ -349,6 +357,8 @@ pub struct Limits {
     pub max_batch_bytes: u64,
     /// How many gateways may be subscribed at once.
     pub max_subscribers: usize,
+    /// How many invalidations are kept for gateways that were away; 0 if none are.
+    pub max_revocations: usize,
     /// The ring's memory, in bytes: at most this, without what subscribers pin.
     pub ring_bytes: u64,
     /// The size of a segment in bytes: the ring forgets in such steps when
@@ -357,7 +367,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(shape: &Shape, max_subscribers: usize) -> Self {
+    pub(super) fn of(shape: &Shape, max_subscribers: usize, max_revocations: usize) -> Self {
         let segment_bytes = shape.segment_bytes();
         Limits {
             max_events: shape.max_events,
@@ -365,6 +375,7 @@ impl Limits {
             max_batch_events: shape.in_flight as usize,
             max_batch_bytes: shape.max_batch_bytes,
             max_subscribers,
+            max_revocations,
             ring_bytes: (shape.slots + SPARES) as u64 * segment_bytes
                 + (shape.index_entries * ENTRY_BYTES) as u64,
             segment_bytes,
@@ -409,6 +420,12 @@ pub enum BuildError {
         /// What was set.
         subscribers: usize,
     },
+    /// `max_revocations` is more than a table can have.
+    #[error("max_revocations is {revocations}, it can be at most {MAX_REVOCATIONS}")]
+    MaxRevocations {
+        /// What was set.
+        revocations: usize,
+    },
     /// No epoch was set, and there is none to be made.
     #[error(transparent)]
     Epoch(#[from] EpochError),
@@ -441,7 +458,7 @@ mod tests {
                         .shape_only();
                     match built {
                         Ok(shape) => {
-                            let limits = Limits::of(&shape, 1);
+                            let limits = Limits::of(&shape, 1, 0);
                             assert!(limits.ring_bytes <= max_bytes);
                             assert!(limits.max_events <= max_events);
                             let frame = frame::frame_bytes(max_event_bytes) as u64;
@@ -478,6 +495,7 @@ mod tests {
         assert!(error(builder().max_event_bytes(0)).starts_with("max_event_bytes is 0"));
         assert!(error(builder().max_subscribers(0)).starts_with("max_subscribers is 0"));
         assert!(error(builder().max_bytes(1 << 50)).starts_with("max_bytes is"));
+        assert!(error(builder().max_revocations(usize::MAX)).starts_with("max_revocations is"));
     }
 
     impl Builder {

@@ -7,10 +7,12 @@ use super::error::SubscribeError;
 use super::observer::Observer;
 use super::publisher::Publisher;
 use super::replay::Replay;
+use super::revocations::Revocations;
 use super::ring::Retained;
 use super::shared::Shared;
 use super::subscriber::Subscriber;
 use super::sync::{Arc, Ordering};
+use super::time::millis;
 use super::waiters::Notifier;
 use crate::cursor::{Cursor, Seq};
 
@@ -114,7 +116,11 @@ impl Engine {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let shared = &self.shared;
-        Limits::of(shared.ring.shape(), shared.registry.max())
+        Limits::of(
+            shared.ring.shape(),
+            shared.registry.max(),
+            shared.revocations.as_ref().map_or(0, Revocations::max),
+        )
     }
 
     /// Its state now. The figures are read one after another, while others work.
@@ -159,6 +165,13 @@ impl Engine {
     /// Changes that. Open streams are not affected.
     pub fn set_window(&self, window: Duration) {
         self.shared.set_window(window);
+    }
+
+    /// Changes for how long invalidations are kept.
+    pub fn set_revocation_retention(&self, retention: Duration) {
+        if let Some(revocations) = &self.shared.revocations {
+            revocations.write().table.set_retention(millis(retention));
+        }
     }
 
     /// Changes how many gateways may be subscribed at once, to at least 1 and at most what the
@@ -217,7 +230,7 @@ impl Engine {
 }
 
 /// What an engine keeps of invalidations, at some moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RevocationStats {
     /// How many invalidations: the newest of each user and session.

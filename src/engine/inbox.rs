@@ -120,13 +120,13 @@ impl Inbox {
     }
 
     /// Takes all notes, in no order. They are to be [settled](Self::settle).
-    pub(super) fn take(&self) -> Vec<Box<Note>> {
+    pub(super) fn take(&self) -> Vec<Note> {
         let mut notes = Vec::new();
         // Acquire: pairs with the exchange in `push`.
         let mut top = self.top.swap(ptr::null_mut(), Ordering::Acquire);
         while !top.is_null() {
             // SAFETY: it came from a box in `push`, and the swap has made it ours alone.
-            let note = unsafe { Box::from_raw(top) };
+            let note = *unsafe { Box::from_raw(top) };
             top = note.below;
             notes.push(note);
         }

@@ -41,7 +41,7 @@ pub(super) struct Kept {
     /// and what comes into the inbox later is of later events.
     head: u64,
     /// Those notes, the latest event first. Those of events that could not be read then stay.
-    waiting: Vec<Box<Note>>,
+    waiting: Vec<Note>,
     /// How many invalidations of the last of these are taken in.
     taken: usize,
 }
@@ -102,6 +102,11 @@ impl Revocations {
             Some(ms) => Left::Until { ms },
             None => Left::Nothing,
         }
+    }
+
+    /// How many are kept at most.
+    pub(super) fn max(&self) -> usize {
+        self.read().table.limits().revocations
     }
 
     pub(super) fn stats(&self) -> Stats {

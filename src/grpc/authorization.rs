@@ -30,7 +30,7 @@ use crate::access::{
     AccessError, Authenticator, Credentials, EventKinds, Identity, Peer, StreamPermit,
 };
 use crate::audit::{Audit, Who};
-use crate::engine::{Ender, Engine, Subscriber};
+use crate::engine::{Ender, SubscribeError, Subscriber};
 use crate::event::KindCounts;
 use crate::service::Caller;
 use crate::telemetry::Telemetry;
@@ -406,7 +406,7 @@ impl Open {
 }
 
 impl Authorization {
-    /// Subscribes a gateway, if it may.
+    /// Subscribes a gateway, by calling `subscribe`, if it may.
     ///
     /// Streams are counted by gateway id: a subscription that takes over from one of the same
     /// principal, and of the same count, takes its place in that, too. Otherwise a gateway with
@@ -416,12 +416,11 @@ impl Authorization {
     /// # Errors
     ///
     /// The status that refuses the call. Nothing was taken over.
-    pub(super) fn subscribe(
+    pub(super) fn subscribe<R>(
         &mut self,
-        engine: &Engine,
         gateway_id: &str,
-        cursor: &str,
-    ) -> Result<Subscriber, Status> {
+        subscribe: impl FnOnce() -> Result<(Subscriber, R), SubscribeError>,
+    ) -> Result<(Subscriber, R), Status> {
         let identity = self.current(Some(gateway_id))?;
         let allowed = identity.may_subscribe(gateway_id);
         allowed.map_err(|error| self.refuse(&error, Some(gateway_id)))?;
@@ -431,20 +430,18 @@ impl Authorization {
         let mut places = lock(self.access.places(gateway_id));
         let older = places.get_mut(gateway_id);
         let (number, peer) = (self.call.number, self.call.peer);
-        let subscriber = match older {
+        let (subscriber, rest) = match older {
             Some(place) if *place.principal == *principal && place.permit.counts_for(&identity) => {
-                let subscriber = engine.subscribe(gateway_id, cursor);
-                let subscriber = subscriber.map_err(status::not_subscribed)?;
+                let subscribed = subscribe().map_err(status::not_subscribed)?;
                 let older_peer = std::mem::replace(&mut place.peer, peer);
                 place.number = number;
                 self.audit_takeover(gateway_id, principal, older_peer);
-                subscriber
+                subscribed
             }
             older => {
                 let permit = identity.open_stream();
                 let permit = permit.map_err(|error| self.refuse(&error, Some(gateway_id)))?;
-                let subscriber = engine.subscribe(gateway_id, cursor);
-                let subscriber = subscriber.map_err(status::not_subscribed)?;
+                let subscribed = subscribe().map_err(status::not_subscribed)?;
                 if let Some(place) = older {
                     self.audit_takeover(gateway_id, &place.principal, place.peer);
                 }
@@ -455,7 +452,7 @@ impl Authorization {
                     permit,
                 };
                 places.insert(Box::from(gateway_id), place);
-                subscriber
+                subscribed
             }
         };
         drop(places);
@@ -463,7 +460,7 @@ impl Authorization {
             gateway_id: Box::from(gateway_id),
             ender: subscriber.ender(),
         });
-        Ok(subscriber)
+        Ok((subscriber, rest))
     }
 
     /// Whether it may publish anything at all: else there is no need for its request. A

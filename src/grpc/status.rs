@@ -295,6 +295,18 @@ pub(super) fn end_of_stream(error: RecvError, lag: u64) -> Status {
     }
 }
 
+/// The gateway reads what it has missed so slowly that the server had to go on without it.
+pub(super) fn replay_too_slow(left: u64) -> Status {
+    Draft::new(
+        Code::OutOfRange,
+        ErrorReason::Lagged,
+        format!("too slow: {left} invalidations of the replay were dropped unread"),
+    )
+    .with("revocations", left)
+    .retry(Retry::Soon)
+    .finish()
+}
+
 /// An operator has ended the stream.
 pub(super) fn disconnected(by: &str) -> Status {
     Draft::new(

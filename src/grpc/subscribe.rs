@@ -17,15 +17,18 @@ use crate::access::Peer;
 use crate::contract::gateway_id;
 use crate::contract::heartbeat;
 use crate::contract::metadata::{
-    PUSH_HEARTBEAT, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_START_CURSOR,
+    PUSH_HEARTBEAT, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_REVOCATIONS,
+    PUSH_REVOCATIONS_COUNT, PUSH_START_CURSOR,
 };
 use crate::contract::push::GatewaySubscribeRequest;
+use crate::contract::revocations;
 use crate::engine::{
-    Batch, FRAME_OVERHEAD_BYTES, RecvError, Resume, Start, Subscriber, TryRecvError,
+    Batch, FRAME_OVERHEAD_BYTES, RecvError, Replay, ReplayError, Resume, Start, Subscriber,
+    TryRecvError,
 };
 use crate::service::{Abandoned, Cut, Stall};
 use crate::spans::Parent;
-use crate::telemetry::{self, Cause, Telemetry, describe};
+use crate::telemetry::{self, Cause, Telemetry, completeness, describe};
 
 /// Room for the longest id and far more than a cursor.
 pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
@@ -55,6 +58,8 @@ impl Subscribe {
 pub(crate) struct Options {
     /// How long its stream may be quiet, before it shows that it lives.
     heartbeat: Option<Duration>,
+    /// Whether it wants to know which sessions were revoked while it was away.
+    replay: bool,
 }
 
 impl Options {
@@ -62,17 +67,31 @@ impl Options {
     ///
     /// The status that refuses the call: a value is none of its key.
     pub(super) fn read(fields: &HeaderMap) -> Result<Self, Status> {
-        let mut values = fields.get_all(PUSH_HEARTBEAT).iter();
-        let heartbeat = match (values.next(), values.next()) {
-            (None, _) => None,
-            (Some(value), None) => {
-                let text = value.to_str().unwrap_or_default();
-                let interval = heartbeat::parse(text);
-                Some(interval.map_err(|problem| status::bad_metadata(PUSH_HEARTBEAT, &problem))?)
+        let heartbeat = value(fields, PUSH_HEARTBEAT)?.map(|text| {
+            let interval = heartbeat::parse(text);
+            interval.map_err(|problem| status::bad_metadata(PUSH_HEARTBEAT, &problem))
+        });
+        let replay = match value(fields, PUSH_REVOCATIONS)? {
+            None => false,
+            Some(revocations::REPLAY) => true,
+            Some(_) => {
+                let problem = "it can be replay, and nothing else";
+                return Err(status::bad_metadata(PUSH_REVOCATIONS, &problem));
             }
-            _ => return Err(status::bad_metadata(PUSH_HEARTBEAT, &"it is there twice")),
         };
-        Ok(Options { heartbeat })
+        Ok(Options {
+            heartbeat: heartbeat.transpose()?,
+            replay,
+        })
+    }
+}
+
+/// The only value of a key; empty where it is no text.
+fn value<'a>(fields: &'a HeaderMap, key: &'static str) -> Result<Option<&'a str>, Status> {
+    let mut values = fields.get_all(key).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(status::bad_metadata(key, &"it is there twice")),
+        (value, None) => Ok(value.map(|value| value.to_str().unwrap_or_default())),
     }
 }
 
@@ -81,8 +100,10 @@ impl Options {
 pub(crate) enum Frames {
     /// Events, where they lie in the ring.
     Events(Batch),
+    /// Invalidations from before the stream's start.
+    Missed(Vec<u8>),
     /// No event, but how far the stream has come.
-    Heartbeat([u8; FRAME_OVERHEAD_BYTES]),
+    Position([u8; FRAME_OVERHEAD_BYTES]),
 }
 
 impl AsRef<[u8]> for Frames {
@@ -90,7 +111,8 @@ impl AsRef<[u8]> for Frames {
     fn as_ref(&self) -> &[u8] {
         match self {
             Frames::Events(batch) => batch.as_bytes(),
-            Frames::Heartbeat(frame) => frame,
+            Frames::Missed(frames) => frames,
+            Frames::Position(frame) => frame,
         }
     }
 }
@@ -104,7 +126,14 @@ pub(crate) struct Subscription {
     /// Whose it is, where it matters.
     authorization: Option<Box<Authorization>>,
     /// What few streams have.
-    heartbeat: Option<Box<Heartbeat>>,
+    extras: Option<Box<Extras>>,
+}
+
+/// What a gateway has asked for.
+#[derive(Debug)]
+struct Extras {
+    heartbeat: Option<Heartbeat>,
+    replay: Option<Replay>,
 }
 
 impl Subscription {
@@ -144,20 +173,28 @@ impl Subscription {
         let (id, cursor) = (&*request.gateway_client_id, &*request.cursor);
         gateway_id::check(id).map_err(status::bad_gateway_id)?;
         let engine = telemetry.engine();
-        let subscriber = match &mut authorization {
-            Some(authorization) => authorization.subscribe(engine, id, cursor)?,
-            None => engine
-                .subscribe(id, cursor)
-                .map_err(status::not_subscribed)?,
+        let subscribe = || match options.replay {
+            true => engine.subscribe_with_replay(id, cursor),
+            false => engine.subscribe(id, cursor).map(|it| (it, None)),
+        };
+        let (subscriber, replay) = match &mut authorization {
+            Some(authorization) => authorization.subscribe(id, subscribe)?,
+            None => subscribe().map_err(status::not_subscribed)?,
         };
         let principal = authorization.as_ref().map(|of| of.principal());
-        let stream = telemetry.subscribed(&subscriber, peer, principal, &parent);
+        let stream = telemetry.subscribed(&subscriber, replay.as_ref(), peer, principal, &parent);
         if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
             warn_of_later_epoch(id, cursor);
         }
         let heartbeat = options.heartbeat;
+        let extras = (heartbeat.is_some() || replay.is_some()).then(|| {
+            Box::new(Extras {
+                heartbeat: heartbeat.map(|interval| Heartbeat::new(interval, &subscriber)),
+                replay,
+            })
+        });
         Ok(Subscription {
-            heartbeat: heartbeat.map(|interval| Box::new(Heartbeat::new(interval, &subscriber))),
+            extras,
             subscriber,
             stream,
             authorization,
@@ -176,8 +213,7 @@ impl Subscription {
 
     /// What the response begins with.
     pub(super) fn response_fields(&self) -> HeaderMap {
-        let heartbeat = self.heartbeat.as_ref().map(|of| of.interval());
-        response_fields(&self.subscriber.start(), heartbeat)
+        response_fields(&self.subscriber.start(), self.extras.as_deref())
     }
 
     /// What comes next.
@@ -185,8 +221,13 @@ impl Subscription {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frames, Status>> {
         // Nobody asks for more before it is.
         self.stream.written(&self.subscriber);
+        if self.extras.is_some()
+            && let Some(missed) = self.next_missed()
+        {
+            return Poll::Ready(missed);
+        }
         match self.subscriber.poll_recv_inlined(cx) {
-            Poll::Pending if self.heartbeat.is_some() => self.poll_heartbeat(cx),
+            Poll::Pending if self.extras.is_some() => self.poll_heartbeat(cx),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(batch)) => {
                 self.stream.writing(&batch);
@@ -196,13 +237,43 @@ impl Subscription {
         }
     }
 
+    /// What was missed before the stream's start, and then the mark of its end.
+    #[cold]
+    fn next_missed(&mut self) -> Option<Result<Frames, Status>> {
+        let replay = &mut self.extras.as_mut()?.replay;
+        Some(match replay.as_mut()?.try_recv(&self.subscriber) {
+            Ok(Some(frames)) => Ok(Frames::Missed(frames)),
+            Ok(None) => {
+                *replay = None;
+                Ok(Frames::Position(self.subscriber.position_frame()))
+            }
+            Err(error) => {
+                *replay = None;
+                Err(self.end_of_replay(error))
+            }
+        })
+    }
+
+    fn end_of_replay(&mut self, error: ReplayError) -> Status {
+        match error {
+            ReplayError::TakenOver => self.end(RecvError::TakenOver),
+            ReplayError::TooSlow { left } => {
+                let status = status::replay_too_slow(left);
+                self.stream.end(Cause::Lapped, status.message(), 0);
+                status
+            }
+            _ => self.end(RecvError::Closed),
+        }
+    }
+
     /// There is no event.
     fn poll_heartbeat(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frames, Status>> {
-        let Some(heartbeat) = &mut self.heartbeat else {
+        let extras = self.extras.as_mut();
+        let Some(heartbeat) = extras.and_then(|of| of.heartbeat.as_mut()) else {
             return Poll::Pending;
         };
         let due = heartbeat.poll(self.stream.engine(), &self.subscriber, cx);
-        due.map(|()| Ok(Frames::Heartbeat(self.subscriber.position_frame())))
+        due.map(|()| Ok(Frames::Position(self.subscriber.position_frame())))
     }
 
     /// Ends it.
@@ -251,7 +322,7 @@ impl Subscription {
             Some((Frames::Events(batch), bytes)) => {
                 self.stream.written_in_part(&self.subscriber, batch, bytes);
             }
-            Some((Frames::Heartbeat(_), _)) => {}
+            Some((Frames::Missed(_) | Frames::Position(_), _)) => {}
         }
         let (cause, detail) = match why {
             Abandoned::ResetByPeer(code) => {
@@ -345,7 +416,7 @@ fn warn_of_later_epoch(id: &str, cursor: &str) {
 }
 
 /// What a response begins with.
-fn response_fields(start: &Start, heartbeat: Option<Duration>) -> HeaderMap {
+fn response_fields(start: &Start, extras: Option<&Extras>) -> HeaderMap {
     let (resume, reason, missed) = describe(start.resume);
     let mut fields = status::response_fields();
     let mut insert = |key, value: &str| {
@@ -356,8 +427,12 @@ fn response_fields(start: &Start, heartbeat: Option<Duration>) -> HeaderMap {
     insert(PUSH_RESUME, resume.as_str());
     insert(PUSH_RESUME_REASON, reason.as_str());
     insert(PUSH_START_CURSOR, start.cursor.to_text().as_str());
-    if let Some(interval) = heartbeat {
-        insert(PUSH_HEARTBEAT, &heartbeat::value(interval));
+    if let Some(heartbeat) = extras.and_then(|of| of.heartbeat.as_ref()) {
+        insert(PUSH_HEARTBEAT, &heartbeat::value(heartbeat.interval()));
+    }
+    if let Some(replay) = extras.and_then(|of| of.replay.as_ref()) {
+        insert(PUSH_REVOCATIONS, completeness(replay).as_str());
+        insert(PUSH_REVOCATIONS_COUNT, &replay.left().to_string());
     }
     if let Some(missed) = missed {
         fields.insert(PUSH_MISSED, missed.into());

@@ -320,7 +320,8 @@ impl http_body::Body for PushBody {
         budget.made_progress();
         Poll::Ready(Some(match received {
             Ok(Frames::Events(batch)) => Ok(Frame::data(batch.into_bytes())),
-            Ok(Frames::Heartbeat(frame)) => Ok(Frame::data(Bytes::copy_from_slice(&frame))),
+            Ok(Frames::Missed(frames)) => Ok(Frame::data(frames.into())),
+            Ok(Frames::Position(frame)) => Ok(Frame::data(Bytes::copy_from_slice(&frame))),
             Err(status) => {
                 this.subscription = None;
                 Ok(Frame::trailers(status::trailers(&status)))

@@ -116,6 +116,10 @@ impl Table {
         }
     }
 
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Takes in the event `seq`, an invalidation, which is newer than all before it.
     pub(crate) fn take(&mut self, seq: u64, published_ms: u64, event: &[u8]) {
         let Some(invalidation) = Invalidation::of(event) else {
@@ -170,6 +174,11 @@ impl Table {
             }
         }
         true
+    }
+
+    /// Changes for how long they are kept, in milliseconds.
+    pub(crate) fn set_retention(&mut self, retention_ms: u64) {
+        self.limits.retention_ms = retention_ms;
     }
 
     /// How long until the oldest is forgotten, in milliseconds.

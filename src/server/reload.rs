@@ -245,6 +245,8 @@ impl Reloader {
             self.tell(&**tls, has_changed);
         }
         shared.engine.set_window(next.window);
+        let retention = next.revocation_retention;
+        shared.engine.set_revocation_retention(retention);
         shared.engine.set_max_subscribers(next.max_subscribers);
         shared.in_force.send_replace(Arc::new(next));
         Ok(reloaded)

@@ -20,7 +20,7 @@ use super::start::describe;
 use crate::access::Peer;
 use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::cursor::{Cursor, Seq};
-use crate::engine::{Batch, Deliveries, Ender, Engine, Start, Subscriber};
+use crate::engine::{Batch, Deliveries, Ender, Engine, Replay, Start, Subscriber};
 use crate::spans::{Parent, Recipient, Subscribed, Subscription, SubscriptionEnd};
 
 /// Locks: each is held while a gateway subscribes or ends.
@@ -272,6 +272,7 @@ impl Stream {
     pub(super) fn begin(
         telemetry: &Telemetry,
         subscriber: &Subscriber,
+        replay: Option<&Replay>,
         peer: Peer,
         principal: Option<Arc<str>>,
         parent: &Parent,
@@ -288,8 +289,8 @@ impl Stream {
         });
         let shared = &telemetry.shared;
         let older = shared.gateways.insert(&gateway);
-        shared.count_start(&start);
-        shared.log.subscribed(&gateway, older.as_deref());
+        shared.count_start(&start, replay);
+        shared.log.subscribed(&gateway, replay, older.as_deref());
         let (resume, reason, _) = describe(start.resume);
         let span = shared.spans.subscribed(
             parent,
@@ -478,13 +479,13 @@ mod tests {
         let streams: Vec<_> = (0..1000)
             .map(|n| {
                 let subscriber = engine.subscribe(&format!("g{n}"), "").unwrap();
-                telemetry.subscribed(&subscriber, Peer::Unknown, None, &Parent::none())
+                telemetry.subscribed(&subscriber, None, Peer::Unknown, None, &Parent::none())
             })
             .collect();
         let gateways = &telemetry.shared.gateways;
         assert_eq!(gateways.all().len(), 1000);
         let newer = engine.subscribe("g7", "").unwrap();
-        let newer = telemetry.subscribed(&newer, Peer::Unknown, None, &Parent::none());
+        let newer = telemetry.subscribed(&newer, None, Peer::Unknown, None, &Parent::none());
         let found = gateways.find("g7");
         assert!(found.iter().all(|of| of.id() == "g7"));
         assert_eq!(found.len(), 2);

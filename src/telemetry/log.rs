@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::count::lock;
 use super::ends::{Cause, Ended};
 use super::gateways::Gateway;
-use super::start::describe;
+use super::start::{completeness, describe};
 use crate::access::Peer;
+use crate::engine::Replay;
 
 /// What repeats is counted for so long.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -60,7 +61,12 @@ impl StreamLog {
     }
 
     /// A stream has begun; `older` was subscribed under its id until then.
-    pub(super) fn subscribed(&self, gateway: &Gateway, older: Option<&Gateway>) {
+    pub(super) fn subscribed(
+        &self,
+        gateway: &Gateway,
+        replay: Option<&Replay>,
+        older: Option<&Gateway>,
+    ) {
         if !self.has_room(gateway.id()) {
             return;
         }
@@ -74,6 +80,8 @@ impl StreamLog {
             reason = reason.as_str(),
             missed,
             cursor = %start.cursor,
+            revocations = replay.map(|replay| completeness(replay).as_str()),
+            revocations_count = replay.map(Replay::left),
             older_peer = older.map(|older| tracing::field::display(older.peer())),
             older_principal = older.and_then(Gateway::principal),
             "{}",

@@ -50,7 +50,7 @@ pub(crate) use self::invalidations::Invalidation;
 pub(crate) use self::listeners::{HandshakeResult, Handshakes};
 pub(crate) use self::publishing::{Begun, Method, Published, Publishing};
 pub(crate) use self::reloads::Reloads;
-pub(crate) use self::start::{STARTS, describe};
+pub(crate) use self::start::{STARTS, completeness, describe};
 
 use self::count::{Labelled, SharedCount};
 use self::delays::Delays;
@@ -63,7 +63,8 @@ use self::publishing::Publishers;
 use crate::access::Peer;
 #[cfg(any(test, feature = "tonic-service"))]
 use crate::config::Config;
-use crate::engine::{Engine, Start, Subscriber};
+use crate::contract::revocations::Completeness;
+use crate::engine::{Engine, Replay, Start, Subscriber};
 use crate::spans::{Parent, Spans};
 
 /// What is known of a server. Cheap to clone: all clones are the same.
@@ -82,6 +83,8 @@ struct Shared {
     starts: [SharedCount; STARTS.len()],
     ends: Labelled<Cause>,
     missed: SharedCount,
+    replays: Labelled<&'static str>,
+    replayed: SharedCount,
     recent_ends: RecentEnds,
     invalidations: Invalidations,
     delays: Delays,
@@ -106,6 +109,8 @@ impl Telemetry {
                 starts: Default::default(),
                 ends: Labelled::default(),
                 missed: SharedCount::default(),
+                replays: Labelled::default(),
+                replayed: SharedCount::default(),
                 recent_ends: RecentEnds::default(),
                 invalidations: Invalidations::default(),
                 delays: Delays::new(delay_bounds),
@@ -132,11 +137,12 @@ impl Telemetry {
     pub(crate) fn subscribed(
         &self,
         subscriber: &Subscriber,
+        replay: Option<&Replay>,
         peer: Peer,
         principal: Option<Arc<str>>,
         parent: &Parent,
     ) -> Stream {
-        Stream::begin(self, subscriber, peer, principal, parent)
+        Stream::begin(self, subscriber, replay, peer, principal, parent)
     }
 
     /// A subscription was refused, by this status in words.
@@ -268,6 +274,17 @@ impl Telemetry {
         self.shared.missed.get()
     }
 
+    /// How many streams began with a replay of invalidations that was so complete.
+    pub(crate) fn replays(&self, completeness: Completeness) -> u64 {
+        let all = self.shared.replays.all();
+        all.get(completeness.as_str()).copied().unwrap_or(0)
+    }
+
+    /// How many invalidations those replays had.
+    pub(crate) fn replayed(&self) -> u64 {
+        self.shared.replayed.get()
+    }
+
     /// Streams that have ended of late, the newest first.
     pub(crate) fn recent_ends(&self) -> Vec<Arc<Ended>> {
         self.shared.recent_ends.newest()
@@ -326,7 +343,11 @@ impl Telemetry {
 }
 
 impl Shared {
-    fn count_start(&self, start: &Start) {
+    fn count_start(&self, start: &Start, replay: Option<&Replay>) {
+        if let Some(replay) = replay {
+            self.replays.add(completeness(replay).as_str(), 1);
+            self.replayed.add(replay.left());
+        }
         let (resume, reason, missed) = describe(start.resume);
         let same = |of: &&(_, _)| **of == (resume, reason.clone());
         if let Some((at, _)) = STARTS.iter().enumerate().find(|(_, of)| same(of)) {

@@ -1,7 +1,8 @@
 //! The contract's words for where a stream starts.
 
+use crate::contract::revocations::Completeness;
 use crate::contract::start::{Reason, Resume as Word};
-use crate::engine::Resume;
+use crate::engine::{Replay, Resume};
 
 /// `push-resume`, `push-resume-reason` and `push-missed`.
 pub(crate) fn describe(resume: Resume) -> (Word, &'static Reason, Option<u64>) {
@@ -13,6 +14,15 @@ pub(crate) fn describe(resume: Resume) -> (Word, &'static Reason, Option<u64>) {
         Resume::Ahead => (Fresh, &Reason::Ahead, None),
         Resume::OtherEpoch { .. } => (Fresh, &Reason::OtherEpoch, None),
         Resume::Malformed => (Fresh, &Reason::Malformed, None),
+    }
+}
+
+/// `push-revocations`.
+pub(crate) fn completeness(replay: &Replay) -> Completeness {
+    if replay.is_complete() {
+        Completeness::Complete
+    } else {
+        Completeness::Partial
     }
 }
 

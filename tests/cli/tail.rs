@@ -106,6 +106,53 @@ fn a_tail_that_was_lagged_prints_and_misses_all_that_was_published() {
     assert_eq!(printed, (1..=published - missed).collect::<Vec<_>>());
 }
 
+/// Its position is kept as they are printed, and moves to the stream's start at their end.
+#[test]
+fn missed_revocations_come_first() {
+    let server = Server::start(&["--max-events", "10"]);
+    let cursors = server.publish_small(0..1);
+    let revoked: String = (0..3)
+        .map(|n| format!("{{\"session_invalidation\":{{\"user_id\":\"u{n}\"}}}}\n"))
+        .collect();
+    assert!(server.publish(&revoked).status.success());
+    let head = server.publish_small(1..100);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("cursor");
+    let flags = |count: &str| -> Vec<String> {
+        let file = file.to_str().unwrap();
+        let flags = [
+            "--cursor-file",
+            file,
+            "--replay-revocations",
+            "--count",
+            count,
+        ];
+        let cursor = ["--cursor", &cursors[0]];
+        flags.into_iter().chain(cursor).map(str::to_owned).collect()
+    };
+    let tail = |flags: &[String]| {
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        server.tail(&flags)
+    };
+    let mut first = tail(&flags("1"));
+    first
+        .err
+        .find("replay: 3 missed revocations follow, which is all");
+    assert!(first.out.next().unwrap().contains("\"u0\""));
+    assert!(first.end().success());
+    let mut second = tail(&flags("3"));
+    second
+        .err
+        .find("replay: 2 missed revocations follow, which is all");
+    for user in ["\"u1\"", "\"u2\""] {
+        assert!(second.out.next().unwrap().contains(user));
+    }
+    let next = server.publish_small(100..101);
+    assert_eq!(cursor(&second.out.next().unwrap()), next[0]);
+    assert!(second.end().success());
+    assert!(head.last() < next.first());
+}
+
 #[test]
 fn a_restarted_server_is_a_gap_of_unknown_size() {
     let directory = tempfile::tempdir().unwrap();

@@ -124,6 +124,15 @@ class Mock:
             "oldest_age_seconds": 300.0,
             "window_seconds": 300.0,
         }
+        self.revocations = {
+            "kept": 48_211,
+            "max": 1_000_000,
+            "bytes": 6 * MIB,
+            "evicted": 0,
+            "expired": 1_204,
+            "complete_replays": 17,
+            "partial_replays": 3,
+        }
         self.max_gateways = 10_000
         self.process = {
             "resident_bytes": 214 * MIB,
@@ -208,6 +217,7 @@ class Mock:
                 "head": cursor(self.sequence),
                 "listeners": [dict(one) for one in self.listeners],
                 "ring": {**self.ring, "newest_sequence": self.sequence},
+                "revocations": dict(self.revocations),
                 "gateways": {
                     "subscribed": len(self.gateways),
                     "max": self.max_gateways,

@@ -86,9 +86,9 @@ impl Server {
 
     fn subscribe(&self, id: &str) -> Reader {
         let subscriber = self.telemetry.engine().subscribe(id, "").unwrap();
-        let stream = self
-            .telemetry
-            .subscribed(&subscriber, Peer::Unknown, None, &Parent::none());
+        let stream =
+            self.telemetry
+                .subscribed(&subscriber, None, Peer::Unknown, None, &Parent::none());
         Reader { subscriber, stream }
     }
 

@@ -1215,7 +1215,7 @@ function showServer() {
     for (const id of ['checks', 'listeners']) sync($(id), [], () => '', () => null, () => {});
     return;
   }
-  const { ring, process, totals, config } = status;
+  const { ring, revocations, process, totals, config } = status;
   const pinned = percent(ring.pinned_bytes, ring.max_bytes);
   const meter = (name, used, most, format) => ({
     name, part: percent(used, most), text: `${format(used)} of ${format(most)} (${Math.round(100 * percent(used, most))} %)`,
@@ -1225,10 +1225,13 @@ function showServer() {
     meter('Memory', ring.bytes, ring.max_bytes, bytes),
     meter('Oldest event, of the window', ring.oldest_age_seconds, ring.window_seconds, duration),
     { ...meter('Pinned by slow gateways', ring.pinned_bytes, ring.max_bytes, bytes), level: pinned > 0.25 ? 'warning' : null },
+    meter('Revocations kept', revocations.kept, revocations.max, count),
   ]);
   showFacts($('ring-facts'), [
     ['Newest event', count(ring.newest_sequence), 'Its sequence: so many events were published.'],
     ['Its cursor', clipped(status.head, 64)],
+    ['Replays of revocations', `${count(revocations.complete_replays)} complete, ${count(revocations.partial_replays)} partial`,
+      'Gateways that came back too late to resume and were told whom they have to throw out. Of a partial one something may be missing: such a gateway has to validate its sessions.'],
   ]);
   showFacts($('process'), [
     ['Memory', process.memory_limit_bytes === null || process.memory_limit_bytes === undefined

@@ -84,6 +84,16 @@ pub(in crate::cli) struct SettingsArgs {
     #[arg(long, value_parser = value::count, default_value_t = Config::default().max_subscribers)]
     max_subscribers: usize,
 
+    #[arg(long, value_parser = value::count, default_value_t = Config::default().max_revocations)]
+    max_revocations: usize,
+
+    #[arg(
+        long,
+        value_parser = value::duration,
+        default_value = value::duration_text(Config::default().revocation_retention)
+    )]
+    revocation_retention: Duration,
+
     #[arg(long, value_parser = value::count, default_value_t = Config::default().max_producers)]
     max_producers: usize,
 
@@ -155,6 +165,8 @@ impl SettingsArgs {
             allow_large_events: self.allow_large_events,
             window: self.window,
             max_subscribers: self.max_subscribers,
+            max_revocations: self.max_revocations,
+            revocation_retention: self.revocation_retention,
             max_producers: self.max_producers,
             stall_timeout: self.stall_timeout,
             shutdown_grace: self.shutdown_grace,
@@ -203,6 +215,8 @@ mod tests {
             "--allow-large-events",
             "--window=5s",
             "--max-subscribers=6",
+            "--max-revocations=12",
+            "--revocation-retention=13s",
             "--max-producers=10",
             "--stall-timeout=7m",
             "--shutdown-grace=8ms",
@@ -229,6 +243,8 @@ mod tests {
             allow_large_events: true,
             window: Duration::from_secs(5),
             max_subscribers: 6,
+            max_revocations: 12,
+            revocation_retention: Duration::from_secs(13),
             max_producers: 10,
             stall_timeout: Duration::from_secs(420),
             shutdown_grace: Duration::from_millis(8),

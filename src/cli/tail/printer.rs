@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::cursor_file::{CursorFile, CursorFileError};
 use super::json;
-use crate::client::{Disconnect, Gap, Resume, Start};
+use crate::client::{Completeness, Disconnect, Gap, Resume, Revocations, Start};
 use crate::command::{Failure, stderr};
 use crate::contract::push::PushEvent;
 use crate::cursor::Cursor;
@@ -31,6 +31,7 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) enum Job {
     Event(Cursor, PushEvent),
     Start(Start),
+    Replayed(Cursor),
     Gap(Gap),
     Disconnected(Disconnect, Duration),
 }
@@ -156,7 +157,9 @@ impl Press {
                     self.save(cursor)?;
                 }
                 Job::Start(start) => {
-                    self.save(start.cursor)?;
+                    if start.revocations.is_none() {
+                        self.save(start.cursor)?;
+                    }
                     let (id, cursor) = (&self.id, start.cursor);
                     match start.resume {
                         Resume::Resumed => {
@@ -167,7 +170,11 @@ impl Press {
                             start.reason
                         ),
                     }
+                    if let Some(missed) = start.revocations {
+                        stderr::say(&describe_replay(&missed));
+                    }
                 }
+                Job::Replayed(cursor) => self.save(cursor)?,
                 Job::Gap(gap) => stderr::say(&describe(&gap)),
                 Job::Disconnected(cause, retry_in) => {
                     tracing::warn!("disconnected: {cause}; next attempt in {retry_in:.1?}");
@@ -231,6 +238,17 @@ fn describe(gap: &Gap) -> String {
             "gap: events were missed, nobody knows how many ({})",
             gap.reason
         ),
+    }
+}
+
+fn describe_replay(missed: &Revocations) -> String {
+    let count = match missed.count {
+        1 => "1 missed revocation follows".to_owned(),
+        count => format!("{count} missed revocations follow"),
+    };
+    match missed.completeness {
+        Completeness::Complete => format!("replay: {count}, which is all"),
+        Completeness::Partial => format!("replay: {count}, and some may be lost (partial)"),
     }
 }
 
