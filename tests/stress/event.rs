@@ -1,6 +1,7 @@
 //! Events that differ from one another, and what is remembered of them.
 
 use galaxy_push::cursor::Cursor;
+use galaxy_push::event::Event;
 use galaxy_push::lab::history::Fingerprint;
 
 /// The field that the engine appends: tag, length, cursor.
@@ -17,6 +18,41 @@ pub(crate) fn encode(number: u64, size: usize, to: &mut Vec<u8>) {
     to.extend(number.to_le_bytes());
     let filling = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     to.extend(filling.iter().cycle().take(size - 8));
+}
+
+/// The encoding of `PushEvent { session_invalidation: { user_id, reason } }`, with a reason that
+/// begins with `number` in digits and has `size` bytes in all, at least 20. Appends it.
+pub(crate) fn encode_invalidation(user: u8, number: u64, size: usize, to: &mut Vec<u8>) {
+    let mut reason = format!("{number:020}").into_bytes();
+    reason.resize(size.max(20), b'.');
+    let fields = [0x12, 1, user, 0x1a];
+    to.push(0x12);
+    varint(fields.len() + varint_bytes(reason.len()) + reason.len(), to);
+    to.extend(fields);
+    varint(reason.len(), to);
+    to.extend(reason);
+}
+
+/// The session that it revokes, of an event that is an invalidation.
+pub(crate) fn session(event: Event<'_>) -> Option<Fingerprint> {
+    let invalidation = event.invalidation()?;
+    Some(Fingerprint::of(invalidation.user_id.as_bytes()))
+}
+
+/// Of whole frames: the cursor of each invalidation, and the session that it revokes.
+pub(crate) fn read_replay(frames: &[u8]) -> Vec<(Cursor, Fingerprint)> {
+    let mut found = Vec::new();
+    let mut rest = frames;
+    while let Some((prefix, after)) = rest.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
+        let (message, next) = after.split_at(length as usize);
+        let (published, _) = message.split_at(message.len() - CURSOR_FIELD_BYTES);
+        let event = Event::parse(published).expect("it was published");
+        let session = session(event).expect("it is an invalidation");
+        found.push((read(message).0, session));
+        rest = next;
+    }
+    found
 }
 
 fn varint(mut n: usize, to: &mut Vec<u8>) {

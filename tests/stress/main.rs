@@ -45,6 +45,7 @@ fn every_promise_is_kept_whatever_the_schedule() {
         resumed,
         expired,
         gaps,
+        replays,
         taken_over,
         closed,
         ..
@@ -55,6 +56,7 @@ fn every_promise_is_kept_whatever_the_schedule() {
         resumed,
         expired,
         gaps,
+        replays,
         taken_over,
         closed,
         sum.parked,

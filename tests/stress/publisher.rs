@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use galaxy_push::cursor::{Cursor, Seq};
 use galaxy_push::engine::{self, PublishError};
 use galaxy_push::event::Event;
 use galaxy_push::lab::history::{self, Fingerprint};
@@ -94,7 +95,13 @@ impl Publisher {
         self.fingerprints.clear();
         for bytes in &mut self.bytes {
             bytes.clear();
-            event::encode(self.next, size(random), bytes);
+            match random.below(20) {
+                0 => {
+                    let user = b'A' + random.below(40) as u8;
+                    event::encode_invalidation(user, self.next, size(random), bytes);
+                }
+                _ => event::encode(self.next, size(random), bytes),
+            }
             self.fingerprints.push(Fingerprint::of(bytes));
             self.next += 1;
         }
@@ -124,6 +131,12 @@ impl Publisher {
         match outcome {
             Ok((first, last)) => {
                 (self.record).accepted(publishing, first, last, &self.fingerprints);
+                for (seq, bytes) in (first.seq().number()..).zip(&self.bytes) {
+                    if let Some(session) = event::session(parse(bytes)) {
+                        let at = Cursor::new(first.epoch(), Seq::new(seq));
+                        self.record.invalidated(at, session);
+                    }
+                }
                 Ok(())
             }
             Err(error) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
-use galaxy_push::engine::{Batch, RecvError, Resume, Subscriber, TryRecvError};
+use galaxy_push::engine::{Batch, RecvError, ReplayError, Resume, Subscriber, TryRecvError};
 use galaxy_push::lab::history::{Decision, End, Fingerprint, Stream};
 
 use crate::event;
@@ -50,6 +50,49 @@ impl<'a> Reader<'a> {
         Some(Reader {
             round,
             stream: subscribing.granted(decision, start.cursor),
+            decision,
+            subscriber,
+        })
+    }
+
+    /// The same, and reads the invalidations that it has missed, with some time between.
+    fn join_with_replay(
+        round: &'a Round<'a>,
+        id: &str,
+        cursor: &str,
+        random: &mut Random,
+    ) -> Option<Self> {
+        let subscribing = round.history.subscribing(id, cursor);
+        let Ok((subscriber, replay)) = round.engine.subscribe_with_replay(id, cursor) else {
+            assert!(round.engine.is_closed(), "there is room for all");
+            subscribing.refused();
+            return None;
+        };
+        let start = subscriber.start();
+        let decision = decision(start.resume);
+        let mut stream = subscribing.granted(decision, start.cursor);
+        if let Some(mut replay) = replay {
+            let is_complete = replay.is_complete();
+            let mut found = Vec::new();
+            let outcome = loop {
+                match replay.try_recv(&subscriber) {
+                    Ok(Some(frames)) => found.extend(event::read_replay(&frames)),
+                    outcome => break outcome,
+                }
+                if random.one_in(4) {
+                    thread::sleep(Duration::from_micros(random.below(500) as u64));
+                }
+            };
+            match outcome {
+                Ok(_) => stream.replayed(is_complete, found),
+                // It goes the way of its stream, which says so next.
+                Err(ReplayError::TakenOver | ReplayError::Closed) => {}
+                Err(error) => panic!("there was room: {error}"),
+            }
+        }
+        Some(Reader {
+            round,
+            stream,
             decision,
             subscriber,
         })
@@ -228,7 +271,7 @@ pub(crate) fn hold(mut reader: Reader<'_>, place: &AtomicU64, mut random: Random
 pub(crate) fn commute(round: &Round<'_>, id: &str, mut random: Random) {
     let mut last = String::new();
     while !round.is_ending() {
-        let Some(mut reader) = Reader::join(round, id, &last) else {
+        let Some(mut reader) = Reader::join_with_replay(round, id, &last, &mut random) else {
             return;
         };
         reader = reader.max_batch_bytes(1 << random.below(20));
@@ -271,7 +314,8 @@ fn some_cursor(position: Cursor, random: &mut Random) -> String {
 pub(crate) fn contend(round: &Round<'_>, mut random: Random) {
     let mut last = String::new();
     while !round.is_ending() {
-        let Some(mut reader) = Reader::join(round, "contended", &last) else {
+        let joined = Reader::join_with_replay(round, "contended", &last, &mut random);
+        let Some(mut reader) = joined else {
             return;
         };
         let patience = 1 + random.below(20_000);

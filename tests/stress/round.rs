@@ -60,7 +60,10 @@ impl<'a> Round<'a> {
         seed: u64,
         take_part: impl FnOnce(&Round<'_>),
     ) -> (Report, Counters) {
-        let builder = (shape.builder)().max_subscribers(100);
+        // Few sessions, and room for what slow replays hold.
+        let builder = (shape.builder)()
+            .max_subscribers(100)
+            .max_revocations(20_000);
         let engine = builder.build().expect("the shapes fit");
         let terms = Terms::default().retained_events(shape.retained_events);
         let round = Round {

@@ -25,6 +25,8 @@
 //! | and is over when that one is granted. | [`OutlivedTakeover`](Violation::OutlivedTakeover) |
 //! | A batch stands in a place of its own, of its size, | [`ResponseSize`](Violation::ResponseSize), [`GivenTwice`](Violation::GivenTwice) |
 //! | after everything that was known before it was published; epochs grow, as they do while no clock is set back. | [`ResponseBehind`](Violation::ResponseBehind) |
+//! | A replay of revocations has the newest of each session, as they were when the stream started, in order, | [`WrongRevocation`](Violation::WrongRevocation) |
+//! | and none between the gateway's cursor and the start is missing when it was said to be complete. | [`MissingRevocation`](Violation::MissingRevocation) |
 //! | Sequences are dense. | [`Hole`](Violation::Hole) |
 //!
 //! Not a promise of a history is that anything happens at all: that whoever waits is
@@ -33,7 +35,7 @@
 //! # How it is done
 //!
 //! The responses to publishers are written into a *ledger*: a word for each
-//! sequence. A stream is checked while it is recorded, event by event, against the
+//! sequence; which of them are invalidations, and of which session, stands beside it. A stream is checked while it is recorded, event by event, against the
 //! position where it was and against the ledger; what it receives before the response
 //! is written waits with the stream. So memory is 8 bytes an event, less with
 //! [`History::forget_before`], a few words for each stream, and the fingerprints of
@@ -81,6 +83,7 @@ mod lost;
 mod publisher;
 mod record;
 mod report;
+mod revocations;
 mod start;
 mod stream;
 mod summary;

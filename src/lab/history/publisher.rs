@@ -105,6 +105,13 @@ impl Publisher {
         self.firsts.note(publishing.takeovers, first);
     }
 
+    /// The event at this place, of a batch that was accepted, invalidates this session: the
+    /// fingerprint of whatever names it, the same for each of its invalidations.
+    pub fn invalidated(&mut self, at: Cursor, session: Fingerprint) {
+        let record = self.record(at);
+        record.revocations.published(at.seq().number(), session);
+    }
+
     /// The batch was refused: none of it may ever be seen.
     pub fn refused(&mut self, events: &[Fingerprint]) {
         self.summary.refused_batches += 1;

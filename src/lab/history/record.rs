@@ -9,6 +9,7 @@ use crossbeam::utils::CachePadded;
 use super::fingerprint::Fingerprint;
 use super::ledger::{Bookmark, Entry, Ledger};
 use super::lock;
+use super::revocations::Revocations;
 use super::violation::{StreamId, Violation};
 use crate::cursor::{Cursor, Epoch, Seq};
 
@@ -21,6 +22,7 @@ pub(super) struct EpochRecord {
     /// The newest position that a stream has come to: who subscribes afterwards
     /// cannot be told of a head before it.
     pub(super) seen: Mark,
+    pub(super) revocations: Revocations,
     leftovers: Mutex<Leftovers>,
     /// Streams whose position is to be compared with the head, in the end.
     endings: Mutex<Vec<Ending>>,
@@ -79,6 +81,7 @@ impl EpochRecord {
             accepted: Mark::at(ledger.base()),
             seen: Mark::at(ledger.base()),
             ledger,
+            revocations: Revocations::default(),
             leftovers: Mutex::default(),
             endings: Mutex::default(),
         }

@@ -8,6 +8,7 @@ use super::Shared;
 use super::fingerprint::Fingerprint;
 use super::ledger::Bookmark;
 use super::record::{Ending, EpochRecord, Judgement, Leftover, Received};
+use super::revocations::Replay;
 use super::start::{Decision, Requested, Start};
 use super::summary::Summary;
 use super::takeover::Begun;
@@ -65,6 +66,10 @@ impl Subscribing {
         if let Some(violation) = violation {
             shared.findings.add(violation);
         }
+        let requested = match &requested {
+            Requested::Cursor(cursor) if cursor.epoch() == start.epoch() => cursor.seq().number(),
+            _ => 0,
+        };
         let record = shared.record(start.epoch());
         let start = start.seq().number();
         record.seen.raise(start);
@@ -85,6 +90,10 @@ impl Subscribing {
             record,
             begun,
             bookmark: None,
+            requested: match decision {
+                Decision::Expired { .. } => requested,
+                _ => 0,
+            },
             fresh_start: (decision != Decision::Resumed).then_some(start),
             position: start,
             received_any: false,
@@ -125,6 +134,8 @@ pub struct Stream {
     record: Arc<EpochRecord>,
     begun: Begun,
     bookmark: Bookmark,
+    /// The sequence that was asked for, if that is of this epoch; else 0.
+    requested: u64,
     /// The start, if that was the head: no batch is cut in two there.
     fresh_start: Option<u64>,
     position: u64,
@@ -148,6 +159,25 @@ impl Stream {
     #[must_use]
     pub fn id(&self) -> &StreamId {
         &self.begun.stream
+    }
+
+    /// Before its first event it was told these invalidations from before its start, all that were
+    /// announced: each with its cursor and the fingerprint of its session, as in
+    /// [`Publisher::invalidated`](super::Publisher::invalidated). `is_complete`: and that none is
+    /// missing.
+    pub fn replayed(
+        &mut self,
+        is_complete: bool,
+        invalidations: impl IntoIterator<Item = (Cursor, Fingerprint)>,
+    ) {
+        self.summary.replays += 1;
+        self.record.revocations.replayed(Replay {
+            stream: self.id().clone(),
+            after: self.requested,
+            start: self.position,
+            is_complete,
+            found: invalidations.into_iter().collect(),
+        });
     }
 
     /// It received these events: each with the cursor that it carries and the

@@ -34,6 +34,8 @@ pub struct Summary {
     /// Events that were announced as missed, in gaps, at the end or at the start of a
     /// stream.
     pub missed_events: u64,
+    /// Streams that began with a replay of revocations.
+    pub replays: u64,
     /// Streams that ended because they were taken over.
     pub taken_over: u64,
     /// Streams that ended because they lagged.
@@ -57,6 +59,7 @@ impl AddAssign for Summary {
             unverified_events,
             gaps,
             missed_events,
+            replays,
             taken_over,
             lagged,
             closed,
@@ -72,6 +75,7 @@ impl AddAssign for Summary {
         self.unverified_events += unverified_events;
         self.gaps += gaps;
         self.missed_events += missed_events;
+        self.replays += replays;
         self.taken_over += taken_over;
         self.lagged += lagged;
         self.closed += closed;
@@ -84,7 +88,7 @@ impl fmt::Display for Summary {
             f,
             "{} events accepted in {} batches, {} batches refused, {} without a response; \
              {} events received by {} streams ({} not compared), \
-             {} missed, {} gaps; \
+             {} missed, {} gaps, {} replays; \
              {} resumed, {} expired, {} taken over, {} lagged, {} closed",
             self.accepted_events,
             self.accepted_batches,
@@ -95,6 +99,7 @@ impl fmt::Display for Summary {
             self.unverified_events,
             self.missed_events,
             self.gaps,
+            self.replays,
             self.resumed,
             self.expired,
             self.taken_over,

@@ -867,3 +867,99 @@ fn a_stream_that_goes_on_after_it_was_taken_over() {
         );
     }
 }
+
+// --- replays of revocations ---
+
+/// The session that is invalidated at each of some places.
+const INVALIDATIONS: [(u64, u8); 5] = [(2, b'a'), (3, b'b'), (5, b'a'), (7, b'c'), (9, b'b')];
+
+/// What is told of a gateway that stood at `after`, starts at 8, and is told the sessions at
+/// these places.
+fn told_of_replay(after: u64, is_complete: bool, told_places: &[(u64, u8)]) -> Vec<String> {
+    let history = History::default();
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=10);
+    for (seq, session) in INVALIDATIONS {
+        publisher.invalidated(at(seq), Fingerprint::of(&[session]));
+    }
+    let subscribing = history.subscribing("g", &at(after).to_string());
+    let missed = 8 - after;
+    let mut stream = subscribing.granted(Decision::Expired { missed }, at(8));
+    let places = told_places.iter();
+    let places = places.map(|(seq, session)| (at(*seq), Fingerprint::of(&[*session])));
+    stream.replayed(is_complete, places.collect::<Vec<_>>());
+    stream.ended(End::Cut);
+    drop(publisher);
+    let found = told(&history);
+    assert_eq!(told(&history), found, "a check can be repeated");
+    found
+}
+
+#[test]
+fn a_replay_has_the_newest_of_each_session() {
+    let all = [(3, b'b'), (5, b'a'), (7, b'c')];
+    assert_eq!(told_of_replay(1, true, &all), NOTHING);
+    assert_eq!(told_of_replay(3, true, &all[1..]), NOTHING);
+    assert_eq!(told_of_replay(7, true, &[]), NOTHING);
+    // Of a partial one anything may be missing.
+    assert_eq!(told_of_replay(1, false, &all[2..]), NOTHING);
+    assert_eq!(told_of_replay(1, false, &[]), NOTHING);
+}
+
+#[test]
+fn a_replay_that_lacks_one() {
+    for lacking in 0..3 {
+        let mut some = vec![(3, b'b'), (5, b'a'), (7, b'c')];
+        let (missing, _) = some.remove(lacking);
+        assert_eq!(
+            told_of_replay(1, true, &some),
+            [format!(
+                "g (stream 1): was told all from before @8, and not @{missing}"
+            )]
+        );
+    }
+}
+
+#[test]
+fn a_replay_with_one_that_is_not_due() {
+    for (places, wrong) in [
+        // Another one was newer.
+        (&[(2, b'a')][..], 2),
+        // Published after the start, and so an event of the stream.
+        (&[(9, b'b')], 9),
+        // Not that session's.
+        (&[(3, b'c')], 3),
+        // No invalidation.
+        (&[(4, b'a')], 4),
+        // Out of order, or twice.
+        (&[(5, b'a'), (3, b'b')], 3),
+        (&[(5, b'a'), (5, b'a')], 5),
+    ] {
+        assert_eq!(
+            told_of_replay(1, false, places),
+            [format!(
+                "g (stream 1): of those from before @8 it was told @{wrong}, which is not due there"
+            )]
+        );
+    }
+    // It was processed before.
+    let found = told_of_replay(3, true, &[(3, b'b'), (5, b'a'), (7, b'c')]);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+/// Its publisher does not know where it stands.
+#[test]
+fn a_replay_with_one_whose_response_was_lost() {
+    let history = History::default();
+    let mut publisher = history.publisher("p");
+    publish(&mut publisher, 1..=1);
+    publisher.invalidated(at(1), Fingerprint::of(b"a"));
+    let publishing = publisher.publishing();
+    publisher.no_response(publishing, &events(2..=2));
+    let mut stream = subscribe(&history, "g", 2);
+    stream.replayed(true, [(at(2), Fingerprint::of(b"a"))]);
+    stream.ended(End::Cut);
+    drop(publisher);
+    assert_eq!(told(&history), NOTHING);
+    assert_eq!(history.check().summary.unverified_events, 1);
+}

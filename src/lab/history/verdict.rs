@@ -26,6 +26,11 @@ pub(super) fn verdict(shared: &Shared) -> Report {
         let unnamed = verdict.compare_leftovers(&record);
         let received = unnamed.last_key_value().map_or(0, |(seq, _)| *seq);
         verdict.find_origins(&record, unnamed);
+        let (violations, unverified) = record.revocations.judge(&record);
+        verdict.summary.unverified_events += unverified;
+        for violation in violations {
+            verdict.found.add(violation);
+        }
         let head = (record.accepted.number())
             .max(received)
             .max(verdict.lost.last(&record));

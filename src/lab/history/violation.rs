@@ -175,6 +175,28 @@ pub enum Violation {
         start: Cursor,
     },
 
+    /// In a replay of revocations is one that is not the newest of its session at the start, that
+    /// the gateway has processed before, or that is out of order.
+    #[error("{stream}: of those from before {start} it was told {found}, which is not due there")]
+    WrongRevocation {
+        /// Whose stream.
+        stream: StreamId,
+        /// The position before its first event.
+        start: Cursor,
+        /// What it was told.
+        found: Cursor,
+    },
+    /// A replay of revocations was said to be complete, and was not.
+    #[error("{stream}: was told all from before {start}, and not {missing}")]
+    MissingRevocation {
+        /// Whose stream.
+        stream: StreamId,
+        /// The position before its first event.
+        start: Cursor,
+        /// What it was not told.
+        missing: Cursor,
+    },
+
     /// A stream has come to a position where no event ever was.
     #[error("{stream}: has come to {position}, the head is {head}")]
     PastTheHead {
