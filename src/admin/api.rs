@@ -216,6 +216,9 @@ pub struct Gateway {
     pub peer: String,
     /// Who it is.
     pub principal: String,
+    /// Which process of its kind it is, as it says (`push-instance`); empty if it does not.
+    #[serde(default)]
+    pub instance: String,
     /// When it subscribed.
     pub since: String,
     /// `push-resume` of its stream.

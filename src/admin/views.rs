@@ -325,6 +325,7 @@ impl Row {
             id: of.id().to_owned(),
             peer: of.peer().to_string(),
             principal: of.principal().unwrap_or_default().to_owned(),
+            instance: of.instance().unwrap_or_default().to_owned(),
             since: time(of.since()),
             resume: resume.as_str().to_owned(),
             reason: reason.as_str().to_owned(),
@@ -353,6 +354,7 @@ impl Row {
         let of = &self.gateway;
         has(of.id())
             || has(of.principal().unwrap_or_default())
+            || has(of.instance().unwrap_or_default())
             || has(&of.peer().to_string())
             || has(self.state())
     }
@@ -400,6 +402,7 @@ columns! {
     Id => id: |row| Key::Text(row.gateway.id());
     Peer => peer: |row| Key::Peer(row.gateway.peer());
     Principal => principal: |row| Key::Text(row.gateway.principal().unwrap_or_default());
+    Instance => instance: |row| Key::Text(row.gateway.instance().unwrap_or_default());
     Since => since: |row| Key::Time(row.gateway.since());
     Resume => resume: |row| Key::Text(describe(row.gateway.start().resume).0.as_str());
     Reason => reason: |row| Key::Text(describe(row.gateway.start().resume).1.as_str());
@@ -557,7 +560,6 @@ pub(super) fn json(value: &impl Serialize) -> Bytes {
 mod tests {
     use super::*;
     use crate::engine::Engine;
-    use crate::spans::Parent;
 
     /// Gateways that are so many events, and so many milliseconds, behind.
     fn rows(of: &[(&str, u64, u64)]) -> Vec<Row> {
@@ -565,8 +567,7 @@ mod tests {
         let telemetry = Telemetry::of(&engine);
         let rows = of.iter().map(|(id, events, ms)| {
             let subscriber = engine.subscribe(id, "").unwrap();
-            let _stream =
-                telemetry.subscribed(&subscriber, None, Peer::Unknown, None, &Parent::none());
+            let _stream = telemetry.subscribed_unknown(&subscriber);
             let [gateway] = &telemetry.gateway(id)[..] else {
                 panic!("it is subscribed once");
             };

@@ -107,6 +107,12 @@ impl Connector {
         }
     }
 
+    /// The same, to another address.
+    #[must_use]
+    pub fn at(self, address: Address) -> Self {
+        Connector { address, ..self }
+    }
+
     /// Connects over TLS. Default: in plaintext. A Unix socket has no TLS: the two together
     /// are refused.
     #[must_use]

@@ -2,41 +2,29 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
-use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Request, Status, Streaming};
+use tokio::time::{Instant, sleep_until};
 
-use super::backoff::Backoff;
-use super::channel::{ConnectError, Connection, Connector};
+use super::builder::{Builder, OnTakeover};
 use super::item::{Disconnect, Gap, Item, Stopped};
-use super::pulse::Pulse;
-use super::start::{self, Start};
-use super::status::{error_info, is_too_large, retry_delay};
-use super::violation::Violation;
-use crate::config::{Address, Config};
-use crate::contract::details::{DOMAIN, ErrorReason};
-use crate::contract::gateway_id::{self, GatewayIdError};
-use crate::contract::heartbeat::{self, HeartbeatError};
-use crate::contract::metadata::{PUSH_HEARTBEAT, PUSH_REVOCATIONS};
-use crate::contract::push::push_client::PushClient;
-use crate::contract::push::push_event::Kind;
-use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
-use crate::contract::revocations;
+use super::start::Start;
+use super::stats::Stats;
+use super::status::retry_delay;
+use super::stream::{Failure, Stream, Subscribed, subscribe};
+use super::targets::Targets;
+use crate::config::Address;
+use crate::contract::push::PushEvent;
 use crate::contract::start::Resume;
 use crate::cursor::Cursor;
-use crate::tls::ClientTls;
 
 /// The longest wait that a server can ask for: one that is wrong must not send a gateway away
 /// for good.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(5 * 60);
-
-/// A stream that is to show that it lives may be quiet for so many intervals.
-const MISSED_HEARTBEATS: u32 = 2;
+/// When a renewal is tried again that has failed, or would come in the middle of a replay.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// A subscription under one gateway id, kept up across connections.
 ///
@@ -66,221 +54,50 @@ const MISSED_HEARTBEATS: u32 = 2;
 #[derive(Debug)]
 pub struct Gateway {
     settings: Builder,
+    targets: Targets,
     /// Where a new subscription goes on: the last processed event, or the start
     /// of a stream of which none is processed yet.
     processed: Option<Cursor>,
     /// The last event that was handed out since the last fresh start: what can
     /// be processed ends here.
     handed_out: Option<Cursor>,
+    /// Whether the position has moved since the last subscription began.
+    has_progressed: bool,
     state: State,
     /// What is to be told before anything else happens.
     told_next: VecDeque<Item>,
+    stats: Stats,
 }
+
+/// An attempt to subscribe. It is kept between calls of `next`, so that a caller who often stops
+/// waiting does not start it over each time.
+type Attempt = Pin<Box<dyn Future<Output = Result<Subscribed, Failure>> + Send>>;
 
 enum State {
     Waiting {
         until: Instant,
     },
-    /// The attempt is kept between calls of `next`, so that a caller who often
-    /// stops waiting does not start it over each time.
-    Subscribing(Pin<Box<dyn Future<Output = Result<Subscribed, Failure>> + Send>>),
-    Streaming(Box<Stream>),
+    Subscribing(Attempt),
+    Streaming(Box<Stream>, Renewal),
+    /// The stream has ended before the one that was to take its place had begun. This was its
+    /// last event.
+    Renewing(Attempt, Cursor),
     Stopped(Stopped),
 }
 
-/// An accepted subscription.
-struct Subscribed {
-    start: Start,
-    missed: Option<u64>,
-    requested: Option<Cursor>,
-    stream: Stream,
+/// When another stream takes the place of one that goes on.
+enum Renewal {
+    Never,
+    At(Instant),
+    UnderWay(Attempt),
 }
 
-struct Stream {
-    events: Streaming<PushEvent>,
-    /// Held because the connection may end with its last handle.
-    _connection: PushClient<Connection>,
-    since: Instant,
-    last: Cursor,
-    max_event_bytes: usize,
-    /// Where the server sends heartbeats.
-    pulse: Option<Pulse>,
-    /// While it lasts.
-    replay: Option<Replay>,
-}
-
-enum Failure {
-    Retry(Disconnect),
-    Stop(Stopped),
-}
-
-/// What to do when a newer subscription takes the id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnTakeover {
-    /// Stop, with [`Stopped::TakenOver`].
-    #[default]
-    Stop,
-    /// Wait and take the id back. Sensible only where the other is known to
-    /// stop.
-    Retry,
-}
-
-/// How a [`Gateway`] subscribes. Made by [`Gateway::builder`].
-#[derive(Clone, Debug)]
-pub struct Builder {
-    id: String,
-    connector: Connector,
-    cursor: Option<Cursor>,
-    backoff: Backoff,
-    on_takeover: OnTakeover,
-    response_timeout: Duration,
-    max_event_bytes: usize,
-    heartbeat: Option<Duration>,
-    replay_revocations: bool,
-}
-
-impl Builder {
-    /// Where to go on: the cursor that an earlier run persisted. Default
-    /// `None`: begin with whatever is published next.
-    #[must_use]
-    pub fn cursor(mut self, cursor: Option<Cursor>) -> Self {
-        self.cursor = cursor;
-        self
-    }
-
-    /// How long to wait between attempts. Default [`Backoff::default`]. Where the server asks
-    /// for a longer wait (`google.rpc.RetryInfo`), it gets it, up to five minutes.
-    #[must_use]
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    /// What to do when another subscription takes the id. Default
-    /// [`OnTakeover::Stop`].
-    #[must_use]
-    pub fn on_takeover(mut self, on_takeover: OnTakeover) -> Self {
-        self.on_takeover = on_takeover;
-        self
-    }
-
-    /// How long one attempt may take, from connecting to the server's response.
-    /// Default 10 seconds. The server responds at once, so only the network's delay
-    /// matters. A stream may be silent for any time.
-    #[must_use]
-    pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.response_timeout = timeout;
-        self
-    }
-
-    /// Has the server show that a quiet stream lives: after so long without an event it sends
-    /// a heartbeat. From 1 second to 5 minutes. Default: none.
-    ///
-    /// A heartbeat is no item. It keeps proxies from cutting a quiet stream, and it comes all
-    /// the way from the server, which a proxy's answer to an HTTP/2 PING does not: a stream
-    /// that brings nothing, not even a part of an event, for two intervals is dropped
-    /// ([`Disconnect::Silent`]), and subscribed anew. A server that has no heartbeats is not
-    /// held to them.
-    #[must_use]
-    pub fn heartbeat(mut self, interval: Duration) -> Self {
-        self.heartbeat = Some(interval);
-        self
-    }
-
-    /// Whether a stream that cannot resume is to begin with the session invalidations that were
-    /// missed: the newest of each user and session, as events, before anything else. Default: no.
-    ///
-    /// [`Start::revocations`] says whether they are all there. The gateway's position stays where
-    /// it was until they are [processed](Gateway::processed), so that none is missed if the stream
-    /// ends among them.
-    #[must_use]
-    pub fn replay_revocations(mut self, wanted: bool) -> Self {
-        self.replay_revocations = wanted;
-        self
-    }
-
-    /// How large one event may be, in bytes without its cursor: at least what the server
-    /// is configured for (`--max-event-bytes`). Default
-    /// [`Config::MAX_PORTABLE_EVENT_BYTES`], which is what a server takes unless it is
-    /// told to allow large events. A larger event stops the gateway.
-    #[must_use]
-    pub fn max_event_bytes(mut self, bytes: usize) -> Self {
-        self.max_event_bytes = bytes;
-        self
-    }
-
-    /// Connects over TLS. Default: in plaintext. A Unix socket has no TLS: the two together
-    /// are refused.
-    #[must_use]
-    pub fn tls(mut self, tls: ClientTls) -> Self {
-        self.connector = self.connector.tls(tls);
-        self
-    }
-
-    /// Sends the bearer token in this file with the subscription. The file is read again
-    /// with each attempt. Default: none. See [`Connector::token_file`].
-    #[must_use]
-    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.connector = self.connector.token_file(path);
-        self
-    }
-
-    /// Whether the token may be sent in plaintext to another machine. Default: no. See
-    /// [`Connector::allow_plaintext_token`].
-    #[must_use]
-    pub fn allow_plaintext_token(mut self, allowed: bool) -> Self {
-        self.connector = self.connector.allow_plaintext_token(allowed);
-        self
-    }
-
-    /// How to connect, all at once: instead of the address, [`tls`](Self::tls) and
-    /// [`token_file`](Self::token_file).
-    #[must_use]
-    pub fn connector(mut self, connector: Connector) -> Self {
-        self.connector = connector;
-        self
-    }
-
-    /// The gateway. It connects when it is first asked for an item.
-    ///
-    /// # Errors
-    ///
-    /// An id or a [`heartbeat`](Self::heartbeat) that no server accepts, an address that is
-    /// none, or a file of [`tls`](Self::tls) or [`token_file`](Self::token_file) that cannot be
-    /// used.
-    pub fn build(self) -> Result<Gateway, BuildError> {
-        gateway_id::check(&self.id)?;
-        if let Some(interval) = self.heartbeat
-            && !heartbeat::is_allowed(&interval)
-        {
-            return Err(BuildError::Heartbeat(HeartbeatError::Range));
-        }
-        self.connector.check()?;
-        Ok(Gateway {
-            processed: self.cursor,
-            handed_out: self.cursor,
-            state: State::Waiting {
-                until: Instant::now(),
-            },
-            told_next: VecDeque::new(),
-            settings: self,
-        })
-    }
-}
-
-/// Why there is no gateway with these settings.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// No server accepts the id.
-    #[error(transparent)]
-    Id(#[from] GatewayIdError),
-    /// No server accepts the heartbeat's interval.
-    #[error("the interval of heartbeats is {0}")]
-    Heartbeat(HeartbeatError),
-    /// It could not connect with these settings and files.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
+/// What happened while a stream went on.
+enum Happened {
+    /// An event; or a replay has ended.
+    Came(Result<(Cursor, Option<PushEvent>), Failure>),
+    RenewalDue,
+    Renewed(Result<Subscribed, Failure>),
 }
 
 impl Gateway {
@@ -289,16 +106,21 @@ impl Gateway {
     /// the same id ends the first.
     #[must_use]
     pub fn builder(id: impl Into<String>, address: Address) -> Builder {
-        Builder {
-            id: id.into(),
-            connector: Connector::new(address),
-            cursor: None,
-            backoff: Backoff::default(),
-            on_takeover: OnTakeover::default(),
-            response_timeout: Duration::from_secs(10),
-            max_event_bytes: Config::MAX_PORTABLE_EVENT_BYTES,
-            heartbeat: None,
-            replay_revocations: false,
+        Builder::new(id.into(), address)
+    }
+
+    pub(super) fn new(settings: Builder) -> Self {
+        Gateway {
+            targets: Targets::new(settings.connectors()),
+            processed: settings.cursor,
+            handed_out: settings.cursor,
+            has_progressed: false,
+            state: State::Waiting {
+                until: Instant::now(),
+            },
+            told_next: VecDeque::new(),
+            stats: Stats::default(),
+            settings,
         }
     }
 
@@ -307,6 +129,31 @@ impl Gateway {
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         self.processed
+    }
+
+    /// Where it is subscribed, or tries to be.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        self.targets.current().address()
+    }
+
+    /// What has happened so far, in numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Subscribes anew, and changes over once the new stream has begun: no event is missed, none
+    /// comes twice, and none waits for a connection. The new connection reads the files of
+    /// certificates and tokens again.
+    ///
+    /// It happens while [`next`](Self::next) is awaited. If it fails, the stream goes on, and it is
+    /// tried again after some seconds. Without a stream it does nothing: the next subscription is
+    /// a new one in any case.
+    pub fn renew(&mut self) {
+        if let State::Streaming(_, renewal @ (Renewal::Never | Renewal::At(_))) = &mut self.state {
+            *renewal = Renewal::At(Instant::now());
+        }
     }
 
     /// This event and all before it are processed: never ask for them again.
@@ -326,6 +173,7 @@ impl Gateway {
             .is_none_or(|last| cursor > last);
         if handed_out && forward {
             self.processed = Some(cursor);
+            self.has_progressed = true;
         }
     }
 
@@ -346,32 +194,57 @@ impl Gateway {
             }
             match &mut self.state {
                 State::Waiting { until } => {
-                    tokio::time::sleep_until(*until).await;
-                    self.state = State::Subscribing(Box::pin(subscribe(
-                        self.settings.clone(),
-                        self.processed,
-                    )));
+                    sleep_until(*until).await;
+                    self.state = State::Subscribing(self.attempt(self.processed));
                 }
                 State::Subscribing(attempt) => match attempt.as_mut().await {
                     Ok(subscribed) => self.subscribed(subscribed),
                     Err(failure) => self.failed(failure),
                 },
-                State::Streaming(stream) => match stream.next().await {
-                    Ok((cursor, event)) => {
-                        // Repeats after a reconnect are below it.
-                        self.handed_out = self.handed_out.max(Some(cursor));
-                        return Ok(match event {
-                            Some(event) => Item::Event { cursor, event },
-                            None => Item::Replayed { cursor },
-                        });
+                State::Renewing(attempt, last) => {
+                    let last = *last;
+                    match attempt.as_mut().await {
+                        Ok(subscribed) => self.renewed(subscribed, last),
+                        Err(failure) => self.failed(failure),
                     }
-                    Err(cause) => {
-                        self.settings.backoff.stream_lasted(stream.since.elapsed());
-                        self.failed(cause);
+                }
+                State::Streaming(stream, renewal) => {
+                    // By turns: a stream that always has something must not hold up its renewal.
+                    let happened = tokio::select! {
+                        came = stream.next() => Happened::Came(came),
+                        happened = renewal.next() => happened,
+                    };
+                    match happened {
+                        Happened::Came(Ok((cursor, event))) => {
+                            return Ok(self.came(cursor, event));
+                        }
+                        Happened::Came(Err(cause)) => self.stream_ended(cause),
+                        Happened::RenewalDue => self.begin_renewal(),
+                        Happened::Renewed(renewed) => self.renewal_done(renewed),
                     }
-                },
+                }
                 State::Stopped(stopped) => return Err(stopped.clone()),
             }
+        }
+    }
+
+    /// An attempt where the next one is to be made.
+    fn attempt(&mut self, cursor: Option<Cursor>) -> Attempt {
+        self.stats.attempts += 1;
+        let connector = self.targets.current().clone();
+        tracing::debug!(address = %connector.address(), cursor = cursor.map(tracing::field::display), "subscribing");
+        Box::pin(subscribe(self.settings.clone(), connector, cursor))
+    }
+
+    fn came(&mut self, cursor: Cursor, event: Option<PushEvent>) -> Item {
+        // Repeats after a reconnect are below it.
+        self.handed_out = self.handed_out.max(Some(cursor));
+        match event {
+            Some(event) => {
+                self.stats.events += 1;
+                Item::Event { cursor, event }
+            }
+            None => Item::Replayed { cursor },
         }
     }
 
@@ -382,8 +255,11 @@ impl Gateway {
             requested,
             stream,
         } = subscribed;
+        self.accepted(&start);
         if start.resume == Resume::Fresh {
             if requested.is_some() {
+                self.stats.gaps += 1;
+                self.stats.missed_events += missed.unwrap_or(0);
                 self.told_next.push_back(Item::Gap(Gap {
                     missed,
                     reason: start.reason.clone(),
@@ -400,7 +276,100 @@ impl Gateway {
             }
         }
         self.told_next.push_back(Item::Connected(start));
-        self.state = State::Streaming(Box::new(stream));
+        self.stream_begins(stream);
+    }
+
+    /// The server has accepted the subscription.
+    fn accepted(&mut self, start: &Start) {
+        self.targets.succeeded();
+        self.stats.subscriptions += 1;
+        match start.resume {
+            Resume::Resumed => self.stats.resumed += 1,
+            Resume::Fresh => self.stats.fresh += 1,
+        }
+        tracing::debug!(
+            address = %self.address(),
+            resume = %start.resume,
+            reason = %start.reason,
+            cursor = %start.cursor,
+            "subscribed"
+        );
+    }
+
+    fn stream_begins(&mut self, stream: Box<Stream>) {
+        self.has_progressed = false;
+        let renewal = match self.settings.renew_every {
+            Some(interval) => Renewal::At(Instant::now() + interval),
+            None => Renewal::Never,
+        };
+        self.state = State::Streaming(stream, renewal);
+    }
+
+    fn stream_ended(&mut self, cause: Failure) {
+        let State::Streaming(stream, renewal) = std::mem::replace(
+            &mut self.state,
+            State::Waiting {
+                until: Instant::now(),
+            },
+        ) else {
+            return;
+        };
+        if let Renewal::UnderWay(attempt) = renewal {
+            // Ended by it, mostly. Whatever it was: an attempt is under way.
+            self.state = State::Renewing(attempt, stream.last());
+            return;
+        }
+        // By what it was good for. A server that accepts and drops must not be hammered.
+        if self.has_progressed {
+            self.settings.backoff.reset();
+        } else {
+            self.settings.backoff.stream_lasted(stream.lasted());
+        }
+        self.failed(cause);
+    }
+
+    /// Begins another stream beside the one that goes on, where that will have come to.
+    fn begin_renewal(&mut self) {
+        let State::Streaming(stream, _) = &self.state else {
+            return;
+        };
+        let renewal = if stream.is_replay() {
+            Renewal::At(Instant::now() + RENEWAL_PAUSE)
+        } else {
+            let last = stream.last();
+            Renewal::UnderWay(self.attempt(Some(last)))
+        };
+        if let State::Streaming(_, under_way) = &mut self.state {
+            *under_way = renewal;
+        }
+    }
+
+    fn renewal_done(&mut self, renewed: Result<Subscribed, Failure>) {
+        let State::Streaming(stream, renewal) = &mut self.state else {
+            return;
+        };
+        match renewed {
+            Ok(subscribed) => {
+                let last = stream.last();
+                self.renewed(subscribed, last);
+            }
+            Err(failure) => {
+                *renewal = Renewal::At(Instant::now() + RENEWAL_PAUSE);
+                self.stats.failed_renewals += 1;
+                tracing::debug!(%failure, "not renewed: the stream goes on");
+            }
+        }
+    }
+
+    /// Changes over to a new stream. The one before it has come to `last`.
+    fn renewed(&mut self, mut subscribed: Subscribed, last: Cursor) {
+        self.stats.renewals += 1;
+        if subscribed.start.resume == Resume::Fresh {
+            return self.subscribed(subscribed);
+        }
+        self.accepted(&subscribed.start);
+        subscribed.stream.skip_to(last);
+        self.stream_begins(subscribed.stream);
     }
 
     fn failed(&mut self, failure: Failure) {
@@ -411,14 +380,28 @@ impl Gateway {
                 Disconnect::TakenOver(status)
             }
             Failure::Stop(stopped) => {
+                tracing::debug!(%stopped, "stopped");
                 self.state = State::Stopped(stopped);
                 return;
             }
             Failure::Retry(cause) => cause,
         };
+        self.stats.disconnects += 1;
+        self.stats.violations += u64::from(matches!(cause, Disconnect::Violation(_)));
         let asked = cause.status().and_then(retry_delay).unwrap_or_default();
-        let wait = self.settings.backoff.wait();
-        let retry_in = wait.max(asked.min(MAX_RETRY_DELAY));
+        let asked = asked.min(MAX_RETRY_DELAY);
+        let next = match cause.is_of_one_server() {
+            true => self.targets.elsewhere(asked, &mut self.settings.backoff),
+            false => None,
+        };
+        let retry_in = match next {
+            Some(retry_in) => {
+                self.stats.failovers += 1;
+                retry_in
+            }
+            None => self.settings.backoff.wait().max(asked),
+        };
+        tracing::debug!(%cause, ?retry_in, next = %self.address(), "disconnected");
         self.state = State::Waiting {
             until: Instant::now() + retry_in,
         };
@@ -427,191 +410,16 @@ impl Gateway {
     }
 }
 
-impl Stream {
-    /// The next event, checked to be the next one; `None` where a replay has ended.
-    async fn next(&mut self) -> Result<(Cursor, Option<PushEvent>), Failure> {
-        loop {
-            let message = match &self.pulse {
-                None => self.events.message().await,
-                Some(pulse) => {
-                    let mut message = pin!(self.events.message());
-                    loop {
-                        if let Ok(message) = timeout_at(pulse.deadline(), message.as_mut()).await {
-                            break message;
-                        }
-                        if let Some(silence) = pulse.silence() {
-                            return Err(Failure::Retry(Disconnect::Silent(silence)));
-                        }
-                    }
-                }
-            };
-            if let Some(event) = self.check(message)? {
-                return Ok(event);
+impl Renewal {
+    async fn next(&mut self) -> Happened {
+        match self {
+            Renewal::Never => pending().await,
+            Renewal::At(due) => {
+                sleep_until(*due).await;
+                Happened::RenewalDue
             }
+            Renewal::UnderWay(attempt) => Happened::Renewed(attempt.as_mut().await),
         }
-    }
-
-    /// The event that this is, if it is one and the next.
-    fn check(
-        &mut self,
-        message: Result<Option<PushEvent>, Status>,
-    ) -> Result<Option<(Cursor, Option<PushEvent>)>, Failure> {
-        let violation = |violation| Failure::Retry(Disconnect::Violation(violation));
-        let event = match message {
-            Ok(Some(event)) => event,
-            Ok(None) => return Err(Failure::Retry(Disconnect::Ended)),
-            Err(status) if is_too_large(&status) => {
-                return Err(Failure::Stop(Stopped::EventTooLarge {
-                    after: self.last,
-                    limit: self.max_event_bytes,
-                }));
-            }
-            Err(status) => return Err(status.into()),
-        };
-        let after = self.last;
-        let Ok(cursor) = Cursor::parse(event.cursor.as_bytes()) else {
-            let text = event.cursor;
-            return Err(violation(Violation::Cursor { after, text }));
-        };
-        if let Some(replay) = &mut self.replay {
-            let is_end = replay.left == 0;
-            replay.check(cursor, &event, after).map_err(violation)?;
-            if is_end {
-                self.replay = None;
-            }
-            return Ok(Some((cursor, Some(event).filter(|_| !is_end))));
-        }
-        if self.pulse.is_some() && event.kind.is_none() && cursor == after {
-            // A heartbeat.
-            return Ok(None);
-        }
-        if cursor.epoch() != after.epoch() || Some(cursor.seq()) != after.seq().next() {
-            return Err(violation(Violation::Order { after, cursor }));
-        }
-        self.last = cursor;
-        Ok(Some((cursor, Some(event))))
-    }
-}
-
-/// What comes before a stream's start.
-struct Replay {
-    left: u64,
-    /// The last of them, or where the gateway stopped.
-    after: Option<Cursor>,
-}
-
-impl Replay {
-    /// Whether this is the next one; when nothing is left, whether it is the mark of the end, at
-    /// the stream's start.
-    fn check(&mut self, cursor: Cursor, event: &PushEvent, start: Cursor) -> Result<(), Violation> {
-        let broken = |what| Err(Violation::Replay { what });
-        if self.left == 0 {
-            return match &event.kind {
-                None if cursor == start => Ok(()),
-                None => broken("its end has another cursor than the stream's start"),
-                Some(_) => broken("there are more than so many"),
-            };
-        }
-        let same_stream = |other: &Cursor| other.epoch() == cursor.epoch();
-        match event.kind {
-            Some(Kind::SessionInvalidation(_)) => {}
-            Some(Kind::ClientEvent(_)) => return broken("a client event is among them"),
-            None => return broken("there are fewer than so many"),
-        }
-        if !same_stream(&start) || cursor > start {
-            return broken("one of them is not from before the stream's start");
-        }
-        if self
-            .after
-            .filter(same_stream)
-            .is_some_and(|after| cursor <= after)
-        {
-            return broken("they are not in order");
-        }
-        self.left -= 1;
-        self.after = Some(cursor);
-        Ok(())
-    }
-}
-
-impl From<Status> for Failure {
-    fn from(status: Status) -> Self {
-        let info = error_info(&status).filter(|info| info.domain == DOMAIN);
-        let status = Box::new(status);
-        match status.code() {
-            // Ended by an operator, say: no other gateway has the id.
-            Code::Aborted if info.as_ref().is_some_and(|i| !i.is(ErrorReason::TakenOver)) => {
-                Failure::Retry(Disconnect::Status(status))
-            }
-            Code::Aborted => Failure::Stop(Stopped::TakenOver(status)),
-            Code::InvalidArgument | Code::Unimplemented => Failure::Stop(Stopped::Refused(status)),
-            Code::OutOfRange => Failure::Retry(Disconnect::Lagged {
-                // A proxy may keep the one and drop the other.
-                missed: start::missed(status.metadata())
-                    .or_else(|| info?.metadata.get("missed")?.parse().ok()),
-                status,
-            }),
-            _ => Failure::Retry(Disconnect::Status(status)),
-        }
-    }
-}
-
-/// One attempt, from connecting to the server's response.
-async fn subscribe(settings: Builder, requested: Option<Cursor>) -> Result<Subscribed, Failure> {
-    let limit = settings.response_timeout;
-    let attempt = async {
-        let channel = settings.connector.connect().await.map_err(|error| {
-            // What does not change was checked when the gateway was built.
-            Failure::Retry(Disconnect::Unreachable(error))
-        })?;
-        let max_message_bytes = settings.max_event_bytes.saturating_add(Cursor::FIELD_BYTES);
-        let mut client = PushClient::new(channel).max_decoding_message_size(max_message_bytes);
-        let request = GatewaySubscribeRequest {
-            gateway_client_id: settings.id.clone(),
-            cursor: requested.map_or_else(String::new, |cursor| cursor.to_string()),
-        };
-        let mut request = Request::new(request);
-        if let Some(interval) = settings.heartbeat
-            && let Ok(value) = MetadataValue::try_from(heartbeat::value(interval))
-        {
-            request.metadata_mut().insert(PUSH_HEARTBEAT, value);
-        }
-        if settings.replay_revocations {
-            let value = MetadataValue::from_static(revocations::REPLAY);
-            request.metadata_mut().insert(PUSH_REVOCATIONS, value);
-        }
-        let pulse = settings
-            .heartbeat
-            .map(|interval| Pulse::new(interval * MISSED_HEARTBEATS));
-        if let Some(pulse) = pulse.clone() {
-            request.extensions_mut().insert(pulse);
-        }
-        let response = client.subscribe_push(request).await?;
-        let is_replay = settings.replay_revocations;
-        let (start, missed) = Start::read(response.metadata(), requested, is_replay)
-            .map_err(|violation| Failure::Stop(violation.into()))?;
-        let sends_heartbeats = response.metadata().contains_key(PUSH_HEARTBEAT);
-        Ok(Subscribed {
-            missed,
-            requested,
-            stream: Stream {
-                events: response.into_inner(),
-                _connection: client,
-                since: Instant::now(),
-                last: start.cursor,
-                max_event_bytes: settings.max_event_bytes,
-                pulse: pulse.filter(|_| sends_heartbeats),
-                replay: start.revocations.map(|announced| Replay {
-                    left: announced.count,
-                    after: requested,
-                }),
-            },
-            start,
-        })
-    };
-    match tokio::time::timeout(limit, attempt).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::Retry(Disconnect::Timeout(limit))),
     }
 }
 
@@ -620,9 +428,10 @@ impl fmt::Debug for State {
         match self {
             State::Waiting { until } => f.debug_struct("Waiting").field("until", until).finish(),
             State::Subscribing(_) => f.write_str("Subscribing"),
-            State::Streaming(stream) => f
+            State::Renewing(_, last) => f.debug_tuple("Renewing").field(last).finish(),
+            State::Streaming(stream, _) => f
                 .debug_struct("Streaming")
-                .field("last", &stream.last)
+                .field("last", &stream.last())
                 .finish(),
             State::Stopped(stopped) => f.debug_tuple("Stopped").field(stopped).finish(),
         }

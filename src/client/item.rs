@@ -106,6 +106,12 @@ pub enum Disconnect {
 }
 
 impl Disconnect {
+    /// Whether it may be otherwise at another server. A gateway that was too slow, or is taken
+    /// over, is so everywhere.
+    pub(super) fn is_of_one_server(&self) -> bool {
+        !matches!(self, Disconnect::Lagged { .. } | Disconnect::TakenOver(_))
+    }
+
     /// The status that ended it, if one did.
     #[must_use]
     pub fn status(&self) -> Option<&Status> {

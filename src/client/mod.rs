@@ -46,6 +46,22 @@
 //! them is told what it had not [processed](Gateway::processed), and possibly as a complete replay:
 //! what an earlier response has said to be partial stays to be validated.
 //!
+//! # Several servers, and streams that are renewed
+//!
+//! With [`Builder::or_at`] there are several servers. A gateway whose server fails it goes on to the
+//! next, with little time between, and waits only when all have failed.
+//!
+//! [`Gateway::renew`], or [`Builder::renew_every`], has a stream replaced by one on a new
+//! connection, with a new look at the files of certificates and tokens. The older stream goes on until
+//! the newer one has begun. Nobody else notices: it is no [`Item`].
+//!
+//! Waits between attempts grow until there is progress: an event that was
+//! [processed](Gateway::processed), or a stream that lasted. A server that accepts and drops is not
+//! hammered.
+//!
+//! [`Gateway::stats`] says what has happened so far in numbers. Each decision is an event of `tracing` at
+//! the level debug, with the target `galaxy_push::client::gateway`.
+//!
 //! # Which ends are final
 //!
 //! The gateway stops ([`Stopped`]) where the same subscription can never succeed:
@@ -77,13 +93,17 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod builder;
 mod channel;
 mod gateway;
 mod guard;
 mod item;
 mod pulse;
 mod start;
+mod stats;
 mod status;
+mod stream;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -91,10 +111,12 @@ mod violation;
 mod wire;
 
 pub use backoff::Backoff;
+pub use builder::{BuildError, Builder, OnTakeover};
 pub use channel::{ConnectError, Connection, Connector, connect};
-pub use gateway::{BuildError, Builder, Gateway, OnTakeover};
+pub use gateway::Gateway;
 pub use item::{Disconnect, Gap, Item, Stopped};
 pub use start::{Revocations, Start};
+pub use stats::Stats;
 pub use status::{error_info, retry_delay, status_line};
 pub use token::TokenError;
 pub use violation::Violation;

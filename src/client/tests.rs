@@ -956,3 +956,33 @@ async fn a_server_without_replays_is_none() {
     assert_eq!(start.revocations, None);
     assert_eq!(gateway.cursor(), Some(at(20)));
 }
+
+/// Each stream brings one event and breaks: that is progress. Without an event it is none.
+#[tokio::test]
+async fn waits_start_over_by_progress() {
+    let hour = Duration::from_secs(3600);
+    for (events, grows) in [(1, false), (0, true)] {
+        let acts = (0..6).map(|n| match n {
+            0 => stream("fresh", "no-cursor", at(0), events, End::Ok),
+            n => stream("resumed", "requested", at(n * events), events, End::Ok),
+        });
+        let theatre = Theatre::new(acts);
+        let address = theatre.open().await;
+        let backoff = Backoff::new(Duration::from_millis(4), hour);
+        let mut gateway = Gateway::builder("g1", address)
+            .backoff(backoff)
+            .build()
+            .unwrap();
+        let mut waits = Vec::new();
+        while waits.len() < 6 {
+            match gateway.next().await.unwrap() {
+                Item::Event { cursor, .. } => gateway.processed(cursor),
+                Item::Disconnected { retry_in, .. } => waits.push(retry_in),
+                _ => {}
+            }
+        }
+        // The sixth in a row is between 64 and 128 ms.
+        let longest = waits.into_iter().max().unwrap();
+        assert_eq!(longest > Duration::from_millis(60), grows, "{longest:?}");
+    }
+}

@@ -12,6 +12,7 @@
 //! | [`start`] | where a stream starts, and why: `push-resume`, `push-resume-reason` |
 //! | [`heartbeat`] | how often a quiet stream shows that it lives: `push-heartbeat` |
 //! | [`revocations`] | whether a stream begins with the invalidations missed before it: `push-revocations` |
+//! | [`instance`] | which of several processes a gateway is: `push-instance` |
 //! | [`gateway_id`] | what a `gateway_client_id` may be |
 //! | [`details`] | what a status says to machines: reasons, figures, when to try again |
 //!
@@ -25,6 +26,7 @@ pub mod gateway_id;
 #[cfg(feature = "messages")]
 mod generated;
 pub mod heartbeat;
+pub mod instance;
 pub mod revocations;
 pub mod start;
 
@@ -53,6 +55,9 @@ pub mod metadata {
     /// Of a request: how long a stream may be quiet, before it shows that it lives; a
     /// [`heartbeat`](super::heartbeat) interval. Of its response: that it will.
     pub const PUSH_HEARTBEAT: &str = "push-heartbeat";
+    /// Of a request: which instance of the gateway this is, in words of its own, for whoever is
+    /// taken over by it: an [`instance`](super::instance).
+    pub const PUSH_INSTANCE: &str = "push-instance";
     /// `resumed` or `fresh`: [`Resume`](super::start::Resume).
     pub const PUSH_RESUME: &str = "push-resume";
     /// Why: [`Reason`](super::start::Reason).

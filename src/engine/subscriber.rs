@@ -138,6 +138,13 @@ impl Subscriber {
         Ok((subscriber, rest))
     }
 
+    /// Whether it was ended by an [`Ender`]: that, and not a newer subscription, is then what
+    /// [`RecvError::TakenOver`] means.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.subscription.was_ended()
+    }
+
     /// See [`Subscription::begin_turn`].
     pub(super) fn begin_turn(&self) -> Option<Turn> {
         self.subscription.begin_turn()
@@ -305,10 +312,11 @@ pub struct Ender {
 impl Ender {
     /// Ends the subscription as a newer one of its id would: when this returns, the
     /// subscriber has received its last batch, and whatever it receives next is
-    /// [`RecvError::TakenOver`]. Its id is free. Returns whether it was this call that
+    /// [`RecvError::TakenOver`]; [`Subscriber::was_ended`] tells it from a newer one. Its id is
+    /// free. Returns whether it was this call that
     /// ended it.
     pub fn end(&self) -> bool {
-        let ended = self.subscription.mark_taken();
+        let ended = self.subscription.mark_ended();
         if ended {
             self.shared.registry.remove(&self.subscription);
             self.shared.waiters.wake(self.subscription.seat());

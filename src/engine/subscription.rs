@@ -11,8 +11,8 @@ pub(super) struct Subscription {
     id: Box<str>,
     seat: Seat,
     start: StartWords,
-    /// Counts the subscriber's reads, in steps of 2; the lowest bit says that the
-    /// subscription has ended.
+    /// Counts the subscriber's reads, in steps of [`READ`]; the bits below say that the
+    /// subscription has ended, and how.
     ///
     /// A read takes effect when its exchange moves the count. Ending sets the bit,
     /// which makes that exchange fail: every read is either wholly before the end
@@ -85,7 +85,11 @@ impl StartWords {
     }
 }
 
+/// It has ended.
 const TAKEN: u64 = 1;
+/// By its [`Ender`](super::Ender), and not because a newer one has its id.
+const FROM_OUTSIDE: u64 = 2;
+const READ: u64 = 4;
 
 /// A read that has begun.
 #[derive(Debug)]
@@ -130,7 +134,7 @@ impl Subscription {
         self.turns
             .compare_exchange(
                 turn.0,
-                turn.0.wrapping_add(2),
+                turn.0.wrapping_add(READ),
                 Ordering::AcqRel,
                 Ordering::Acquire,
             )
@@ -144,6 +148,20 @@ impl Subscription {
         // AcqRel: whoever ends it sees what its reads have seen, and the subscriber,
         // when it is woken for it, sees the mark.
         self.turns.fetch_or(TAKEN, Ordering::AcqRel) & TAKEN == 0
+    }
+
+    /// The same, for another reason than a newer subscription.
+    pub(super) fn mark_ended(&self) -> bool {
+        let end = |turns: u64| (turns & TAKEN == 0).then_some(turns | TAKEN | FROM_OUTSIDE);
+        // As above.
+        (self.turns)
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, end)
+            .is_ok()
+    }
+
+    /// Whether it was [ended](Self::mark_ended) so.
+    pub(super) fn was_ended(&self) -> bool {
+        self.turns.load(Ordering::Acquire) & FROM_OUTSIDE != 0
     }
 
     /// Its subscriber starts here. Called once, before anybody else asks.

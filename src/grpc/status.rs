@@ -30,10 +30,11 @@ use crate::backbone::AppendError;
 use crate::contract::details::ErrorReason;
 use crate::contract::gateway_id::{GatewayIdError, MAX_GATEWAY_ID_BYTES};
 use crate::contract::metadata::PUSH_MISSED;
-use crate::engine::{PublishError, RecvError, SubscribeError};
+use crate::engine::{PublishError, SubscribeError};
 use crate::event::{EventError, RequestError, WireProblem};
 use crate::http2::server::Response;
 use crate::service::{Refusal, Stall};
+use crate::telemetry::Successor;
 
 /// The longest `grpc-message`, in bytes as it is encoded, together with the details. Some
 /// proxies answer 502 in place of a response head over their buffer, which is 4 KiB where
@@ -266,33 +267,42 @@ pub(super) fn stopping() -> Status {
     .finish()
 }
 
-/// How a stream ends. `lag` is what the subscriber still had before it: after it
-/// lagged, both together are everything from its last event to the head.
-pub(super) fn end_of_stream(error: RecvError, lag: u64) -> Status {
-    match error {
-        // Without a time to try again: two that insist on one id throw each other out.
-        RecvError::TakenOver => Draft::new(
-            Code::Aborted,
-            ErrorReason::TakenOver,
-            "a newer subscription has taken over this gateway_client_id",
-        )
-        .finish(),
-        RecvError::Closed => stopping(),
-        RecvError::Lagged(dropped) => {
-            let missed = dropped + lag;
-            let mut metadata = MetadataMap::new();
-            metadata.insert(PUSH_MISSED, missed.into());
-            Draft::new(
-                Code::OutOfRange,
-                ErrorReason::Lagged,
-                format!("too slow: {missed} events were missed since the last one delivered"),
-            )
-            .with("missed", missed)
-            .retry(Retry::Soon)
-            .metadata(metadata)
-            .finish()
+/// A newer subscription has the id: that of `successor`, if it is known.
+pub(super) fn taken_over(successor: Option<Successor>) -> Status {
+    let message = match &successor {
+        Some(by) => format!(
+            "a newer subscription has taken over this gateway_client_id: {}",
+            by.in_words()
+        ),
+        None => "a newer subscription has taken over this gateway_client_id".to_owned(),
+    };
+    // Without a time to try again: two that insist on one id throw each other out.
+    let mut draft = Draft::new(Code::Aborted, ErrorReason::TakenOver, message);
+    if let Some(by) = successor {
+        draft = draft.with("peer", by.peer);
+        if let Some(principal) = &by.principal {
+            draft = draft.with("principal", principal);
+        }
+        if let Some(instance) = &by.instance {
+            draft = draft.with("instance", instance);
         }
     }
+    draft.finish()
+}
+
+/// The stream was too slow: so many events lie between its last one and the head.
+pub(super) fn lagged(missed: u64) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert(PUSH_MISSED, missed.into());
+    Draft::new(
+        Code::OutOfRange,
+        ErrorReason::Lagged,
+        format!("too slow: {missed} events were missed since the last one delivered"),
+    )
+    .with("missed", missed)
+    .retry(Retry::Soon)
+    .metadata(metadata)
+    .finish()
 }
 
 /// The gateway reads what it has missed so slowly that the server had to go on without it.

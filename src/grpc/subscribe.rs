@@ -16,8 +16,9 @@ use super::status;
 use crate::access::Peer;
 use crate::contract::gateway_id;
 use crate::contract::heartbeat;
+use crate::contract::instance;
 use crate::contract::metadata::{
-    PUSH_HEARTBEAT, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_REVOCATIONS,
+    PUSH_HEARTBEAT, PUSH_INSTANCE, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_REVOCATIONS,
     PUSH_REVOCATIONS_COUNT, PUSH_START_CURSOR,
 };
 use crate::contract::push::GatewaySubscribeRequest;
@@ -28,7 +29,7 @@ use crate::engine::{
 };
 use crate::service::{Abandoned, Cut, Stall};
 use crate::spans::Parent;
-use crate::telemetry::{self, Cause, Telemetry, completeness, describe};
+use crate::telemetry::{self, Cause, Successor, Telemetry, completeness, describe};
 
 /// Room for the longest id and far more than a cursor.
 pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
@@ -54,12 +55,14 @@ impl Subscribe {
 }
 
 /// What a gateway may ask for beside its request, in the call's metadata.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     /// How long its stream may be quiet, before it shows that it lives.
     heartbeat: Option<Duration>,
     /// Whether it wants to know which sessions were revoked while it was away.
     replay: bool,
+    /// Which process of its kind it is, for whoever it takes over.
+    instance: Option<Box<str>>,
 }
 
 impl Options {
@@ -79,9 +82,15 @@ impl Options {
                 return Err(status::bad_metadata(PUSH_REVOCATIONS, &problem));
             }
         };
+        let instance = value(fields, PUSH_INSTANCE)?;
+        if let Some(text) = instance {
+            let checked = instance::check(text);
+            checked.map_err(|problem| status::bad_metadata(PUSH_INSTANCE, &problem))?;
+        }
         Ok(Options {
             heartbeat: heartbeat.transpose()?,
             replay,
+            instance: instance.map(Box::from),
         })
     }
 }
@@ -173,6 +182,14 @@ impl Subscription {
         let (id, cursor) = (&*request.gateway_client_id, &*request.cursor);
         gateway_id::check(id).map_err(status::bad_gateway_id)?;
         let engine = telemetry.engine();
+        let arrival = telemetry.arriving(
+            id,
+            Successor {
+                peer,
+                principal: authorization.as_ref().map(|of| of.principal()),
+                instance: options.instance.clone(),
+            },
+        );
         let subscribe = || match options.replay {
             true => engine.subscribe_with_replay(id, cursor),
             false => engine.subscribe(id, cursor).map(|it| (it, None)),
@@ -181,8 +198,7 @@ impl Subscription {
             Some(authorization) => authorization.subscribe(id, subscribe)?,
             None => subscribe().map_err(status::not_subscribed)?,
         };
-        let principal = authorization.as_ref().map(|of| of.principal());
-        let stream = telemetry.subscribed(&subscriber, replay.as_ref(), peer, principal, &parent);
+        let stream = telemetry.subscribed(&subscriber, replay.as_ref(), &arrival, &parent);
         if let Resume::OtherEpoch { is_later: true } = subscriber.start().resume {
             warn_of_later_epoch(id, cursor);
         }
@@ -279,34 +295,44 @@ impl Subscription {
     /// Ends it.
     #[cold]
     fn end(&mut self, error: RecvError) -> Status {
-        let (status, cause, missed) = self.end_of_stream(error);
+        let (status, cause, missed) = match error {
+            RecvError::TakenOver => {
+                let (status, cause, detail) = self.taken();
+                self.stream.end(cause, &detail, 0);
+                return status;
+            }
+            RecvError::Closed => (status::stopping(), Cause::Stopping, self.subscriber.lag()),
+            RecvError::Lagged(dropped) => {
+                let missed = dropped + self.subscriber.lag();
+                (status::lagged(missed), Cause::Lapped, missed)
+            }
+        };
         self.stream.end(cause, status.message(), missed);
         status
     }
 
-    /// How it ends, why, and how many events it has missed.
-    fn end_of_stream(&self, error: RecvError) -> (Status, Cause, u64) {
-        // A stream whose credential has ended is ended like one that is taken over, and so is
-        // one that an operator ends.
-        if error == RecvError::TakenOver {
+    /// Who has ended it, and why; the cause in words.
+    fn taken(&self) -> (Status, Cause, String) {
+        if self.subscriber.was_ended() {
             if let Some(status) = self.authorization.as_ref().and_then(|of| of.ended()) {
                 let cause = match status.code() {
                     Code::Unauthenticated => Cause::Expired,
                     _ => Cause::Denied,
                 };
-                return (status, cause, 0);
+                let detail = status.message().to_owned();
+                return (status, cause, detail);
             }
             if let Some(by) = self.stream.gateway().disconnected_by() {
-                return (status::disconnected(by), Cause::Takeover, 0);
+                let detail = format!("disconnected by {by}");
+                return (status::disconnected(&by), Cause::Takeover, detail);
             }
         }
-        let lag = self.subscriber.lag();
-        let (cause, missed) = match error {
-            RecvError::TakenOver => (Cause::Takeover, 0),
-            RecvError::Closed => (Cause::Stopping, lag),
-            RecvError::Lagged(dropped) => (Cause::Lapped, dropped + lag),
+        let successor = self.stream.successor();
+        let detail = match &successor {
+            Some(by) => format!("taken over by {}", by.in_words()),
+            None => "taken over".to_owned(),
         };
-        (status::end_of_stream(error, lag), cause, missed)
+        (status::taken_over(successor), Cause::Takeover, detail)
     }
 
     /// It takes nothing, and is ended for that.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use hashbrown::HashTable;
@@ -33,25 +33,71 @@ const SHARDS: usize = 64;
 pub(crate) struct Gateway {
     principal: Option<Arc<str>>,
     peer: Peer,
-    since: SystemTime,
+    /// Which process of its kind, as it says.
+    instance: Option<Instance>,
+    /// In milliseconds since 1970.
+    since_ms: u64,
     ender: Ender,
     /// Who has ended it, if anybody has.
-    ended_by: OnceLock<Box<EndedBy>>,
+    ended_by: Mutex<Option<Box<EndedBy>>>,
     /// What was delivered by the last look.
     looked_at_bytes: AtomicU64,
     /// Bytes a second since the look before.
     bytes_per_second: AtomicU64,
 }
 
+/// In one word: few have one.
+type Instance = Box<Box<str>>;
+
 #[derive(Debug)]
 enum EndedBy {
     /// Somebody who has disconnected it.
     Operator(Box<str>),
     /// A newer subscription of its id.
-    Successor {
-        peer: Peer,
-        principal: Option<Arc<str>>,
-    },
+    Successor(Successor),
+}
+
+/// A newer subscription, for whoever it has taken the id from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Successor {
+    pub(crate) peer: Peer,
+    pub(crate) principal: Option<Arc<str>>,
+    /// Which process of its kind it is, as it says.
+    pub(crate) instance: Option<Box<str>>,
+}
+
+impl Successor {
+    /// Its address, and what else is known of it.
+    pub(crate) fn in_words(&self) -> String {
+        let principal = self.principal.as_deref().map(|of| format!(" ({of})"));
+        let instance = self
+            .instance
+            .as_deref()
+            .map(|of| format!(", instance {of}"));
+        format!(
+            "{}{}{}",
+            self.peer,
+            principal.unwrap_or_default(),
+            instance.unwrap_or_default()
+        )
+    }
+}
+
+/// It is about to subscribe: whoever it takes over is to find it. Dropping it before it
+/// [has](super::Telemetry::subscribed) takes that back.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    gateways: Arc<Gateways>,
+    id: Box<str>,
+    who: Arc<Successor>,
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let (shard, _) = self.gateways.place(&self.id);
+        let is_other = |(_, other): &(_, Arc<Successor>)| !Arc::ptr_eq(other, &self.who);
+        lock(shard).arrivals.retain(is_other);
+    }
 }
 
 impl Gateway {
@@ -68,8 +114,13 @@ impl Gateway {
         self.peer
     }
 
+    /// Which process of its kind it is, as it says.
+    pub(crate) fn instance(&self) -> Option<&str> {
+        self.instance.as_ref().map(|instance| &***instance)
+    }
+
     pub(crate) fn since(&self) -> SystemTime {
-        self.since
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.since_ms)
     }
 
     /// Where its stream started, and why.
@@ -103,32 +154,35 @@ impl Gateway {
 
     /// Ends its stream, for whoever that is. Returns whether it was this call that ended it.
     pub(crate) fn disconnect(&self, by: &str) -> bool {
-        if self.ender.has_ended() {
-            return false;
+        // The stream that sees the end waits here until it is said whose it was.
+        let mut ended_by = lock(&self.ended_by);
+        let ended = self.ender.end();
+        if ended {
+            *ended_by = Some(Box::new(EndedBy::Operator(by.into())));
         }
-        // Before the end: the stream that sees it looks here.
-        let is_first = self.was_ended_by(EndedBy::Operator(by.into()));
-        self.ender.end() && is_first
+        ended
     }
 
     /// Who has disconnected it, if anybody has.
-    pub(crate) fn disconnected_by(&self) -> Option<&str> {
-        match &**self.ended_by.get()? {
-            EndedBy::Operator(by) => Some(by),
-            EndedBy::Successor { .. } => None,
+    pub(crate) fn disconnected_by(&self) -> Option<Box<str>> {
+        match lock(&self.ended_by).as_deref()? {
+            EndedBy::Operator(by) => Some(by.clone()),
+            EndedBy::Successor(_) => None,
         }
     }
 
-    /// Whether nobody else has ended it before.
-    fn was_ended_by(&self, by: EndedBy) -> bool {
-        self.ended_by.set(Box::new(by)).is_ok()
-    }
-
+    /// Notes who has taken its id, unless that is known, or something else has ended it before.
     fn was_taken_over_by(&self, newer: &Gateway) -> bool {
-        self.was_ended_by(EndedBy::Successor {
-            peer: newer.peer,
-            principal: newer.principal.clone(),
-        })
+        let mut ended_by = lock(&self.ended_by);
+        let is_first = ended_by.is_none();
+        ended_by.get_or_insert_with(|| {
+            Box::new(EndedBy::Successor(Successor {
+                peer: newer.peer,
+                principal: newer.principal.clone(),
+                instance: newer.instance().map(Box::from),
+            }))
+        });
+        is_first
     }
 }
 
@@ -157,6 +211,8 @@ pub(super) struct Gateways {
 struct Shard {
     /// By id: several of one while one takes over from another.
     gateways: HashTable<Arc<Gateway>>,
+    /// Those that are about to subscribe, by id, the newest last.
+    arrivals: Vec<(Box<str>, Arc<Successor>)>,
     ended: Delivered,
 }
 
@@ -204,6 +260,33 @@ impl Gateways {
             }
         }
         sum
+    }
+
+    /// Somebody is about to subscribe.
+    pub(super) fn arriving(self: &Arc<Self>, id: &str, who: Successor) -> Arrival {
+        let who = Arc::new(who);
+        let (shard, _) = self.place(id);
+        let arrivals = &mut lock(shard).arrivals;
+        arrivals.push((id.into(), Arc::clone(&who)));
+        Arrival {
+            gateways: Arc::clone(self),
+            id: id.into(),
+            who,
+        }
+    }
+
+    /// Who has taken the id of this one, which was told so: who has subscribed since, or is in
+    /// the middle of it.
+    fn successor(&self, of: &Gateway) -> Option<Successor> {
+        let (shard, _) = self.place(of.id());
+        // Held over both looks: an arrival becomes the other under it.
+        let shard = lock(shard);
+        if let Some(EndedBy::Successor(who)) = lock(&of.ended_by).as_deref() {
+            return Some(who.clone());
+        }
+        let arrivals = &mut shard.arrivals.iter().rev();
+        let (_, who) = arrivals.find(|(id, _)| **id == *of.id())?;
+        Some(Successor::clone(who))
     }
 
     /// Puts it in. Returns who it has taken over from.
@@ -273,17 +356,23 @@ impl Stream {
         telemetry: &Telemetry,
         subscriber: &Subscriber,
         replay: Option<&Replay>,
-        peer: Peer,
-        principal: Option<Arc<str>>,
+        arrival: &Arrival,
         parent: &Parent,
     ) -> Self {
         let start = subscriber.start();
+        let Successor {
+            peer,
+            principal,
+            instance,
+        } = Successor::clone(&arrival.who);
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let gateway = Arc::new(Gateway {
             principal,
             peer,
-            since: SystemTime::now(),
+            instance: instance.map(Box::new),
+            since_ms: since.unwrap_or_default().as_millis() as u64,
             ender: subscriber.ender(),
-            ended_by: OnceLock::new(),
+            ended_by: Mutex::default(),
             looked_at_bytes: AtomicU64::new(0),
             bytes_per_second: AtomicU64::new(0),
         });
@@ -356,7 +445,7 @@ impl Stream {
             delays.delivered(sampled, last, self.since);
             let recipient = Recipient {
                 gateway: self.gateway.id(),
-                since: self.gateway.since,
+                since: self.gateway.since(),
             };
             shared.spans.delivered(sampled, last, &recipient);
             self.sampled = last;
@@ -385,6 +474,11 @@ impl Stream {
         }
     }
 
+    /// Who has taken its id, where that is so.
+    pub(crate) fn successor(&self) -> Option<Successor> {
+        self.telemetry.shared.gateways.successor(&self.gateway)
+    }
+
     /// It has ended, in words: `detail`. `missed` events are gone.
     pub(crate) fn end(&mut self, cause: Cause, detail: &str, missed: u64) {
         if std::mem::replace(&mut self.has_ended, true) {
@@ -393,16 +487,7 @@ impl Stream {
         let shared = &self.telemetry.shared;
         let gateway = &self.gateway;
         let deliveries = shared.gateways.remove(gateway);
-        let ended_by = gateway.ended_by.get().filter(|_| cause == Cause::Takeover);
-        let detail = match ended_by.map(|by| &**by) {
-            None => detail.to_owned(),
-            Some(EndedBy::Operator(by)) => format!("disconnected by {by}"),
-            Some(EndedBy::Successor { peer, principal }) => {
-                let principal = principal.as_deref().map(|of| format!(" ({of})"));
-                format!("taken over by {peer}{}", principal.unwrap_or_default())
-            }
-        };
-        let lasted = gateway.since.elapsed().unwrap_or_default();
+        let lasted = gateway.since().elapsed().unwrap_or_default();
         shared.spans.ended(
             std::mem::take(&mut self.span),
             &SubscriptionEnd {
@@ -421,7 +506,7 @@ impl Stream {
             peer: gateway.peer,
             principal: gateway.principal.clone(),
             cause,
-            detail,
+            detail: detail.to_owned(),
             lasted,
             position: Some(deliveries.position),
             events: deliveries.events,
@@ -479,13 +564,13 @@ mod tests {
         let streams: Vec<_> = (0..1000)
             .map(|n| {
                 let subscriber = engine.subscribe(&format!("g{n}"), "").unwrap();
-                telemetry.subscribed(&subscriber, None, Peer::Unknown, None, &Parent::none())
+                telemetry.subscribed_unknown(&subscriber)
             })
             .collect();
         let gateways = &telemetry.shared.gateways;
         assert_eq!(gateways.all().len(), 1000);
         let newer = engine.subscribe("g7", "").unwrap();
-        let newer = telemetry.subscribed(&newer, None, Peer::Unknown, None, &Parent::none());
+        let newer = telemetry.subscribed_unknown(&newer);
         let found = gateways.find("g7");
         assert!(found.iter().all(|of| of.id() == "g7"));
         assert_eq!(found.len(), 2);

@@ -76,6 +76,7 @@ impl StreamLog {
             gateway = gateway.id(),
             peer = %gateway.peer(),
             principal = gateway.principal(),
+            instance = gateway.instance(),
             resume = resume.as_str(),
             reason = reason.as_str(),
             missed,

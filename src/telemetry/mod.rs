@@ -44,7 +44,7 @@ use tonic::Code;
 
 pub(crate) use self::delays::Histogram;
 pub(crate) use self::ends::{Cause, Ended};
-pub(crate) use self::gateways::{Delivered, Gateway, Lag, Stream};
+pub(crate) use self::gateways::{Arrival, Delivered, Gateway, Lag, Stream, Successor};
 pub(crate) use self::history::{INTERVAL as HISTORY_INTERVAL, Point, Rates};
 pub(crate) use self::invalidations::Invalidation;
 pub(crate) use self::listeners::{HandshakeResult, Handshakes};
@@ -77,7 +77,7 @@ struct Shared {
     engine: Engine,
     started_at: SystemTime,
     started: Instant,
-    gateways: Gateways,
+    gateways: Arc<Gateways>,
     publishers: Publishers,
     /// By their place in [`STARTS`].
     starts: [SharedCount; STARTS.len()],
@@ -104,7 +104,7 @@ impl Telemetry {
                 engine: engine.clone(),
                 started_at: SystemTime::now(),
                 started: Instant::now(),
-                gateways: Gateways::new(),
+                gateways: Arc::new(Gateways::new()),
                 publishers: Publishers::new(delay_bounds),
                 starts: Default::default(),
                 ends: Labelled::default(),
@@ -133,16 +133,32 @@ impl Telemetry {
 
     // What happens.
 
+    /// A gateway is about to subscribe: whoever it takes the id from is told who it is.
+    pub(crate) fn arriving(&self, id: &str, who: Successor) -> Arrival {
+        self.shared.gateways.arriving(id, who)
+    }
+
     /// A gateway has subscribed.
     pub(crate) fn subscribed(
         &self,
         subscriber: &Subscriber,
         replay: Option<&Replay>,
-        peer: Peer,
-        principal: Option<Arc<str>>,
+        arrival: &Arrival,
         parent: &Parent,
     ) -> Stream {
-        Stream::begin(self, subscriber, replay, peer, principal, parent)
+        Stream::begin(self, subscriber, replay, arrival, parent)
+    }
+
+    /// The same, of somebody of whom nothing is known.
+    #[cfg(test)]
+    pub(crate) fn subscribed_unknown(&self, subscriber: &Subscriber) -> Stream {
+        let who = Successor {
+            peer: Peer::Unknown,
+            principal: None,
+            instance: None,
+        };
+        let arrival = self.arriving(subscriber.ender().gateway_id(), who);
+        self.subscribed(subscriber, None, &arrival, &Parent::none())
     }
 
     /// A subscription was refused, by this status in words.

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::super::api;
 use super::*;
-use crate::access::Peer;
 use crate::admin::facts::{Checks, ListenerFacts};
 use crate::clock::ManualClock;
 use crate::cursor::Cursor;
@@ -86,9 +85,7 @@ impl Server {
 
     fn subscribe(&self, id: &str) -> Reader {
         let subscriber = self.telemetry.engine().subscribe(id, "").unwrap();
-        let stream =
-            self.telemetry
-                .subscribed(&subscriber, None, Peer::Unknown, None, &Parent::none());
+        let stream = self.telemetry.subscribed_unknown(&subscriber);
         Reader { subscriber, stream }
     }
 

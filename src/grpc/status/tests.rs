@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::access::Peer;
 use crate::contract::details::{DOMAIN, Details, ErrorInfo};
 use crate::contract::gateway_id;
 use crate::event::{Event, parse_publish_request};
@@ -27,10 +28,16 @@ fn every_status() -> Vec<Status> {
     let undecodable: Result<crate::contract::push::PushEvent, _> =
         prost::Message::decode(&b"\x07"[..]);
     let mut all = vec![
-        end_of_stream(RecvError::TakenOver, 0),
+        taken_over(None),
+        taken_over(Some(Successor {
+            peer: Peer::Unknown,
+            principal: Some("p".into()),
+            instance: Some("i".into()),
+        })),
         disconnected("anyone"),
-        end_of_stream(RecvError::Lagged(1), 0),
-        end_of_stream(RecvError::Closed, 0),
+        lagged(1),
+        replay_too_slow(1),
+        stopping(),
         not_subscribed(SubscribeError::TooManySubscribers { limit: 9 }),
         not_subscribed(SubscribeError::Closed),
         stalled(&stall(None)),
@@ -296,8 +303,8 @@ fn a_head_stays_below_4_kib_and_can_be_decoded_whatever_the_message() {
 }
 
 #[test]
-fn a_lagged_stream_is_told_what_was_dropped_and_what_it_had_not_read() {
-    let status = end_of_stream(RecvError::Lagged(40), 2);
+fn a_lagged_stream_is_told_what_it_has_missed() {
+    let status = lagged(42);
     assert_eq!(status.metadata().get(PUSH_MISSED).unwrap(), "42");
     assert!(status.message().contains("42 events"), "{status:?}");
 }

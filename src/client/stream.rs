@@ -1,0 +1,287 @@
+//! One stream: subscribed, and checked event by event.
+
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Status, Streaming};
+
+use super::builder::Builder;
+use super::channel::{Connection, Connector};
+use super::item::{Disconnect, Stopped};
+use super::pulse::Pulse;
+use super::start::{self, Start};
+use super::status::{error_info, is_too_large};
+use super::violation::Violation;
+use crate::contract::details::{DOMAIN, ErrorReason};
+use crate::contract::heartbeat;
+use crate::contract::metadata::{PUSH_HEARTBEAT, PUSH_INSTANCE, PUSH_REVOCATIONS};
+use crate::contract::push::push_client::PushClient;
+use crate::contract::push::push_event::Kind;
+use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
+use crate::contract::revocations;
+use crate::cursor::Cursor;
+
+/// A stream that is to show that it lives may be quiet for so many intervals.
+const MISSED_HEARTBEATS: u32 = 2;
+
+/// An accepted subscription.
+pub(super) struct Subscribed {
+    pub(super) start: Start,
+    pub(super) missed: Option<u64>,
+    pub(super) requested: Option<Cursor>,
+    pub(super) stream: Box<Stream>,
+}
+
+pub(super) struct Stream {
+    events: Streaming<PushEvent>,
+    /// Held because the connection may end with its last handle.
+    _connection: PushClient<Connection>,
+    since: Instant,
+    last: Cursor,
+    max_event_bytes: usize,
+    /// Where the server sends heartbeats.
+    pulse: Option<Pulse>,
+    /// While it lasts.
+    replay: Option<Replay>,
+    /// What comes up to here was had from another stream.
+    skip_to: Option<Cursor>,
+}
+
+/// Why there is no stream, or no more of it.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Retry(Disconnect),
+    Stop(Stopped),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Retry(cause) => cause.fmt(f),
+            Failure::Stop(stopped) => stopped.fmt(f),
+        }
+    }
+}
+
+impl Stream {
+    /// The last event that it has brought, or its start.
+    pub(super) fn last(&self) -> Cursor {
+        self.last
+    }
+
+    pub(super) fn lasted(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Whether it is in the middle of a replay.
+    pub(super) fn is_replay(&self) -> bool {
+        self.replay.is_some()
+    }
+
+    /// Leaves out what comes up to here.
+    pub(super) fn skip_to(&mut self, last: Cursor) {
+        self.skip_to = Some(last);
+    }
+
+    /// The next event, checked to be the next one; `None` where a replay has ended.
+    pub(super) async fn next(&mut self) -> Result<(Cursor, Option<PushEvent>), Failure> {
+        loop {
+            let message = match &self.pulse {
+                None => self.events.message().await,
+                Some(pulse) => {
+                    let mut message = pin!(self.events.message());
+                    loop {
+                        if let Ok(message) = timeout_at(pulse.deadline(), message.as_mut()).await {
+                            break message;
+                        }
+                        if let Some(silence) = pulse.silence() {
+                            return Err(Failure::Retry(Disconnect::Silent(silence)));
+                        }
+                    }
+                }
+            };
+            if let Some(event) = self.check(message)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The event that this is, if it is one and the next.
+    fn check(
+        &mut self,
+        message: Result<Option<PushEvent>, Status>,
+    ) -> Result<Option<(Cursor, Option<PushEvent>)>, Failure> {
+        let violation = |violation| Failure::Retry(Disconnect::Violation(violation));
+        let event = match message {
+            Ok(Some(event)) => event,
+            Ok(None) => return Err(Failure::Retry(Disconnect::Ended)),
+            Err(status) if is_too_large(&status) => {
+                return Err(Failure::Stop(Stopped::EventTooLarge {
+                    after: self.last,
+                    limit: self.max_event_bytes,
+                }));
+            }
+            Err(status) => return Err(status.into()),
+        };
+        let after = self.last;
+        let Ok(cursor) = Cursor::parse(event.cursor.as_bytes()) else {
+            let text = event.cursor;
+            return Err(violation(Violation::Cursor { after, text }));
+        };
+        if let Some(replay) = &mut self.replay {
+            let is_end = replay.left == 0;
+            replay.check(cursor, &event, after).map_err(violation)?;
+            if is_end {
+                self.replay = None;
+            }
+            return Ok(Some((cursor, Some(event).filter(|_| !is_end))));
+        }
+        if self.pulse.is_some() && event.kind.is_none() && cursor == after {
+            // A heartbeat.
+            return Ok(None);
+        }
+        if cursor.epoch() != after.epoch() || Some(cursor.seq()) != after.seq().next() {
+            return Err(violation(Violation::Order { after, cursor }));
+        }
+        self.last = cursor;
+        if self.skip_to.is_some_and(|last| cursor <= last) {
+            return Ok(None);
+        }
+        Ok(Some((cursor, Some(event))))
+    }
+}
+
+/// What comes before a stream's start.
+struct Replay {
+    left: u64,
+    /// The last of them, or where the gateway stopped.
+    after: Option<Cursor>,
+}
+
+impl Replay {
+    /// Whether this is the next one; when nothing is left, whether it is the mark of the end, at
+    /// the stream's start.
+    fn check(&mut self, cursor: Cursor, event: &PushEvent, start: Cursor) -> Result<(), Violation> {
+        let broken = |what| Err(Violation::Replay { what });
+        if self.left == 0 {
+            return match &event.kind {
+                None if cursor == start => Ok(()),
+                None => broken("its end has another cursor than the stream's start"),
+                Some(_) => broken("there are more than so many"),
+            };
+        }
+        let same_stream = |other: &Cursor| other.epoch() == cursor.epoch();
+        match event.kind {
+            Some(Kind::SessionInvalidation(_)) => {}
+            Some(Kind::ClientEvent(_)) => return broken("a client event is among them"),
+            None => return broken("there are fewer than so many"),
+        }
+        if !same_stream(&start) || cursor > start {
+            return broken("one of them is not from before the stream's start");
+        }
+        if self
+            .after
+            .filter(same_stream)
+            .is_some_and(|after| cursor <= after)
+        {
+            return broken("they are not in order");
+        }
+        self.left -= 1;
+        self.after = Some(cursor);
+        Ok(())
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let info = error_info(&status).filter(|info| info.domain == DOMAIN);
+        let status = Box::new(status);
+        match status.code() {
+            // Ended by an operator, say: no other gateway has the id.
+            Code::Aborted if info.as_ref().is_some_and(|i| !i.is(ErrorReason::TakenOver)) => {
+                Failure::Retry(Disconnect::Status(status))
+            }
+            Code::Aborted => Failure::Stop(Stopped::TakenOver(status)),
+            Code::InvalidArgument | Code::Unimplemented => Failure::Stop(Stopped::Refused(status)),
+            Code::OutOfRange => Failure::Retry(Disconnect::Lagged {
+                // A proxy may keep the one and drop the other.
+                missed: start::missed(status.metadata())
+                    .or_else(|| info?.metadata.get("missed")?.parse().ok()),
+                status,
+            }),
+            _ => Failure::Retry(Disconnect::Status(status)),
+        }
+    }
+}
+
+/// One attempt, from connecting to the server's response.
+pub(super) async fn subscribe(
+    settings: Builder,
+    connector: Connector,
+    requested: Option<Cursor>,
+) -> Result<Subscribed, Failure> {
+    let limit = settings.response_timeout;
+    let attempt = async {
+        let channel = connector.connect().await.map_err(|error| {
+            // What does not change was checked when the gateway was built.
+            Failure::Retry(Disconnect::Unreachable(error))
+        })?;
+        let max_message_bytes = settings.max_event_bytes.saturating_add(Cursor::FIELD_BYTES);
+        let mut client = PushClient::new(channel).max_decoding_message_size(max_message_bytes);
+        let request = GatewaySubscribeRequest {
+            gateway_client_id: settings.id.clone(),
+            cursor: requested.map_or_else(String::new, |cursor| cursor.to_string()),
+        };
+        let mut request = Request::new(request);
+        if let Some(interval) = settings.heartbeat
+            && let Ok(value) = MetadataValue::try_from(heartbeat::value(interval))
+        {
+            request.metadata_mut().insert(PUSH_HEARTBEAT, value);
+        }
+        if settings.replay_revocations {
+            let value = MetadataValue::from_static(revocations::REPLAY);
+            request.metadata_mut().insert(PUSH_REVOCATIONS, value);
+        }
+        if let Some(text) = &settings.instance
+            && let Ok(value) = MetadataValue::try_from(text)
+        {
+            request.metadata_mut().insert(PUSH_INSTANCE, value);
+        }
+        let pulse = settings
+            .heartbeat
+            .map(|interval| Pulse::new(interval * MISSED_HEARTBEATS));
+        if let Some(pulse) = pulse.clone() {
+            request.extensions_mut().insert(pulse);
+        }
+        let response = client.subscribe_push(request).await?;
+        let is_replay = settings.replay_revocations;
+        let (start, missed) = Start::read(response.metadata(), requested, is_replay)
+            .map_err(|violation| Failure::Stop(violation.into()))?;
+        let sends_heartbeats = response.metadata().contains_key(PUSH_HEARTBEAT);
+        Ok(Subscribed {
+            missed,
+            requested,
+            stream: Box::new(Stream {
+                events: response.into_inner(),
+                _connection: client,
+                since: Instant::now(),
+                last: start.cursor,
+                max_event_bytes: settings.max_event_bytes,
+                pulse: pulse.filter(|_| sends_heartbeats),
+                replay: start.revocations.map(|announced| Replay {
+                    left: announced.count,
+                    after: requested,
+                }),
+                skip_to: None,
+            }),
+            start,
+        })
+    };
+    match tokio::time::timeout(limit, attempt).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::Retry(Disconnect::Timeout(limit))),
+    }
+}
