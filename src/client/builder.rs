@@ -16,7 +16,7 @@ use crate::tls::ClientTls;
 /// What to do when a newer subscription takes the id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnTakeover {
-    /// Stop, with [`Stopped::TakenOver`].
+    /// Stop, with [`Stopped::TakenOver`](super::Stopped::TakenOver).
     #[default]
     Stop,
     /// Wait and take the id back. Sensible only where the other is known to
@@ -80,7 +80,7 @@ impl Builder {
     }
 
     /// Which of several processes with this id this one is, in words of its own: told to whoever
-    /// is taken over by it. 1 to 128 visible characters of ASCII, or spaces. Default: nothing.
+    /// is taken over by it. 1 to 128 visible characters of ASCII, with spaces between. Default: nothing.
     #[must_use]
     pub fn instance(mut self, text: impl Into<String>) -> Self {
         self.instance = Some(text.into());
@@ -134,7 +134,7 @@ impl Builder {
     /// A heartbeat is no item. It keeps proxies from cutting a quiet stream, and it comes all
     /// the way from the server, which a proxy's answer to an HTTP/2 PING does not: a stream
     /// that brings nothing, not even a part of an event, for two intervals is dropped
-    /// ([`Disconnect::Silent`]), and subscribed anew. A server that has no heartbeats is not
+    /// ([`Disconnect::Silent`](super::Disconnect::Silent)), and subscribed anew. A server that has no heartbeats is not
     /// held to them.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
@@ -145,7 +145,7 @@ impl Builder {
     /// Whether a stream that cannot resume is to begin with the session invalidations that were
     /// missed: the newest of each user and session, as events, before anything else. Default: no.
     ///
-    /// [`Start::revocations`] says whether they are all there. The gateway's position stays where
+    /// [`Start::revocations`](super::Start::revocations) says whether they are all there. The gateway's position stays where
     /// it was until they are [processed](Gateway::processed), so that none is missed if the stream
     /// ends among them.
     #[must_use]

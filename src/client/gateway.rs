@@ -43,6 +43,7 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 ///             println!("{event:?}; then persist {cursor}");
 ///             gateway.processed(cursor);
 ///         }
+///         Ok(Item::Replayed { cursor }) => gateway.processed(cursor), // and persist it
 ///         Ok(Item::Disconnected { cause, retry_in }) => println!("{cause}, again in {retry_in:?}"),
 ///         Ok(_) => {}
 ///         Err(stopped) => break stopped,
@@ -61,8 +62,13 @@ pub struct Gateway {
     /// The last event that was handed out since the last fresh start: what can
     /// be processed ends here.
     handed_out: Option<Cursor>,
+    /// Where a stream started whose missed invalidations are not all processed: what it brought
+    /// from there on was announced to no one but this gateway.
+    unfinished: Option<Cursor>,
     /// Whether the position has moved since the last subscription began.
     has_progressed: bool,
+    /// An attempt to renew the stream has failed, and may still have taken the id from it.
+    may_be_ours: bool,
     state: State,
     /// What is to be told before anything else happens.
     told_next: VecDeque<Item>,
@@ -114,7 +120,9 @@ impl Gateway {
             targets: Targets::new(settings.connectors()),
             processed: settings.cursor,
             handed_out: settings.cursor,
+            unfinished: None,
             has_progressed: false,
+            may_be_ours: false,
             state: State::Waiting {
                 until: Instant::now(),
             },
@@ -174,6 +182,9 @@ impl Gateway {
         if handed_out && forward {
             self.processed = Some(cursor);
             self.has_progressed = true;
+            if self.unfinished.is_some_and(|start| cursor >= start) {
+                self.unfinished = None;
+            }
         }
     }
 
@@ -237,8 +248,11 @@ impl Gateway {
     }
 
     fn came(&mut self, cursor: Cursor, event: Option<PushEvent>) -> Item {
-        // Repeats after a reconnect are below it.
-        self.handed_out = self.handed_out.max(Some(cursor));
+        self.handed_out = match self.handed_out {
+            // Repeats after a reconnect are below it.
+            Some(last) if last.epoch() == cursor.epoch() => Some(last.max(cursor)),
+            _ => Some(cursor),
+        };
         match event {
             Some(event) => {
                 self.stats.events += 1;
@@ -257,17 +271,25 @@ impl Gateway {
         } = subscribed;
         self.accepted(&start);
         if start.resume == Resume::Fresh {
+            let unfinished = self.unfinished.take();
             if requested.is_some() {
-                self.stats.gaps += 1;
-                self.stats.missed_events += missed.unwrap_or(0);
-                self.told_next.push_back(Item::Gap(Gap {
-                    missed,
-                    reason: start.reason.clone(),
-                }));
+                self.gap(missed, &start);
+            } else if let Some(before) = unfinished.filter(|before| *before != start.cursor) {
+                // It has asked for nothing, and yet had a place: where its stream started.
+                let is_later = before.epoch() == start.cursor.epoch() && before < start.cursor;
+                let missed = start.cursor.seq().number()
+                    - before.seq().number().min(start.cursor.seq().number());
+                self.gap(Some(missed).filter(|_| is_later), &start);
             }
-            if start.revocations.is_some() {
-                // Who comes back before these are processed is to be told them again.
+            if start.revocations.is_some_and(|missed| missed.count > 0) {
+                // Who comes back before these are processed is to be told them again. A place
+                // beyond the start is none.
                 self.handed_out = None;
+                let is_behind = |place: &Cursor| {
+                    place.epoch() != start.cursor.epoch() || *place <= start.cursor
+                };
+                self.processed = self.processed.filter(is_behind);
+                self.unfinished = Some(start.cursor);
             } else {
                 // From here on the old position is lost, and a reconnect before the
                 // first event must not begin at some later head.
@@ -279,9 +301,17 @@ impl Gateway {
         self.stream_begins(stream);
     }
 
+    fn gap(&mut self, missed: Option<u64>, start: &Start) {
+        self.stats.gaps += 1;
+        self.stats.missed_events += missed.unwrap_or(0);
+        self.told_next.push_back(Item::Gap(Gap {
+            missed,
+            reason: start.reason.clone(),
+        }));
+    }
+
     /// The server has accepted the subscription.
     fn accepted(&mut self, start: &Start) {
-        self.targets.succeeded();
         self.stats.subscriptions += 1;
         match start.resume {
             Resume::Resumed => self.stats.resumed += 1,
@@ -298,8 +328,12 @@ impl Gateway {
 
     fn stream_begins(&mut self, stream: Box<Stream>) {
         self.has_progressed = false;
+        self.may_be_ours = false;
         let renewal = match self.settings.renew_every {
-            Some(interval) => Renewal::At(Instant::now() + interval),
+            // Sooner by chance: a fleet that was started together is not renewed together.
+            Some(interval) => {
+                Renewal::At(Instant::now() + interval.mul_f64(rand::random_range(0.9..=1.0)))
+            }
             None => Renewal::Never,
         };
         self.state = State::Streaming(stream, renewal);
@@ -314,18 +348,33 @@ impl Gateway {
         ) else {
             return;
         };
-        if let Renewal::UnderWay(attempt) = renewal {
-            // Ended by it, mostly. Whatever it was: an attempt is under way.
-            self.state = State::Renewing(attempt, stream.last());
-            return;
+        self.credit(stream.lasted());
+        let taken_by = cause.taken_over_by();
+        match renewal {
+            // Ended by it, mostly. Whatever it was: an attempt is under way. But another
+            // process that has taken the id is not to lose it to that.
+            Renewal::UnderWay(attempt)
+                if taken_by.is_none_or(|by| by == self.settings.instance) =>
+            {
+                self.state = State::Renewing(attempt, stream.last());
+            }
+            _ => {
+                let is_ours = self.may_be_ours
+                    && cause
+                        .taken_over_by()
+                        .is_some_and(|by| by == self.settings.instance);
+                self.failed(if is_ours { cause.again() } else { cause });
+            }
         }
-        // By what it was good for. A server that accepts and drops must not be hammered.
-        if self.has_progressed {
+    }
+
+    /// Waits are short again, and other servers worth a try, after a stream that was good for
+    /// something. A server that accepts and drops must not be hammered.
+    fn credit(&mut self, lasted: Duration) {
+        if self.has_progressed || lasted >= self.settings.backoff.max() {
             self.settings.backoff.reset();
-        } else {
-            self.settings.backoff.stream_lasted(stream.lasted());
+            self.targets.succeeded();
         }
-        self.failed(cause);
     }
 
     /// Begins another stream beside the one that goes on, where that will have come to.
@@ -350,11 +399,20 @@ impl Gateway {
         };
         match renewed {
             Ok(subscribed) => {
-                let last = stream.last();
+                let (last, lasted) = (stream.last(), stream.lasted());
+                self.credit(lasted);
                 self.renewed(subscribed, last);
             }
             Err(failure) => {
-                *renewal = Renewal::At(Instant::now() + RENEWAL_PAUSE);
+                let asked = failure
+                    .retry_delay()
+                    .unwrap_or_default()
+                    .min(MAX_RETRY_DELAY);
+                let pause = RENEWAL_PAUSE
+                    .mul_f64(rand::random_range(1.0..=2.0))
+                    .max(asked);
+                *renewal = Renewal::At(Instant::now() + pause);
+                self.may_be_ours |= failure.is_unknown();
                 self.stats.failed_renewals += 1;
                 tracing::debug!(%failure, "not renewed: the stream goes on");
             }
@@ -395,8 +453,8 @@ impl Gateway {
             false => None,
         };
         let retry_in = match next {
-            Some(retry_in) => {
-                self.stats.failovers += 1;
+            Some((retry_in, has_moved)) => {
+                self.stats.failovers += u64::from(has_moved);
                 retry_in
             }
             None => self.settings.backoff.wait().max(asked),

@@ -87,7 +87,8 @@ pub enum Disconnect {
         status: Box<Status>,
     },
     /// `ABORTED`: a newer subscription has this id. Only with
-    /// [`OnTakeover::Retry`](super::OnTakeover::Retry).
+    /// [`OnTakeover::Retry`](super::OnTakeover::Retry), or where that was a
+    /// [renewal](super::Gateway::renew) of this gateway's own whose response was lost.
     #[error("another gateway has taken over the id: {}", status_line(.0))]
     TakenOver(Box<Status>),
     /// The server, or the transport, ended it with this status.

@@ -26,7 +26,8 @@
 //! cursor was requested. It counts from the last processed event to the new
 //! start, and it comes *before* the [`Item::Connected`] whose cursor, once
 //! persisted, would make the gap invisible: a caller that dies between the two
-//! is told again.
+//! is told again. Where [missed revocations](Builder::replay_revocations) come first and the stream ends
+//! among them, the gap of the next one contains this one.
 //!
 //! A stream that ends with `OUT_OF_RANGE` carries a count too: what the ring
 //! had dropped at that moment. That is no gap yet, and never one of its own. By

@@ -13,7 +13,7 @@ use super::channel::{Connection, Connector};
 use super::item::{Disconnect, Stopped};
 use super::pulse::Pulse;
 use super::start::{self, Start};
-use super::status::{error_info, is_too_large};
+use super::status::{error_info, is_too_large, retry_delay};
 use super::violation::Violation;
 use crate::contract::details::{DOMAIN, ErrorReason};
 use crate::contract::heartbeat;
@@ -55,6 +55,50 @@ pub(super) struct Stream {
 pub(super) enum Failure {
     Retry(Disconnect),
     Stop(Stopped),
+}
+
+impl Failure {
+    fn status(&self) -> Option<&Status> {
+        match self {
+            Failure::Retry(cause) => cause.status(),
+            Failure::Stop(Stopped::TakenOver(status) | Stopped::Refused(status)) => Some(status),
+            Failure::Stop(_) => None,
+        }
+    }
+
+    /// How long the server asks to be left alone.
+    pub(super) fn retry_delay(&self) -> Option<Duration> {
+        self.status().and_then(retry_delay)
+    }
+
+    /// The instance that has the id now, if that is why the stream has ended: `Some(None)` where
+    /// it has not said which it is.
+    pub(super) fn taken_over_by(&self) -> Option<Option<String>> {
+        let Failure::Stop(Stopped::TakenOver(status)) = self else {
+            return None;
+        };
+        let info = error_info(status).filter(|info| info.domain == DOMAIN);
+        Some(info.and_then(|mut info| info.metadata.remove("instance")))
+    }
+
+    /// The same, of a takeover that is worth another attempt.
+    pub(super) fn again(self) -> Self {
+        match self {
+            Failure::Stop(Stopped::TakenOver(status)) => {
+                Failure::Retry(Disconnect::TakenOver(status))
+            }
+            other => other,
+        }
+    }
+
+    /// Of an attempt: whether the server may have accepted it all the same.
+    pub(super) fn is_unknown(&self) -> bool {
+        match self {
+            Failure::Retry(Disconnect::Unreachable(_)) => false,
+            // It has refused, and says why.
+            _ => self.status().and_then(error_info).is_none(),
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -273,7 +317,8 @@ pub(super) async fn subscribe(
                 pulse: pulse.filter(|_| sends_heartbeats),
                 replay: start.revocations.map(|announced| Replay {
                     left: announced.count,
-                    after: requested,
+                    // A place that this server has not come to is none.
+                    after: requested.filter(|place| *place <= start.cursor),
                 }),
                 skip_to: None,
             }),

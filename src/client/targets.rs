@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_millis(200);
 pub(super) struct Targets {
     all: Vec<Target>,
     current: usize,
-    /// How many were tried since the last success.
+    /// How many have failed since one was good for something.
     failed: usize,
 }
 
@@ -47,17 +47,23 @@ impl Targets {
         &self.all[self.current].connector
     }
 
-    /// It was successful.
+    /// It was good for something.
     pub(super) fn succeeded(&mut self) {
         self.failed = 0;
     }
 
     /// The current one has failed, and asks not to be tried again for so long. Goes on to the
-    /// next, and returns when to try that; `None` if there is only this one.
-    pub(super) fn elsewhere(&mut self, asked: Duration, backoff: &mut Backoff) -> Option<Duration> {
+    /// next, and returns when to try that, and whether it is another one; `None` if there is only
+    /// this one.
+    pub(super) fn elsewhere(
+        &mut self,
+        asked: Duration,
+        backoff: &mut Backoff,
+    ) -> Option<(Duration, bool)> {
         if self.all.len() == 1 {
             return None;
         }
+        let before = self.current;
         let now = Instant::now();
         self.all[self.current].not_before = now + asked;
         self.failed += 1;
@@ -68,13 +74,13 @@ impl Targets {
             && next != self.current
         {
             self.current = next;
-            return Some(rand::random_range(Duration::ZERO..=STEP));
+            return Some((rand::random_range(Duration::ZERO..=STEP), true));
         }
         // All have failed, or want to be left alone: the one for which that ends first.
         self.failed = 0;
         self.current = others.min_by_key(|target| self.all[*target].not_before.max(now))?;
         let asked = self.all[self.current].not_before.duration_since(now);
-        Some(backoff.wait().max(asked))
+        Some((backoff.wait().max(asked), self.current != before))
     }
 }
 
@@ -99,7 +105,8 @@ mod tests {
         let mut backoff = Backoff::new(FIRST, FIRST);
         let mut targets = targets(3);
         let mut fail = |targets: &mut Targets| {
-            let wait = targets.elsewhere(Duration::ZERO, &mut backoff).unwrap();
+            let (wait, has_moved) = targets.elsewhere(Duration::ZERO, &mut backoff).unwrap();
+            assert!(has_moved);
             (port(targets), wait >= FIRST / 2)
         };
         assert_eq!(port(&targets), 1);
@@ -128,8 +135,8 @@ mod tests {
         targets.elsewhere(2 * minute, &mut backoff);
         assert_eq!(port(&targets), 2);
         // All of them: the one that asked for the shortest time, after that.
-        let wait = targets.elsewhere(3 * minute, &mut backoff).unwrap();
-        assert_eq!((port(&targets), wait), (1, minute));
+        let next = targets.elsewhere(3 * minute, &mut backoff);
+        assert_eq!((port(&targets), next), (1, Some((minute, true))));
     }
 
     #[tokio::test]

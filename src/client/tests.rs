@@ -1,8 +1,10 @@
 //! A gateway against a server that plays a script, one act a subscription.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use prost::Message as _;
@@ -34,6 +36,7 @@ enum End {
     Open,
     Ok,
     With(Status),
+    After(Duration, Status),
 }
 
 fn at(seq: u64) -> Cursor {
@@ -125,6 +128,13 @@ impl Push for Theatre {
                 let stream: Self::SubscribePushStream = match end {
                     End::Open => Box::pin(events.chain(tokio_stream::pending())),
                     End::Ok => Box::pin(events),
+                    End::After(wait, status) => {
+                        let end = async move {
+                            tokio::time::sleep(wait).await;
+                            Err(status)
+                        };
+                        Box::pin(events.chain(stream_of(end)))
+                    }
                     End::With(status) => Box::pin(events.chain(tokio_stream::once(Err(status)))),
                 };
                 let mut response = Response::new(stream);
@@ -135,6 +145,21 @@ impl Push for Theatre {
             }
         }
     }
+}
+
+/// A stream of what this comes to.
+fn stream_of<T>(future: impl Future<Output = T>) -> impl Stream<Item = T> {
+    let mut future = Box::pin(future);
+    let mut is_over = false;
+    futures_util::stream::poll_fn(move |cx| {
+        if is_over {
+            return Poll::Ready(None);
+        }
+        future.as_mut().poll(cx).map(|item| {
+            is_over = true;
+            Some(item)
+        })
+    })
 }
 
 impl Theatre {
@@ -985,4 +1010,124 @@ async fn waits_start_over_by_progress() {
         let longest = waits.into_iter().max().unwrap();
         assert_eq!(longest > Duration::from_millis(60), grows, "{longest:?}");
     }
+}
+
+fn taken_over(instance: Option<&str>) -> Status {
+    let instance = instance.map(|text| ("instance".to_owned(), text.to_owned()));
+    let details = Details {
+        error_info: Some(ErrorInfo {
+            reason: "TAKEN_OVER".to_owned(),
+            domain: DOMAIN.to_owned(),
+            metadata: instance.into_iter().collect(),
+        }),
+        retry_delay: None,
+    };
+    let details = details.encode(tonic::Code::Aborted as i32, "taken over");
+    Status::with_details(tonic::Code::Aborted, "taken over", details.into())
+}
+
+/// The response to a renewal is lost, which has taken the id all the same.
+#[tokio::test]
+async fn a_renewal_whose_response_is_lost_does_not_stop_the_gateway() {
+    let soon = Duration::from_millis(300);
+    for (by, stops) in [
+        (Some("this one"), false),
+        (Some("other"), true),
+        (None, true),
+    ] {
+        let theatre = Theatre::new([
+            stream(
+                "fresh",
+                "no-cursor",
+                at(5),
+                1,
+                End::After(soon, taken_over(by)),
+            ),
+            Act::Refuse(Status::unknown("the connection broke")),
+            stream("resumed", "requested", at(6), 1, End::Open),
+        ]);
+        let gateway = builder(theatre.open().await).instance("this one");
+        let mut gateway = gateway.build().unwrap();
+        gateway.next().await.unwrap();
+        let Item::Event { cursor, .. } = gateway.next().await.unwrap() else {
+            panic!("not an event");
+        };
+        gateway.processed(cursor);
+        gateway.renew();
+        let next = gateway.next().await;
+        assert_eq!(gateway.stats().failed_renewals, 1);
+        if stops {
+            assert!(matches!(next, Err(Stopped::TakenOver(_))), "{next:?}");
+            continue;
+        }
+        let Ok(Item::Disconnected { cause, .. }) = next else {
+            panic!("{next:?}");
+        };
+        assert!(matches!(cause, Disconnect::TakenOver(_)), "{cause:?}");
+        let next = gateway.next().await.unwrap();
+        assert!(matches!(next, Item::Connected(_)), "{next:?}");
+    }
+}
+
+/// It had no cursor, and yet a place: where its stream started.
+#[tokio::test]
+async fn a_gap_after_a_replay_that_was_not_finished_is_told() {
+    let Act::Stream(mut later, ..) = replay("0", vec![], End::Open) else {
+        unreachable!("it is a stream");
+    };
+    later.retain(|(key, _)| *key != "push-start-cursor");
+    later.push(("push-start-cursor", at(29).to_string()));
+    let (mut gateway, theatre) = play_replay(
+        None,
+        [
+            replay("2", vec![], End::Ok),
+            Act::Stream(later, vec![mark(at(29))], End::Open),
+        ],
+    )
+    .await;
+    let mut gaps = Vec::new();
+    while gateway.stats().subscriptions < 2 {
+        if let Item::Gap(gap) = gateway.next().await.unwrap() {
+            gaps.push(gap.missed);
+        }
+    }
+    assert_eq!(gaps, [Some(9)]);
+    assert_eq!(theatre.requested_cursors(), ["", ""]);
+    // Of none nothing is to be processed first.
+    assert_eq!(gateway.cursor(), Some(at(29)));
+}
+
+/// The server is behind the place where the gateway was.
+#[tokio::test]
+async fn a_replay_may_come_from_before_the_position() {
+    let events = vec![invalidation(at(7)), mark(at(20)), event(at(21))];
+    let (mut gateway, theatre) = play_replay(Some(at(900)), [replay("1", events, End::Ok)]).await;
+    let (told, _) = told(&mut gateway).await;
+    assert_eq!(
+        told[..5],
+        ["gap None expired", "Fresh 20", "7", "replayed 20", "21"]
+    );
+    let asked = [at(900), at(21)].map(|at| at.to_string());
+    assert_eq!(theatre.requested_cursors(), asked);
+}
+
+/// Two servers that accept and drop are not asked in turn without a wait.
+#[tokio::test]
+async fn servers_that_accept_and_drop_are_spared() {
+    let acts = || (0..10).map(|_| stream("fresh", "no-cursor", at(0), 0, End::Ok));
+    let (one, other) = (Theatre::new(acts()), Theatre::new(acts()));
+    let hour = Duration::from_secs(3600);
+    let mut gateway = Gateway::builder("g1", one.open().await)
+        .or_at(other.open().await)
+        .backoff(Backoff::new(Duration::from_secs(1), hour))
+        .build()
+        .unwrap();
+    let mut waits = Vec::new();
+    while waits.len() < 2 {
+        if let Item::Disconnected { retry_in, .. } = gateway.next().await.unwrap() {
+            waits.push(retry_in);
+        }
+    }
+    assert!(waits[0] <= Duration::from_millis(200), "{waits:?}");
+    assert!(waits[1] >= Duration::from_millis(500), "{waits:?}");
 }

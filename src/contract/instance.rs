@@ -16,6 +16,9 @@ pub enum InstanceError {
         /// How many it has.
         bytes: usize,
     },
+    /// It begins or ends with a space, which HTTP/2 does not let a value do (RFC 9113, 8.2.1).
+    #[error("it begins or ends with a space")]
+    Space,
     /// A character that is not visible in ASCII, and no space.
     #[error("it has a character that is not visible ASCII, at byte {at}")]
     Character {
@@ -24,7 +27,8 @@ pub enum InstanceError {
     },
 }
 
-/// Checks a text that is to name an instance: 1 to 128 visible characters of ASCII, or spaces.
+/// Checks a text that is to name an instance: 1 to 128 visible characters of ASCII, with spaces
+/// between.
 ///
 /// # Errors
 ///
@@ -35,6 +39,7 @@ pub enum InstanceError {
 ///
 /// assert_eq!(instance::check("gateway-7f9c on host-3, pid 41"), Ok(()));
 /// assert_eq!(instance::check(""), Err(InstanceError::Empty));
+/// assert_eq!(instance::check("a "), Err(InstanceError::Space));
 /// assert_eq!(instance::check("a\tb"), Err(InstanceError::Character { at: 1 }));
 /// ```
 pub fn check(text: &str) -> Result<(), InstanceError> {
@@ -43,6 +48,9 @@ pub fn check(text: &str) -> Result<(), InstanceError> {
     }
     if text.len() > MAX_BYTES {
         return Err(InstanceError::TooLong { bytes: text.len() });
+    }
+    if text.starts_with(' ') || text.ends_with(' ') {
+        return Err(InstanceError::Space);
     }
     match text.bytes().position(|byte| !(b' '..=b'~').contains(&byte)) {
         Some(at) => Err(InstanceError::Character { at }),

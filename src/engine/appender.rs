@@ -131,6 +131,8 @@ impl Appender {
             kept.table.lose(first - 1);
         }
         drop(kept);
+        // Before any work on the table: nobody is to wait for that.
+        shared.waiters.notify();
         revocations::keep(shared, revocations, due);
         put
     }

@@ -135,11 +135,12 @@ impl Engine {
         }
     }
 
-    /// What is kept of invalidations; `None` if they are not. The newest may be left out.
+    /// What is kept of invalidations; `None` if they are not.
     #[must_use]
     pub fn revocations(&self) -> Option<RevocationStats> {
         let revocations = self.shared.revocations.as_ref()?;
-        let stats = revocations.stats();
+        let shared = &self.shared;
+        let stats = revocations.stats(&shared.ring, shared.time.now_ms());
         Some(RevocationStats {
             kept: stats.revocations as u64,
             bytes: stats.bytes as u64,

@@ -13,19 +13,17 @@ use crate::event::Event;
 /// The invalidations of one batch.
 #[derive(Debug)]
 pub(super) struct Note {
-    below: *mut Note,
+    /// The address of the note below it; 0 if there is none. Not a pointer: between the look at
+    /// the top and the exchange, that note may have been taken, and another one have come to
+    /// the same place. Then this is the address of that one, and a pointer would be to the other.
+    below: usize,
     /// The batch's first sequence; 0 until it is claimed.
     first: u64,
     pub(super) published_ms: u64,
     /// Where in the batch each of them is, and where its bytes end.
-    places: Vec<(u32, u32)>,
+    places: Vec<(u32, usize)>,
     bytes: Vec<u8>,
 }
-
-// SAFETY: one owner at a time has it: the publisher, the stack, who took it from there.
-unsafe impl Send for Note {}
-// SAFETY: nothing is done with `below` by a shared reference.
-unsafe impl Sync for Note {}
 
 impl Note {
     /// A copy of the invalidations among the events of a batch.
@@ -39,11 +37,11 @@ impl Note {
         let mut bytes = Vec::with_capacity(found().map(|(_, it)| it.as_bytes().len()).sum());
         for (place, event) in found() {
             bytes.extend_from_slice(event.as_bytes());
-            // A batch has at most 2²² events, and what is larger than 4 GiB in no ring.
-            places.push((place, bytes.len() as u32));
+            // A batch has at most 2²² events.
+            places.push((place, bytes.len()));
         }
         Box::new(Note {
-            below: ptr::null_mut(),
+            below: 0,
             first: 0,
             published_ms,
             places,
@@ -66,7 +64,7 @@ impl Note {
         let (place, end) = *self.places.get(index)?;
         let before = index.checked_sub(1).and_then(|it| self.places.get(it));
         let start = before.map_or(0, |(_, end)| *end);
-        let event = self.bytes.get(start as usize..end as usize)?;
+        let event = self.bytes.get(start..end)?;
         Some((self.first + u64::from(place), event))
     }
 
@@ -100,11 +98,13 @@ impl Inbox {
         note.first = first;
         let size = note.size();
         let note = Box::into_raw(note);
+        // Whoever takes it may know it by its address.
+        note.expose_provenance();
         // Relaxed: a guess, which the exchange checks.
         let mut top = self.top.load(Ordering::Relaxed);
         loop {
             // SAFETY: nobody else knows of it before the exchange.
-            unsafe { (*note).below = top };
+            unsafe { (*note).below = top.addr() };
             // Release: whoever takes it sees what is in it.
             match self
                 .top
@@ -127,10 +127,15 @@ impl Inbox {
         while !top.is_null() {
             // SAFETY: it came from a box in `push`, and the swap has made it ours alone.
             let note = *unsafe { Box::from_raw(top) };
-            top = note.below;
+            top = ptr::with_exposed_provenance_mut(note.below);
             notes.push(note);
         }
         notes
+    }
+
+    /// The memory of all notes that are not settled.
+    pub(super) fn unsettled_bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// A note that was taken is done with.

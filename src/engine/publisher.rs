@@ -116,6 +116,8 @@ impl Publisher {
         let first = shared.ring.put(events, total, now_ms, |first| {
             due = revocations.note(note, first);
         })?;
+        // Before any work on the table: nobody is to wait for that.
+        shared.waiters.notify();
         revocations::keep(shared, revocations, due);
         Ok(first)
     }

@@ -62,8 +62,10 @@ impl Replay {
         let Some(revocations) = &shared.revocations else {
             return (start, Some(of(None)));
         };
-        // Once more, and now nothing beyond its start gets into the table.
+        // Before the table is locked for all that is left.
         let now_ms = shared.time.now_ms();
+        revocations.catch_up(&shared.ring, now_ms);
+        // Once more, and now nothing beyond its start gets into the table.
         let mut kept = revocations.write();
         let start = shared.start(cursor);
         if start.resume == Resume::Resumed {

@@ -18,10 +18,12 @@ use crate::revocations::{Limits, Stats, Table};
 /// How many bytes of notes the keeper is woken for: few enough that a replay that begins has
 /// little to take in, many enough that publishers seldom pay for the waking.
 const KEPT_AT_ONCE: usize = 8 << 10;
-/// If so many bytes wait, publishers take them in themselves: the keeper does not come to it.
+/// If more bytes wait, publishers take them in themselves: the keeper does not come to it.
 const MAX_WAITING: usize = 4 << 20;
 /// How many are taken in before others may look at the table.
 const TAKEN_AT_ONCE: usize = 128;
+/// After so many times, somebody who has not come for that leaves the rest.
+const MAX_ROUNDS: usize = 1 << 13;
 /// How many are forgotten, for their age, before others may look at the table.
 const EXPIRED_AT_ONCE: usize = 256;
 
@@ -81,6 +83,15 @@ impl Revocations {
         self.kept.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes in what there is, a little at a time, so that little is left.
+    pub(super) fn catch_up(&self, ring: &Ring, now_ms: u64) {
+        for _ in 0..MAX_ROUNDS {
+            if self.keep(ring, now_ms) != Left::More {
+                return;
+            }
+        }
+    }
+
     /// Takes in all up to the event `head`, which can be read, and nothing beyond it.
     pub(super) fn take_up_to(&self, kept: &mut Kept, head: u64, now_ms: u64) {
         kept.fetch(&self.inbox, head);
@@ -109,7 +120,15 @@ impl Revocations {
         self.read().table.limits().revocations
     }
 
-    pub(super) fn stats(&self) -> Stats {
+    /// The memory of what waits to be taken in.
+    #[cfg(all(test, not(galaxy_loom)))]
+    pub(super) fn unsettled_bytes(&self) -> usize {
+        self.inbox.unsettled_bytes()
+    }
+
+    /// After what there is was taken in.
+    pub(super) fn stats(&self, ring: &Ring, now_ms: u64) -> Stats {
+        self.catch_up(ring, now_ms);
         self.read().table.stats()
     }
 }
@@ -166,8 +185,8 @@ impl Kept {
             };
             if let Some((seq, event)) = note.get(self.taken) {
                 self.table.take(seq, note.published_ms, event);
-                self.taken += 1;
             }
+            self.taken += 1;
             if self.taken >= note.len() {
                 inbox.settle(note);
                 self.waiting.pop();
@@ -199,19 +218,20 @@ impl Shared {
     }
 }
 
-/// Wakes the keeper, or does its work.
+/// Wakes the keeper, and does some of its work where that is too slow.
 pub(super) fn keep(shared: &Arc<Shared>, revocations: &Revocations, due: Due) {
-    let keeper = match due {
-        Due::Later => return,
-        Due::Soon => {
-            let started = revocations.keeper.get_or_init(|| start_keeper(shared));
-            started.as_ref()
-        }
-        Due::Now => None,
-    };
-    match keeper {
-        Some(keeper) => keeper.unpark(),
-        None => _ = revocations.keep(&shared.ring, shared.time.now_ms()),
+    if due == Due::Later {
+        return;
+    }
+    let keeper = revocations.keeper.get_or_init(|| start_keeper(shared));
+    if let Some(keeper) = keeper {
+        keeper.unpark();
+    }
+    if due == Due::Now || keeper.is_none() {
+        // So the memory has a limit: what waits, and a note of each publisher.
+        while revocations.keep(&shared.ring, shared.time.now_ms()) == Left::More
+            && revocations.inbox.unsettled_bytes() > MAX_WAITING
+        {}
     }
 }
 
@@ -235,7 +255,8 @@ fn start_keeper(shared: &Arc<Shared>) -> Option<Thread> {
             drop(shared);
             // A token left by `unpark` meanwhile lets it go on at once.
             match left {
-                Left::More => {}
+                // Those who wait for the lock are let in.
+                Left::More => thread::yield_now(),
                 // Not for each of them: some may be forgotten a moment later than they could.
                 Left::Until { ms } => {
                     thread::park_timeout(Duration::from_millis(ms.clamp(1000, 60_000)));

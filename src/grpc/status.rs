@@ -306,14 +306,19 @@ pub(super) fn lagged(missed: u64) -> Status {
 }
 
 /// The gateway reads what it has missed so slowly that the server had to go on without it.
-pub(super) fn replay_too_slow(left: u64) -> Status {
+/// So many are left, and so many events lie between its start and the head.
+pub(super) fn replay_too_slow(left: u64, missed: u64) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert(PUSH_MISSED, missed.into());
     Draft::new(
         Code::OutOfRange,
         ErrorReason::Lagged,
         format!("too slow: {left} invalidations of the replay were dropped unread"),
     )
     .with("revocations", left)
+    .with("missed", missed)
     .retry(Retry::Soon)
+    .metadata(metadata)
     .finish()
 }
 

@@ -182,19 +182,22 @@ impl Subscription {
         let (id, cursor) = (&*request.gateway_client_id, &*request.cursor);
         gateway_id::check(id).map_err(status::bad_gateway_id)?;
         let engine = telemetry.engine();
-        let arrival = telemetry.arriving(
-            id,
-            Successor {
-                peer,
-                principal: authorization.as_ref().map(|of| of.principal()),
-                instance: options.instance.clone(),
-            },
-        );
-        let subscribe = || match options.replay {
-            true => engine.subscribe_with_replay(id, cursor),
-            false => engine.subscribe(id, cursor).map(|it| (it, None)),
+        let principal = authorization.as_ref().map(|of| of.principal());
+        let who = Successor {
+            peer,
+            principal,
+            instance: options.instance.clone(),
         };
-        let (subscriber, replay) = match &mut authorization {
+        // Once it may, and before it does.
+        let subscribe = || {
+            let arrival = telemetry.arriving(id, who);
+            let (subscriber, replay) = match options.replay {
+                true => engine.subscribe_with_replay(id, cursor)?,
+                false => (engine.subscribe(id, cursor)?, None),
+            };
+            Ok((subscriber, (replay, arrival)))
+        };
+        let (subscriber, (replay, arrival)) = match &mut authorization {
             Some(authorization) => authorization.subscribe(id, subscribe)?,
             None => subscribe().map_err(status::not_subscribed)?,
         };
@@ -274,8 +277,9 @@ impl Subscription {
         match error {
             ReplayError::TakenOver => self.end(RecvError::TakenOver),
             ReplayError::TooSlow { left } => {
-                let status = status::replay_too_slow(left);
-                self.stream.end(Cause::Lapped, status.message(), 0);
+                let missed = self.subscriber.lag();
+                let status = status::replay_too_slow(left, missed);
+                self.stream.end(Cause::Lapped, status.message(), missed);
                 status
             }
             _ => self.end(RecvError::Closed),

@@ -72,8 +72,12 @@ pub(super) struct Chunk {
     bytes: Vec<u8>,
     /// Where the first one starts: those before it are gone.
     start: usize,
+    /// How many are not replaced.
+    newest: u32,
     /// What the replaced ones take.
     replaced: usize,
+    /// The oldest sequence that one of them was replaced by, or an older one; 0 if none was.
+    replaced_from: u64,
 }
 
 impl Chunk {
@@ -90,8 +94,25 @@ impl Chunk {
             state: published_ms & !REPLACED,
             event,
         };
-        record.write_to(&mut self.bytes);
+        self.add(&record);
         true
+    }
+
+    /// There is room for it.
+    fn add(&mut self, record: &Record<'_>) {
+        record.write_to(&mut self.bytes);
+        match record.replaced_by() {
+            None => self.newest += 1,
+            Some(by) => self.note_replaced(record.bytes(), by),
+        }
+    }
+
+    fn note_replaced(&mut self, bytes: usize, by: u64) {
+        self.replaced += bytes;
+        self.replaced_from = match self.replaced_from {
+            0 => by,
+            from => from.min(by),
+        };
     }
 
     pub(super) fn records(&self) -> Records<'_> {
@@ -117,7 +138,9 @@ impl Chunk {
         let Some((record, _)) = Record::split(&self.bytes[at..]) else {
             return;
         };
-        self.replaced += record.bytes();
+        let bytes = record.bytes();
+        self.newest -= 1;
+        self.note_replaced(bytes, by);
         let state = at + size_of::<u64>()..at + 2 * size_of::<u64>();
         self.bytes[state].copy_from_slice(&(REPLACED | by).to_le_bytes());
     }
@@ -125,8 +148,9 @@ impl Chunk {
     /// Removes the first record.
     pub(super) fn pop(&mut self) {
         if let Some((record, _)) = Record::split(&self.bytes[self.start..]) {
-            if record.replaced_by().is_some() {
-                self.replaced -= record.bytes();
+            match record.replaced_by() {
+                None => self.newest -= 1,
+                Some(_) => self.replaced -= record.bytes(),
             }
             self.start += record.bytes();
         }
@@ -139,6 +163,16 @@ impl Chunk {
     /// Whether so much of it is replaced that it is worth to be written anew.
     pub(super) fn is_worn(&self) -> bool {
         8 * self.replaced >= self.len()
+    }
+
+    /// How many of its records are not replaced.
+    pub(super) fn newest(&self) -> u64 {
+        u64::from(self.newest)
+    }
+
+    /// Whether one of its records may have been replaced at `horizon` or before.
+    pub(super) fn can_be_cleaned(&self, horizon: u64) -> bool {
+        (1..=horizon).contains(&self.replaced_from)
     }
 
     /// What its records take.
@@ -156,31 +190,24 @@ impl Chunk {
     pub(super) fn clean(&mut self, horizon: u64) {
         let is_kept = |record: &Record<'_>| record.replaced_by().is_none_or(|by| by > horizon);
         let kept = || self.records().filter(is_kept);
-        let mut bytes = Vec::with_capacity(kept().map(|record| record.bytes()).sum());
-        let mut replaced = 0;
-        for record in kept() {
-            record.write_to(&mut bytes);
-            if record.replaced_by().is_some() {
-                replaced += record.bytes();
-            }
-        }
-        *self = Chunk {
-            bytes,
-            start: 0,
-            replaced,
-        };
+        let mut clean = Chunk::with_room_for(kept().map(|record| record.bytes()).sum());
+        kept().for_each(|record| clean.add(&record));
+        *self = clean;
     }
 
     /// Takes in the records of the chunk after it, for which there must be room.
     pub(super) fn merge(&mut self, next: &Chunk) {
-        let mut bytes = Vec::with_capacity(self.len() + next.len());
-        bytes.extend_from_slice(&self.bytes[self.start..]);
-        bytes.extend_from_slice(&next.bytes[next.start..]);
-        *self = Chunk {
-            bytes,
-            start: 0,
-            replaced: self.replaced + next.replaced,
-        };
+        let mut merged = Chunk::with_room_for(self.len() + next.len());
+        let all = self.records().chain(next.records());
+        all.for_each(|record| merged.add(&record));
+        *self = merged;
+    }
+
+    fn with_room_for(bytes: usize) -> Self {
+        Chunk {
+            bytes: Vec::with_capacity(bytes),
+            ..Chunk::default()
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use crate::event::Invalidation;
 
 /// What a chunk takes beside its records.
 const CHUNK_OVERHEAD_BYTES: usize = 96;
+/// When it is looked again whether a replay still holds the oldest record, in milliseconds.
+const HELD_MS: u64 = 10_000;
 /// How many chunks are cleaned at a time that could not be before.
 const CLEANED_AT_ONCE: usize = 16;
 
@@ -45,6 +47,8 @@ pub(crate) struct Table {
     given_up: u64,
     /// Chunks that would be cleaned, were it not for replays.
     worn: BTreeSet<u64>,
+    /// Where among those it goes on.
+    clean_from: u64,
     evictions: u64,
     expirations: u64,
 }
@@ -111,6 +115,7 @@ impl Table {
             replays: BTreeMap::new(),
             given_up: 0,
             worn: BTreeSet::new(),
+            clean_from: 0,
             evictions: 0,
             expirations: 0,
         }
@@ -183,25 +188,25 @@ impl Table {
 
     /// How long until the oldest is forgotten, in milliseconds.
     pub(crate) fn until_expiry_ms(&mut self, now_ms: u64) -> Option<u64> {
-        let expiry = self.oldest_ms()?.saturating_add(self.limits.retention_ms);
-        Some(expiry.saturating_add(1).saturating_sub(now_ms))
+        match self.oldest_ms() {
+            Some(oldest_ms) => {
+                let expiry = oldest_ms.saturating_add(self.limits.retention_ms);
+                Some(expiry.saturating_add(1).saturating_sub(now_ms))
+            }
+            // A replay holds the oldest, and nobody tells when it ends.
+            None if !self.chunks.is_empty() => Some(HELD_MS),
+            None => None,
+        }
     }
 
     /// Begins a replay of what lies beyond `after`, for a gateway that goes on with the event
     /// after `head`: the last one of which the table knows, or a later one.
     pub(crate) fn begin(&mut self, after: u64, head: u64) -> Replay {
         *self.replays.entry(head).or_default() += 1;
-        let left = if after == 0 {
-            self.newest as u64
-        } else {
-            self.records_after(after)
-                .filter(|record| record.is_newest_at(head))
-                .count() as u64
-        };
         Replay {
             after: after.max(self.evicted),
             head,
-            left,
+            left: self.newest_after(after),
             is_complete: after >= self.lost,
         }
     }
@@ -274,6 +279,18 @@ impl Table {
             .skip_while(move |record| record.seq <= after)
     }
 
+    /// How many that are not replaced come after this sequence.
+    fn newest_after(&self, after: u64) -> u64 {
+        let Some((key, chunk)) = self.chunks.range(..=after).next_back() else {
+            return self.newest as u64;
+        };
+        let records = chunk.records();
+        let in_it = records.filter(|it| it.seq > after && it.replaced_by().is_none());
+        let later = (Bound::Excluded(*key), Bound::Unbounded);
+        let later = self.chunks.range(later).map(|(_, chunk)| chunk.newest());
+        in_it.count() as u64 + later.sum::<u64>()
+    }
+
     fn append(&mut self, seq: u64, published_ms: u64, event: &[u8]) {
         if let Some(mut last) = self.chunks.last_entry() {
             let before = last.get().capacity();
@@ -297,16 +314,19 @@ impl Table {
         }
     }
 
-    /// Cleans some of the chunks that are worth it.
+    /// Cleans some of the chunks that are worth it and can be, by turns.
     fn clean_worn(&mut self) {
         let horizon = self.horizon();
-        let mut from = 0;
         for _ in 0..CLEANED_AT_ONCE {
-            let Some(key) = self.worn.range(from..).next().copied() else {
+            let Some(key) = self.worn.range(self.clean_from..).next().copied() else {
+                self.clean_from = 0;
                 return;
             };
-            self.clean(key, horizon);
-            from = key + 1;
+            self.clean_from = key + 1;
+            let chunk = self.chunks.get(&key);
+            if chunk.is_some_and(|chunk| chunk.can_be_cleaned(horizon)) {
+                self.clean(key, horizon);
+            }
         }
     }
 

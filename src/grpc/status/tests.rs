@@ -36,7 +36,7 @@ fn every_status() -> Vec<Status> {
         })),
         disconnected("anyone"),
         lagged(1),
-        replay_too_slow(1),
+        replay_too_slow(1, 2),
         stopping(),
         not_subscribed(SubscribeError::TooManySubscribers { limit: 9 }),
         not_subscribed(SubscribeError::Closed),
