@@ -26,6 +26,9 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(5 * 60);
 /// When a renewal is tried again that has failed, or would come in the middle of a replay.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(5);
 
+/// So long after an attempt to renew that has failed, the server may still come to it.
+const LATE_RENEWAL: Duration = Duration::from_secs(60);
+
 /// A subscription under one gateway id, kept up across connections.
 ///
 /// ```no_run
@@ -67,8 +70,8 @@ pub struct Gateway {
     unfinished: Option<Cursor>,
     /// Whether the position has moved since the last subscription began.
     has_progressed: bool,
-    /// An attempt to renew the stream has failed, and may still have taken the id from it.
-    may_be_ours: bool,
+    /// An attempt to renew a stream has failed, and may still take the id, until then.
+    may_be_ours_until: Option<Instant>,
     state: State,
     /// What is to be told before anything else happens.
     told_next: VecDeque<Item>,
@@ -122,7 +125,7 @@ impl Gateway {
             handed_out: settings.cursor,
             unfinished: None,
             has_progressed: false,
-            may_be_ours: false,
+            may_be_ours_until: None,
             state: State::Waiting {
                 until: Instant::now(),
             },
@@ -273,7 +276,9 @@ impl Gateway {
         if start.resume == Resume::Fresh {
             let unfinished = self.unfinished.take();
             if requested.is_some() {
-                self.gap(missed, &start);
+                if missed != Some(0) {
+                    self.gap(missed, &start);
+                }
             } else if let Some(before) = unfinished.filter(|before| *before != start.cursor) {
                 // It has asked for nothing, and yet had a place: where its stream started.
                 let is_later = before.epoch() == start.cursor.epoch() && before < start.cursor;
@@ -328,7 +333,6 @@ impl Gateway {
 
     fn stream_begins(&mut self, stream: Box<Stream>) {
         self.has_progressed = false;
-        self.may_be_ours = false;
         let renewal = match self.settings.renew_every {
             // Sooner by chance: a fleet that was started together is not renewed together.
             Some(interval) => {
@@ -354,15 +358,16 @@ impl Gateway {
             // Ended by it, mostly. Whatever it was: an attempt is under way. But another
             // process that has taken the id is not to lose it to that.
             Renewal::UnderWay(attempt)
-                if taken_by.is_none_or(|by| by == self.settings.instance) =>
+                if taken_by
+                    .as_ref()
+                    .is_none_or(|by| by.may_be(&self.settings.instance)) =>
             {
-                self.state = State::Renewing(attempt, stream.last());
+                self.state = State::Renewing(attempt, stream.reached());
             }
             _ => {
-                let is_ours = self.may_be_ours
-                    && cause
-                        .taken_over_by()
-                        .is_some_and(|by| by == self.settings.instance);
+                let until = self.may_be_ours_until;
+                let is_ours = until.is_some_and(|until| Instant::now() < until)
+                    && taken_by.is_some_and(|by| by.may_be(&self.settings.instance));
                 self.failed(if is_ours { cause.again() } else { cause });
             }
         }
@@ -385,8 +390,8 @@ impl Gateway {
         let renewal = if stream.is_replay() {
             Renewal::At(Instant::now() + RENEWAL_PAUSE)
         } else {
-            let last = stream.last();
-            Renewal::UnderWay(self.attempt(Some(last)))
+            let reached = stream.reached();
+            Renewal::UnderWay(self.attempt(Some(reached)))
         };
         if let State::Streaming(_, under_way) = &mut self.state {
             *under_way = renewal;
@@ -399,9 +404,9 @@ impl Gateway {
         };
         match renewed {
             Ok(subscribed) => {
-                let (last, lasted) = (stream.last(), stream.lasted());
+                let (reached, lasted) = (stream.reached(), stream.lasted());
                 self.credit(lasted);
-                self.renewed(subscribed, last);
+                self.renewed(subscribed, reached);
             }
             Err(failure) => {
                 let asked = failure
@@ -412,7 +417,9 @@ impl Gateway {
                     .mul_f64(rand::random_range(1.0..=2.0))
                     .max(asked);
                 *renewal = Renewal::At(Instant::now() + pause);
-                self.may_be_ours |= failure.is_unknown();
+                if failure.is_unknown() {
+                    self.may_be_ours_until = Some(Instant::now() + LATE_RENEWAL);
+                }
                 self.stats.failed_renewals += 1;
                 tracing::debug!(%failure, "not renewed: the stream goes on");
             }
@@ -423,6 +430,11 @@ impl Gateway {
     fn renewed(&mut self, mut subscribed: Subscribed, last: Cursor) {
         self.stats.renewals += 1;
         if subscribed.start.resume == Resume::Fresh {
+            let start = subscribed.start.cursor;
+            if start.epoch() == last.epoch() && start >= last {
+                // The older stream has brought some of it meanwhile.
+                subscribed.missed = Some(start.seq().number() - last.seq().number());
+            }
             return self.subscribed(subscribed);
         }
         self.accepted(&subscribed.start);

@@ -71,14 +71,17 @@ impl Failure {
         self.status().and_then(retry_delay)
     }
 
-    /// The instance that has the id now, if that is why the stream has ended: `Some(None)` where
-    /// it has not said which it is.
-    pub(super) fn taken_over_by(&self) -> Option<Option<String>> {
+    /// Who has the id now, if that is why the stream has ended.
+    pub(super) fn taken_over_by(&self) -> Option<TakenBy> {
         let Failure::Stop(Stopped::TakenOver(status)) = self else {
             return None;
         };
         let info = error_info(status).filter(|info| info.domain == DOMAIN);
-        Some(info.and_then(|mut info| info.metadata.remove("instance")))
+        let by = info.map(|info| info.metadata).unwrap_or_default();
+        Some(match by.get("instance") {
+            None if !by.contains_key("peer") => TakenBy::Unknown,
+            instance => TakenBy::Instance(instance.cloned()),
+        })
     }
 
     /// The same, of a takeover that is worth another attempt.
@@ -101,6 +104,25 @@ impl Failure {
     }
 }
 
+/// Who has taken an id over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum TakenBy {
+    /// A process that calls itself so, if it does.
+    Instance(Option<String>),
+    /// The server does not say, or a proxy has left it out.
+    Unknown,
+}
+
+impl TakenBy {
+    /// Whether it may be the process that calls itself so.
+    pub(super) fn may_be(&self, instance: &Option<String>) -> bool {
+        match self {
+            TakenBy::Instance(by) => by == instance,
+            TakenBy::Unknown => true,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,6 +136,13 @@ impl Stream {
     /// The last event that it has brought, or its start.
     pub(super) fn last(&self) -> Cursor {
         self.last
+    }
+
+    /// The last event that it has brought, or that was had from the one before it.
+    pub(super) fn reached(&self) -> Cursor {
+        let same_stream = |other: &Cursor| other.epoch() == self.last.epoch();
+        let skipped = self.skip_to.filter(same_stream);
+        skipped.map_or(self.last, |skipped| skipped.max(self.last))
     }
 
     pub(super) fn lasted(&self) -> Duration {

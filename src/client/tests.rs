@@ -1013,12 +1013,13 @@ async fn waits_start_over_by_progress() {
 }
 
 fn taken_over(instance: Option<&str>) -> Status {
+    let peer = ("peer".to_owned(), "10.0.0.1:1".to_owned());
     let instance = instance.map(|text| ("instance".to_owned(), text.to_owned()));
     let details = Details {
         error_info: Some(ErrorInfo {
             reason: "TAKEN_OVER".to_owned(),
             domain: DOMAIN.to_owned(),
-            metadata: instance.into_iter().collect(),
+            metadata: instance.into_iter().chain([peer]).collect(),
         }),
         retry_delay: None,
     };
@@ -1031,18 +1032,14 @@ fn taken_over(instance: Option<&str>) -> Status {
 async fn a_renewal_whose_response_is_lost_does_not_stop_the_gateway() {
     let soon = Duration::from_millis(300);
     for (by, stops) in [
-        (Some("this one"), false),
-        (Some("other"), true),
-        (None, true),
+        (taken_over(Some("this one")), false),
+        (taken_over(Some("other")), true),
+        (taken_over(None), true),
+        // A server that does not say by whom.
+        (Status::aborted("taken over"), false),
     ] {
         let theatre = Theatre::new([
-            stream(
-                "fresh",
-                "no-cursor",
-                at(5),
-                1,
-                End::After(soon, taken_over(by)),
-            ),
+            stream("fresh", "no-cursor", at(5), 1, End::After(soon, by)),
             Act::Refuse(Status::unknown("the connection broke")),
             stream("resumed", "requested", at(6), 1, End::Open),
         ]);

@@ -5,7 +5,9 @@
 //! *keeper*, takes them into the table, which is locked for that: by some kilobytes at a time.
 //! A replay that begins takes in what is left, and so it is exact.
 
-use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::OnceLock;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::inbox::{Inbox, Note};
 use super::ring::Ring;
@@ -23,7 +25,7 @@ const MAX_WAITING: usize = 4 << 20;
 /// How many are taken in before others may look at the table.
 const TAKEN_AT_ONCE: usize = 128;
 /// After so many times, somebody who has not come for that leaves the rest.
-const MAX_ROUNDS: usize = 1 << 13;
+const MAX_ROUNDS: usize = 1 << 11;
 /// How many are forgotten, for their age, before others may look at the table.
 const EXPIRED_AT_ONCE: usize = 256;
 
@@ -31,6 +33,8 @@ const EXPIRED_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Revocations {
     inbox: Inbox,
+    /// A lock that is handed on by turns: the standard library's lets no reader in while writers
+    /// come again and again.
     kept: RwLock<Kept>,
     /// `None` if the thread could not be started: then publishers do its work.
     keeper: OnceLock<Option<Thread>>,
@@ -76,17 +80,28 @@ impl Revocations {
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Kept> {
-        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+        self.kept.read()
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Kept> {
-        self.kept.write().unwrap_or_else(PoisonError::into_inner)
+        self.kept.write()
     }
 
-    /// Takes in what there is, a little at a time, so that little is left.
+    /// Takes in what there is when this is called, a little at a time, so that little is left.
     pub(super) fn catch_up(&self, ring: &Ring, now_ms: u64) {
+        // The head first: every note of an event up to it is in the inbox by then.
+        let head = ring.head();
+        self.write().table.expire(now_ms, EXPIRED_AT_ONCE);
         for _ in 0..MAX_ROUNDS {
-            if self.keep(ring, now_ms) != Left::More {
+            let mut kept = self.write();
+            let more = kept.take(&self.inbox, TAKEN_AT_ONCE);
+            let has_all = kept.head >= head;
+            if !more && !has_all {
+                kept.fetch(&self.inbox, head);
+            }
+            let is_done = has_all && kept.waiting.last().is_none_or(|next| next.first() > head);
+            RwLockWriteGuard::unlock_fair(kept);
+            if is_done {
                 return;
             }
         }
@@ -108,11 +123,13 @@ impl Revocations {
             kept.fetch(&self.inbox, head);
         }
         let older = kept.table.expire(now_ms, EXPIRED_AT_ONCE);
-        match kept.table.until_expiry_ms(now_ms) {
+        let left = match kept.table.until_expiry_ms(now_ms) {
             _ if older || kept.is_due() => Left::More,
             Some(ms) => Left::Until { ms },
             None => Left::Nothing,
-        }
+        };
+        RwLockWriteGuard::unlock_fair(kept);
+        left
     }
 
     /// How many are kept at most.
@@ -255,8 +272,7 @@ fn start_keeper(shared: &Arc<Shared>) -> Option<Thread> {
             drop(shared);
             // A token left by `unpark` meanwhile lets it go on at once.
             match left {
-                // Those who wait for the lock are let in.
-                Left::More => thread::yield_now(),
+                Left::More => {}
                 // Not for each of them: some may be forgotten a moment later than they could.
                 Left::Until { ms } => {
                     thread::park_timeout(Duration::from_millis(ms.clamp(1000, 60_000)));

@@ -368,24 +368,29 @@ impl Table {
         }
     }
 
-    /// Cleans all that is worth it; if that is too little, without regard to replays: what slow
-    /// ones hold goes before what the table is to keep.
+    /// Cleans all that is worth it and can be; if that is too little, without regard to replays:
+    /// what slow ones hold goes before what the table is to keep.
     fn clean_all(&mut self) {
         let mut horizon = self.horizon();
         loop {
-            let worn: Vec<_> = self.worn.iter().copied().collect();
+            let can_be = |key: &u64| {
+                let chunk = self.chunks.get(key);
+                chunk.is_none_or(|chunk| chunk.can_be_cleaned(horizon))
+            };
+            let worn: Vec<_> = self.worn.iter().copied().filter(can_be).collect();
+            let is_all = worn.is_empty();
             for key in worn {
                 self.clean(key, horizon);
             }
             if self.worn.is_empty() || self.bytes() <= self.limits.bytes {
                 return;
             }
-            self.given_up = self
-                .replays
-                .keys()
-                .next_back()
-                .map_or(self.given_up, |head| head + 1);
-            horizon = u64::MAX;
+            if is_all {
+                let newest = self.replays.keys().next_back();
+                self.given_up = newest.map_or(self.given_up, |head| head + 1);
+                // From now on all can be.
+                horizon = u64::MAX;
+            }
         }
     }
 
