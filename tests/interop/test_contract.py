@@ -142,7 +142,11 @@ def test_a_takeover_ends_the_older_stream_alone(gateway, publisher, route, conne
     assert old.rest() == []
     assert old.status.code == "ABORTED"
     assert "gateway_client_id" in old.status.details
-    assert_says(old.status, "TAKEN_OVER", retries=False)
+    # By whom: the client, or the proxy before it.
+    peer = old.status.info.metadata["peer"]
+    assert peer.startswith("127.0.0.1:"), peer
+    assert peer in old.status.details
+    assert_says(old.status, "TAKEN_OVER", retries=False, peer=peer)
     publish(publisher, [1])
     assert numbers([new.next(), neighbour.next()]) == [1, 1]
 
