@@ -85,6 +85,7 @@ def test_the_dashboard_is_whole():
         "Overview",
         "Delivery",
         "Ring",
+        "Revocations",
         "Gateways",
         "Ends of streams",
         "Publishing",
