@@ -199,7 +199,7 @@ fn run(steps: &[Step], limits: Limits) -> Result<usize, TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 500 }))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 }))]
 
     #[test]
     fn a_replay_is_what_was_newest_when_it_began(steps in vec(step(), 1..400)) {

@@ -216,7 +216,7 @@ fn replays_are_exact_while_the_ring_turns() {
                 let (engine, history) = (&engine, &history);
                 scope.spawn(move || {
                     let mut mine = BTreeMap::new();
-                    for n in 0..rounds(4000, 14) as u64 {
+                    for n in 0..rounds(4000, 6) as u64 {
                         let (user, session) = ((n * 7 + publisher) % users, n % 3);
                         let revoked = invalidation(user, session);
                         let other = encoded(n, 8);
