@@ -5,15 +5,13 @@
 //! *keeper*, takes them into the table, which is locked for that: by some kilobytes at a time.
 //! A replay that begins takes in what is left, and so it is exact.
 
-use std::sync::OnceLock;
-
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::inbox::{Inbox, Note};
 use super::ring::Ring;
 use super::shared::Shared;
-use super::sync::Arc;
-use super::sync::thread::Thread;
+use super::sync::thread::{self, Thread};
+use super::sync::{Arc, AtomicUsize, Ordering};
 use crate::event::Event;
 use crate::revocations::{Limits, Stats, Table};
 
@@ -26,6 +24,8 @@ const MAX_WAITING: usize = 4 << 20;
 const TAKEN_AT_ONCE: usize = 128;
 /// After so many times, somebody who has not come for that leaves the rest.
 const MAX_ROUNDS: usize = 1 << 11;
+/// How often a round of work lets others go before it.
+const MAX_YIELDS: usize = 100;
 /// How many are forgotten, for their age, before others may look at the table.
 const EXPIRED_AT_ONCE: usize = 256;
 
@@ -33,9 +33,10 @@ const EXPIRED_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Revocations {
     inbox: Inbox,
-    /// A lock that is handed on by turns: the standard library's lets no reader in while writers
-    /// come again and again.
     kept: RwLock<Kept>,
+    /// How many threads wait for the lock that have something else to do. The lock lets no reader
+    /// in while writers come again and again: so those who work on the table go by this.
+    waiting: AtomicUsize,
     /// `None` if the thread could not be started: then publishers do its work.
     keeper: OnceLock<Option<Thread>>,
 }
@@ -62,6 +63,7 @@ impl Revocations {
                 waiting: Vec::new(),
                 taken: 0,
             }),
+            waiting: AtomicUsize::new(0),
             keeper: OnceLock::new(),
         }
     }
@@ -80,11 +82,29 @@ impl Revocations {
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Kept> {
-        self.kept.read()
+        // Relaxed, here and below: a hint.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        kept
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Kept> {
-        self.kept.write()
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        kept
+    }
+
+    /// For a round of work on the table, after those who wait for it; not for long.
+    fn work(&self) -> RwLockWriteGuard<'_, Kept> {
+        for _ in 0..MAX_YIELDS {
+            if self.waiting.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            thread::yield_now();
+        }
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what there is when this is called, a little at a time, so that little is left.
@@ -93,14 +113,14 @@ impl Revocations {
         let head = ring.head();
         self.write().table.expire(now_ms, EXPIRED_AT_ONCE);
         for _ in 0..MAX_ROUNDS {
-            let mut kept = self.write();
+            let mut kept = self.work();
             let more = kept.take(&self.inbox, TAKEN_AT_ONCE);
             let has_all = kept.head >= head;
             if !more && !has_all {
                 kept.fetch(&self.inbox, head);
             }
             let is_done = has_all && kept.waiting.last().is_none_or(|next| next.first() > head);
-            RwLockWriteGuard::unlock_fair(kept);
+            drop(kept);
             if is_done {
                 return;
             }
@@ -116,20 +136,18 @@ impl Revocations {
 
     /// Takes in some of what there is, and forgets some of what is too old.
     fn keep(&self, ring: &Ring, now_ms: u64) -> Left {
-        let mut kept = self.write();
+        let mut kept = self.work();
         if !kept.take(&self.inbox, TAKEN_AT_ONCE) {
             // The head first: every note of an event up to it is in the inbox by then.
             let head = ring.head();
             kept.fetch(&self.inbox, head);
         }
         let older = kept.table.expire(now_ms, EXPIRED_AT_ONCE);
-        let left = match kept.table.until_expiry_ms(now_ms) {
+        match kept.table.until_expiry_ms(now_ms) {
             _ if older || kept.is_due() => Left::More,
             Some(ms) => Left::Until { ms },
             None => Left::Nothing,
-        };
-        RwLockWriteGuard::unlock_fair(kept);
-        left
+        }
     }
 
     /// How many are kept at most.
@@ -259,7 +277,6 @@ fn start_keeper(_: &Arc<Shared>) -> Option<Thread> {
 
 #[cfg(not(galaxy_loom))]
 fn start_keeper(shared: &Arc<Shared>) -> Option<Thread> {
-    use std::thread;
     use std::time::Duration;
 
     let weak = Arc::downgrade(shared);
