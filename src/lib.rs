@@ -67,6 +67,7 @@
 //! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
 //! | heartbeats: when one is sent, when a stream without one is dropped | [`grpc`]: `heartbeat`; [`client`]: `pulse` |
 //! | which invalidations outlive the ring, and what a replay says | `revocations`: `table`; [`engine`]: `replay` |
+//! | which server a gateway tries next, when a stream is renewed | [`client`]: `targets`; `gateway` |
 //! | how it stops | [`server`]: `stop` |
 //! | who may do what | [`access`] |
 //! | when that is asked, and how open calls end with it | [`grpc`]: `authorization` |

@@ -65,8 +65,8 @@ pub struct Gateway {
     /// The last event that was handed out since the last fresh start: what can
     /// be processed ends here.
     handed_out: Option<Cursor>,
-    /// Where a stream started whose missed invalidations are not all processed: what it brought
-    /// from there on was announced to no one but this gateway.
+    /// Where a stream started whose missed invalidations are not all processed. The position is
+    /// still the one before; a later fresh start is a gap from here all the same.
     unfinished: Option<Cursor>,
     /// Whether the position has moved since the last subscription began.
     has_progressed: bool,

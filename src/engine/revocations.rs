@@ -68,8 +68,8 @@ impl Revocations {
         }
     }
 
-    /// Leaves a note of a batch that is claimed and not committed. Returns whether the keeper is
-    /// to be woken, once the batch is committed.
+    /// Leaves a note of a batch that is claimed and not committed. Returns what is to be
+    /// [done](keep) once the batch is committed.
     pub(super) fn note(&self, note: Box<Note>, first: u64) -> Due {
         let (before, after) = self.inbox.push(note, first);
         if after > MAX_WAITING {
@@ -179,13 +179,14 @@ enum Left {
     Nothing,
 }
 
-/// When the keeper is to be woken.
+/// What a publisher does for the table, once its batch is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// The publisher does its work.
+    /// It takes part in the work.
     Now,
+    /// It wakes the keeper.
     Soon,
-    /// There is little yet.
+    /// Nothing: there is little yet.
     Later,
 }
 
