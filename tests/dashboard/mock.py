@@ -77,6 +77,10 @@ class Mock:
         # Bytes of one write of the live stream; None: each event in one piece.
         self.piece_bytes = None
         self.is_silent = False
+        # Until it is set, answers with ends are ready and not sent.
+        self.sends_ends = threading.Event()
+        self.sends_ends.set()
+        self.ends_are_held = threading.Event()
         self.requests = []
         self.disconnected = []
         self.readers = []
@@ -373,6 +377,7 @@ class Mock:
 
     def close(self):
         self.is_ticking = False
+        self.sends_ends.set()
         self.stop()
 
     @property
@@ -563,8 +568,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self.mock.list_gateways(query)
 
     def ends(self, query):
-        with self.mock.lock:
-            return {"ends": self.mock.ends[: query["limit"]]}
+        mock = self.mock
+        with mock.lock:
+            answer = {"ends": mock.ends[: query["limit"]]}
+        if not mock.sends_ends.is_set():
+            mock.ends_are_held.set()
+            mock.sends_ends.wait()
+        return answer
 
     def invalidations(self, query):
         with self.mock.lock:

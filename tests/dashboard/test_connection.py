@@ -79,6 +79,18 @@ def test_a_page_holds_one_stream(mock, page):
     assert [reader.user for reader in mock.readers] == ["usr-vex"]
 
 
+def test_what_the_stream_brings_outlives_a_list_that_was_under_way(mock, open_page):
+    mock.end("gw-00001", "stalled", "before the page")
+    mock.sends_ends.clear()
+    page = open_page(mock.url)
+    assert mock.ends_are_held.wait(60)
+    mock.end("gw-00002", "stalled", "while the list is under way")
+    expect(page.locator("#ends-rows tr")).to_have_count(1)
+    mock.sends_ends.set()
+    expect(page.locator("#ends-rows tr")).to_have_count(2)
+    expect(page.locator("#ends-rows")).to_contain_text("while the list is under way")
+
+
 def test_events_in_small_pieces_are_read_as_they_are(serve, open_page):
     mock = serve(tick_seconds=5)
     mock.piece_bytes = 7

@@ -534,12 +534,18 @@ function compareCounts() {
 }
 
 async function loadLists(signal = null) {
+  const endsBefore = new Set(known.ends);
+  const invalidationsBefore = new Set(known.invalidations);
   const [ends, invalidations] = await Promise.all([
     json(`/api/v1/ends?limit=${KEPT_ENDS}`, { signal }),
     json(`/api/v1/invalidations?limit=${KEPT_INVALIDATIONS}`, { signal }),
   ]);
-  known.ends = merged(ends.ends, [], keyOfEnd, KEPT_ENDS);
-  known.invalidations = merged(invalidations.invalidations, [], keyOfInvalidation, KEPT_INVALIDATIONS);
+  // The answer may be older than what the stream has brought while it was under way.
+  const cameMeanwhile = (known, before) => known.filter((one) => !before.has(one));
+  known.ends = merged(ends.ends, cameMeanwhile(known.ends, endsBefore), keyOfEnd, KEPT_ENDS);
+  known.invalidations = merged(
+    invalidations.invalidations, cameMeanwhile(known.invalidations, invalidationsBefore), keyOfInvalidation, KEPT_INVALIDATIONS,
+  );
   showEnds();
   showInvalidations();
   showAttention();
