@@ -36,6 +36,7 @@
 //! | [`grpc`] | the thin edge: what a call means |
 //! | [`backbone`] | the log that publishers' batches go to: the ring of this process |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
+//! | [`gateway`] | and above it: sessions, their events, and that revoked ones end |
 //! | [`config`] | the settings of a server, checked once |
 //! | [`server`] | the composition root: an engine, its listeners, its threads, its end |
 //! | `health` | whether it is well: checks, and a probe through a ring |
@@ -67,6 +68,8 @@
 //! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
 //! | heartbeats: when one is sent, when a stream without one is dropped | [`grpc`]: `heartbeat`; [`client`]: `pulse` |
 //! | which invalidations outlive the ring, and what a replay says | `revocations`: `table`; [`engine`]: `replay` |
+//! | what a session is refused, and how it ends | [`gateway`]: `end`, `router` |
+//! | how an event finds its sessions | [`gateway`]: `feed`, `table` |
 //! | which server a gateway tries next, when a stream is renewed | [`client`]: `targets`; `gateway` |
 //! | how it stops | [`server`]: `stop` |
 //! | who may do what | [`access`] |
@@ -91,6 +94,7 @@ pub mod contract;
 pub mod cursor;
 pub mod engine;
 pub mod event;
+pub mod gateway;
 mod prefetch;
 mod revocations;
 

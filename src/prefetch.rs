@@ -17,15 +17,25 @@ pub(crate) fn line_to_write(address: *const u8) {
 
 /// Has it fetch all cache lines of a value at once. To wait for them one after the other,
 /// as code comes to them, takes many times as long when they are in no cache.
-#[cfg(feature = "server")]
 #[inline(always)]
-pub(crate) fn value<T>(value: &T) {
+pub(crate) fn value<T: ?Sized>(value: &T) {
+    lines((&raw const *value).cast(), size_of_val(value));
+}
+
+/// The same of bytes.
+#[inline(always)]
+pub(crate) fn bytes(bytes: &[u8]) {
+    lines(bytes.as_ptr(), bytes.len());
+}
+
+#[inline(always)]
+fn lines(begin: *const u8, bytes: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const LINE_BYTES: usize = 64;
-        let begin: *const i8 = (&raw const *value).cast();
-        let end = begin.wrapping_add(size_of::<T>());
+        let begin: *const i8 = begin.cast();
+        let end = begin.wrapping_add(bytes);
         let mut line = begin.wrapping_sub(begin.addr() % LINE_BYTES);
         while line < end {
             // SAFETY: as above.
@@ -34,5 +44,5 @@ pub(crate) fn value<T>(value: &T) {
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = value;
+    let _ = (begin, bytes);
 }

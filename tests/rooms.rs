@@ -112,6 +112,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     // The gateway's side.
     ("client", &["config", "contract", "cursor", "tls"]),
+    (
+        "gateway",
+        &["client", "clock", "contract", "cursor", "event", "prefetch"],
+    ),
     // What commands share, and the lab, which sees a server from outside.
     ("command", &["client", "config", "tls"]),
     (

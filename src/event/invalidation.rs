@@ -1,7 +1,7 @@
 //! What a `session_invalidation` says.
 
 use super::wire::{Scanner, WireError};
-use super::{EVENT_DEPTH, Event, KIND_DEPTH};
+use super::{EVENT_DEPTH, Event, KIND_DEPTH, ReceivedError};
 
 /// The fields of a `session_invalidation`, borrowed from the event.
 ///
@@ -65,18 +65,44 @@ fn read(event: &[u8]) -> Result<Option<Invalidation<'_>>, WireError> {
 
 fn merge<'a>(mut fields: Scanner<'a>, into: &mut Invalidation<'a>) -> Result<(), WireError> {
     while let Some(key) = fields.next_key()? {
-        let field = match key.number() {
-            1 => &mut into.device_session_id,
-            2 => &mut into.user_id,
-            3 => &mut into.reason,
-            _ => {
-                fields.skip(key, KIND_DEPTH)?;
-                continue;
-            }
+        let Some((field, _)) = into.field(key.number()) else {
+            fields.skip(key, KIND_DEPTH)?;
+            continue;
         };
         let text = fields.value(key, "session_invalidation")?;
         // It was validated to be one.
         *field = std::str::from_utf8(text).unwrap_or_default();
     }
     Ok(())
+}
+
+/// The same of bytes that were not validated.
+pub(super) fn merge_checked<'a>(
+    mut fields: Scanner<'a>,
+    into: &mut Invalidation<'a>,
+) -> Result<(), ReceivedError> {
+    while let Some(key) = fields.next_key()? {
+        let Some((field, name)) = into.field(key.number()) else {
+            fields.skip(key, KIND_DEPTH)?;
+            continue;
+        };
+        let text = fields.value(key, "session_invalidation")?;
+        *field = std::str::from_utf8(text).map_err(|_| ReceivedError::Utf8 { field: name })?;
+    }
+    Ok(())
+}
+
+impl<'a> Invalidation<'a> {
+    /// The field of this number, and its name.
+    fn field(&mut self, number: u32) -> Option<(&mut &'a str, &'static str)> {
+        Some(match number {
+            1 => (
+                &mut self.device_session_id,
+                "session_invalidation.device_session_id",
+            ),
+            2 => (&mut self.user_id, "session_invalidation.user_id"),
+            3 => (&mut self.reason, "session_invalidation.reason"),
+            _ => return None,
+        })
+    }
 }

@@ -14,6 +14,7 @@
 mod invalidation;
 #[cfg(feature = "otlp")]
 mod names;
+mod received;
 mod tagged;
 mod wire;
 
@@ -26,6 +27,7 @@ use self::tagged::Tagged;
 use self::wire::{REQUEST_DEPTH, Scanner, WireError};
 
 pub use self::invalidation::Invalidation;
+pub use self::received::{ClientFields, Received, ReceivedError, ReceivedKind};
 pub use self::wire::WireProblem;
 
 /// The nesting limit for groups in an unknown field of an event. Each enclosing

@@ -623,6 +623,24 @@ mod against_prost {
             prop_assert_eq!(event.invalidation(), invalidation);
             theirs.cursor = CURSOR.to_owned();
             let framed = [event.as_bytes(), &field(3, &[CURSOR.as_bytes()])].concat();
+            let received = Received::parse(&framed);
+            let expected = Received {
+                cursor: CURSOR.as_bytes(),
+                kind: match (&theirs.kind, invalidation) {
+                    (_, Some(invalidation)) => ReceivedKind::SessionInvalidation(invalidation),
+                    (Some(Kind::ClientEvent(it)), _) => ReceivedKind::ClientEvent(ClientFields {
+                        user_id: it.user_id.as_bytes(),
+                        device_session_id: it.device_session_id.as_bytes(),
+                        kind: it.kind.as_bytes(),
+                        payload: &it.payload,
+                        event_id: it.event_id.as_bytes(),
+                        request_id: it.request_id.as_bytes(),
+                        trace_id: it.trace_id.as_bytes(),
+                    }),
+                    _ => ReceivedKind::Position,
+                },
+            };
+            prop_assert_eq!(received, Ok(expected));
             prop_assert_eq!(PushEvent::decode(&framed[..]).ok(), Some(theirs));
         }
         Ok(())

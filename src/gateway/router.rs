@@ -1,0 +1,510 @@
+//! [`Router`]: opens sessions; and what it shares with them and with the feed.
+
+use std::fmt;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::end::{End, OpenError, Refusal};
+use super::entry::{Entry, Overflow};
+use super::feed::Feed;
+use super::guard::Guard;
+use super::recent::{Recent, Refused};
+use super::session::Session;
+use super::stats::{Counters, Stats};
+use super::suspects::Suspects;
+use super::sync::{
+    Arc, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, fence, lock,
+};
+use super::table::{Layout, Table};
+use super::ticket::Ticket;
+use crate::clock::{Clock, SystemClock};
+
+/// How many locks the sessions are under.
+pub(super) const SHARDS: usize = if cfg!(galaxy_loom) { 1 } else { 16 };
+/// The settings of a [`Router`].
+#[derive(Clone)]
+pub struct Builder {
+    max_sessions: usize,
+    pub(super) queue_events: usize,
+    pub(super) overflow: Overflow,
+    ticket_timeout: Duration,
+    max_recent: usize,
+    stale_after: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder {
+            max_sessions: 1_000_000,
+            queue_events: 64,
+            overflow: Overflow::default(),
+            ticket_timeout: Duration::from_secs(30),
+            max_recent: 100_000,
+            stale_after: Duration::from_secs(45),
+            clock: Arc::new(SystemClock::new()),
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("max_sessions", &self.max_sessions)
+            .field("queue_events", &self.queue_events)
+            .field("overflow", &self.overflow)
+            .field("ticket_timeout", &self.ticket_timeout)
+            .field("max_recent", &self.max_recent)
+            .field("stale_after", &self.stale_after)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Builder {
+    /// How many sessions may be open at once, those included that only have guards; 1,000,000 by
+    /// default. More are refused ([`OpenError::TooMany`]).
+    #[must_use]
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = sessions;
+        self
+    }
+
+    /// How many events wait for one session at most, at least 1; 64 by default. Memory is taken
+    /// for those that wait, and no more.
+    #[must_use]
+    pub fn queue_events(mut self, events: usize) -> Self {
+        self.queue_events = events.max(1);
+        self
+    }
+
+    /// What is done with an event beyond that; by default the oldest is dropped.
+    #[must_use]
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// How long an authentication may take, from its ticket to the opening of the session; 30
+    /// seconds by default. For so long invalidations are remembered.
+    #[must_use]
+    pub fn ticket_timeout(mut self, timeout: Duration) -> Self {
+        self.ticket_timeout = timeout;
+        self
+    }
+
+    /// How many invalidations are remembered at most for authentications that are under way;
+    /// 100,000 by default. With more of them within the timeout, older tickets are refused
+    /// ([`OpenError::Forgotten`]).
+    #[must_use]
+    pub fn max_recent(mut self, invalidations: usize) -> Self {
+        self.max_recent = invalidations;
+        self
+    }
+
+    /// How long nothing may be heard from the backend before everything is refused as
+    /// [stale](Refusal::Stale); 45 seconds by default. It should be some intervals of
+    /// [heartbeats](crate::contract), which a quiet stream has instead of events.
+    #[must_use]
+    pub fn stale_after(mut self, limit: Duration) -> Self {
+        self.stale_after = limit;
+        self
+    }
+
+    /// Where the time comes from; the machine's clock by default.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// A router without sessions, and the feed that brings it what the backend publishes. Until
+    /// the feed has begun, the router is stale.
+    #[must_use]
+    pub fn build(self) -> (Router, Feed) {
+        let layout = Layout::new(self.max_sessions, SHARDS);
+        let timeout_ms = millis(self.ticket_timeout);
+        let recent = || Recent::new(self.max_recent.div_ceil(SHARDS), timeout_ms);
+        let shards = (0..SHARDS).map(|_| Mutex::new(layout.table(recent())));
+        static NEXT_ID: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let shared = Arc::new(Shared {
+            // Relaxed: it is only to be another one.
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            shards: shards.map(Padded).collect(),
+            layout,
+            number: AtomicU64::new(0),
+            generation: AtomicU32::new(0),
+            heard_ms: AtomicU64::new(NEVER),
+            is_draining: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            idle: Mutex::new(Vec::new()),
+            counters: Counters::default(),
+            stale_after_ms: millis(self.stale_after),
+            settings: self,
+        });
+        (Router(Arc::clone(&shared)), Feed::new(shared))
+    }
+}
+
+/// Whole milliseconds; far too many are as good as for ever.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Nothing was heard yet; or what is missed is about to be told.
+pub(super) const NEVER: u64 = 0;
+
+/// On cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(Mutex<Table>);
+
+/// All that sessions, guards and the feed have in common.
+///
+/// # No session slips through
+///
+/// A session is opened and its user's sessions are invalidated under one lock, that of the user's
+/// shard. Either the session is in the table first, and is ended by the invalidation; or the
+/// invalidation is noted first, with a number beyond the ticket's, and refuses the ticket.
+///
+/// What concerns all sessions is changed first, and the tables are walked afterwards. A session
+/// that was opened meanwhile has seen the change under the lock, or is found by the walk.
+pub(super) struct Shared {
+    /// No other router of the process has it.
+    id: u64,
+    shards: Box<[Padded]>,
+    pub(super) layout: Layout,
+    /// The last invalidation's number.
+    number: AtomicU64,
+    /// How often invalidations were lost. A session that is not valid for this is suspect.
+    generation: AtomicU32,
+    /// When the backend was last heard, by the clock, plus one; or `NEVER`.
+    heard_ms: AtomicU64,
+    is_draining: AtomicBool,
+    /// Entries in the tables.
+    open: AtomicUsize,
+    /// Those who wait until there are none.
+    idle: Mutex<Vec<Waker>>,
+    pub(super) counters: Counters,
+    stale_after_ms: u64,
+    pub(super) settings: Builder,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("settings", &self.settings)
+            .field("open", &self.open.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn shard(&self, shard: usize) -> MutexGuard<'_, Table> {
+        lock(&self.shards[shard].0)
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        millis(self.settings.clock.now())
+    }
+
+    /// The number of an invalidation. The caller has the lock of its user's shard.
+    pub(super) fn next_number(&self) -> u64 {
+        // Release: a ticket that knows the number has begun after the invalidation came. Pairs
+        // with the Acquire in `begin_authentication`.
+        self.number.fetch_add(1, Ordering::Release) + 1
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        // Acquire: pairs with the Release in `lose`.
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Makes every session suspect, and every ticket that has begun void.
+    pub(super) fn lose(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The backend was heard now. Whether somebody may have found everything stale before.
+    pub(super) fn heard(&self) -> bool {
+        // Release: whoever sees that it is not stale, sees what was revoked before. Pairs with
+        // the Acquire in `is_stale`.
+        let now_ms = self.now_ms().saturating_add(1);
+        let before_ms = self.heard_ms.swap(now_ms, Ordering::AcqRel);
+        // Pairs with the fence of those who have found it stale, and look again: either they see
+        // that it is not any more, or the time that they have read is no later than this one.
+        fence(Ordering::SeqCst);
+        self.was_stale(before_ms)
+    }
+
+    /// Nothing is known until `heard`.
+    pub(super) fn unheard(&self) {
+        self.heard_ms.store(NEVER, Ordering::Release);
+    }
+
+    pub(super) fn is_stale(&self) -> bool {
+        self.was_stale(self.heard_ms.load(Ordering::Acquire))
+    }
+
+    /// Whether it is, if the backend was last heard then.
+    fn was_stale(&self, heard_ms: u64) -> bool {
+        heard_ms == NEVER || self.now_ms().saturating_sub(heard_ms - 1) > self.stale_after_ms
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    /// Whether what is asked for this session may go on.
+    pub(super) fn check(&self, entry: &Entry) -> Result<(), Refusal> {
+        // Before the others: what is heard now may be that it is revoked, or suspect.
+        let is_stale = self.is_stale();
+        let is_valid = entry.is_valid_for(self.generation());
+        if let Some(end) = entry.ended() {
+            return Err(Refusal::Ended(end));
+        }
+        match (is_stale, is_valid) {
+            (true, _) => Err(Refusal::Stale),
+            (false, false) => Err(Refusal::Suspect),
+            (false, true) => Ok(()),
+        }
+    }
+
+    /// Whether it is neither stale nor suspect.
+    pub(super) fn may_go_on(&self, entry: &Entry) -> bool {
+        // In this order, as in `check`.
+        !self.is_stale() && entry.is_valid_for(self.generation())
+    }
+
+    fn open(
+        &self,
+        ticket: Ticket,
+        user: &str,
+        session: &str,
+        receives: bool,
+    ) -> Result<Arc<Entry>, OpenError> {
+        let opened = self.try_open(&ticket, user, session, receives);
+        self.counters.opened(&opened);
+        opened
+    }
+
+    fn try_open(
+        &self,
+        ticket: &Ticket,
+        user: &str,
+        session: &str,
+        receives: bool,
+    ) -> Result<Arc<Entry>, OpenError> {
+        if ticket.router != self.id {
+            return Err(OpenError::OtherRouter);
+        }
+        if user.is_empty() {
+            return Err(OpenError::NoUser);
+        }
+        let entry = Entry::new(user, session, ticket.generation, receives);
+        let entry = entry.map_err(|bytes| OpenError::IdsTooLong {
+            bytes,
+            max: Entry::MAX_IDS_BYTES,
+        })?;
+        let max = self.settings.max_sessions;
+        // Relaxed: it is a count, and only `drain` waits for it.
+        if self.open.fetch_add(1, Ordering::Relaxed) >= max {
+            self.close_one();
+            return Err(OpenError::TooMany { max });
+        }
+        let spot = self.layout.spot(user.as_bytes());
+        let mut table = self.shard(spot.shard);
+        let allowed = self.allowed(ticket, &table.recent, user, session);
+        if allowed.is_ok() {
+            table.insert(spot, Arc::clone(&entry));
+        }
+        drop(table);
+        if allowed.is_err() {
+            self.close_one();
+        }
+        allowed.map(|()| entry)
+    }
+
+    /// Whether a session may be opened with the ticket. The caller has the lock.
+    fn allowed(
+        &self,
+        ticket: &Ticket,
+        recent: &Recent,
+        user: &str,
+        session: &str,
+    ) -> Result<(), OpenError> {
+        if self.is_draining() {
+            return Err(OpenError::Draining);
+        }
+        if self.is_stale() {
+            return Err(OpenError::Stale);
+        }
+        if ticket.generation != self.generation() {
+            return Err(OpenError::Gap);
+        }
+        let limit = self.settings.ticket_timeout;
+        if self.now_ms().saturating_sub(ticket.began_ms) > millis(limit) {
+            return Err(OpenError::Expired { limit });
+        }
+        let refused = recent.check(ticket.began, user, session);
+        refused.map_err(|refused| match refused {
+            Refused::Revoked(revocation) => OpenError::Revoked(revocation),
+            Refused::Forgotten => OpenError::Forgotten,
+        })
+    }
+
+    /// A session or guard goes.
+    pub(super) fn release(&self, entry: &Arc<Entry>) {
+        if !entry.release() {
+            return;
+        }
+        let spot = self.layout.spot(entry.user().as_bytes());
+        self.shard(spot.shard).remove(spot, entry);
+        self.close_one();
+    }
+
+    fn close_one(&self) {
+        // AcqRel, and the lock: `poll_idle` sees none left, or is woken.
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining() {
+            let idle = std::mem::take(&mut *lock(&self.idle));
+            wake(idle);
+        }
+    }
+
+    /// Does something with every session, a part of a table at a time.
+    pub(super) fn walk(&self, mut with: impl FnMut(&Arc<Entry>, &mut Vec<Waker>)) {
+        let mut woken = Vec::new();
+        for shard in 0..self.shards.len() {
+            for part in 0..self.layout.parts() {
+                for entry in self.shard(shard).part(part) {
+                    with(entry, &mut woken);
+                }
+                wake(woken.drain(..));
+            }
+        }
+    }
+}
+
+/// Wakes them, now that no lock is held.
+pub(super) fn wake(woken: impl IntoIterator<Item = Waker>) {
+    for waker in woken {
+        waker.wake();
+    }
+}
+
+/// Opens sessions. Its clones are the same router.
+///
+/// See [the room](super) for how it is used.
+#[derive(Clone, Debug)]
+pub struct Router(pub(super) Arc<Shared>);
+
+impl Router {
+    /// The settings of a router.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// An authentication begins: take the ticket before the backend is asked whether the session
+    /// is valid.
+    pub fn begin_authentication(&self) -> Ticket {
+        // In this order: what comes between is later than the ticket.
+        let began_ms = self.0.now_ms();
+        let generation = self.0.generation();
+        Ticket {
+            // Acquire: pairs with the Release in `next_number`.
+            began: self.0.number.load(Ordering::Acquire),
+            began_ms,
+            generation,
+            router: self.0.id,
+        }
+    }
+
+    /// Opens a session that the backend has found valid after the ticket was taken. It receives
+    /// the events for its user, and those for itself.
+    ///
+    /// One session may be open several times (in several tabs, say): each has a queue of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: it was revoked meanwhile, or the router cannot know whether it was.
+    pub fn open(&self, ticket: Ticket, user: &str, session: &str) -> Result<Session, OpenError> {
+        let entry = self.0.open(ticket, user, session, true)?;
+        Ok(Session::new(entry, Arc::clone(&self.0)))
+    }
+
+    /// Lets a single request in, of a session that receives no events here.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn enter(&self, ticket: Ticket, user: &str, session: &str) -> Result<Guard, OpenError> {
+        let entry = self.0.open(ticket, user, session, false)?;
+        Ok(Guard::new(entry, Arc::clone(&self.0)))
+    }
+
+    /// How many sessions are open, those included that only have guards.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Whether everything is refused, because it is not known what is revoked
+    /// ([`Refusal::Stale`]).
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.0.is_stale()
+    }
+
+    /// What has happened so far, in numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read(self.sessions(), self.is_stale())
+    }
+
+    /// The sessions that are [suspect](Refusal::Suspect) now. Each is to be validated, and is
+    /// in one hand only, however often this is called.
+    #[must_use]
+    pub fn suspects(&self) -> Suspects {
+        Suspects::new(Arc::clone(&self.0))
+    }
+
+    /// Opens no session from now on. Sessions take what is in their queues, then end with
+    /// [`End::Draining`]; guards go on. Wait with [`drained`](Self::drained), with a limit, then
+    /// [`close`](Self::close).
+    pub fn drain(&self) {
+        // Release: pairs with the Acquire in `is_draining`.
+        self.0.is_draining.store(true, Ordering::Release);
+        self.0.walk(|entry, woken| entry.wake(woken));
+    }
+
+    /// Waits until the router is draining and no session or guard is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn drained(&self) {
+        std::future::poll_fn(|cx| {
+            let mut idle = lock(&self.0.idle);
+            if self.0.is_draining() && self.0.open.load(Ordering::Acquire) == 0 {
+                return std::task::Poll::Ready(());
+            }
+            if !idle.iter().any(|waker| waker.will_wake(cx.waker())) {
+                idle.push(cx.waker().clone());
+            }
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+
+    /// Ends every session that is still open, and every guard, with [`End::Draining`]. Opens no
+    /// session from now on.
+    pub fn close(&self) {
+        self.0.is_draining.store(true, Ordering::Release);
+        self.0.walk(|entry, woken| {
+            entry.end(&End::Draining, woken);
+        });
+    }
+}
