@@ -111,7 +111,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     // The gateway's side.
-    ("client", &["config", "contract", "cursor", "tls"]),
+    ("client", &["config", "contract", "cursor", "event", "tls"]),
     (
         "gateway",
         &["client", "clock", "contract", "cursor", "event", "prefetch"],

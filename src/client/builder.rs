@@ -142,6 +142,13 @@ impl Builder {
         self
     }
 
+    /// The same, if nothing was said of them.
+    #[must_use]
+    pub(crate) fn heartbeat_if_none(mut self, interval: Duration) -> Self {
+        self.heartbeat.get_or_insert(interval);
+        self
+    }
+
     /// Whether a stream that cannot resume is to begin with the session invalidations that were
     /// missed: the newest of each user and session, as events, before anything else. Default: no.
     ///

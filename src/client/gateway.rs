@@ -6,6 +6,8 @@ use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message as _;
 use tokio::time::{Instant, sleep_until};
 
 use super::builder::{Builder, OnTakeover};
@@ -13,8 +15,9 @@ use super::item::{Disconnect, Gap, Item, Stopped};
 use super::start::Start;
 use super::stats::Stats;
 use super::status::retry_delay;
-use super::stream::{Failure, Stream, Subscribed, subscribe};
+use super::stream::{Came, Failure, Stream, Subscribed, subscribe};
 use super::targets::Targets;
+use super::violation::Violation;
 use crate::config::Address;
 use crate::contract::push::PushEvent;
 use crate::contract::start::Resume;
@@ -78,6 +81,19 @@ pub struct Gateway {
     stats: Stats,
 }
 
+/// What happens, with events as they came.
+#[derive(Debug)]
+pub(crate) enum Encoded {
+    /// Not an event.
+    Item(Item),
+    Event {
+        cursor: Cursor,
+        /// The `PushEvent`.
+        event: Bytes,
+    },
+    Heartbeat,
+}
+
 /// An attempt to subscribe. It is kept between calls of `next`, so that a caller who often stops
 /// waiting does not start it over each time.
 type Attempt = Pin<Box<dyn Future<Output = Result<Subscribed, Failure>> + Send>>;
@@ -103,8 +119,7 @@ enum Renewal {
 
 /// What happened while a stream went on.
 enum Happened {
-    /// An event; or a replay has ended.
-    Came(Result<(Cursor, Option<PushEvent>), Failure>),
+    Came(Result<Came, Failure>),
     RenewalDue,
     Renewed(Result<Subscribed, Failure>),
 }
@@ -203,8 +218,26 @@ impl Gateway {
     /// to connect goes on in the next call.
     pub async fn next(&mut self) -> Result<Item, Stopped> {
         loop {
+            match self.next_encoded().await? {
+                Encoded::Item(item) => return Ok(item),
+                Encoded::Heartbeat => {}
+                Encoded::Event { cursor, event } => match PushEvent::decode(event) {
+                    Ok(event) => return Ok(Item::Event { cursor, event }),
+                    Err(error) => self.undecodable(cursor, &error),
+                },
+            }
+        }
+    }
+
+    /// The same, with events as they came, and with heartbeats.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`next`](Self::next).
+    pub(crate) async fn next_encoded(&mut self) -> Result<Encoded, Stopped> {
+        loop {
             if let Some(item) = self.told_next.pop_front() {
-                return Ok(item);
+                return Ok(Encoded::Item(item));
             }
             match &mut self.state {
                 State::Waiting { until } => {
@@ -229,9 +262,7 @@ impl Gateway {
                         happened = renewal.next() => happened,
                     };
                     match happened {
-                        Happened::Came(Ok((cursor, event))) => {
-                            return Ok(self.came(cursor, event));
-                        }
+                        Happened::Came(Ok(came)) => return Ok(self.came(came)),
                         Happened::Came(Err(cause)) => self.stream_ended(cause),
                         Happened::RenewalDue => self.begin_renewal(),
                         Happened::Renewed(renewed) => self.renewal_done(renewed),
@@ -250,19 +281,31 @@ impl Gateway {
         Box::pin(subscribe(self.settings.clone(), connector, cursor))
     }
 
-    fn came(&mut self, cursor: Cursor, event: Option<PushEvent>) -> Item {
+    fn came(&mut self, came: Came) -> Encoded {
+        let (Came::Event(cursor, _) | Came::Replayed(cursor)) = came else {
+            return Encoded::Heartbeat;
+        };
         self.handed_out = match self.handed_out {
             // Repeats after a reconnect are below it.
             Some(last) if last.epoch() == cursor.epoch() => Some(last.max(cursor)),
             _ => Some(cursor),
         };
-        match event {
-            Some(event) => {
+        match came {
+            Came::Event(_, event) => {
                 self.stats.events += 1;
-                Item::Event { cursor, event }
+                Encoded::Event { cursor, event }
             }
-            None => Item::Replayed { cursor },
+            _ => Encoded::Item(Item::Replayed { cursor }),
         }
+    }
+
+    /// An event cannot be decoded: its stream has broken its promise.
+    pub(crate) fn undecodable(&mut self, cursor: Cursor, problem: &dyn fmt::Display) {
+        let violation = Violation::Undecodable {
+            cursor,
+            problem: problem.to_string(),
+        };
+        self.stream_ended(Failure::Retry(Disconnect::Violation(violation)));
     }
 
     fn subscribed(&mut self, subscribed: Subscribed) {

@@ -96,6 +96,7 @@
 mod backoff;
 mod builder;
 mod channel;
+mod codec;
 mod gateway;
 mod guard;
 mod item;
@@ -114,6 +115,7 @@ mod wire;
 pub use backoff::Backoff;
 pub use builder::{BuildError, Builder, OnTakeover};
 pub use channel::{ConnectError, Connection, Connector, connect};
+pub(crate) use gateway::Encoded;
 pub use gateway::Gateway;
 pub use item::{Disconnect, Gap, Item, Stopped};
 pub use start::{Revocations, Start};

@@ -4,12 +4,16 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::builder::Builder;
 use super::channel::{Connection, Connector};
+use super::codec::Encoded;
 use super::item::{Disconnect, Stopped};
 use super::pulse::Pulse;
 use super::start::{self, Start};
@@ -18,11 +22,11 @@ use super::violation::Violation;
 use crate::contract::details::{DOMAIN, ErrorReason};
 use crate::contract::heartbeat;
 use crate::contract::metadata::{PUSH_HEARTBEAT, PUSH_INSTANCE, PUSH_REVOCATIONS};
-use crate::contract::push::push_client::PushClient;
-use crate::contract::push::push_event::Kind;
-use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
+use crate::contract::path;
+use crate::contract::push::GatewaySubscribeRequest;
 use crate::contract::revocations;
 use crate::cursor::Cursor;
+use crate::event::{Received, ReceivedKind};
 
 /// A stream that is to show that it lives may be quiet for so many intervals.
 const MISSED_HEARTBEATS: u32 = 2;
@@ -36,9 +40,9 @@ pub(super) struct Subscribed {
 }
 
 pub(super) struct Stream {
-    events: Streaming<PushEvent>,
+    events: Streaming<Bytes>,
     /// Held because the connection may end with its last handle.
-    _connection: PushClient<Connection>,
+    _connection: Grpc<Connection>,
     since: Instant,
     last: Cursor,
     max_event_bytes: usize,
@@ -48,6 +52,17 @@ pub(super) struct Stream {
     replay: Option<Replay>,
     /// What comes up to here was had from another stream.
     skip_to: Option<Cursor>,
+}
+
+/// What a stream has brought.
+#[derive(Debug)]
+pub(super) enum Came {
+    /// An event, which is the next one: a `PushEvent`, encoded.
+    Event(Cursor, Bytes),
+    /// The replay has ended.
+    Replayed(Cursor),
+    /// Nothing but a sign of life.
+    Heartbeat,
 }
 
 /// Why there is no stream, or no more of it.
@@ -159,8 +174,8 @@ impl Stream {
         self.skip_to = Some(last);
     }
 
-    /// The next event, checked to be the next one; `None` where a replay has ended.
-    pub(super) async fn next(&mut self) -> Result<(Cursor, Option<PushEvent>), Failure> {
+    /// What comes next, checked to be that.
+    pub(super) async fn next(&mut self) -> Result<Came, Failure> {
         loop {
             let message = match &self.pulse {
                 None => self.events.message().await,
@@ -176,17 +191,14 @@ impl Stream {
                     }
                 }
             };
-            if let Some(event) = self.check(message)? {
-                return Ok(event);
+            if let Some(came) = self.check(message)? {
+                return Ok(came);
             }
         }
     }
 
-    /// The event that this is, if it is one and the next.
-    fn check(
-        &mut self,
-        message: Result<Option<PushEvent>, Status>,
-    ) -> Result<Option<(Cursor, Option<PushEvent>)>, Failure> {
+    /// What this is; nothing, if it was had from another stream.
+    fn check(&mut self, message: Result<Option<Bytes>, Status>) -> Result<Option<Came>, Failure> {
         let violation = |violation| Failure::Retry(Disconnect::Violation(violation));
         let event = match message {
             Ok(Some(event)) => event,
@@ -200,21 +212,28 @@ impl Stream {
             Err(status) => return Err(status.into()),
         };
         let after = self.last;
-        let Ok(cursor) = Cursor::parse(event.cursor.as_bytes()) else {
-            let text = event.cursor;
+        let received = Received::parse(&event).map_err(|problem| {
+            let problem = problem.to_string();
+            violation(Violation::Event { after, problem })
+        })?;
+        let Ok(cursor) = Cursor::parse(received.cursor) else {
+            let text = String::from_utf8_lossy(received.cursor).into_owned();
             return Err(violation(Violation::Cursor { after, text }));
         };
         if let Some(replay) = &mut self.replay {
             let is_end = replay.left == 0;
-            replay.check(cursor, &event, after).map_err(violation)?;
+            replay
+                .check(cursor, &received.kind, after)
+                .map_err(violation)?;
             if is_end {
                 self.replay = None;
+                return Ok(Some(Came::Replayed(cursor)));
             }
-            return Ok(Some((cursor, Some(event).filter(|_| !is_end))));
+            return Ok(Some(Came::Event(cursor, event)));
         }
-        if self.pulse.is_some() && event.kind.is_none() && cursor == after {
-            // A heartbeat.
-            return Ok(None);
+        let is_position = received.kind == ReceivedKind::Position;
+        if self.pulse.is_some() && is_position && cursor == after {
+            return Ok(Some(Came::Heartbeat));
         }
         if cursor.epoch() != after.epoch() || Some(cursor.seq()) != after.seq().next() {
             return Err(violation(Violation::Order { after, cursor }));
@@ -223,7 +242,7 @@ impl Stream {
         if self.skip_to.is_some_and(|last| cursor <= last) {
             return Ok(None);
         }
-        Ok(Some((cursor, Some(event))))
+        Ok(Some(Came::Event(cursor, event)))
     }
 }
 
@@ -237,20 +256,27 @@ struct Replay {
 impl Replay {
     /// Whether this is the next one; when nothing is left, whether it is the mark of the end, at
     /// the stream's start.
-    fn check(&mut self, cursor: Cursor, event: &PushEvent, start: Cursor) -> Result<(), Violation> {
+    fn check(
+        &mut self,
+        cursor: Cursor,
+        kind: &ReceivedKind<'_>,
+        start: Cursor,
+    ) -> Result<(), Violation> {
         let broken = |what| Err(Violation::Replay { what });
         if self.left == 0 {
-            return match &event.kind {
-                None if cursor == start => Ok(()),
-                None => broken("its end has another cursor than the stream's start"),
-                Some(_) => broken("there are more than so many"),
+            return match kind {
+                ReceivedKind::Position if cursor == start => Ok(()),
+                ReceivedKind::Position => {
+                    broken("its end has another cursor than the stream's start")
+                }
+                _ => broken("there are more than so many"),
             };
         }
         let same_stream = |other: &Cursor| other.epoch() == cursor.epoch();
-        match event.kind {
-            Some(Kind::SessionInvalidation(_)) => {}
-            Some(Kind::ClientEvent(_)) => return broken("a client event is among them"),
-            None => return broken("there are fewer than so many"),
+        match kind {
+            ReceivedKind::SessionInvalidation(_) => {}
+            ReceivedKind::ClientEvent(_) => return broken("a client event is among them"),
+            ReceivedKind::Position => return broken("there are fewer than so many"),
         }
         if !same_stream(&start) || cursor > start {
             return broken("one of them is not from before the stream's start");
@@ -303,7 +329,7 @@ pub(super) async fn subscribe(
             Failure::Retry(Disconnect::Unreachable(error))
         })?;
         let max_message_bytes = settings.max_event_bytes.saturating_add(Cursor::FIELD_BYTES);
-        let mut client = PushClient::new(channel).max_decoding_message_size(max_message_bytes);
+        let mut client = Grpc::new(channel).max_decoding_message_size(max_message_bytes);
         let request = GatewaySubscribeRequest {
             gateway_client_id: settings.id.clone(),
             cursor: requested.map_or_else(String::new, |cursor| cursor.to_string()),
@@ -329,7 +355,14 @@ pub(super) async fn subscribe(
         if let Some(pulse) = pulse.clone() {
             request.extensions_mut().insert(pulse);
         }
-        let response = client.subscribe_push(request).await?;
+        client
+            .ready()
+            .await
+            .map_err(|error: tonic::codegen::StdError| {
+                Status::unknown(format!("the connection is not ready: {error}"))
+            })?;
+        let path = PathAndQuery::from_static(path::SUBSCRIBE_PUSH);
+        let response = client.server_streaming(request, path, Encoded).await?;
         let is_replay = settings.replay_revocations;
         let (start, missed) = Start::read(response.metadata(), requested, is_replay)
             .map_err(|violation| Failure::Stop(violation.into()))?;

@@ -20,6 +20,22 @@ pub enum Violation {
         /// The start cursor of the response.
         start: Cursor,
     },
+    /// A message is no `PushEvent`.
+    #[error("the message after {after} is no event: {problem}")]
+    Event {
+        /// The event before it.
+        after: Cursor,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The event with this cursor is one that cannot be decoded.
+    #[error("the event {cursor} cannot be decoded: {problem}")]
+    Undecodable {
+        /// The event.
+        cursor: Cursor,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// An event's cursor is malformed.
     #[error("the event after {after} has no valid cursor: {text:?}")]
     Cursor {

@@ -23,7 +23,7 @@ const AHEAD: usize = 8;
 /// each router.
 ///
 /// It is told where streams begin, for that is what decides whether invalidations were missed.
-/// `gateway::run` does all this for a [`client::Gateway`](crate::client::Gateway).
+/// With the feature `client`, `Driver` does all this.
 #[derive(Debug)]
 pub struct Feed {
     shared: Arc<Shared>,
@@ -121,6 +121,22 @@ impl Feed {
             }
             self.heard();
         }
+    }
+
+    /// How often invalidations were lost.
+    #[cfg(feature = "client")]
+    pub(super) fn losses(&self) -> u32 {
+        self.shared.generation()
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn router(&self) -> super::Router {
+        super::Router(Arc::clone(&self.shared))
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn stale_after(&self) -> std::time::Duration {
+        self.shared.settings.stale_after
     }
 
     fn lose(&self) {

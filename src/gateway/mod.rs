@@ -60,6 +60,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "client")]
+mod driver;
 mod end;
 mod entry;
 mod event;
@@ -79,6 +81,8 @@ mod tests;
 mod ticket;
 mod users;
 
+#[cfg(feature = "client")]
+pub use driver::{Application, Driver, Verdict};
 pub use end::{End, OpenError, Refusal, Revocation};
 pub use entry::Overflow;
 pub use event::Event;

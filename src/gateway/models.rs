@@ -109,18 +109,25 @@ fn once_an_invalidation_is_processed_no_guard_passes_and_no_event_is_received() 
 }
 
 #[test]
-fn whoever_waits_for_an_event_or_the_end_is_woken() {
+fn whoever_waits_for_an_event_is_woken() {
     model(|| {
         let (router, mut feed) = gateway();
         let mut session = open(&router);
-        let waiting = thread::spawn(move || {
-            while let Ok(_event) = block_on(session.recv()) {}
-            let error = block_on(session.recv()).unwrap_err();
-            assert!(matches!(error, RecvError::Ended(End::Revoked(_))));
-        });
+        let waiting = thread::spawn(move || block_on(session.recv()).unwrap());
         deliver(&mut feed, EVENT);
-        deliver(&mut feed, INVALIDATION);
         waiting.join().unwrap();
+    });
+}
+
+#[test]
+fn whoever_waits_for_an_event_is_woken_by_the_end() {
+    model(|| {
+        let (router, mut feed) = gateway();
+        let mut session = open(&router);
+        let waiting = thread::spawn(move || block_on(session.recv()).unwrap_err());
+        deliver(&mut feed, INVALIDATION);
+        let error = waiting.join().unwrap();
+        assert!(matches!(error, RecvError::Ended(End::Revoked(_))));
     });
 }
 
@@ -148,6 +155,22 @@ fn what_a_replay_revokes_is_never_seen_alive_after_it() {
         });
         deliver(&mut feed, INVALIDATION);
         feed.replayed();
+        user.join().unwrap();
+    });
+}
+
+#[test]
+fn what_a_loss_makes_suspect_is_never_seen_valid_before() {
+    model(|| {
+        let (router, mut feed) = gateway();
+        let session = open(&router);
+        feed.begin(Beginning::Replay { is_complete: true });
+        let user = thread::spawn(move || {
+            // Stale, or suspect.
+            assert!(session.check().is_err());
+            assert!(session.enter().is_err());
+        });
+        feed.begin(Beginning::Lost);
         user.join().unwrap();
     });
 }

@@ -29,7 +29,7 @@ pub struct Builder {
     pub(super) overflow: Overflow,
     ticket_timeout: Duration,
     max_recent: usize,
-    stale_after: Duration,
+    pub(super) stale_after: Duration,
     clock: Arc<dyn Clock>,
 }
 

@@ -10,6 +10,8 @@
 //! What happens too rarely in the crowd has a test of its own, in short rounds: an end
 //! in the midst of publishing, an event for whoever is about to park, two publishers at
 //! the same moment.
+//!
+//! A gateway's router has a history of its own kind: see `sessions.rs`.
 
 mod crowd;
 mod event;
@@ -18,6 +20,7 @@ mod publisher;
 mod random;
 mod reader;
 mod round;
+mod sessions;
 mod shape;
 mod sprint;
 
@@ -83,6 +86,24 @@ fn two_that_publish_at_once_leave_nothing_behind() {
         publish_in_pairs(round, 20_000)
     });
     assert_eq!(sum.history.accepted_events, 40_000 * sum.rounds as u64);
+}
+
+#[test]
+fn a_revoked_session_neither_receives_nor_does_anything_and_no_other_is_touched() {
+    let seed = setting("GALAXY_PUSH_STRESS_SEED").unwrap_or_else(now);
+    println!("GALAXY_PUSH_STRESS_SEED={seed}");
+    let begun = Instant::now();
+    let mut sum = [0; 3];
+    for part in 0.. {
+        let seed = Random::new(seed, part).number();
+        for (sum, more) in sum.iter_mut().zip(sessions::round(seed, time() / 12)) {
+            *sum += more;
+        }
+        if begun.elapsed() >= time() / 4 && !sum.contains(&0) {
+            break;
+        }
+    }
+    println!("sessions, cut short, refused: {sum:?}");
 }
 
 /// What happened in all rounds together.

@@ -1,0 +1,350 @@
+//! A gateway with sessions before a real server: what they receive, how a ban ends them, and what
+//! happens to them while the gateway is away.
+
+#![cfg(all(feature = "client", feature = "server"))]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use galaxy_push::client::{Backoff, Builder, Gateway, Item};
+use galaxy_push::contract::push::push_event::Kind;
+use galaxy_push::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
+use galaxy_push::cursor::Cursor;
+use galaxy_push::gateway::{
+    Application, Driver, End, OpenError, RecvError, Refusal, Router, Session, Verdict,
+};
+use support::{Harness, publish, soon};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What stands between a gateway and its server, and can be cut.
+struct Relay {
+    address: SocketAddr,
+    is_open: watch::Sender<bool>,
+}
+
+impl Relay {
+    async fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (is_open, opened) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((mut gateway, _)) = listener.accept().await {
+                let mut opened = opened.clone();
+                tokio::spawn(async move {
+                    if !*opened.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = TcpStream::connect(server).await else {
+                        return;
+                    };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut gateway, &mut server) => {}
+                        _ = opened.wait_for(|is_open| !is_open) => {}
+                    }
+                });
+            }
+        });
+        Relay { address, is_open }
+    }
+
+    fn cut(&self) {
+        self.is_open.send_replace(false);
+    }
+
+    fn mend(&self) {
+        self.is_open.send_replace(true);
+    }
+}
+
+/// A backend that knows which sessions are valid, and what it has been told and asked.
+#[derive(Clone, Default)]
+struct Backend {
+    verdicts: Arc<Mutex<BTreeMap<String, Verdict>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+    processed: Arc<Mutex<Option<Cursor>>>,
+    beginnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Application for Backend {
+    async fn validate(&self, user: &str, session: &str) -> Verdict {
+        let id = format!("{user} {session}");
+        self.asked.lock().unwrap().push(id.clone());
+        let verdict = self.verdicts.lock().unwrap().get(&id).cloned();
+        match verdict {
+            Some(Verdict::Unknown) => {
+                // It answers the next time.
+                self.verdicts.lock().unwrap().insert(id, Verdict::Valid);
+                Verdict::Unknown
+            }
+            Some(verdict) => verdict,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn processed(&self, cursor: Cursor) {
+        *self.processed.lock().unwrap() = Some(cursor);
+    }
+
+    fn happened(&self, item: &Item) {
+        if let Item::Connected(start) = item {
+            let text = format!("{} {}", start.resume, start.reason);
+            self.beginnings.lock().unwrap().push(text);
+        }
+    }
+}
+
+/// A gateway that runs until it is dropped.
+struct Running {
+    router: Router,
+    backend: Backend,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+fn subscription(address: SocketAddr) -> Builder {
+    let millisecond = Duration::from_millis(1);
+    Gateway::builder("gateway", address.to_string().parse().expect("an address"))
+        .backoff(Backoff::new(millisecond, millisecond))
+}
+
+async fn run(subscription: Builder, router: galaxy_push::gateway::Builder) -> Running {
+    let (router, feed) = router.build();
+    let backend = Backend::default();
+    let driver = Driver::new(subscription, feed, backend.clone()).expect("valid");
+    let driver = driver.validation_timeout(Duration::from_millis(200));
+    let driver = tokio::spawn(async move {
+        driver.run().await;
+    });
+    let running = Running {
+        router,
+        backend,
+        driver,
+    };
+    soon(running.until(|running| !running.router.is_stale())).await;
+    running
+}
+
+impl Running {
+    fn open(&self, user: &str, session: &str) -> Session {
+        let ticket = self.router.begin_authentication();
+        self.router.open(ticket, user, session).expect("valid")
+    }
+
+    async fn until(&self, is_so: impl Fn(&Running) -> bool) {
+        while !is_so(self) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn client_event(user: &str, session: &str, payload: &str) -> PushEvent {
+    PushEvent {
+        kind: Some(Kind::ClientEvent(ClientEvent {
+            user_id: user.to_owned(),
+            device_session_id: session.to_owned(),
+            kind: "turn.ready".to_owned(),
+            payload: payload.to_owned().into(),
+            ..ClientEvent::default()
+        })),
+        cursor: String::new(),
+    }
+}
+
+fn invalidation(user: &str, session: &str, reason: &str) -> PushEvent {
+    PushEvent {
+        kind: Some(Kind::SessionInvalidation(SessionInvalidation {
+            user_id: user.to_owned(),
+            device_session_id: session.to_owned(),
+            reason: reason.to_owned(),
+        })),
+        cursor: String::new(),
+    }
+}
+
+async fn put(server: &Harness, events: Vec<PushEvent>) -> Cursor {
+    let mut publisher = server.publisher().await;
+    let response = soon(publish(&mut publisher, events)).await;
+    let cursor = response.expect("published").last_cursor;
+    Cursor::parse(cursor.as_bytes()).expect("a cursor")
+}
+
+async fn payload(session: &mut Session) -> String {
+    let event = soon(session.recv()).await.expect("an event");
+    String::from_utf8(event.payload().to_vec()).expect("text")
+}
+
+#[tokio::test]
+async fn events_reach_their_sessions_and_a_ban_ends_them() {
+    let server = Harness::start().await;
+    let gateway = run(subscription(server.gateway_addr()), Router::builder()).await;
+    let mut phone = gateway.open("ada", "phone");
+    let mut laptop = gateway.open("ada", "laptop");
+    let mut request = laptop.enter().expect("valid");
+    let slow = tokio::spawn(async move { request.run(std::future::pending::<()>()).await });
+    let events = vec![
+        client_event("ada", "", "both"),
+        client_event("ben", "", "nobody's"),
+        client_event("ada", "laptop", "one"),
+    ];
+    put(&server, events).await;
+    assert_eq!(payload(&mut phone).await, "both");
+    assert_eq!(payload(&mut laptop).await, "both");
+    assert_eq!(payload(&mut laptop).await, "one");
+
+    let ticket = gateway.router.begin_authentication();
+    let banned = put(&server, vec![invalidation("ada", "laptop", "stolen")]).await;
+    let RecvError::Ended(End::Revoked(revocation)) = soon(laptop.recv()).await.unwrap_err() else {
+        panic!()
+    };
+    assert_eq!(revocation.reason, "stolen");
+    assert_eq!((revocation.cursor, revocation.is_of_user), (banned, false));
+    let refused = soon(slow).await.expect("it has not panicked").unwrap_err();
+    assert_eq!(refused, Refusal::Ended(End::Revoked(revocation)));
+    let refused = gateway.router.open(ticket, "ada", "laptop").unwrap_err();
+    assert!(matches!(refused, OpenError::Revoked(_)));
+    assert_eq!(phone.check(), Ok(()));
+    let is_processed =
+        |running: &Running| *running.backend.processed.lock().unwrap() == Some(banned);
+    soon(gateway.until(is_processed)).await;
+}
+
+#[tokio::test]
+async fn after_a_cut_a_gateway_resumes_and_its_sessions_go_on() {
+    let server = Harness::start().await;
+    let relay = Relay::before(server.gateway_addr()).await;
+    let gateway = run(subscription(relay.address), Router::builder()).await;
+    let mut ada = gateway.open("ada", "phone");
+    let mut ben = gateway.open("ben", "phone");
+    relay.cut();
+    put(
+        &server,
+        vec![
+            client_event("ada", "", "while it was away"),
+            invalidation("ben", "", "banned"),
+        ],
+    )
+    .await;
+    relay.mend();
+    assert_eq!(payload(&mut ada).await, "while it was away");
+    let ended = soon(ben.recv()).await.unwrap_err();
+    assert!(matches!(ended, RecvError::Ended(End::Revoked(_))));
+    let beginnings = gateway.backend.beginnings.lock().unwrap().clone();
+    assert_eq!(beginnings, ["fresh no-cursor", "resumed requested"]);
+    assert_eq!(gateway.backend.asked.lock().unwrap().len(), 0);
+}
+
+/// A ring that the gateway is soon out of, and a table that has the invalidation.
+#[tokio::test]
+async fn after_a_gap_those_that_were_revoked_end_by_a_complete_replay() {
+    let server = Harness::with(|config| config.max_events = 8).await;
+    let relay = Relay::before(server.gateway_addr()).await;
+    let gateway = run(subscription(relay.address), Router::builder()).await;
+    let mut ada = gateway.open("ada", "phone");
+    let mut ben = gateway.open("ben", "phone");
+    relay.cut();
+    put(&server, vec![invalidation("ben", "", "banned")]).await;
+    for _ in 0..4 {
+        put(&server, vec![client_event("eve", "", "noise"); 8]).await;
+    }
+    relay.mend();
+    let RecvError::Ended(End::Revoked(revocation)) = soon(ben.recv()).await.unwrap_err() else {
+        panic!()
+    };
+    assert_eq!(revocation.reason, "banned");
+    put(&server, vec![client_event("ada", "", "after")]).await;
+    assert_eq!(payload(&mut ada).await, "after");
+    let beginnings = gateway.backend.beginnings.lock().unwrap().clone();
+    assert_eq!(beginnings, ["fresh no-cursor", "fresh expired"]);
+    assert_eq!(
+        gateway.backend.asked.lock().unwrap().len(),
+        0,
+        "nobody is suspect"
+    );
+}
+
+/// The table has no room, so that it is told to be partial.
+#[tokio::test]
+async fn after_a_gap_that_may_hide_a_revocation_each_session_is_validated() {
+    let server = Harness::with(|config| {
+        config.max_events = 8;
+        config.max_revocations = 0;
+    })
+    .await;
+    let relay = Relay::before(server.gateway_addr()).await;
+    let gateway = run(subscription(relay.address), Router::builder()).await;
+    let verdicts = [
+        ("ada phone", Verdict::Valid),
+        ("ben phone", Verdict::Invalid("signed out".to_owned())),
+        ("eve phone", Verdict::Unknown),
+    ];
+    for (id, verdict) in verdicts {
+        gateway
+            .backend
+            .verdicts
+            .lock()
+            .unwrap()
+            .insert(id.to_owned(), verdict);
+    }
+    let [mut ada, mut ben, mut eve, dan] =
+        ["ada", "ben", "eve", "dan"].map(|user| gateway.open(user, "phone"));
+    relay.cut();
+    put(&server, vec![invalidation("ben", "", "banned")]).await;
+    for _ in 0..4 {
+        put(&server, vec![client_event("noise", "", "noise"); 8]).await;
+    }
+    relay.mend();
+    let ended = soon(ben.recv()).await.unwrap_err();
+    assert_eq!(ended, RecvError::Ended(End::Invalid("signed out".into())));
+    for user in ["ada", "eve"] {
+        put(&server, vec![client_event(user, "", "after")]).await;
+    }
+    assert_eq!(payload(&mut ada).await, "after");
+    // The backend has had no answer at first.
+    assert_eq!(payload(&mut eve).await, "after");
+    let times = |id: &str| {
+        let asked = gateway.backend.asked.lock().unwrap();
+        asked.iter().filter(|other| *other == id).count()
+    };
+    assert_eq!(
+        (times("ada phone"), times("ben phone"), times("eve phone")),
+        (1, 1, 2)
+    );
+    // Of this one it never has: it is asked for again, and held back.
+    assert_eq!(dan.check(), Err(Refusal::Suspect));
+    let asked_again = |_: &Running| times("dan phone") > 2;
+    soon(gateway.until(asked_again)).await;
+    assert_eq!(dan.check(), Err(Refusal::Suspect));
+}
+
+#[tokio::test]
+async fn a_gateway_that_hears_nothing_lets_nobody_in_until_it_does() {
+    let server = Harness::start().await;
+    let relay = Relay::before(server.gateway_addr()).await;
+    let stale_after = Duration::from_secs(3);
+    let builder = Router::builder().stale_after(stale_after);
+    let gateway = run(subscription(relay.address), builder).await;
+    let mut session = gateway.open("ada", "phone");
+    // Heartbeats keep it fresh.
+    tokio::time::sleep(stale_after + stale_after / 2).await;
+    assert_eq!(session.check(), Ok(()));
+    relay.cut();
+    soon(gateway.until(|running| running.router.is_stale())).await;
+    assert_eq!(session.check(), Err(Refusal::Stale));
+    let ticket = gateway.router.begin_authentication();
+    let refused = gateway.router.open(ticket, "ada", "laptop").unwrap_err();
+    assert_eq!(refused, OpenError::Stale);
+    put(&server, vec![client_event("ada", "", "after")]).await;
+    relay.mend();
+    assert_eq!(payload(&mut session).await, "after");
+    assert_eq!(session.check(), Ok(()));
+}
