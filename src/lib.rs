@@ -69,7 +69,8 @@
 //! | heartbeats: when one is sent, when a stream without one is dropped | [`grpc`]: `heartbeat`; [`client`]: `pulse` |
 //! | which invalidations outlive the ring, and what a replay says | `revocations`: `table`; [`engine`]: `replay` |
 //! | what a session is refused, and how it ends | [`gateway`]: `end`, `router` |
-//! | how an event finds its sessions | [`gateway`]: `feed`, `table` |
+//! | how an event finds its sessions | [`gateway`]: `feed`, `table`, `users` |
+//! | what a stream's beginning means for sessions, how suspect ones are validated | [`gateway`]: `driver` |
 //! | which server a gateway tries next, when a stream is renewed | [`client`]: `targets`; `gateway` |
 //! | how it stops | [`server`]: `stop` |
 //! | who may do what | [`access`] |
@@ -146,3 +147,7 @@ mod transport;
 #[cfg(all(doctest, feature = "messages"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../docs/gateways.md")]
+struct Gateways;

@@ -10,6 +10,9 @@
 //! | subscriber | a lease | it comes to a segment, and a batch of the one before is held |
 //! | subscriber | an owner | a batch is turned into `Bytes` |
 //!
+//! A gateway's router allocates a session when it is opened, and a list for each batch of
+//! events.
+//!
 //! Each test counts on its own thread, so that others do not disturb it.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
@@ -26,6 +29,7 @@ use std::thread::{self, Thread};
 use bytes::Bytes;
 use galaxy_push::engine::{Builder, Engine, Notifier, PublishError, Subscriber, TryRecvError};
 use galaxy_push::event::Event;
+use galaxy_push::gateway::{Beginning, Feed, Router, Session};
 
 // --- the counting allocator ---
 
@@ -493,5 +497,64 @@ fn stalled_subscribers_pin_what_is_counted_and_no_more() {
         check(&ring.engine, 0, &held);
         drop(ring);
         assert_eq!(live_bytes(), before, "nothing is left");
+    }
+}
+
+// --- a gateway's sessions ---
+
+/// An id as long as a UUID.
+fn id(kind: char, number: usize) -> String {
+    format!("{kind}{number:07}-4f0c-7d9a-b1e2-0123456789ab")
+}
+
+fn sessions(users: usize, of_each: usize) -> (Router, Feed, Vec<Session>) {
+    let (router, mut feed) = Router::builder().max_sessions(users * of_each).build();
+    feed.begin(Beginning::Lost);
+    let mut opened = Vec::with_capacity(users * of_each);
+    for number in 0..users * of_each {
+        let ticket = router.begin_authentication();
+        let session = router.open(ticket, &id('u', number / of_each), &id('s', number));
+        opened.push(session.expect("nothing was revoked"));
+    }
+    (router, feed, opened)
+}
+
+/// The goal is 200 bytes beside the queue, which is a cache line of 64 bytes.
+#[test]
+fn a_session_takes_little() {
+    const USERS: usize = 100_000;
+    for (of_each, most) in [(1, 224), (10, 216)] {
+        let before = live_bytes();
+        let (router, feed, opened) = sessions(USERS / of_each, of_each);
+        let handles = (opened.capacity() * size_of::<Session>()) as i64;
+        let each = (live_bytes() - before - handles) as f64 / USERS as f64;
+        drop((opened, feed));
+        drop(router);
+        assert_eq!(live_bytes(), before, "all of it is given back");
+        println!("{of_each} sessions of a user: {each:.1} bytes each");
+        assert!(each <= f64::from(most), "{of_each}: {each}");
+    }
+}
+
+/// One event waits at a time, as it mostly is.
+#[test]
+fn routing_allocates_a_list_for_each_batch() {
+    let (_router, mut feed, mut sessions) = sessions(256, 1);
+    let event = |user: usize| -> Bytes {
+        let user = id('u', user);
+        let fields = [b"\x0a\x24", user.as_bytes(), b"\x1a\x01k"].concat();
+        [b"\x0a\x29", &fields[..]].concat().into()
+    };
+    let events: Vec<_> = (0..256).map(event).collect();
+    // The first clone of each makes its count.
+    let _same = events.clone();
+    for _ in 0..3 {
+        assert_eq!(allocations(|| feed.deliver(&events).expect("events")), 1);
+        for session in &mut sessions {
+            assert_eq!(
+                allocations(|| drop(session.try_recv().expect("its event"))),
+                0
+            );
+        }
     }
 }
