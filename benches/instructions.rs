@@ -15,17 +15,19 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use galaxy_push::clock::ManualClock;
 use galaxy_push::cursor::{Cursor, Epoch, Seq};
 use galaxy_push::engine::{Engine, Subscriber, TryRecvError};
 use galaxy_push::event::Event;
+use galaxy_push::gateway::{Beginning, Feed, Router, Session};
 
 use self::common::events;
 
 /// Its name, how many operations it is, and what does so many.
 type Scenario = (&'static str, u32, fn(u32));
 
-const SCENARIOS: [Scenario; 14] = [
+const SCENARIOS: [Scenario; 16] = [
     ("publish-one", 10_000, publish_one),
     ("publish-event-of-100", 10_000, publish_event_of_100),
     ("publish-to-10-parked", 20, |count| {
@@ -44,6 +46,8 @@ const SCENARIOS: [Scenario; 14] = [
     ("cursor-print", 1000, cursor_print),
     ("cursor-parse", 1000, cursor_parse),
     ("validate", 1000, validate),
+    ("route", 2560, route),
+    ("guard-check", 1000, guard_check),
 ];
 
 fn main() -> ExitCode {
@@ -249,6 +253,57 @@ fn validate(operations: u32) {
     counted(|| {
         for _ in 0..operations {
             black_box(Event::parse(black_box(event))).expect("a valid event");
+        }
+    });
+}
+
+/// A gateway's router, with a session for each of so many users.
+fn sessions(users: u32) -> (Feed, Vec<Session>) {
+    let (router, mut feed) = Router::builder().clock(ManualClock::new()).build();
+    feed.begin(Beginning::Lost);
+    let open = |user: u32| {
+        let ticket = router.begin_authentication();
+        let opened = router.open(ticket, &format!("user-{user:07}"), "session");
+        opened.expect("nothing was revoked")
+    };
+    (feed, (0..users).map(open).collect())
+}
+
+/// One event for each user, 256 together.
+fn route(operations: u32) {
+    let (mut feed, _sessions) = sessions(operations);
+    let event = |user: u32| -> Bytes {
+        let id = format!("user-{user:07}");
+        let fields = [
+            b"\x0a\x0c",
+            id.as_bytes(),
+            b"\x1a\x01k\x22\x64",
+            &[b'x'; 100],
+        ]
+        .concat();
+        let event = [
+            b"\x0a\x77",
+            &fields[..],
+            b"\x1a\x18001111111111-00000000001",
+        ];
+        event.concat().into()
+    };
+    let events: Vec<Bytes> = (0..operations).map(event).collect();
+    // The first clone of each makes its count.
+    let _same = events.clone();
+    counted(|| {
+        for together in events.chunks(256) {
+            feed.deliver(together).expect("they are events");
+        }
+    });
+}
+
+fn guard_check(operations: u32) {
+    let (_feed, sessions) = sessions(1);
+    let guard = sessions[0].enter().expect("it is not revoked");
+    counted(|| {
+        for _ in 0..operations {
+            guard.check().expect("it is not revoked");
         }
     });
 }

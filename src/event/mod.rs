@@ -27,6 +27,7 @@ use self::tagged::Tagged;
 use self::wire::{REQUEST_DEPTH, Scanner, WireError};
 
 pub use self::invalidation::Invalidation;
+pub(crate) use self::received::Recipient;
 pub use self::received::{ClientFields, Received, ReceivedError, ReceivedKind};
 pub use self::wire::WireProblem;
 

@@ -641,6 +641,13 @@ mod against_prost {
                 },
             };
             prop_assert_eq!(received, Ok(expected));
+            if let Some(recipient) = Recipient::quickly(&framed) {
+                let ReceivedKind::ClientEvent(fields) = expected.kind else {
+                    panic!("{expected:?}");
+                };
+                prop_assert_eq!(recipient.user_id, fields.user_id);
+                prop_assert_eq!(recipient.device_session_id, fields.device_session_id);
+            }
             prop_assert_eq!(PushEvent::decode(&framed[..]).ok(), Some(theirs));
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::stats::count;
 use super::sync::Arc;
 use super::table::Spot;
 use crate::cursor::{Cursor, ParseCursorError};
-use crate::event::{Invalidation, Received, ReceivedError, ReceivedKind};
+use crate::event::{Invalidation, Received, ReceivedError, ReceivedKind, Recipient};
 use crate::prefetch;
 
 /// How many events are routed together. Their sessions are fetched into the cache side by side.
@@ -189,18 +189,18 @@ impl Feed {
         event: &'a Bytes,
         routed: &mut Vec<Routed<'a>>,
     ) -> Result<(), FeedError> {
+        if let Some(recipient) = Recipient::quickly(event) {
+            self.take_client_event(event, recipient, routed);
+            return Ok(());
+        }
         let received = Received::parse(event)?;
         match received.kind {
             ReceivedKind::ClientEvent(fields) => {
-                routed.push(Routed {
-                    event,
-                    user: fields.user_id,
-                    session: fields.device_session_id,
-                    spot: self.shared.layout.spot(fields.user_id),
-                });
-                if routed.len() >= TOGETHER {
-                    self.route(routed);
-                }
+                let recipient = Recipient {
+                    user_id: fields.user_id,
+                    device_session_id: fields.device_session_id,
+                };
+                self.take_client_event(event, recipient, routed);
             }
             ReceivedKind::SessionInvalidation(invalidation) => {
                 let cursor = Cursor::parse(received.cursor)?;
@@ -211,6 +211,24 @@ impl Feed {
             ReceivedKind::Position => {}
         }
         Ok(())
+    }
+
+    #[inline]
+    fn take_client_event<'a>(
+        &mut self,
+        event: &'a Bytes,
+        recipient: Recipient<'a>,
+        routed: &mut Vec<Routed<'a>>,
+    ) {
+        routed.push(Routed {
+            event,
+            user: recipient.user_id,
+            session: recipient.device_session_id,
+            spot: self.shared.layout.spot(recipient.user_id),
+        });
+        if routed.len() >= TOGETHER {
+            self.route(routed);
+        }
     }
 
     /// Ends the sessions that an invalidation names, and refuses those that are being

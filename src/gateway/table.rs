@@ -1,6 +1,6 @@
 //! [`Table`]: the open sessions of some users, and what was invalidated lately.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::entry::Entry;
 use super::recent::Recent;
@@ -59,13 +59,16 @@ impl Layout {
 
     #[inline]
     pub(super) fn spot(&self, user: &[u8]) -> Spot {
-        let hash = self.hasher.hash_one(user);
-        // By bits that the tag does not have.
-        let spread = (hash >> 32) * (self.shards * self.parts) as u64;
-        let place = (spread >> 32) as usize;
+        // Nothing else is hashed: there is no need for its length.
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(user);
+        let hash = hasher.finish();
+        // By bits that the tag does not have; the part by what the shard leaves of them.
+        let shard = (hash >> 32) * self.shards as u64;
+        let part = (shard & u64::from(u32::MAX)) * self.parts as u64;
         Spot {
-            shard: place / self.parts,
-            part: place % self.parts,
+            shard: (shard >> 32) as usize,
+            part: (part >> 32) as usize,
             tag: hash as u32,
         }
     }
