@@ -52,6 +52,76 @@ fn groups(number: u32, depth: usize) -> Vec<u8> {
     [key(number, 3).repeat(depth), key(number, 4).repeat(depth)].concat()
 }
 
+mod recipients {
+    use super::*;
+
+    const CURSOR: &[u8] = b"1A2B3C4D5E6F-00000000001";
+
+    fn recipient(client_event: &[&[u8]], rest: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let event = [&client(client_event)[..], rest].concat();
+        let recipient = Recipient::quickly(&event)?;
+        Some((
+            recipient.user_id.to_vec(),
+            recipient.device_session_id.to_vec(),
+        ))
+    }
+
+    #[test]
+    fn what_libraries_encode_is_read_at_once() {
+        let cursor = field(3, &[CURSOR]);
+        let user = field(1, &[b"u1"]);
+        let session = field(2, &[b"s1"]);
+        let kind = field(3, &[b"k"]);
+        let both = Some((b"u1".to_vec(), b"s1".to_vec()));
+        for bytes in [0, 1, 100, 127, 128, 300, 16_000] {
+            let payload = field(4, &[&vec![b'x'; bytes]]);
+            let ids = [field(5, &[b"e"]), field(6, &[b"r"]), field(7, &[b"t"])].concat();
+            let known = [&user[..], &session, &kind, &payload, &ids];
+            assert_eq!(recipient(&known, &cursor), both, "{bytes}");
+            // A field of a later version.
+            let unknown = field(9, &[b"new"]);
+            let more = [&user[..], &session, &kind, &payload, &unknown];
+            assert_eq!(recipient(&more, &cursor), both, "{bytes}");
+        }
+        let of_user = Some((b"u1".to_vec(), Vec::new()));
+        assert_eq!(recipient(&[&user, &kind], &cursor), of_user);
+    }
+
+    #[test]
+    fn all_else_is_left_to_the_scanner() {
+        let cursor = field(3, &[CURSOR]);
+        let user = field(1, &[b"u1"]);
+        let other = field(1, &[b"u2"]);
+        let kind = field(3, &[b"k"]);
+        for (fields, rest) in [
+            (vec![&user[..], &other, &kind], cursor.clone()),
+            (vec![&kind[..], &user], cursor.clone()),
+            (vec![&user[..], &kind], Vec::new()),
+            (
+                vec![&user[..], &kind],
+                [&cursor[..], &field(4, &[b"new"])].concat(),
+            ),
+            (
+                vec![&user[..], &kind],
+                [client(&[&other]), cursor.clone()].concat(),
+            ),
+            (
+                vec![&user[..], &kind],
+                [session(&[&other]), cursor.clone()].concat(),
+            ),
+            (vec![&user[..], &[0x12]], cursor.clone()),
+            (vec![&user[..], &[0x12, 9]], cursor.clone()),
+            (vec![&user[..], &key(9, 0), &[1]], cursor.clone()),
+            (vec![&user[..], &field(16, &[b"far"])], cursor.clone()),
+            (vec![&user[..], &[0x2, 0]], cursor.clone()),
+        ] {
+            assert_eq!(recipient(&fields, &rest), None, "{fields:?} {rest:?}");
+        }
+        assert_eq!(Recipient::quickly(&session(&[&user])), None);
+        assert_eq!(Recipient::quickly(b""), None);
+    }
+}
+
 mod rules {
     use super::*;
 
