@@ -15,7 +15,7 @@ use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
 use galaxy_push::cursor::Cursor;
 use galaxy_push::gateway::{
-    Application, Driver, End, OpenError, RecvError, Refusal, Router, Session, Verdict,
+    Application, Driver, DriverError, End, OpenError, RecvError, Refusal, Router, Session, Verdict,
 };
 use support::{Harness, publish, soon};
 use tokio::net::{TcpListener, TcpStream};
@@ -130,7 +130,7 @@ async fn run(subscription: Builder, router: galaxy_push::gateway::Builder) -> Ru
         backend,
         driver,
     };
-    soon(running.until(|running| !running.router.is_stale())).await;
+    soon(running.router.ready()).await;
     running
 }
 
@@ -347,4 +347,57 @@ async fn a_gateway_that_hears_nothing_lets_nobody_in_until_it_does() {
     relay.mend();
     assert_eq!(payload(&mut session).await, "after");
     assert_eq!(session.check(), Ok(()));
+}
+
+/// Another epoch: what its table has may be older than sessions that are open.
+#[tokio::test]
+async fn before_another_server_nobody_is_thrown_out_by_what_is_old() {
+    let first = Harness::start().await;
+    let second = Harness::start().await;
+    put(
+        &second,
+        vec![invalidation("ada", "", "password changed, yesterday")],
+    )
+    .await;
+    let relay = Relay::before(first.gateway_addr()).await;
+    let elsewhere = second
+        .gateway_addr()
+        .to_string()
+        .parse()
+        .expect("an address");
+    let gateway = run(
+        subscription(relay.address).or_at(elsewhere),
+        Router::builder(),
+    )
+    .await;
+    gateway
+        .backend
+        .verdicts
+        .lock()
+        .unwrap()
+        .insert("ada phone".to_owned(), Verdict::Valid);
+    let mut session = gateway.open("ada", "phone");
+    relay.cut();
+    let is_asked = |running: &Running| !running.backend.asked.lock().unwrap().is_empty();
+    soon(gateway.until(is_asked)).await;
+    put(&second, vec![client_event("ada", "", "after")]).await;
+    assert_eq!(payload(&mut session).await, "after");
+    put(&second, vec![invalidation("ada", "", "banned")]).await;
+    let ended = soon(session.recv()).await.unwrap_err();
+    assert!(matches!(ended, RecvError::Ended(End::Revoked(_))));
+}
+
+#[tokio::test]
+async fn heartbeats_must_keep_the_router_fresh() {
+    let address: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+    let driver = |builder: Builder, stale_after| {
+        let (_, feed) = Router::builder().stale_after(stale_after).build();
+        Driver::new(builder, feed, Backend::default())
+    };
+    let seconds = Duration::from_secs;
+    let slow = driver(subscription(address).heartbeat(seconds(30)), seconds(45)).unwrap_err();
+    assert!(matches!(slow, DriverError::Heartbeat { .. }), "{slow}");
+    let short = driver(subscription(address), Duration::from_millis(1500)).unwrap_err();
+    assert!(short.to_string().contains("1s"), "{short}");
+    driver(subscription(address), seconds(2)).expect("it is enough");
 }

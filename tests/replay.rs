@@ -139,6 +139,33 @@ async fn a_stream_that_resumes_or_did_not_ask_has_no_replay() {
 }
 
 #[tokio::test]
+async fn a_stream_that_resumes_says_where_it_has_caught_up() {
+    let server = server().await;
+    let processed = put(&server, vec![event(0)]).await;
+    let head = put(&server, vec![event(1), event(2)]).await;
+    let response = ask(&server, &processed.to_string(), "replay")
+        .await
+        .expect("subscribed");
+    assert_eq!(text(&response, "push-resume"), "resumed");
+    assert_eq!(text(&response, "push-head-cursor"), head);
+    // With a fresh start that is where it starts.
+    let response = ask(&server, "", "replay").await.expect("subscribed");
+    assert!(!response.metadata().contains_key("push-head-cursor"));
+    // Nobody else is told.
+    let request = Request::new(GatewaySubscribeRequest {
+        gateway_client_id: "plain".to_owned(),
+        cursor: processed.to_string(),
+    });
+    let response = soon(server.gateway().await.subscribe_push(request)).await;
+    assert!(
+        !response
+            .expect("subscribed")
+            .metadata()
+            .contains_key("push-head-cursor")
+    );
+}
+
+#[tokio::test]
 async fn another_value_is_refused() {
     let server = server().await;
     for value in ["", "Replay", "complete"] {

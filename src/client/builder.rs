@@ -142,11 +142,11 @@ impl Builder {
         self
     }
 
-    /// The same, if nothing was said of them.
+    /// The same, if nothing was said of them; and what is asked for now.
     #[must_use]
-    pub(crate) fn heartbeat_if_none(mut self, interval: Duration) -> Self {
-        self.heartbeat.get_or_insert(interval);
-        self
+    pub(crate) fn heartbeat_or(mut self, interval: Duration) -> (Self, Duration) {
+        let interval = *self.heartbeat.get_or_insert(interval);
+        (self, interval)
     }
 
     /// Whether a stream that cannot resume is to begin with the session invalidations that were

@@ -387,6 +387,9 @@ impl Gateway {
     }
 
     fn stream_ended(&mut self, cause: Failure) {
+        if !matches!(self.state, State::Streaming(..)) {
+            return;
+        }
         let State::Streaming(stream, renewal) = std::mem::replace(
             &mut self.state,
             State::Waiting {

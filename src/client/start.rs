@@ -5,8 +5,8 @@ use tonic::metadata::MetadataMap;
 
 use super::violation::Violation;
 use crate::contract::metadata::{
-    PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_REVOCATIONS, PUSH_REVOCATIONS_COUNT,
-    PUSH_START_CURSOR,
+    PUSH_HEAD_CURSOR, PUSH_HEARTBEAT, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON,
+    PUSH_REVOCATIONS, PUSH_REVOCATIONS_COUNT, PUSH_START_CURSOR,
 };
 use crate::contract::revocations::Completeness;
 use crate::contract::start::{Reason, Resume};
@@ -26,6 +26,12 @@ pub struct Start {
     /// [asked for](super::Builder::replay_revocations), the stream is fresh, and the server has
     /// such a thing.
     pub revocations: Option<Revocations>,
+    /// Where the newest event was when the stream began: whoever has come to it has caught up. Of
+    /// a stream that has resumed, `None` if a replay was not
+    /// [asked for](super::Builder::replay_revocations), or the server does not tell.
+    pub head: Option<Cursor>,
+    /// Whether the server sends heartbeats, as it was [asked to](super::Builder::heartbeat).
+    pub sends_heartbeats: bool,
 }
 
 /// The invalidations that were missed, as far as the server has them.
@@ -66,6 +72,18 @@ impl Start {
             resume,
             reason,
             cursor,
+            head: match resume {
+                Resume::Fresh => Some(cursor),
+                Resume::Resumed => match metadata.get(PUSH_HEAD_CURSOR) {
+                    None => None,
+                    Some(value) => {
+                        let head = Cursor::parse(value.as_bytes());
+                        let head = head.ok().filter(|head| head.epoch() == cursor.epoch());
+                        Some(head.ok_or(unreadable(PUSH_HEAD_CURSOR))?)
+                    }
+                },
+            },
+            sends_heartbeats: metadata.contains_key(PUSH_HEARTBEAT),
             revocations: match metadata.get(PUSH_REVOCATIONS).filter(|_| is_replay) {
                 None => None,
                 Some(_) => Some(Revocations::read(metadata)?),

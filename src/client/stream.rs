@@ -366,7 +366,7 @@ pub(super) async fn subscribe(
         let is_replay = settings.replay_revocations;
         let (start, missed) = Start::read(response.metadata(), requested, is_replay)
             .map_err(|violation| Failure::Stop(violation.into()))?;
-        let sends_heartbeats = response.metadata().contains_key(PUSH_HEARTBEAT);
+        let sends_heartbeats = start.sends_heartbeats;
         Ok(Subscribed {
             missed,
             requested,

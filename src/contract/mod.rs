@@ -72,4 +72,7 @@ pub mod metadata {
     pub const PUSH_REVOCATIONS: &str = "push-revocations";
     /// How many they are, decimal.
     pub const PUSH_REVOCATIONS_COUNT: &str = "push-revocations-count";
+    /// Where the newest event was when a stream resumed whose request had
+    /// [`PUSH_REVOCATIONS`]: who has come to it has caught up.
+    pub const PUSH_HEAD_CURSOR: &str = "push-head-cursor";
 }

@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
-use super::feed::{Beginning, Feed};
+use super::feed::{Beginning, Feed, Missed};
 use super::router::Router;
 use super::suspects::Suspect;
-use crate::client::{self, BuildError, Completeness, Encoded, Item, Resume, Stopped};
+use crate::client::{
+    self, BuildError, Completeness, Encoded, Item, Reason, Resume, Start, Stopped,
+};
 use crate::cursor::Cursor;
 
 /// How many events are delivered together, if so many have come.
@@ -23,6 +25,11 @@ const TOGETHER: usize = 256;
 const MAX_HEARTBEAT: Duration = Duration::from_secs(15);
 /// What a server accepts.
 const MIN_HEARTBEAT: Duration = Duration::from_secs(1);
+/// The longest pause before suspect sessions are asked for again.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// A round in which so many times as many validations as go on at once had no answer, and none
+/// had one, is over.
+const VAIN_ROUNDS: usize = 8;
 
 /// What a gateway's own code has to do.
 pub trait Application: Send + Sync + 'static {
@@ -56,6 +63,26 @@ pub enum Verdict {
     Unknown,
 }
 
+/// Why there is no driver.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// The settings of the subscription are not valid.
+    #[error(transparent)]
+    Subscription(#[from] BuildError),
+    /// A quiet stream would make the router stale.
+    #[error(
+        "heartbeats every {interval:?} cannot keep a router fresh that is stale after \
+         {stale_after:?}: it has to be twice as long at least"
+    )]
+    Heartbeat {
+        /// How often the server is asked to show that it lives.
+        interval: Duration,
+        /// [`Builder::stale_after`](super::Builder::stale_after).
+        stale_after: Duration,
+    },
+}
+
 /// Subscribes for a router, and brings it what comes: until somebody takes the gateway's id over, or the
 /// server refuses it.
 pub struct Driver<A> {
@@ -63,8 +90,8 @@ pub struct Driver<A> {
     feed: Feed,
     application: Arc<A>,
     validations: Validations,
-    /// A validation of all suspects, while there is one.
-    validating: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// A task that validates all suspects, while there are any.
+    validating: JoinSet<()>,
     /// Invalidations were lost after it had begun.
     is_again: bool,
 }
@@ -83,18 +110,23 @@ impl<A: Application> Driver<A> {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the settings are not valid.
+    /// [`DriverError`], if the settings are not valid, or do not fit the router.
     pub fn new(
         subscription: client::Builder,
         feed: Feed,
         application: A,
-    ) -> Result<Self, BuildError> {
-        let heartbeat = (feed.stale_after() / 3).clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
+    ) -> Result<Self, DriverError> {
+        let stale_after = feed.stale_after();
+        let heartbeat = (stale_after / 3).clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
+        let (subscription, interval) = subscription.heartbeat_or(heartbeat);
+        if interval.saturating_mul(2) > stale_after {
+            return Err(DriverError::Heartbeat {
+                interval,
+                stale_after,
+            });
+        }
         Ok(Driver {
-            subscription: subscription
-                .replay_revocations(true)
-                .heartbeat_if_none(heartbeat)
-                .build()?,
+            subscription: subscription.replay_revocations(true).build()?,
             feed,
             application: Arc::new(application),
             validations: Validations {
@@ -102,7 +134,7 @@ impl<A: Application> Driver<A> {
                 timeout: Duration::from_secs(10),
                 pause: Duration::from_secs(1),
             },
-            validating: None,
+            validating: JoinSet::new(),
             is_again: false,
         })
     }
@@ -124,56 +156,73 @@ impl<A: Application> Driver<A> {
 
     /// Runs the subscription.
     ///
-    /// When it returns, or is dropped, the router hears nothing any more: it becomes stale.
+    /// When it returns, or is dropped, the router hears nothing any more: it is stale.
     pub async fn run(mut self) -> Stopped {
+        let mut come = None;
         loop {
-            let next = tokio::select! {
-                next = self.subscription.next_encoded() => next,
-                () = done(&mut self.validating) => {
-                    self.validating = None;
-                    if self.is_again {
-                        self.validate();
+            let next = match come.take() {
+                Some(next) => {
+                    if self.validating.try_join_next().is_some() {
+                        self.validate_again();
                     }
-                    continue;
+                    next
                 }
-            };
-            let next = match next {
-                Ok(Encoded::Event { cursor, event }) => self.deliver(cursor, event).await,
-                other => Some(other),
+                None => tokio::select! {
+                    next = self.subscription.next_encoded() => next,
+                    Some(_) = self.validating.join_next() => {
+                        self.validate_again();
+                        continue;
+                    }
+                },
             };
             match next {
-                None | Some(Ok(Encoded::Event { .. })) => {}
-                Some(Ok(Encoded::Heartbeat)) => self.feed.heard(),
-                Some(Ok(Encoded::Item(item))) => self.take(&item),
-                Some(Err(stopped)) => return stopped,
+                Ok(Encoded::Event { cursor, event }) => come = self.deliver(cursor, event).await,
+                Ok(Encoded::Heartbeat) => come = self.now().await,
+                Ok(Encoded::Item(item)) => {
+                    self.take(&item);
+                    continue;
+                }
+                Err(stopped) => return stopped,
+            }
+            // What has come while this process was busy, or stopped, says what was true then. A router that
+            // is stale stays so until it has all of it.
+            if come.is_none() || !self.feed.is_stale() {
+                self.feed.heard();
             }
         }
     }
 
+    /// What has come by now. It does not count how much that is, as tokio would have it.
+    async fn now(&mut self) -> Option<Result<Encoded, Stopped>> {
+        now(tokio::task::unconstrained(self.subscription.next_encoded())).await
+    }
+
     /// Delivers an event, and those that have come by now. Returns what has come after them, if
-    /// that is something else.
+    /// there is something.
     async fn deliver(
         &mut self,
         mut last: Cursor,
         first: Bytes,
     ) -> Option<Result<Encoded, Stopped>> {
         let mut events = vec![first];
-        let mut other = None;
-        while events.len() < TOGETHER && other.is_none() {
-            match now(self.subscription.next_encoded()).await {
-                None => break,
-                Some(Ok(Encoded::Event { cursor, event })) => {
+        let come = loop {
+            match self.now().await {
+                Some(Ok(Encoded::Event { cursor, event })) if events.len() < TOGETHER => {
                     events.push(event);
                     last = cursor;
                 }
-                something => other = something,
+                other => break other,
             }
-        }
+        };
         match self.feed.deliver(&events) {
             Ok(()) => self.processed(last),
             Err(error) => self.subscription.undecodable(last, &error),
         }
-        other
+        if come.is_some() {
+            // More may have come than one thread can take: others are to have their turn.
+            tokio::task::yield_now().await;
+        }
+        come
     }
 
     fn processed(&mut self, cursor: Cursor) {
@@ -186,13 +235,13 @@ impl<A: Application> Driver<A> {
     fn take(&mut self, item: &Item) {
         match item {
             Item::Connected(start) => {
-                let beginning = match (start.resume, start.revocations) {
-                    (Resume::Resumed, _) => Beginning::Resumed,
-                    (Resume::Fresh, Some(revocations)) => Beginning::Replay {
-                        is_complete: revocations.completeness == Completeness::Complete,
-                    },
-                    (Resume::Fresh, None) => Beginning::Lost,
-                };
+                let beginning = beginning(start);
+                if !start.sends_heartbeats {
+                    tracing::warn!(
+                        address = %self.subscription.address(),
+                        "the server sends no heartbeats: while its stream is quiet, the router is stale"
+                    );
+                }
                 self.begin(|feed| feed.begin(beginning));
                 if let Some(cursor) = self.subscription.cursor() {
                     self.application.processed(cursor);
@@ -213,47 +262,94 @@ impl<A: Application> Driver<A> {
         begin(&mut self.feed);
         if self.feed.losses() != before {
             self.is_again = true;
-            if self.validating.is_none() {
-                self.validate();
+            if self.validating.is_empty() {
+                self.validate_again();
             }
         }
     }
 
-    fn validate(&mut self) {
-        self.is_again = false;
-        let application = Arc::clone(&self.application);
-        let validating = self.validations.run(self.feed.router(), application);
-        self.validating = Some(Box::pin(validating));
+    /// Begins to validate, if sessions have become suspect since the last time.
+    fn validate_again(&mut self) {
+        if std::mem::take(&mut self.is_again) {
+            let application = Arc::clone(&self.application);
+            let validations = self.validations;
+            self.validating
+                .spawn(validations.run(self.feed.router(), application));
+        }
+    }
+}
+
+/// What it means for sessions that a stream starts there.
+fn beginning(start: &Start) -> Beginning {
+    match (start.resume, start.revocations) {
+        (Resume::Resumed, _) => Beginning::Resumed {
+            head: start.head.filter(|head| *head > start.cursor),
+        },
+        (Resume::Fresh, None) => Beginning::Lost,
+        // They begin right after the gateway's cursor.
+        (Resume::Fresh, Some(revocations)) if start.reason == Reason::Expired => {
+            Beginning::Replay(match revocations.completeness {
+                Completeness::Complete => Missed::Complete,
+                Completeness::Partial => Missed::Partial,
+            })
+        }
+        // They are all that the server has, and older than sessions that are open.
+        (Resume::Fresh, Some(_)) => Beginning::Replay(Missed::Unrelated),
+    }
+}
+
+/// How many validations have had an answer, and how many not.
+#[derive(Default)]
+struct Answers {
+    known: usize,
+    unknown: usize,
+}
+
+impl Answers {
+    fn count(&mut self, has_answer: Result<bool, JoinError>) {
+        match has_answer {
+            Ok(true) => self.known += 1,
+            // Or it has panicked.
+            Ok(false) | Err(_) => self.unknown += 1,
+        }
     }
 }
 
 impl Validations {
     /// Validates the sessions that are suspect, until none is.
     async fn run<A: Application>(self, router: Router, application: Arc<A>) {
+        let mut pause = self.pause;
         loop {
             let mut under_way = JoinSet::new();
-            let mut unknown = 0_usize;
-            // A validation that has panicked has no answer either.
-            let mut count = |answered| unknown += usize::from(!matches!(answered, Ok(true)));
+            let mut answers = Answers::default();
             for suspect in router.suspects() {
                 if under_way.len() >= self.at_once
-                    && let Some(answered) = under_way.join_next().await
+                    && let Some(has_answer) = under_way.join_next().await
                 {
-                    count(answered);
+                    answers.count(has_answer);
                 }
                 under_way.spawn(validate(Arc::clone(&application), suspect, self.timeout));
+                if answers.known == 0 && answers.unknown >= VAIN_ROUNDS * self.at_once {
+                    break;
+                }
             }
-            while let Some(answered) = under_way.join_next().await {
-                count(answered);
+            while let Some(has_answer) = under_way.join_next().await {
+                answers.count(has_answer);
             }
+            let Answers { known, unknown } = answers;
             if unknown == 0 {
                 return;
             }
+            pause = match known {
+                0 => (pause * 2).min(MAX_PAUSE),
+                _ => self.pause,
+            };
             tracing::debug!(
                 sessions = unknown,
+                ?pause,
                 "not validated: the backend has no answer"
             );
-            tokio::time::sleep(self.pause).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -279,14 +375,6 @@ async fn validate<A: Application>(
         Ok(Verdict::Unknown) | Err(_) => return false,
     }
     true
-}
-
-/// Waits for it, for ever if there is nothing.
-async fn done(future: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>) {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Its output, if it is there by now. The future must be cancel safe.

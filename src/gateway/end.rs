@@ -73,7 +73,8 @@ pub enum OpenError {
     /// does not remember them all.
     #[error("more invalidations since the authentication began than are remembered")]
     Forgotten,
-    /// See [`Refusal::Stale`]. Wait, or send the client to another gateway.
+    /// See [`Refusal::Stale`]. Send the client to another gateway, or authenticate it once the
+    /// router is [ready](super::Router::ready).
     #[error("the gateway does not know what is revoked: it has not heard from the backend")]
     Stale,
     /// The gateway is stopping. Send the client to another one.
@@ -82,6 +83,13 @@ pub enum OpenError {
     /// There are as many sessions as [`Builder::max_sessions`](super::Builder::max_sessions).
     #[error("{max} sessions are open, and no more are allowed")]
     TooMany {
+        /// How many there may be.
+        max: usize,
+    },
+    /// As many sessions of the user are open as
+    /// [`Builder::max_user_sessions`](super::Builder::max_user_sessions).
+    #[error("{max} sessions of the user are open, and no more are allowed")]
+    TooManyOfUser {
         /// How many there may be.
         max: usize,
     },

@@ -16,6 +16,9 @@ const RECEIVES: u32 = 1 << 1;
 /// A validation is under way.
 const VALIDATING: u32 = 1 << 2;
 
+/// The largest event that is copied when it has to wait for others.
+const MAX_COPIED_BYTES: usize = 16 << 10;
+
 /// What is done with an event for a session whose queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
@@ -80,16 +83,37 @@ struct Queue {
     waker: Option<Waker>,
 }
 
+/// The same bytes in memory of their own; of large events, which are most of their buffer, the
+/// view.
+fn own(event: &Bytes) -> Bytes {
+    if event.len() <= MAX_COPIED_BYTES {
+        Bytes::copy_from_slice(event)
+    } else {
+        event.clone()
+    }
+}
+
 impl Queue {
     fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.len())
     }
 
-    fn push(&mut self, event: Bytes) {
-        match &mut self.first {
-            None => self.first = Some(event),
-            Some(_) => self.more.get_or_insert_default().push_back(event),
-        }
+    /// Returns a view that is not needed any more.
+    ///
+    /// Where one event waits, it is a view of what the connection has brought. A session for
+    /// which more wait is slow: it must not keep whole buffers for small events.
+    #[must_use = "it is dropped after the lock"]
+    fn push(&mut self, event: &Bytes) -> Option<Bytes> {
+        let Some(first) = &mut self.first else {
+            self.first = Some(event.clone());
+            return None;
+        };
+        let view = match self.more {
+            None => Some(std::mem::replace(first, own(first))),
+            Some(_) => None,
+        };
+        self.more.get_or_insert_default().push_back(own(event));
+        view
     }
 
     fn pop(&mut self) -> Option<Bytes> {
@@ -110,6 +134,25 @@ impl Queue {
 struct Watchers {
     next: u32,
     wakers: Vec<(u32, Waker)>,
+}
+
+/// What is done once no lock is held any more, because it is code of others: tasks are woken,
+/// and what events were views of may go.
+#[derive(Debug, Default)]
+pub(super) struct Afterwards {
+    woken: Vec<Waker>,
+    queues: Vec<Queue>,
+    events: Vec<Bytes>,
+}
+
+impl Afterwards {
+    pub(super) fn run(&mut self) {
+        for waker in self.woken.drain(..) {
+            waker.wake();
+        }
+        self.queues.clear();
+        self.events.clear();
+    }
 }
 
 /// What has become of an event.
@@ -238,10 +281,11 @@ impl Entry {
     }
 
     /// It is valid for this generation.
-    pub(super) fn validated(&self, generation: u32, woken: &mut Vec<Waker>) {
-        // Release: pairs with the Acquire in `is_valid_for`.
-        self.valid_for.store(generation, Ordering::Release);
-        self.wake_held(woken);
+    pub(super) fn validated(&self, generation: u32, after: &mut Afterwards) {
+        // Release: pairs with the Acquire in `is_valid_for`. The newest: a session that was
+        // opened meanwhile stays what it is.
+        self.valid_for.fetch_max(generation, Ordering::Release);
+        self.wake_held(after);
     }
 
     pub(super) fn ended(&self) -> Option<End> {
@@ -256,7 +300,7 @@ impl Entry {
     }
 
     /// Ends it, unless it has ended. Whether it was this that has ended it.
-    pub(super) fn end(&self, end: &End, woken: &mut Vec<Waker>) -> bool {
+    pub(super) fn end(&self, end: &End, after: &mut Afterwards) -> bool {
         let mut state = self.state();
         if state.end().is_some() {
             return false;
@@ -265,27 +309,26 @@ impl Entry {
         // Release: pairs with the Acquire in `has_ended`.
         self.flags.fetch_or(ENDED, Ordering::Release);
         let mut queue = std::mem::take(&mut state.queue);
-        woken.extend(queue.waker.take());
-        state.wake_watchers(woken);
-        drop(state);
-        drop(queue);
+        after.woken.extend(queue.waker.take());
+        after.queues.push(queue);
+        state.wake_watchers(after);
         true
     }
 
     /// Wakes all who wait here.
-    pub(super) fn wake(&self, woken: &mut Vec<Waker>) {
+    pub(super) fn wake(&self, after: &mut Afterwards) {
         let mut state = self.state();
-        woken.extend(state.queue.waker.take());
-        state.wake_watchers(woken);
+        after.woken.extend(state.queue.waker.take());
+        state.wake_watchers(after);
     }
 
     /// Wakes those who are held back, and could go on.
-    pub(super) fn wake_held(&self, woken: &mut Vec<Waker>) {
+    pub(super) fn wake_held(&self, after: &mut Afterwards) {
         let mut state = self.state();
         if !state.is_empty() {
-            woken.extend(state.queue.waker.take());
+            after.woken.extend(state.queue.waker.take());
         }
-        state.wake_watchers(woken);
+        state.wake_watchers(after);
     }
 
     /// Nobody receives any more.
@@ -303,13 +346,16 @@ impl Entry {
         prefetch::value(self);
     }
 
+    /// Puts an event into the queue. If that is full, a session that is held back only loses the
+    /// oldest: it is not its fault.
     #[inline]
     pub(super) fn push(
         &self,
         event: &Bytes,
         limit: usize,
         overflow: Overflow,
-        woken: &mut Vec<Waker>,
+        is_held: impl FnOnce(&Entry) -> bool,
+        after: &mut Afterwards,
     ) -> Pushed {
         let mut state = self.state();
         // Relaxed: both are changed under the lock.
@@ -317,24 +363,22 @@ impl Entry {
             return Pushed::Deaf;
         }
         let queue = &mut state.queue;
-        let mut oldest = None;
-        if queue.len() >= limit {
-            if overflow == Overflow::Close {
+        let is_full = queue.len() >= limit;
+        if is_full {
+            if overflow == Overflow::Close && !is_held(self) {
                 drop(state);
-                self.end(&End::Overflow, woken);
+                self.end(&End::Overflow, after);
                 return Pushed::Overflowed;
             }
-            oldest = queue.pop();
+            after.events.extend(queue.pop());
             queue.dropped += 1;
         }
-        queue.push(event.clone());
-        if let Some(waker) = queue.waker.take() {
-            woken.push(waker);
-        }
-        drop(state);
-        match oldest {
-            None => Pushed::Queued,
-            Some(_) => Pushed::Dropped,
+        after.events.extend(queue.push(event));
+        after.woken.extend(queue.waker.take());
+        if is_full {
+            Pushed::Dropped
+        } else {
+            Pushed::Queued
         }
     }
 }
@@ -397,9 +441,11 @@ impl State {
         Some(wakers.swap_remove(place).1)
     }
 
-    fn wake_watchers(&mut self, woken: &mut Vec<Waker>) {
+    fn wake_watchers(&mut self, after: &mut Afterwards) {
         if let Some(rare) = &mut self.rare {
-            woken.extend(rare.watchers.wakers.drain(..).map(|(_, waker)| waker));
+            after
+                .woken
+                .extend(rare.watchers.wakers.drain(..).map(|(_, waker)| waker));
         }
     }
 }

@@ -1,12 +1,10 @@
 //! [`Feed`]: brings a router what the backend publishes.
 
-use std::task::Waker;
-
 use bytes::Bytes;
 
 use super::end::{End, Revocation};
-use super::entry::{Entry, Pushed};
-use super::router::{Builder, SHARDS, Shared, wake};
+use super::entry::{Afterwards, Entry, Pushed};
+use super::router::{SHARDS, Shared};
 use super::stats::count;
 use super::sync::Arc;
 use super::table::Spot;
@@ -24,32 +22,54 @@ const AHEAD: usize = 8;
 ///
 /// It is told where streams begin, for that is what decides whether invalidations were missed.
 /// With the feature `client`, `Driver` does all this.
+///
+/// When it is dropped, nothing can come any more: the router is stale.
 #[derive(Debug)]
 pub struct Feed {
     shared: Arc<Shared>,
+    progress: Progress,
+    after: Afterwards,
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// None has begun.
+    Nowhere,
     /// In the middle of a replay.
-    replay: Option<Replay>,
-    woken: Vec<Waker>,
+    Replay(Missed),
+    /// It has resumed, and is not at this cursor yet, which was the newest then.
+    CatchingUp(Cursor),
+    /// What comes is new.
+    Live,
 }
 
 /// How a stream begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beginning {
     /// Right after the last event that the feed has brought: nothing was missed.
-    Resumed,
+    Resumed {
+        /// Where the newest event was, if the feed is not there yet and the server tells. Until it
+        /// is, the router stays stale if it is.
+        head: Option<Cursor>,
+    },
     /// With the invalidations that were missed, up to [`Feed::replayed`]. Until then the router
     /// is stale.
-    Replay {
-        /// They are all there. Else every session is suspect afterwards.
-        is_complete: bool,
-    },
+    Replay(Missed),
     /// Anywhere else: every session is suspect. That is also right for the first stream.
     Lost,
 }
 
-#[derive(Debug)]
-struct Replay {
-    is_complete: bool,
+/// What the invalidations of a replay are of those that were missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missed {
+    /// All: the sessions that they name have ended afterwards, and all others go on.
+    Complete,
+    /// Some may be missing: those that are named end, and all others are suspect afterwards.
+    Partial,
+    /// They are of a stream that this feed has not followed, and may be older than the sessions
+    /// that they name. They end none, and every session is suspect afterwards.
+    Unrelated,
 }
 
 /// An event that cannot be what a backend has published. Those before it were brought.
@@ -85,25 +105,32 @@ impl Feed {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Feed {
             shared,
-            replay: None,
-            woken: Vec::new(),
+            progress: Progress::Nowhere,
+            after: Afterwards::default(),
         }
     }
 
     /// A stream begins. What is heard from now on is heard from it.
     pub fn begin(&mut self, beginning: Beginning) {
-        // A replay that has not ended leaves it unknown what was missed, unless the next one has
-        // it all.
-        let is_lost = match (beginning, self.replay.take()) {
-            (Beginning::Lost, _) | (Beginning::Resumed, Some(_)) => true,
-            (Beginning::Resumed, None) => false,
-            (Beginning::Replay { is_complete }, before) => {
-                let was_complete = before.is_none_or(|before| before.is_complete);
+        // A replay that has not ended was in order, and the next stream goes on where it was. But
+        // what it had lost stays lost.
+        let before = match self.progress {
+            Progress::Replay(missed) => missed,
+            _ => Missed::Complete,
+        };
+        let is_lost = match beginning {
+            Beginning::Replay(missed) => {
                 self.shared.unheard();
-                self.replay = Some(Replay {
-                    is_complete: is_complete && was_complete,
-                });
+                self.progress = Progress::Replay(missed.max(before));
                 return;
+            }
+            Beginning::Resumed { head } => {
+                self.progress = head.map_or(Progress::Live, Progress::CatchingUp);
+                before != Missed::Complete
+            }
+            Beginning::Lost => {
+                self.progress = Progress::Live;
+                true
             }
         };
         if is_lost {
@@ -115,11 +142,23 @@ impl Feed {
     /// The replay is over: all invalidations that were missed and are known have been
     /// [delivered](Self::deliver).
     pub fn replayed(&mut self) {
-        if let Some(replay) = self.replay.take() {
-            if !replay.is_complete {
+        if let Progress::Replay(missed) = self.progress {
+            self.progress = Progress::Live;
+            if missed != Missed::Complete {
                 self.lose();
             }
             self.heard();
+        }
+    }
+
+    /// The backend was heard, by an event or a heartbeat, and everything that has come is
+    /// [delivered](Self::deliver). Call it at least every
+    /// [`Builder::stale_after`](super::Builder::stale_after). It does nothing before the first stream, in
+    /// a replay, and while a stream that has resumed is catching up.
+    pub fn heard(&self) {
+        if self.progress == Progress::Live && self.shared.heard() {
+            self.shared.walk(|entry, after| entry.wake_held(after));
+            self.shared.ready.wake();
         }
     }
 
@@ -135,6 +174,11 @@ impl Feed {
     }
 
     #[cfg(feature = "client")]
+    pub(super) fn is_stale(&self) -> bool {
+        self.shared.is_stale()
+    }
+
+    #[cfg(feature = "client")]
     pub(super) fn stale_after(&self) -> std::time::Duration {
         self.shared.settings.stale_after
     }
@@ -144,18 +188,12 @@ impl Feed {
         count(&self.shared.counters.losses, 1);
     }
 
-    /// The backend was heard: an event, or a heartbeat. [`deliver`](Self::deliver) says it as well.
-    pub fn heard(&self) {
-        if self.replay.is_none() && self.shared.heard() {
-            self.shared.walk(|entry, woken| entry.wake_held(woken));
-        }
-    }
-
     /// Brings events to the sessions that they are for, and ends those that are revoked. Each is
     /// a `PushEvent`, as it came over the stream. When this returns, no event is received and no
     /// guard passes for a session that is revoked by one of them.
     ///
-    /// Many at a time are faster than one by one.
+    /// Many at a time are faster than one by one. When nothing more has come, say
+    /// [`heard`](Self::heard).
     ///
     /// # Errors
     ///
@@ -179,9 +217,20 @@ impl Feed {
         }
         self.route(&mut routed);
         if delivered.is_ok() {
-            self.heard();
+            self.catch_up(events);
         }
         delivered
+    }
+
+    /// These were delivered: whether the stream is where it was newest at its beginning.
+    fn catch_up(&mut self, events: &[Bytes]) {
+        if let (Progress::CatchingUp(head), Some(last)) = (self.progress, events.last())
+            && let Ok(received) = Received::parse(last)
+            && Cursor::parse(received.cursor).is_ok_and(|cursor| cursor >= head)
+        {
+            self.progress = Progress::Live;
+            self.heard();
+        }
     }
 
     fn take<'a>(
@@ -246,21 +295,22 @@ impl Feed {
             is_of_user,
         });
         let end = End::Revoked(Arc::clone(&revocation));
-        let now_ms = self.shared.now_ms();
+        let is_unrelated = self.progress == Progress::Replay(Missed::Unrelated);
         let spot = self.shared.layout.spot(user_id.as_bytes());
         let mut table = self.shared.shard(spot.shard);
         let number = self.shared.next_number();
+        let now_ms = self.shared.now_ms();
         let recent = &mut table.recent;
         recent.note(number, now_ms, user_id, device_session_id, &revocation);
         let mut revoked = 0;
         for entry in table.sessions(spot, user_id.as_bytes()) {
             let is_meant = is_of_user || entry.is_session(device_session_id.as_bytes());
-            if is_meant && entry.end(&end, &mut self.woken) {
+            if is_meant && !is_unrelated && entry.end(&end, &mut self.after) {
                 revoked += 1;
             }
         }
         drop(table);
-        wake(self.woken.drain(..));
+        self.after.run();
         count(&self.shared.counters.invalidations, 1);
         count(&self.shared.counters.revoked, revoked);
         #[cfg(feature = "client")]
@@ -301,13 +351,18 @@ impl Feed {
         }
         let mut places = [None; TOGETHER];
         let mut outcome = Outcome::default();
-        let mut woken = std::mem::take(&mut self.woken);
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
+        // What nobody may have yet is held back.
+        let is_stale = self.shared.is_stale();
+        let generation = self.shared.generation();
+        let is_held = |entry: &Entry| is_stale || !entry.is_valid_for(generation);
         for (shard, (begin, end)) in begins.into_iter().zip(ends).enumerate() {
             if begin == end {
                 continue;
             }
             let group = || order[begin..end].iter().map(|at| &routed[usize::from(*at)]);
-            let table = self.shared.shard(shard);
+            let table = shared.shard(shard);
             // Each step needs what the one before has had fetched.
             for routed in group() {
                 table.prefetch(routed.spot);
@@ -320,12 +375,14 @@ impl Feed {
                     Some(place) => table.sessions_at(*place, routed.spot, routed.user),
                     None => &[],
                 };
-                routed.bring(sessions, &self.shared.settings, &mut outcome, &mut woken);
+                let (limit, overflow) = (settings.queue_events, settings.overflow);
+                routed.bring(sessions, &mut outcome, |entry| {
+                    entry.push(routed.event, limit, overflow, is_held, &mut self.after)
+                });
             }
             drop(table);
-            wake(woken.drain(..));
+            self.after.run();
         }
-        self.woken = woken;
         let counters = &self.shared.counters;
         count(&counters.events, routed.len() as u64);
         count(&counters.queued, outcome.queued);
@@ -336,21 +393,26 @@ impl Feed {
     }
 }
 
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.shared.unheard();
+    }
+}
+
 impl Routed<'_> {
     #[inline]
     fn bring(
         &self,
         sessions: &[Arc<Entry>],
-        settings: &Builder,
         outcome: &mut Outcome,
-        woken: &mut Vec<Waker>,
+        mut push: impl FnMut(&Entry) -> Pushed,
     ) {
         let mut is_unrouted = true;
         for entry in sessions {
             if !self.session.is_empty() && !entry.is_session(self.session) {
                 continue;
             }
-            match entry.push(self.event, settings.queue_events, settings.overflow, woken) {
+            match push(entry) {
                 Pushed::Queued => outcome.queued += 1,
                 Pushed::Dropped => {
                     outcome.queued += 1;

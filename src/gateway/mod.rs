@@ -39,8 +39,8 @@
 //!
 //! And when the gateway cannot know what was revoked, it refuses with an error of its own:
 //!
-//! - [`Stale`](Refusal::Stale), all of it, while nothing is heard from the backend for too long, and
-//!   while the invalidations that were missed are being told;
+//! - [`Stale`](Refusal::Stale), all of it, before the first stream, when nothing was heard from the
+//!   backend for too long, and until the invalidations that were missed then are processed;
 //! - [`Suspect`](Refusal::Suspect), each session, after invalidations were lost, until it is
 //!   [validated](Router::suspects).
 //!
@@ -56,7 +56,7 @@
 //!
 //! There is one lock for each sixteenth of the users, which is held for microseconds. It is what
 //! makes the promises simple: a session is opened, and its user's sessions are revoked, under the same
-//! one. No code of others runs under it: tasks are woken afterwards.
+//! one. Tasks are woken, and events dropped, when it is released.
 
 #![forbid(unsafe_code)]
 
@@ -80,13 +80,14 @@ mod table;
 mod tests;
 mod ticket;
 mod users;
+mod wakers;
 
 #[cfg(feature = "client")]
-pub use driver::{Application, Driver, Verdict};
+pub use driver::{Application, Driver, DriverError, Verdict};
 pub use end::{End, OpenError, Refusal, Revocation};
 pub use entry::Overflow;
 pub use event::Event;
-pub use feed::{Beginning, Feed, FeedError};
+pub use feed::{Beginning, Feed, FeedError, Missed};
 pub use guard::Guard;
 pub use router::{Builder, Router};
 pub use session::{RecvError, Session, TryRecvError};

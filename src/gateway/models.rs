@@ -148,7 +148,7 @@ fn what_a_replay_revokes_is_never_seen_alive_after_it() {
     model(|| {
         let (router, mut feed) = gateway();
         let session = open(&router);
-        feed.begin(Beginning::Replay { is_complete: true });
+        feed.begin(Beginning::Replay(Missed::Complete));
         let user = thread::spawn(move || {
             // Stale, or revoked: it is never let in.
             assert!(session.check().is_err());
@@ -165,7 +165,7 @@ fn what_a_loss_makes_suspect_is_never_seen_valid_before() {
         let (router, mut feed) = gateway();
         let mut session = open(&router);
         deliver(&mut feed, EVENT);
-        feed.begin(Beginning::Replay { is_complete: true });
+        feed.begin(Beginning::Replay(Missed::Complete));
         let user = thread::spawn(move || {
             // Stale, or suspect.
             assert!(session.check().is_err());
@@ -182,7 +182,7 @@ fn what_is_held_while_all_is_stale_is_received_afterwards() {
         let (router, mut feed) = gateway();
         let mut session = open(&router);
         deliver(&mut feed, EVENT);
-        feed.begin(Beginning::Replay { is_complete: true });
+        feed.begin(Beginning::Replay(Missed::Complete));
         let waiting = thread::spawn(move || block_on(session.recv()).unwrap());
         feed.replayed();
         waiting.join().unwrap();

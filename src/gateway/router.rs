@@ -1,11 +1,12 @@
 //! [`Router`]: opens sessions; and what it shares with them and with the feed.
 
 use std::fmt;
-use std::task::Waker;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use super::end::{End, OpenError, Refusal};
-use super::entry::{Entry, Overflow};
+use super::entry::{Afterwards, Entry, Overflow};
 use super::feed::Feed;
 use super::guard::Guard;
 use super::recent::{Recent, Refused};
@@ -17,6 +18,7 @@ use super::sync::{
 };
 use super::table::{Layout, Table};
 use super::ticket::Ticket;
+use super::wakers::Wakers;
 use crate::clock::{Clock, SystemClock};
 
 /// How many locks the sessions are under.
@@ -25,6 +27,7 @@ pub(super) const SHARDS: usize = if cfg!(galaxy_loom) { 1 } else { 16 };
 #[derive(Clone)]
 pub struct Builder {
     max_sessions: usize,
+    max_user_sessions: usize,
     pub(super) queue_events: usize,
     pub(super) overflow: Overflow,
     ticket_timeout: Duration,
@@ -37,6 +40,7 @@ impl Default for Builder {
     fn default() -> Self {
         Builder {
             max_sessions: 1_000_000,
+            max_user_sessions: 1_000,
             queue_events: 64,
             overflow: Overflow::default(),
             ticket_timeout: Duration::from_secs(30),
@@ -51,6 +55,7 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("max_sessions", &self.max_sessions)
+            .field("max_user_sessions", &self.max_user_sessions)
             .field("queue_events", &self.queue_events)
             .field("overflow", &self.overflow)
             .field("ticket_timeout", &self.ticket_timeout)
@@ -66,6 +71,14 @@ impl Builder {
     #[must_use]
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
+        self
+    }
+
+    /// How many sessions of one user may be open at once; 1,000 by default. More are refused
+    /// ([`OpenError::TooManyOfUser`]): whoever logs in again and again must not slow the others.
+    #[must_use]
+    pub fn max_user_sessions(mut self, sessions: usize) -> Self {
+        self.max_user_sessions = sessions;
         self
     }
 
@@ -110,7 +123,8 @@ impl Builder {
         self
     }
 
-    /// Where the time comes from; the machine's clock by default.
+    /// Where the time comes from; the machine's clock by default. It is asked under locks: it must
+    /// be quick, and must not come back to the router.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
@@ -136,7 +150,8 @@ impl Builder {
             heard_ms: AtomicU64::new(NEVER),
             is_draining: AtomicBool::new(false),
             open: AtomicUsize::new(0),
-            idle: Mutex::new(Vec::new()),
+            idle: Wakers::default(),
+            ready: Wakers::default(),
             counters: Counters::default(),
             stale_after_ms: millis(self.stale_after),
             settings: self,
@@ -183,7 +198,9 @@ pub(super) struct Shared {
     /// Entries in the tables.
     open: AtomicUsize,
     /// Those who wait until there are none.
-    idle: Mutex<Vec<Waker>>,
+    idle: Wakers,
+    /// Those who wait until it is not stale.
+    pub(super) ready: Wakers,
     pub(super) counters: Counters,
     stale_after_ms: u64,
     pub(super) settings: Builder,
@@ -255,7 +272,7 @@ impl Shared {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::Acquire)
+        self.is_draining.load(Ordering::SeqCst)
     }
 
     /// Whether what is asked for this session may go on.
@@ -317,7 +334,11 @@ impl Shared {
         }
         let spot = self.layout.spot(user.as_bytes());
         let mut table = self.shard(spot.shard);
-        let allowed = self.allowed(ticket, &table.recent, user, session);
+        let of_user = table.sessions(spot, user.as_bytes()).len();
+        let allowed = match self.settings.max_user_sessions {
+            max if of_user >= max => Err(OpenError::TooManyOfUser { max }),
+            _ => self.allowed(ticket, &table.recent, user, session),
+        };
         if allowed.is_ok() {
             table.insert(spot, Arc::clone(&entry));
         }
@@ -367,31 +388,30 @@ impl Shared {
     }
 
     fn close_one(&self) {
-        // AcqRel, and the lock: `poll_idle` sees none left, or is woken.
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_draining() {
-            let idle = std::mem::take(&mut *lock(&self.idle));
-            wake(idle);
+        // SeqCst, as all that `drained` waits for: the last one that goes sees that the router is
+        // draining, or whoever has it drain sees that none is left.
+        if self.open.fetch_sub(1, Ordering::SeqCst) == 1 && self.is_draining() {
+            self.idle.wake();
         }
     }
 
     /// Does something with every session, a part of a table at a time.
-    pub(super) fn walk(&self, mut with: impl FnMut(&Arc<Entry>, &mut Vec<Waker>)) {
-        let mut woken = Vec::new();
+    pub(super) fn walk(&self, mut with: impl FnMut(&Arc<Entry>, &mut Afterwards)) {
+        let mut after = Afterwards::default();
         for shard in 0..self.shards.len() {
             for part in 0..self.layout.parts() {
                 for entry in self.shard(shard).part(part) {
-                    with(entry, &mut woken);
+                    with(entry, &mut after);
                 }
-                wake(woken.drain(..));
+                after.run();
             }
         }
     }
-}
 
-/// Wakes them, now that no lock is held.
-pub(super) fn wake(woken: impl IntoIterator<Item = Waker>) {
-    for waker in woken {
-        waker.wake();
+    /// Opens no session any more.
+    fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+        self.idle.wake();
     }
 }
 
@@ -458,6 +478,25 @@ impl Router {
         self.0.is_stale()
     }
 
+    /// Waits until sessions can be opened: the first stream has begun, and nothing that was missed
+    /// is left to be told.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn ready(&self) {
+        poll_fn(|cx| {
+            self.0.ready.register(cx.waker());
+            // As in `Session::take`.
+            fence(Ordering::SeqCst);
+            match self.0.is_stale() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
     /// What has happened so far, in numbers.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -475,9 +514,8 @@ impl Router {
     /// [`End::Draining`]; guards go on. Wait with [`drained`](Self::drained), with a limit, then
     /// [`close`](Self::close).
     pub fn drain(&self) {
-        // Release: pairs with the Acquire in `is_draining`.
-        self.0.is_draining.store(true, Ordering::Release);
-        self.0.walk(|entry, woken| entry.wake(woken));
+        self.0.drain();
+        self.0.walk(|entry, after| entry.wake(after));
     }
 
     /// Waits until the router is draining and no session or guard is left.
@@ -486,15 +524,12 @@ impl Router {
     ///
     /// Cancel safe.
     pub async fn drained(&self) {
-        std::future::poll_fn(|cx| {
-            let mut idle = lock(&self.0.idle);
-            if self.0.is_draining() && self.0.open.load(Ordering::Acquire) == 0 {
-                return std::task::Poll::Ready(());
+        poll_fn(|cx| {
+            self.0.idle.register(cx.waker());
+            match self.0.is_draining() && self.0.open.load(Ordering::SeqCst) == 0 {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
             }
-            if !idle.iter().any(|waker| waker.will_wake(cx.waker())) {
-                idle.push(cx.waker().clone());
-            }
-            std::task::Poll::Pending
         })
         .await;
     }
@@ -502,9 +537,9 @@ impl Router {
     /// Ends every session that is still open, and every guard, with [`End::Draining`]. Opens no
     /// session from now on.
     pub fn close(&self) {
-        self.0.is_draining.store(true, Ordering::Release);
-        self.0.walk(|entry, woken| {
-            entry.end(&End::Draining, woken);
+        self.0.drain();
+        self.0.walk(|entry, after| {
+            entry.end(&End::Draining, after);
         });
     }
 }

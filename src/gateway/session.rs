@@ -15,6 +15,8 @@ use super::sync::{Arc, Ordering, fence};
 pub struct Session {
     entry: Arc<Entry>,
     shared: Arc<Shared>,
+    /// It was told that the gateway is stopping.
+    is_drained: bool,
 }
 
 /// Why no event was received.
@@ -48,7 +50,11 @@ pub enum TryRecvError {
 
 impl Session {
     pub(super) fn new(entry: Arc<Entry>, shared: Arc<Shared>) -> Self {
-        Session { entry, shared }
+        Session {
+            entry,
+            shared,
+            is_drained: false,
+        }
     }
 
     /// The user's id.
@@ -135,10 +141,14 @@ impl Session {
             Taken::Event(event) => return Ok(Event(event)),
             Taken::Lagged(events) => return Err(TryRecvError::Lagged(events)),
             Taken::Ended(end) => return Err(TryRecvError::Ended(end)),
-            Taken::Nothing if state.is_empty() && self.shared.is_draining() => {
-                return Err(TryRecvError::Ended(End::Draining));
-            }
             Taken::Nothing => {}
+        }
+        if self.is_drained || (state.is_empty() && self.shared.is_draining()) {
+            drop(state);
+            // It stays so, whatever still comes.
+            self.is_drained = true;
+            self.entry.stop_receiving();
+            return Err(TryRecvError::Ended(End::Draining));
         }
         let Some(cx) = cx else {
             return Err(TryRecvError::Empty);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::vec;
 
 use super::end::End;
-use super::entry::Entry;
-use super::router::{Shared, wake};
+use super::entry::{Afterwards, Entry};
+use super::router::Shared;
 use super::stats::count;
 
 /// The sessions that are suspect, of which nobody has one in hand: see
@@ -99,17 +99,17 @@ impl Suspect {
     /// The backend says that it is valid. It goes on, unless invalidations were lost again since
     /// this suspect was found.
     pub fn valid(self) {
-        let mut woken = Vec::new();
-        self.entry.validated(self.generation, &mut woken);
-        wake(woken);
+        let mut after = Afterwards::default();
+        self.entry.validated(self.generation, &mut after);
+        after.run();
         count(&self.shared.counters.validated, 1);
     }
 
     /// The backend says that it is not valid any more: it ends with [`End::Invalid`].
     pub fn invalid(self, reason: &str) {
-        let mut woken = Vec::new();
-        let has_ended = self.entry.end(&End::Invalid(reason.into()), &mut woken);
-        wake(woken);
+        let mut after = Afterwards::default();
+        let has_ended = self.entry.end(&End::Invalid(reason.into()), &mut after);
+        after.run();
         count(&self.shared.counters.invalid, u64::from(has_ended));
     }
 }

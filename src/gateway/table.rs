@@ -11,6 +11,9 @@ use super::users::Users;
 /// takes some ten microseconds.
 const PART_USERS: usize = 1_000;
 
+/// With more users, the parts grow.
+const MAX_PARTS: usize = 4096;
+
 /// Where a user is, by the hash of its id.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spot {
@@ -41,7 +44,7 @@ impl Layout {
         Layout {
             hasher: RandomState::new(),
             shards,
-            parts: most.div_ceil(PART_USERS * shards).max(1),
+            parts: most.div_ceil(PART_USERS * shards).clamp(1, MAX_PARTS),
         }
     }
 

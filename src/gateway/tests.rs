@@ -380,7 +380,7 @@ mod tickets {
     fn a_complete_replay_does_not_but_what_it_brings_does() {
         let mut gateway = gateway();
         let [bad, good] = [(); 2].map(|()| gateway.router.begin_authentication());
-        gateway.feed.begin(Beginning::Replay { is_complete: true });
+        gateway.feed.begin(Beginning::Replay(Missed::Complete));
         gateway.revoke("ada", "phone", "stolen");
         let early = gateway.router.begin_authentication();
         let refused = gateway.router.open(early, "eve", "phone").unwrap_err();
@@ -407,6 +407,14 @@ mod tickets {
             refused(begin(), &"x".repeat(4096)),
             OpenError::IdsTooLong { bytes, max }
         );
+        let few = Gateway::new(Router::builder().max_user_sessions(1));
+        let first = few.open("ada", "phone");
+        let ticket = few.router.begin_authentication();
+        let too_many = few.router.open(ticket, "ada", "laptop").unwrap_err();
+        assert_eq!(too_many, OpenError::TooManyOfUser { max: 1 });
+        few.open("ben", "phone");
+        drop(first);
+        few.open("ada", "laptop");
         let session = gateway.open("ada", "phone");
         assert_eq!(refused(begin(), "ada"), OpenError::TooMany { max: 1 });
         let guard = session.enter().unwrap();
@@ -416,6 +424,12 @@ mod tickets {
         gateway.open("ada", "phone");
         gateway.router.drain();
         assert_eq!(refused(begin(), "ada"), OpenError::Draining);
+    }
+
+    #[test]
+    fn a_router_may_be_for_as_many_as_there_can_be() {
+        let gateway = Gateway::new(Router::builder().max_sessions(usize::MAX));
+        gateway.open("ada", "phone");
     }
 
     #[test]
@@ -441,8 +455,14 @@ mod knowing {
         let open = || router.open(router.begin_authentication(), "ada", "phone");
         assert_eq!(open().unwrap_err(), OpenError::Stale);
         feed.heard();
+        feed.deliver(&[client_event("ada", "", "early", 1)])
+            .unwrap();
+        assert_eq!(open().unwrap_err(), OpenError::Stale);
         feed.begin(Beginning::Lost);
-        open().unwrap();
+        let session = open().unwrap();
+        // Nothing can come any more.
+        drop(feed);
+        assert_eq!(session.check(), Err(Refusal::Stale));
     }
 
     #[test]
@@ -460,8 +480,18 @@ mod knowing {
         assert_eq!(session.try_recv(), Err(TryRecvError::Empty));
         let receiving = waiting(|cx| session.poll_recv(cx));
         let watching = waiting(|cx| std::pin::pin!(guard.allowed()).poll(cx));
+        // What comes may be old: only when all of it is delivered, it is known.
+        gateway.send("ben", "", "old");
+        assert_eq!(guard.check(), Err(Refusal::Stale));
+        let mut ready = std::pin::pin!(gateway.router.ready());
+        let letting_in = waiting(|cx| ready.as_mut().poll(cx));
         gateway.feed.heard();
-        assert_eq!((receiving.times(), watching.times()), (1, 1));
+        assert_eq!(
+            (receiving.times(), watching.times(), letting_in.times()),
+            (1, 1, 1)
+        );
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(ready.poll(&mut cx).is_ready());
         assert_eq!(received(&mut session), ["held"]);
         assert_eq!(guard.check(), Ok(()));
     }
@@ -473,7 +503,7 @@ mod knowing {
         let mut ben = gateway.open("ben", "phone");
         gateway.send("ada", "", "before");
         gateway.send("ben", "", "before");
-        gateway.feed.begin(Beginning::Replay { is_complete: true });
+        gateway.feed.begin(Beginning::Replay(Missed::Complete));
         assert_eq!(ben.check(), Err(Refusal::Stale));
         let receiving = waiting(|cx| ben.poll_recv(cx));
         gateway.revoke("ada", "", "banned");
@@ -490,17 +520,17 @@ mod knowing {
         let beginnings: [fn(&mut Feed); 4] = [
             |feed| feed.begin(Beginning::Lost),
             |feed| {
-                feed.begin(Beginning::Replay { is_complete: false });
+                feed.begin(Beginning::Replay(Missed::Partial));
                 feed.replayed();
             },
             // One that was not told to its end.
             |feed| {
-                feed.begin(Beginning::Replay { is_complete: true });
-                feed.begin(Beginning::Resumed);
+                feed.begin(Beginning::Replay(Missed::Partial));
+                feed.begin(Beginning::Resumed { head: None });
             },
             |feed| {
-                feed.begin(Beginning::Replay { is_complete: false });
-                feed.begin(Beginning::Replay { is_complete: true });
+                feed.begin(Beginning::Replay(Missed::Partial));
+                feed.begin(Beginning::Replay(Missed::Complete));
                 feed.replayed();
             },
         ];
@@ -550,11 +580,78 @@ mod knowing {
     }
 
     #[test]
+    fn a_complete_replay_may_be_told_in_parts() {
+        let mut gateway = gateway();
+        let ada = gateway.open("ada", "phone");
+        let ben = gateway.open("ben", "phone");
+        gateway.feed.begin(Beginning::Replay(Missed::Complete));
+        gateway.revoke("ada", "", "banned");
+        // The next stream goes on after it.
+        gateway.feed.begin(Beginning::Resumed { head: None });
+        assert!(matches!(ada.check(), Err(Refusal::Ended(_))));
+        assert_eq!(ben.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_may_be_older_than_a_session_does_not_end_it() {
+        let mut gateway = gateway();
+        let session = gateway.open("ada", "phone");
+        let ticket = gateway.router.begin_authentication();
+        gateway.feed.begin(Beginning::Replay(Missed::Unrelated));
+        gateway.revoke("ada", "", "password changed, yesterday");
+        gateway.feed.replayed();
+        assert_eq!(session.check(), Err(Refusal::Suspect));
+        assert_eq!(gateway.router.suspects().count(), 1);
+        let refused = gateway.router.open(ticket, "ada", "phone").unwrap_err();
+        assert_eq!(refused, OpenError::Gap);
+        // What is new ends it.
+        gateway.revoke("ada", "", "banned");
+        assert!(matches!(session.check(), Err(Refusal::Ended(_))));
+    }
+
+    #[test]
+    fn a_stream_that_resumes_has_to_catch_up_first() {
+        let mut gateway = gateway();
+        let mut ada = gateway.open("ada", "phone");
+        let ben = gateway.open("ben", "phone");
+        gateway.clock.advance(Duration::from_secs(600));
+        let head = crate::cursor::Cursor::parse(b"1A2B3C4D5E6F-00000000003").unwrap();
+        gateway.feed.begin(Beginning::Resumed { head: Some(head) });
+        gateway.send("ada", "", "old");
+        gateway.feed.heard();
+        assert_eq!(ben.check(), Err(Refusal::Stale));
+        assert_eq!(ada.try_recv(), Err(TryRecvError::Empty));
+        gateway.revoke("ben", "", "banned");
+        gateway.feed.heard();
+        assert_eq!(ada.check(), Err(Refusal::Stale));
+        let receiving = waiting(|cx| ada.poll_recv(cx));
+        gateway.send("eve", "", "at the head");
+        assert_eq!(receiving.times(), 1);
+        assert_eq!(received(&mut ada), ["old"]);
+        assert!(matches!(ben.check(), Err(Refusal::Ended(_))));
+    }
+
+    #[test]
+    fn an_answer_from_before_does_not_take_back_a_newer_one() {
+        let mut gateway = gateway();
+        let session = gateway.open("ada", "phone");
+        gateway.feed.begin(Beginning::Lost);
+        let older: Vec<_> = gateway.router.suspects().collect();
+        gateway.feed.begin(Beginning::Lost);
+        drop(session);
+        let session = gateway.open("ada", "phone");
+        for suspect in older {
+            suspect.valid();
+        }
+        assert_eq!(session.check(), Ok(()));
+    }
+
+    #[test]
     fn a_stream_that_resumes_changes_nothing() {
         let mut gateway = gateway();
         let mut session = gateway.open("ada", "phone");
         gateway.send("ada", "", "before");
-        gateway.feed.begin(Beginning::Resumed);
+        gateway.feed.begin(Beginning::Resumed { head: None });
         gateway.send("ada", "", "after");
         assert_eq!(received(&mut session), ["before", "after"]);
     }
@@ -605,6 +702,77 @@ mod queues {
         }
         assert_eq!(slow.try_recv(), Err(TryRecvError::Ended(End::Overflow)));
         assert_eq!(gateway.router.stats().overflowed, 1);
+    }
+
+    #[test]
+    fn but_not_while_it_is_held_back() {
+        let overflow = Overflow::Close;
+        let mut gateway = Gateway::new(Router::builder().queue_events(2).overflow(overflow));
+        let mut session = gateway.open("ada", "phone");
+        gateway.feed.begin(Beginning::Lost);
+        for number in 0..5 {
+            gateway.send("ada", "", &number.to_string());
+        }
+        for suspect in gateway.router.suspects() {
+            suspect.valid();
+        }
+        assert_eq!(session.try_recv(), Err(TryRecvError::Lagged(3)));
+        assert_eq!(received(&mut session), ["3", "4"]);
+        for _ in 0..3 {
+            gateway.send("ada", "", "too many");
+        }
+        assert_eq!(session.try_recv(), Err(TryRecvError::Ended(End::Overflow)));
+    }
+
+    /// A slow session keeps small events, and not the buffers that they came in.
+    #[test]
+    fn events_that_wait_for_others_are_copied() {
+        let mut gateway = gateway();
+        let mut session = gateway.open("ada", "phone");
+        let buffer = Bytes::from(
+            (0..3)
+                .flat_map(|seq| client_event("ada", "", "small", seq))
+                .collect::<Vec<u8>>(),
+        );
+        let bytes = buffer.len() / 3;
+        for at in 0..3 {
+            let event = buffer.slice(at * bytes..(at + 1) * bytes);
+            gateway.feed.deliver(&[event]).unwrap();
+        }
+        assert!(buffer.is_unique(), "nothing keeps it");
+        assert_eq!(received(&mut session), ["small"; 3]);
+    }
+
+    /// Whoever owns the bytes may do what it likes when they are not needed any more.
+    #[test]
+    fn nothing_of_others_runs_under_a_lock() {
+        struct Owner(Router, Bytes);
+
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.1
+            }
+        }
+
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                let ticket = self.0.begin_authentication();
+                drop(self.0.open(ticket, "ada", "another"));
+            }
+        }
+
+        let mut gateway = Gateway::new(Router::builder().queue_events(1));
+        let _session = gateway.open("ada", "phone");
+        let deliver = |gateway: &mut Gateway| {
+            let event = client_event("ada", "", "owned", 1);
+            let owned = Bytes::from_owner(Owner(gateway.router.clone(), event));
+            gateway.feed.deliver(&[owned]).unwrap();
+        };
+        deliver(&mut gateway);
+        deliver(&mut gateway);
+        gateway.revoke("ada", "", "banned");
+        assert_eq!(gateway.router.stats().refused_as_revoked, 0);
+        assert!(gateway.router.stats().opened >= 2);
     }
 
     #[test]
@@ -665,5 +833,27 @@ mod draining {
         assert_eq!(woken.times(), 1);
         let mut cx = Context::from_waker(Waker::noop());
         assert!(drained.poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn it_may_be_waited_for_before_it_begins() {
+        let gateway = gateway();
+        let mut drained = std::pin::pin!(gateway.router.drained());
+        let woken = waiting(|cx| drained.as_mut().poll(cx));
+        drop(gateway.open("ada", "phone"));
+        assert_eq!(woken.times(), 0);
+        gateway.router.drain();
+        assert_eq!(woken.times(), 1);
+    }
+
+    #[test]
+    fn a_session_that_was_told_receives_nothing_more() {
+        let mut gateway = gateway();
+        let mut session = gateway.open("ada", "phone");
+        gateway.router.drain();
+        for _ in 0..2 {
+            assert_eq!(session.try_recv(), Err(TryRecvError::Ended(End::Draining)));
+            gateway.send("ada", "", "late");
+        }
     }
 }

@@ -18,11 +18,12 @@ use crate::contract::gateway_id;
 use crate::contract::heartbeat;
 use crate::contract::instance;
 use crate::contract::metadata::{
-    PUSH_HEARTBEAT, PUSH_INSTANCE, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON, PUSH_REVOCATIONS,
-    PUSH_REVOCATIONS_COUNT, PUSH_START_CURSOR,
+    PUSH_HEAD_CURSOR, PUSH_HEARTBEAT, PUSH_INSTANCE, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON,
+    PUSH_REVOCATIONS, PUSH_REVOCATIONS_COUNT, PUSH_START_CURSOR,
 };
 use crate::contract::push::GatewaySubscribeRequest;
 use crate::contract::revocations;
+use crate::cursor::Cursor;
 use crate::engine::{
     Batch, FRAME_OVERHEAD_BYTES, RecvError, Replay, ReplayError, Resume, Start, Subscriber,
     TryRecvError,
@@ -141,6 +142,8 @@ pub(crate) struct Subscription {
 /// What a gateway has asked for.
 #[derive(Debug)]
 struct Extras {
+    /// Where the newest event was when it resumed.
+    head: Option<Cursor>,
     heartbeat: Option<Heartbeat>,
     replay: Option<Replay>,
 }
@@ -206,8 +209,12 @@ impl Subscription {
             warn_of_later_epoch(id, cursor);
         }
         let heartbeat = options.heartbeat;
-        let extras = (heartbeat.is_some() || replay.is_some()).then(|| {
+        // Read after it has subscribed: what is revoked later than this comes later, too.
+        let is_resumed = matches!(subscriber.start().resume, Resume::Resumed);
+        let head = (options.replay && is_resumed).then(|| engine.head());
+        let extras = (heartbeat.is_some() || replay.is_some() || head.is_some()).then(|| {
             Box::new(Extras {
+                head,
                 heartbeat: heartbeat.map(|interval| Heartbeat::new(interval, &subscriber)),
                 replay,
             })
@@ -463,6 +470,9 @@ fn response_fields(start: &Start, extras: Option<&Extras>) -> HeaderMap {
     if let Some(replay) = extras.and_then(|of| of.replay.as_ref()) {
         insert(PUSH_REVOCATIONS, completeness(replay).as_str());
         insert(PUSH_REVOCATIONS_COUNT, &replay.left().to_string());
+    }
+    if let Some(head) = extras.and_then(|of| of.head) {
+        insert(PUSH_HEAD_CURSOR, head.to_text().as_str());
     }
     if let Some(missed) = missed {
         fields.insert(PUSH_MISSED, missed.into());

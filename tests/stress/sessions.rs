@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use galaxy_push::gateway::{
-    Beginning, End, Feed, OpenError, Refusal, Revocation, Router, TryRecvError,
+    Beginning, End, Feed, Missed, OpenError, Refusal, Revocation, Router, TryRecvError,
 };
 
 use super::random::Random;
@@ -118,9 +118,10 @@ fn named(revocation: &Revocation) -> u64 {
     seq_of(revocation.cursor)
 }
 
-/// Feeds until it is told to stop. Returns the events and the invalidations.
-fn feed(
-    mut feed: Feed,
+/// Feeds until it is told to stop. Returns the events and the invalidations. The feed stays: without
+/// it nobody is let in.
+fn bring(
+    feed: &mut Feed,
     clock: &Clock,
     mut random: Random,
     stop: &AtomicBool,
@@ -130,7 +131,7 @@ fn feed(
     while !stop.load(Ordering::Relaxed) {
         let is_replay = random.one_in(50);
         if is_replay {
-            feed.begin(Beginning::Replay { is_complete: true });
+            feed.begin(Beginning::Replay(Missed::Complete));
         }
         let mut batch = Vec::new();
         let (mut new_events, mut new_invalidations) = (Vec::new(), Vec::new());
@@ -323,11 +324,11 @@ pub(crate) fn round(seed: u64, time: Duration) -> [usize; 3] {
     fed.begin(Beginning::Lost);
     let began = Instant::now();
     let (brought, lives) = thread::scope(|scope| {
-        let (clock, stop, router) = (&clock, &stop, &router);
+        let (clock, stop, router, fed) = (&clock, &stop, &router, &mut fed);
         let clients: Vec<_> = (1..=CLIENTS)
             .map(|part| scope.spawn(move || client(router, clock, Random::new(seed, part), stop)))
             .collect();
-        let feeding = scope.spawn(move || feed(fed, clock, Random::new(seed, 0), stop));
+        let feeding = scope.spawn(move || bring(fed, clock, Random::new(seed, 0), stop));
         while began.elapsed() < time {
             thread::sleep(Duration::from_millis(5));
         }
