@@ -103,11 +103,18 @@ impl Queue {
     /// Where one event waits, it is a view of what the connection has brought. A session for
     /// which more wait is slow: it must not keep whole buffers for small events.
     #[must_use = "it is dropped after the lock"]
+    #[inline]
     fn push(&mut self, event: &Bytes) -> Option<Bytes> {
-        let Some(first) = &mut self.first else {
+        if self.first.is_none() {
             self.first = Some(event.clone());
             return None;
-        };
+        }
+        self.push_more(event)
+    }
+
+    #[cold]
+    fn push_more(&mut self, event: &Bytes) -> Option<Bytes> {
+        let first = self.first.as_mut()?;
         let view = match self.more {
             None => Some(std::mem::replace(first, own(first))),
             Some(_) => None,
@@ -373,8 +380,12 @@ impl Entry {
             after.events.extend(queue.pop());
             queue.dropped += 1;
         }
-        after.events.extend(queue.push(event));
-        after.woken.extend(queue.waker.take());
+        if let Some(view) = queue.push(event) {
+            after.events.push(view);
+        }
+        if let Some(waker) = queue.waker.take() {
+            after.woken.push(waker);
+        }
         if is_full {
             Pushed::Dropped
         } else {
