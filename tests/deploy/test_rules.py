@@ -10,8 +10,8 @@ ALERTS = shipped.alerts()
 
 
 def test_rules_and_configuration_are_valid(promtool):
-    assert "19 rules found" in promtool("check", "rules", shipped.PROMETHEUS / "alerts.yml")
-    assert len(ALERTS) == 19
+    assert "20 rules found" in promtool("check", "rules", shipped.PROMETHEUS / "alerts.yml")
+    assert len(ALERTS) == 20
     promtool("check", "config", shipped.PROMETHEUS / "prometheus.yml")
 
 
