@@ -205,6 +205,25 @@ fn what_is_held_while_it_is_suspect_is_received_once_it_is_valid() {
 }
 
 #[test]
+fn whoever_validates_those_from_before_a_loss_leaves_those_alone_that_came_after_it() {
+    model(|| {
+        let (router, mut feed) = gateway();
+        let validating = thread::spawn({
+            let router = router.clone();
+            move || {
+                for suspect in router.suspects() {
+                    suspect.valid();
+                }
+            }
+        });
+        feed.begin(Beginning::Lost);
+        let session = open(&router);
+        validating.join().unwrap();
+        assert_eq!(session.check(), Ok(()));
+    });
+}
+
+#[test]
 fn what_is_opened_around_a_loss_is_suspect_unless_it_began_after_it() {
     model(|| {
         let (router, mut feed) = gateway();
