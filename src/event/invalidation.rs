@@ -1,7 +1,7 @@
 //! What a `session_invalidation` says.
 
-use super::wire::{Scanner, WireError};
-use super::{EVENT_DEPTH, Event, KIND_DEPTH, ReceivedError};
+use super::wire::Scanner;
+use super::{Event, KIND_DEPTH, Received, ReceivedError, ReceivedKind};
 
 /// The fields of a `session_invalidation`, borrowed from the event.
 ///
@@ -39,60 +39,25 @@ impl<'a> Event<'a> {
 impl<'a> Invalidation<'a> {
     /// Of bytes that were validated as an event; `None` if that is none of them.
     pub(crate) fn of(event: &'a [u8]) -> Option<Self> {
-        read(event).ok().flatten()
-    }
-}
-
-fn read(event: &[u8]) -> Result<Option<Invalidation<'_>>, WireError> {
-    let mut found: Option<Invalidation<'_>> = None;
-    let mut fields = Scanner::new(event);
-    while let Some(key) = fields.next_key()? {
-        match key.number() {
-            // The other kind takes the place of what was before it.
-            1 => {
-                fields.value(key, "client_event")?;
-                found = None;
-            }
-            2 => {
-                let message = fields.message(key, "session_invalidation")?;
-                merge(message, found.get_or_insert_default())?;
-            }
-            _ => fields.skip(key, EVENT_DEPTH)?,
+        match Received::parse(event).ok()?.kind {
+            ReceivedKind::SessionInvalidation(invalidation) => Some(invalidation),
+            ReceivedKind::ClientEvent(_) | ReceivedKind::Position => None,
         }
     }
-    Ok(found)
-}
 
-fn merge<'a>(mut fields: Scanner<'a>, into: &mut Invalidation<'a>) -> Result<(), WireError> {
-    while let Some(key) = fields.next_key()? {
-        let Some((field, _)) = into.field(key.number()) else {
-            fields.skip(key, KIND_DEPTH)?;
-            continue;
-        };
-        let text = fields.value(key, "session_invalidation")?;
-        // It was validated to be one.
-        *field = std::str::from_utf8(text).unwrap_or_default();
+    /// Takes in the fields of one more `session_invalidation`.
+    pub(super) fn merge(&mut self, mut fields: Scanner<'a>) -> Result<(), ReceivedError> {
+        while let Some(key) = fields.next_key()? {
+            let Some((field, name)) = self.field(key.number()) else {
+                fields.skip(key, KIND_DEPTH)?;
+                continue;
+            };
+            let text = fields.value(key, "session_invalidation")?;
+            *field = std::str::from_utf8(text).map_err(|_| ReceivedError::Utf8 { field: name })?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// The same of bytes that were not validated.
-pub(super) fn merge_checked<'a>(
-    mut fields: Scanner<'a>,
-    into: &mut Invalidation<'a>,
-) -> Result<(), ReceivedError> {
-    while let Some(key) = fields.next_key()? {
-        let Some((field, name)) = into.field(key.number()) else {
-            fields.skip(key, KIND_DEPTH)?;
-            continue;
-        };
-        let text = fields.value(key, "session_invalidation")?;
-        *field = std::str::from_utf8(text).map_err(|_| ReceivedError::Utf8 { field: name })?;
-    }
-    Ok(())
-}
-
-impl<'a> Invalidation<'a> {
     /// The field of this number, and its name.
     fn field(&mut self, number: u32) -> Option<(&mut &'a str, &'static str)> {
         Some(match number {

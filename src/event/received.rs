@@ -1,6 +1,5 @@
 //! [`Received`]: a `PushEvent` as a gateway gets it.
 
-use super::invalidation;
 use super::wire::{Scanner, WireError, WireProblem};
 use super::{EVENT_DEPTH, Invalidation, KIND_DEPTH};
 use crate::cursor::Cursor;
@@ -113,7 +112,7 @@ impl<'a> Received<'a> {
                         ReceivedKind::SessionInvalidation(before) => before,
                         _ => Invalidation::default(),
                     };
-                    invalidation::merge_checked(message, &mut merged)?;
+                    merged.merge(message)?;
                     kind = ReceivedKind::SessionInvalidation(merged);
                 }
                 3 => cursor = fields.value(key, "cursor")?,

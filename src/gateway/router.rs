@@ -166,7 +166,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Nothing was heard yet; or what is missed is about to be told.
-pub(super) const NEVER: u64 = 0;
+const NEVER: u64 = 0;
 
 /// On cache lines of its own.
 #[derive(Debug)]
@@ -327,8 +327,9 @@ impl Shared {
             max: Entry::MAX_IDS_BYTES,
         })?;
         let max = self.settings.max_sessions;
-        // Relaxed: it is a count, and only `drain` waits for it.
-        if self.open.fetch_add(1, Ordering::Relaxed) >= max {
+        // SeqCst, before it is known whether the router is draining: see `close_one`. Either this is
+        // refused, or `drained` waits for it.
+        if self.open.fetch_add(1, Ordering::SeqCst) >= max {
             self.close_one();
             return Err(OpenError::TooMany { max });
         }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use galaxy_push::gateway::{
-    Beginning, End, Feed, Missed, OpenError, Refusal, Revocation, Router, TryRecvError,
+    Beginning, End, Event, Feed, Missed, OpenError, Refusal, Revocation, Router, TryRecvError,
 };
 
 use super::random::Random;
@@ -68,6 +68,14 @@ struct Life {
     received: Vec<u64>,
     /// Just before its queue was found empty, at the end of a life that was not cut short.
     emptied: Option<Moment>,
+}
+
+impl Life {
+    fn receive(&mut self, begun: Moment, event: &Event) {
+        self.passed = begun;
+        self.received
+            .push(seq_of(event.cursor().expect("a cursor")));
+    }
 }
 
 fn user(number: usize) -> String {
@@ -213,9 +221,7 @@ fn live(router: &Router, clock: &Clock, random: &mut Random) -> Option<Life> {
         let begun = clock.now();
         match opened.try_recv() {
             Ok(event) => {
-                life.passed = begun;
-                life.received
-                    .push(seq_of(event.cursor().expect("a cursor")));
+                life.receive(begun, &event);
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Ended(End::Revoked(revocation))) => {
@@ -237,9 +243,7 @@ fn live(router: &Router, clock: &Clock, random: &mut Random) -> Option<Life> {
         let begun = clock.now();
         match opened.try_recv() {
             Ok(event) => {
-                life.passed = begun;
-                life.received
-                    .push(seq_of(event.cursor().expect("a cursor")));
+                life.receive(begun, &event);
             }
             Err(TryRecvError::Empty) if opened.check().is_ok() => {
                 // It was not stale before and after: a replay is one between two of these.
