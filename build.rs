@@ -70,8 +70,9 @@ mod messages {
     use std::path::PathBuf;
 
     /// The contract.
-    const CONTRACT: [&str; 2] = [
+    const CONTRACT: [&str; 3] = [
         "galaxy/backend/push/v1/push.proto",
+        "galaxy/push/gateway/v1/gateway.proto",
         "galaxy/push/publisher/v1/publisher.proto",
     ];
     /// gRPC's own services, which the listeners have too.

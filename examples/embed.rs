@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galaxy_push::access::AccessFile;
-use galaxy_push::contract::publisher::{PublishRequest, PublishResponse, publisher_server};
+use galaxy_push::contract::publisher::{
+    PublishRequest, PublishResponse, WaitEnforcedRequest, WaitEnforcedResponse, publisher_server,
+};
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
 use galaxy_push::engine::{Engine, PublishError, Published, Publisher};
@@ -170,5 +172,12 @@ impl publisher_server::Publisher for Moderation {
         _: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
         Err(Status::unimplemented("sessions are ended one by one"))
+    }
+
+    async fn wait_enforced(
+        &self,
+        _: Request<WaitEnforcedRequest>,
+    ) -> Result<Response<WaitEnforcedResponse>, Status> {
+        Err(Status::unimplemented("this backend takes no reports"))
     }
 }

@@ -1,5 +1,5 @@
 //! Where the engine's time comes from: [`SystemClock`], or a [`ManualClock`] that
-//! tests and simulations set.
+//! tests and simulations set; and [`BootClock`], for leases.
 //!
 //! The engine stamps every event, to know later whether it is still inside the
 //! resume window. That window is seconds to hours, so a coarse reading will do,
@@ -89,6 +89,56 @@ impl Clock for SystemClock {
     }
 
     #[cfg(not(target_os = "linux"))]
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// The machine's clock, which also counts the time for which the machine is suspended: on Linux
+/// `CLOCK_BOOTTIME`, elsewhere [`Instant`](std::time::Instant).
+///
+/// For what must not seem fresh after a sleep, such as a lease. A reading takes some 20 ns, four
+/// times as long as that of [`SystemClock`].
+#[derive(Clone, Copy)]
+pub struct BootClock {
+    #[cfg(any(not(target_os = "linux"), miri))]
+    start: std::time::Instant,
+}
+
+impl BootClock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        BootClock {
+            #[cfg(any(not(target_os = "linux"), miri))]
+            start: std::time::Instant::now(),
+        }
+    }
+}
+
+impl Default for BootClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for BootClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BootClock")
+            .field("now", &self.now())
+            .finish()
+    }
+}
+
+impl Clock for BootClock {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn now(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // Never negative, as above.
+        Duration::try_from(time).unwrap_or_default()
+    }
+
+    #[cfg(any(not(target_os = "linux"), miri))]
     fn now(&self) -> Duration {
         self.start.elapsed()
     }

@@ -19,7 +19,7 @@ pub use address::{Address, ParseAddressError};
 pub use delivery::{Delivery, ParseDeliveryError};
 pub use exposure::{Protection, check_exposure, exposures};
 
-use crate::contract::DEFAULT_MAX_MESSAGE_BYTES;
+use crate::contract::{DEFAULT_MAX_MESSAGE_BYTES, lease};
 use crate::cursor::Cursor;
 
 /// How long nothing may be read from a connection before it is sent a ping. Gateways may
@@ -264,6 +264,14 @@ settings! {
     /// gateway that was away for longer has to validate its sessions.
     RevocationRetention => revocation_retention: Duration = Duration::from_secs(24 * 60 * 60);
 
+    /// The longest lease with which a gateway may report how far it has enforced session
+    /// invalidations: for so long it serves on when the server hears nothing more from it.
+    ///
+    /// 1 second to 10 minutes. Longer: gateways survive longer interruptions, and publishers wait
+    /// longer until it is certain that a gateway which cannot be reached serves nobody. It is also
+    /// how long after its start a server cannot be certain of anything.
+    MaxLease => max_lease: Duration = Duration::from_secs(60);
+
     /// The most publishers that may be connected at once.
     ///
     /// Higher: more file descriptors, and more memory for requests that are arriving.
@@ -291,10 +299,10 @@ settings! {
     /// at once. A second SIGTERM or SIGINT ends it.
     ShutdownDelay => shutdown_delay: Duration = Duration::ZERO;
 
-    /// The upper bounds of the buckets in which the metrics count how long deliveries and
-    /// publishes take, separated by commas, in increasing order.
+    /// The upper bounds of the buckets in which the metrics count how long deliveries, publishes
+    /// and the enforcement of invalidations take, separated by commas, in increasing order.
     ///
-    /// Each bound is one more time series for each of the two.
+    /// Each bound is one more time series for each of the three.
     DelayBounds => delay_bounds: Vec<Duration> = DEFAULT_DELAY_BOUNDS_US
         .iter()
         .map(|us| Duration::from_micros(*us))
@@ -361,6 +369,7 @@ impl Setting {
             S::TlsCert | S::TlsKey | S::TlsClientCa | S::Access => TakenUp::ReloadOfFile,
             S::Listen
             | S::PublishListen
+            | S::MaxLease
             | S::AdminListen
             | S::AllowAnonymous
             | S::AllowPlaintext
@@ -545,6 +554,9 @@ impl Config {
             if duration > Self::MAX_DURATION {
                 faults.add(setting, "longer than 365 days");
             }
+        }
+        if !lease::is_allowed(&self.max_lease) {
+            faults.add(S::MaxLease, "not within 1s and 10m");
         }
         if self.stall_timeout.is_zero() {
             faults.add(S::StallTimeout, "zero would cut every connection");

@@ -27,6 +27,7 @@
 //! | [`event`] | what a publishable event is, checked without decoding |
 //! | [`contract`] | what both ends of a stream agree on: messages, paths, metadata, ids |
 //! | [`engine`] | the ring, its publishers and subscribers; no I/O |
+//! | `receipts` | how far gateways have enforced invalidations, and when it is certain that all have |
 //! | `revocations` | the newest invalidation of each session, for longer than the ring |
 //! | [`clock`] | where the engine's milliseconds come from |
 //! | [`http2`] | HTTP/2 without I/O, as far as streams of events need it |
@@ -68,6 +69,7 @@
 //! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
 //! | heartbeats: when one is sent, when a stream without one is dropped | [`grpc`]: `heartbeat`; [`client`]: `pulse` |
 //! | which invalidations outlive the ring, and what a replay says | `revocations`: `table`; [`engine`]: `replay` |
+//! | when it is certain that an invalidation is enforced | `receipts`: `registry`; the gateway's half is [`gateway`]: `leases` |
 //! | what a session is refused, and how it ends | [`gateway`]: `end`, `router` |
 //! | how an event finds its sessions | [`gateway`]: `feed`, `table`, `users` |
 //! | what a stream's beginning means for sessions, how suspect ones are validated | [`gateway`]: `driver` |
@@ -130,6 +132,8 @@ pub mod http2;
 mod listening;
 #[cfg(feature = "server")]
 mod open_files;
+#[cfg(feature = "server")]
+mod receipts;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

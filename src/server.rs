@@ -120,7 +120,7 @@ impl Server {
         let tls = load_tls(&config)?;
         let engine = build_engine(&config)?;
         let spans = Spans::from_environment()?;
-        let telemetry = Telemetry::new(&engine, &config.delay_bounds, spans);
+        let telemetry = Telemetry::new(&engine, &config.delay_bounds, config.max_lease, spans);
         let health = Health::new(&engine)?;
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let passed = sockets.take(Role::Gateways);

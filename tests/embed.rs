@@ -16,7 +16,9 @@ use galaxy_push::client::{Gateway, Item};
 use galaxy_push::config::Address;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::publisher::publisher_server::{Publisher, PublisherServer};
-use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
+use galaxy_push::contract::publisher::{
+    PublishRequest, PublishResponse, WaitEnforcedRequest, WaitEnforcedResponse,
+};
 use galaxy_push::contract::push::push_client::PushClient;
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{GatewaySubscribeRequest, PushEvent, SessionInvalidation};
@@ -132,6 +134,13 @@ impl Publisher for Own {
     }
 
     type PublishStreamStream = BoxStream<PublishResponse>;
+
+    async fn wait_enforced(
+        &self,
+        _: Request<WaitEnforcedRequest>,
+    ) -> Result<Response<WaitEnforcedResponse>, Status> {
+        Err(Status::unimplemented("nobody waits here"))
+    }
 
     async fn publish_stream(
         &self,

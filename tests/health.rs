@@ -112,14 +112,18 @@ async fn all_services_of_a_port_are_listed() {
     let server = Harness::start().await;
     until_ready(&server).await;
     for (address, own) in [
-        (server.gateway_addr(), PUSH),
-        (server.publisher_addr(), PUBLISHER),
+        (
+            server.gateway_addr(),
+            &[PUSH, "galaxy.push.gateway.v1.Gateway"][..],
+        ),
+        (server.publisher_addr(), &[PUBLISHER]),
     ] {
         let mut client = H2Client::connect(address).await;
         let response = client.call(LIST, message(b"")).await;
         assert_eq!(response.grpc_status(), Some(Code::Ok));
         let list = Statuses::decode(&response.data[5..]).expect("a HealthListResponse");
-        let mut expected: Vec<_> = ["", own].into_iter().chain(STANDARD).collect();
+        let own = own.iter().copied();
+        let mut expected: Vec<_> = own.chain([""]).chain(STANDARD).collect();
         expected.sort_unstable();
         assert!(list.statuses.keys().eq(expected));
         for (service, response) in list.statuses {

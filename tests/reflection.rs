@@ -73,16 +73,20 @@ async fn services(address: SocketAddr) -> BTreeSet<String> {
 async fn each_port_lists_its_services() {
     let server = Harness::start().await;
     for (address, own) in [
-        (server.gateway_addr(), PUSH),
-        (server.publisher_addr(), PUBLISHER),
+        (
+            server.gateway_addr(),
+            &[PUSH, "galaxy.push.gateway.v1.Gateway"][..],
+        ),
+        (server.publisher_addr(), &[PUBLISHER]),
     ] {
-        let expected = [
-            own,
+        let standard = [
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
         ];
-        assert_eq!(services(address).await, expected.map(String::from).into());
+        let expected = own.iter().chain(&standard);
+        let expected = expected.map(|name| (*name).to_owned()).collect();
+        assert_eq!(services(address).await, expected);
     }
 }
 

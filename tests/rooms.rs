@@ -23,7 +23,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "telemetry",
         &[
-            "access", "config", "contract", "cursor", "engine", "event", "spans",
+            "access", "clock", "config", "contract", "cursor", "engine", "event", "receipts",
+            "spans",
         ],
     ),
     ("spans", &["contract", "cursor", "event"]),
@@ -47,6 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tls", &["access"]),
     // The engine, without I/O.
     ("revocations", &["event"]),
+    ("receipts", &["clock"]),
     (
         "engine",
         &["clock", "cursor", "event", "prefetch", "revocations"],
@@ -83,6 +85,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "event",
             "health",
             "http2",
+            "receipts",
             "service",
             "spans",
             "telemetry",

@@ -17,7 +17,9 @@ use galaxy_push::client::{
 use galaxy_push::config::Address;
 use galaxy_push::contract::publisher::publisher_client::PublisherClient;
 use galaxy_push::contract::publisher::publisher_server::{Publisher, PublisherServer};
-use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
+use galaxy_push::contract::publisher::{
+    PublishRequest, PublishResponse, WaitEnforcedRequest, WaitEnforcedResponse,
+};
 use galaxy_push::tls::{ClientTls, HandshakeError, TlsError};
 use rustls::SupportedProtocolVersion;
 use support::process::{Process, only_line, run, text};
@@ -377,6 +379,13 @@ impl Publisher for Doorman {
             first_cursor: "CBSZJPG00007-00000000001".to_owned(),
             last_cursor: "CBSZJPG00007-00000000001".to_owned(),
         }))
+    }
+
+    async fn wait_enforced(
+        &self,
+        _: Request<WaitEnforcedRequest>,
+    ) -> Result<Response<WaitEnforcedResponse>, Status> {
+        Err(Status::unimplemented("nobody waits here"))
     }
 
     async fn publish_stream(

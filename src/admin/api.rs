@@ -38,6 +38,9 @@ pub struct Status {
     /// What is kept of session invalidations.
     #[serde(default)]
     pub revocations: Revocations,
+    /// What gateways have reported.
+    #[serde(default)]
+    pub receipts: Receipts,
     /// The gateways together.
     pub gateways: GatewayCounts,
     /// What was counted since the start.
@@ -108,6 +111,21 @@ pub struct Revocations {
     pub complete_replays: u64,
     /// Streams that did not resume, and of whose missed invalidations some may be lost.
     pub partial_replays: u64,
+}
+
+/// What gateways have reported of the session invalidations that they have enforced.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Receipts {
+    /// Processes that report, and are within their leases.
+    pub reporting: u64,
+    /// Gateways that are subscribed and do not report.
+    pub without_reports: u64,
+    /// Reports that were taken.
+    pub reports: u64,
+    /// Publishers that have waited until an invalidation was enforced, and were told that it is.
+    pub waits_proven: u64,
+    /// Those who were told that it is not certain.
+    pub waits_unproven: u64,
 }
 
 /// How many gateways there are.
@@ -239,6 +257,10 @@ pub struct Gateway {
     pub delivered_bytes: u64,
     /// Bytes a second, of late.
     pub bytes_per_second: f64,
+    /// The cursor up to which its process has reported that session invalidations are enforced; empty
+    /// if it does not report.
+    #[serde(default)]
+    pub enforced: String,
     /// `live`; or `behind`: it waits for longer than a second for an event that was
     /// published.
     pub state: String,

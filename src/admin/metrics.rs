@@ -26,7 +26,7 @@ use super::process::Process;
 use crate::contract::details::{ErrorReason, code_name};
 use crate::contract::revocations::Completeness;
 use crate::telemetry::{
-    Cause, Gateway, HandshakeResult, Histogram, Lag, Method, STARTS, Telemetry,
+    Cause, Gateway, HandshakeResult, Histogram, Lag, Method, STARTS, Telemetry, Waited,
 };
 
 /// The most gateways that have series of their own: those that are furthest behind.
@@ -85,7 +85,9 @@ struct Server {
     facts: Facts,
     gateways: usize,
     behind: usize,
-    /// Of those, the ones that get series.
+    /// Those that do not report what they have enforced.
+    unreported: usize,
+    /// Of those that are behind, the ones that get series.
     laggards: Vec<(Arc<Gateway>, Lag)>,
     /// The checks of readiness.
     ready: Vec<(String, bool)>,
@@ -95,6 +97,7 @@ impl Server {
     fn now(telemetry: &Telemetry, facts: &Facts) -> Self {
         let gateways = telemetry.gateways();
         let count = gateways.len();
+        let unreported = telemetry.without_reports(&gateways).count();
         let mut laggards: Vec<_> = gateways
             .into_iter()
             .map(|gateway| {
@@ -116,6 +119,7 @@ impl Server {
             facts: facts.clone(),
             gateways: count,
             behind,
+            unreported,
             laggards,
             ready: checks.map(|check| (check.name, check.ok)).collect(),
         }
@@ -130,6 +134,7 @@ impl Collector for Server {
         self.encode_gateways(&mut page)?;
         self.encode_ring(&mut page)?;
         self.encode_revocations(&mut page)?;
+        self.encode_receipts(&mut page)?;
         self.encode_security(&mut page)?;
         self.encode_server(&mut page)
     }
@@ -358,6 +363,53 @@ impl Server {
             "revocations_replayed_total",
             "Invalidations in those replays.",
             self.telemetry.replayed(),
+        )
+    }
+
+    fn encode_receipts(&self, page: &mut Page<'_>) -> fmt::Result {
+        // Codes that gateways usually see are there from the start.
+        const USUAL: [Code; 5] = [
+            Code::Ok,
+            Code::InvalidArgument,
+            Code::FailedPrecondition,
+            Code::ResourceExhausted,
+            Code::PermissionDenied,
+        ];
+        let (reporting, gone) = self.telemetry.receipts().counts();
+        page.gauges(
+            "reporting_processes",
+            "Processes of gateways that have reported what they have enforced: within their leases, \
+             or gone of late.",
+            [
+                ([("state", "leased")], reporting as u64),
+                ([("state", "gone")], gone as u64),
+            ],
+        )?;
+        page.gauge(
+            "gateways_without_reports",
+            "Subscribed gateways of which it is not known what they have enforced.",
+            self.unreported as u64,
+        )?;
+        let mut reports = BTreeMap::from(USUAL.map(|code| (code as i32, 0)));
+        reports.extend(self.telemetry.reports());
+        page.counters(
+            "reports_total",
+            "Reports of what gateways have enforced, by gRPC status code.",
+            reports
+                .iter()
+                .map(|(code, n)| ([("code", code_name(*code))], *n)),
+        )?;
+        page.histogram(
+            "enforcement_delay_seconds",
+            "Time from a session invalidation's publishing until a gateway has reported that it has \
+             enforced it. A sample: a few invalidations a second, at each gateway that reports.",
+            self.telemetry.enforcement_delays(),
+        )?;
+        page.counters(
+            "enforcement_waits_total",
+            "Calls that have waited until an invalidation is enforced (WaitEnforced): proven; \
+             unproven, the time was over; or abandoned, the call has ended before.",
+            Waited::ALL.map(|how| ([("result", how.as_str())], self.telemetry.waits(how))),
         )
     }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{StatusCode, Uri};
 use humantime::format_rfc3339_millis;
 use serde::{Serialize, Serializer};
+use tonic::Code;
 
 use super::api;
 use super::facts::Facts;
@@ -20,7 +21,7 @@ use crate::contract::revocations::Completeness;
 use crate::cursor::Cursor;
 use crate::telemetry::describe;
 use crate::telemetry::{
-    Cause, Ended, Gateway, HISTORY_INTERVAL, Invalidation, Lag, Point, Telemetry,
+    Cause, Ended, Gateway, HISTORY_INTERVAL, Invalidation, Lag, Point, Telemetry, Waited,
 };
 
 /// For how long an answer is given again.
@@ -259,6 +260,17 @@ impl Views {
                 complete_replays: telemetry.replays(Completeness::Complete),
                 partial_replays: telemetry.replays(Completeness::Partial),
             },
+            receipts: api::Receipts {
+                reporting: telemetry.receipts().counts().0 as u64,
+                without_reports: telemetry.without_reports(&telemetry.gateways()).count() as u64,
+                reports: telemetry
+                    .reports()
+                    .get(&(Code::Ok as i32))
+                    .copied()
+                    .unwrap_or(0),
+                waits_proven: telemetry.waits(Waited::Proven),
+                waits_unproven: telemetry.waits(Waited::Unproven),
+            },
             gateways: api::GatewayCounts {
                 subscribed: stats.subscribers as u64,
                 max: facts.limits.max_subscribers as u64,
@@ -305,6 +317,7 @@ struct Row {
     lag: Lag,
     events: u64,
     bytes: u64,
+    enforced: Option<Cursor>,
 }
 
 impl Row {
@@ -314,6 +327,7 @@ impl Row {
             lag: telemetry.lag(&gateway),
             events: deliveries.events,
             bytes: deliveries.bytes,
+            enforced: telemetry.enforced(&gateway),
             gateway,
         }
     }
@@ -336,6 +350,7 @@ impl Row {
             delivered_events: self.events,
             delivered_bytes: self.bytes,
             bytes_per_second: of.bytes_per_second() as f64,
+            enforced: self.enforced.map(|of| of.to_string()).unwrap_or_default(),
             state: self.state().to_owned(),
         }
     }
@@ -413,6 +428,7 @@ columns! {
     DeliveredEvents => delivered_events: |row| Key::Number(row.events);
     DeliveredBytes => delivered_bytes: |row| Key::Number(row.bytes);
     BytesPerSecond => bytes_per_second: |row| Key::Number(row.gateway.bytes_per_second());
+    Enforced => enforced: |row| Key::Number(row.enforced.map_or(0, |of| of.seq().number() + 1));
     State => state: |row| Key::Text(row.state());
 }
 

@@ -1,11 +1,13 @@
 //! `galaxy-push publish`: events into the ring.
 
+mod enforcement;
 mod lines;
 mod pipeline;
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use tokio::sync::mpsc;
@@ -55,6 +57,7 @@ Examples:
   galaxy-push publish --user-id u1 --kind turn.ready --payload '{\"game\":1}'
   galaxy-push publish --user-id u1 --session-id s1 --kind avatar --payload-file face.png
   galaxy-push publish --invalidate --user-id u2 --reason logout
+  galaxy-push publish --invalidate --user-id u3 --reason ban --wait-enforced 90s
   galaxy-push publish examples/events.jsonl
   publisher | galaxy-push publish - --connect unix:/run/galaxy-push.sock
   publisher | galaxy-push publish - --connect push.example:50052 --tls-ca ca.pem \\
@@ -82,6 +85,12 @@ pub(super) struct Args {
     /// With FILE: the most requests in flight (1 to 1024).
     #[arg(long, default_value = "32", value_parser = |text: &str| value::within(text, 1..=1024))]
     in_flight: u64,
+
+    /// Wait, for so long at most, until no gateway serves a session that an invalidation among the
+    /// events revokes. The exit code is 1 if that is not certain by then, with the gateways that may
+    /// serve on.
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    wait_enforced: Option<Duration>,
 
     #[command(flatten)]
     event: EventArgs,
@@ -166,7 +175,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         None => {
             let event = args.event.into_event()?;
             let connector = args.how.connector(&args.connect)?;
-            runtime.block_on(publish_one(&connector, event))
+            runtime.block_on(publish_one(&connector, event, args.wait_enforced))
         }
         Some(path) => {
             let connector = args.how.connector(&args.connect)?;
@@ -175,7 +184,12 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
                 max_events: args.batch as usize,
                 in_flight: args.in_flight as usize,
             };
-            runtime.block_on(publish_lines(&connector, input, batching))
+            runtime.block_on(publish_lines(
+                &connector,
+                input,
+                batching,
+                args.wait_enforced,
+            ))
         }
     };
     // The thread that reads standard input may block there without end.
@@ -190,37 +204,47 @@ async fn connect(connector: &Connector) -> Result<PublisherClient<Connection>, F
     }
 }
 
-async fn publish_one(connector: &Connector, event: PushEvent) -> Result<(), Failure> {
+async fn publish_one(
+    connector: &Connector,
+    event: PushEvent,
+    wait_enforced: Option<Duration>,
+) -> Result<(), Failure> {
     let request = PublishRequest {
         events: vec![event],
     };
-    let response = connect(connector)
-        .await?
-        .publish(request)
-        .await
-        .map_err(|status| {
-            Failure::failed(format!(
-                "the event was not accepted: {}",
-                client::status_line(&status)
-            ))
-        })?;
+    let mut client = connect(connector).await?;
+    let response = client.publish(request).await.map_err(|status| {
+        Failure::failed(format!(
+            "the event was not accepted: {}",
+            client::status_line(&status)
+        ))
+    })?;
     let mut cursors = Cursors::default();
-    cursors.print_text(&response.into_inner().first_cursor);
-    cursors.end()
+    let cursor = response.into_inner().first_cursor;
+    cursors.print_text(&cursor);
+    cursors.end()?;
+    match wait_enforced {
+        Some(timeout) => enforcement::wait(client, cursor, timeout).await,
+        None => Ok(()),
+    }
 }
 
 async fn publish_lines(
     connector: &Connector,
     input: Input,
     batching: Batching,
+    wait_enforced: Option<Duration>,
 ) -> Result<(), Failure> {
     let client = connect(connector).await?;
+    let waiting = client.clone();
+    let mut newest = None;
     let name = input.name;
     let (batches, to_send) = mpsc::channel(BATCHES_AHEAD);
     let reader = std::thread::spawn(move || lines::read(input.lines, &batching, &batches));
 
     let mut cursors = Cursors::default();
     let report = pipeline::run(client, to_send, batching.in_flight, |first, last| {
+        newest = newest.max(Some(last));
         cursors.print(first, last);
     })
     .await;
@@ -237,7 +261,13 @@ async fn publish_lines(
             if report.accepted == 0 {
                 stderr::say(&format!("{name}: it has no event"));
             }
-            cursors.end()
+            cursors.end()?;
+            match wait_enforced.zip(newest) {
+                Some((timeout, newest)) => {
+                    enforcement::wait(waiting, newest.to_string(), timeout).await
+                }
+                None => Ok(()),
+            }
         }
         End::Bad { line, error } => Err(Failure::failed(format!(
             "{name}, line {line}{error}; {}",

@@ -213,6 +213,16 @@ fn summary(status: &api::Status) -> String {
             ),
         ),
         (
+            "receipts",
+            format!(
+                "{} reporting   {} without reports   bans waited for: {} proven, {} not",
+                count(status.receipts.reporting),
+                count(status.receipts.without_reports),
+                count(status.receipts.waits_proven),
+                count(status.receipts.waits_unproven)
+            ),
+        ),
+        (
             "gateways",
             format!(
                 "{} of {}   {} behind   {} events missed",

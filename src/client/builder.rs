@@ -149,6 +149,17 @@ impl Builder {
         (self, interval)
     }
 
+    /// With an instance that no other process has: what was said of it, and a number by chance.
+    #[must_use]
+    pub(crate) fn unique_instance(self) -> Self {
+        let number: u32 = rand::random();
+        let text = match &self.instance {
+            Some(text) => format!("{text} {number:08x}"),
+            None => format!("{number:08x}"),
+        };
+        self.instance(text)
+    }
+
     /// Whether a stream that cannot resume is to begin with the session invalidations that were
     /// missed: the newest of each user and session, as events, before anything else. Default: no.
     ///

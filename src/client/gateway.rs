@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::time::{Instant, sleep_until};
+use tonic::Status;
 
 use super::builder::{Builder, OnTakeover};
+use super::channel::Connection;
 use super::item::{Disconnect, Gap, Item, Stopped};
 use super::start::Start;
 use super::stats::Stats;
@@ -19,6 +21,8 @@ use super::stream::{Came, Failure, Stream, Subscribed, subscribe};
 use super::targets::Targets;
 use super::violation::Violation;
 use crate::config::Address;
+use crate::contract::gateway::ReportRequest;
+use crate::contract::gateway::gateway_client::GatewayClient;
 use crate::contract::push::PushEvent;
 use crate::contract::start::Resume;
 use crate::cursor::Cursor;
@@ -76,6 +80,8 @@ pub struct Gateway {
     /// An attempt to renew a stream has failed, and may still take the id, until then.
     may_be_ours_until: Option<Instant>,
     state: State,
+    /// Of a gateway that has stopped.
+    last_connection: Option<Connection>,
     /// What is to be told before anything else happens.
     told_next: VecDeque<Item>,
     stats: Stats,
@@ -144,6 +150,7 @@ impl Gateway {
             state: State::Waiting {
                 until: Instant::now(),
             },
+            last_connection: None,
             told_next: VecDeque::new(),
             stats: Stats::default(),
             settings,
@@ -161,6 +168,37 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> &Address {
         self.targets.current().address()
+    }
+
+    /// Reports, on the stream's connection or that of the last one, that all up to this cursor is enforced, with a lease; zero
+    /// says that this process serves nobody any more. The answer is the head. `None` if there is no
+    /// connection.
+    pub(crate) fn report(
+        &self,
+        enforced: Cursor,
+        lease: Duration,
+    ) -> Option<impl Future<Output = Result<Cursor, Status>> + Send + use<>> {
+        let connection = match &self.state {
+            State::Streaming(stream, _) => stream.connection().clone(),
+            State::Stopped(_) => self.last_connection.clone()?,
+            _ => return None,
+        };
+        let mut client = GatewayClient::new(connection);
+        let request = ReportRequest {
+            gateway_client_id: self.settings.id.clone(),
+            instance: self.settings.instance.clone().unwrap_or_default(),
+            enforced_cursor: enforced.to_string(),
+            lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
+        };
+        let limit = self.settings.response_timeout;
+        Some(async move {
+            let answer = tokio::time::timeout(limit, client.report(request)).await;
+            let answer = answer.map_err(|_| {
+                Status::deadline_exceeded(format!("the report was not answered within {limit:?}"))
+            })??;
+            let head = Cursor::parse(answer.into_inner().head_cursor.as_bytes());
+            head.map_err(|error| Status::internal(format!("the head in the answer: {error}")))
+        })
     }
 
     /// What has happened so far, in numbers.
@@ -415,6 +453,9 @@ impl Gateway {
                 let is_ours = until.is_some_and(|until| Instant::now() < until)
                     && taken_by.is_some_and(|by| by.may_be(&self.settings.instance));
                 self.failed(if is_ours { cause.again() } else { cause });
+                if matches!(self.state, State::Stopped(_)) {
+                    self.last_connection = Some(stream.connection().clone());
+                }
             }
         }
     }

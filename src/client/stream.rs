@@ -41,8 +41,8 @@ pub(super) struct Subscribed {
 
 pub(super) struct Stream {
     events: Streaming<Bytes>,
-    /// Held because the connection may end with its last handle.
-    _connection: Grpc<Connection>,
+    /// Held also because the connection may end with its last handle.
+    connection: Connection,
     since: Instant,
     last: Cursor,
     max_event_bytes: usize,
@@ -158,6 +158,11 @@ impl Stream {
         let same_stream = |other: &Cursor| other.epoch() == self.last.epoch();
         let skipped = self.skip_to.filter(same_stream);
         skipped.map_or(self.last, |skipped| skipped.max(self.last))
+    }
+
+    /// What carries it, for other calls.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     pub(super) fn lasted(&self) -> Duration {
@@ -329,6 +334,7 @@ pub(super) async fn subscribe(
             Failure::Retry(Disconnect::Unreachable(error))
         })?;
         let max_message_bytes = settings.max_event_bytes.saturating_add(Cursor::FIELD_BYTES);
+        let connection = channel.clone();
         let mut client = Grpc::new(channel).max_decoding_message_size(max_message_bytes);
         let request = GatewaySubscribeRequest {
             gateway_client_id: settings.id.clone(),
@@ -372,7 +378,7 @@ pub(super) async fn subscribe(
             requested,
             stream: Box::new(Stream {
                 events: response.into_inner(),
-                _connection: client,
+                connection,
                 since: Instant::now(),
                 last: start.cursor,
                 max_event_bytes: settings.max_event_bytes,

@@ -123,6 +123,22 @@ reasons! {
     PublishNotGranted = "PUBLISH_NOT_GRANTED",
     /// The principal has as many streams as it may have.
     TooManyStreams = "TOO_MANY_STREAMS",
+    /// A field's text is no cursor.
+    InvalidCursor = "INVALID_CURSOR",
+    /// The cursor is of another epoch than this server's.
+    OtherEpoch = "OTHER_EPOCH",
+    /// The cursor is beyond what was published.
+    CursorBeyondHead = "CURSOR_BEYOND_HEAD",
+    /// A process had reported that it has enforced more.
+    EnforcedWentBack = "ENFORCED_WENT_BACK",
+    /// The name of the gateway's process is none.
+    InvalidInstance = "INVALID_INSTANCE",
+    /// A duration is longer or shorter than allowed.
+    DurationNotAllowed = "DURATION_NOT_ALLOWED",
+    /// As many processes as allowed report.
+    TooManyProcesses = "TOO_MANY_PROCESSES",
+    /// As many calls as allowed wait for gateways.
+    TooManyWaits = "TOO_MANY_WAITS",
     /// The principal publishes faster than it may.
     RateExceeded = "RATE_EXCEEDED",
 }

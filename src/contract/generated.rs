@@ -1,7 +1,9 @@
 //! The generated messages and, with the feature `client`, tonic's stubs, under short
-//! names: `push` is the contract with the gateways, `publisher` the publishers' side.
+//! names: `push` is the contract with the gateways, `gateway` what they report, `publisher`
+//! the publishers' side.
 
 pub use galaxy::backend::push::v1 as push;
+pub use galaxy::push::gateway::v1 as gateway;
 pub use galaxy::push::publisher::v1 as publisher;
 
 // Generated code refers from one package to another by the packages' nesting.
@@ -22,6 +24,11 @@ mod galaxy {
         }
     }
     pub mod push {
+        pub mod gateway {
+            pub mod v1 {
+                include!(concat!(env!("OUT_DIR"), "/galaxy.push.gateway.v1.rs"));
+            }
+        }
         pub mod publisher {
             pub mod v1 {
                 include!(concat!(env!("OUT_DIR"), "/galaxy.push.publisher.v1.rs"));

@@ -6,13 +6,14 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | [`push`], [`publisher`] | generated messages and services |
+//! | [`push`], [`publisher`], [`gateway`] | generated messages and services |
 //! | [`path`] | the methods' paths |
 //! | [`metadata`] | the keys that a request or a response carries |
 //! | [`start`] | where a stream starts, and why: `push-resume`, `push-resume-reason` |
 //! | [`heartbeat`] | how often a quiet stream shows that it lives: `push-heartbeat` |
 //! | [`revocations`] | whether a stream begins with the invalidations missed before it: `push-revocations` |
 //! | [`instance`] | which of several processes a gateway is: `push-instance` |
+//! | [`lease`] | how long a gateway serves on that is not heard |
 //! | [`gateway_id`] | what a `gateway_client_id` may be |
 //! | [`details`] | what a status says to machines: reasons, figures, when to try again |
 //!
@@ -27,11 +28,12 @@ pub mod gateway_id;
 mod generated;
 pub mod heartbeat;
 pub mod instance;
+pub mod lease;
 pub mod revocations;
 pub mod start;
 
 #[cfg(feature = "messages")]
-pub use generated::{publisher, push};
+pub use generated::{gateway, publisher, push};
 
 /// gRPC's prefix of a message: one byte that says whether it is compressed, and the
 /// message's length in four, big-endian (gRPC over HTTP/2, *Length-Prefixed-Message*).
@@ -48,6 +50,10 @@ pub mod path {
     pub const PUBLISH: &str = "/galaxy.push.publisher.v1.Publisher/Publish";
     /// A response for each request, in their order.
     pub const PUBLISH_STREAM: &str = "/galaxy.push.publisher.v1.Publisher/PublishStream";
+    /// Publishers wait until an invalidation is enforced.
+    pub const WAIT_ENFORCED: &str = "/galaxy.push.publisher.v1.Publisher/WaitEnforced";
+    /// Gateways report what they have enforced.
+    pub const REPORT: &str = "/galaxy.push.gateway.v1.Gateway/Report";
 }
 
 /// Keys of metadata.

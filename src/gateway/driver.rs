@@ -1,7 +1,7 @@
 //! [`Driver`]: a subscription that feeds a router.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,11 +11,13 @@ use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 
 use super::feed::{Beginning, Feed, Missed};
+use super::reporter::{Meaning, Reporter, Turn};
 use super::router::Router;
 use super::suspects::Suspect;
 use crate::client::{
     self, BuildError, Completeness, Encoded, Item, Reason, Resume, Start, Stopped,
 };
+use crate::contract::lease;
 use crate::cursor::Cursor;
 
 /// How many events are delivered together, if so many have come.
@@ -30,6 +32,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// A round in which so many times as many validations as go on at once had no answer, and none
 /// had one, is over.
 const VAIN_ROUNDS: usize = 8;
+
+/// How long a gateway that stops tries to say so.
+const MAX_FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a gateway's own code has to do.
 pub trait Application: Send + Sync + 'static {
@@ -81,6 +86,15 @@ pub enum DriverError {
         /// [`Builder::stale_after`](super::Builder::stale_after).
         stale_after: Duration,
     },
+    /// No server waits for so long until a gateway refuses everything.
+    #[error(
+        "a router that is stale after {stale_after:?} only: it can be {:?} at most",
+        lease::MAX
+    )]
+    Lease {
+        /// [`Builder::stale_after`](super::Builder::stale_after).
+        stale_after: Duration,
+    },
 }
 
 /// Subscribes for a router, and brings it what comes: until somebody takes the gateway's id over, or the
@@ -88,6 +102,9 @@ pub enum DriverError {
 pub struct Driver<A> {
     subscription: client::Gateway,
     feed: Feed,
+    reporter: Reporter,
+    /// Whether the server shows that a quiet stream lives.
+    sends_heartbeats: bool,
     application: Arc<A>,
     validations: Validations,
     /// A task that validates all suspects, while there are any.
@@ -113,7 +130,7 @@ impl<A: Application> Driver<A> {
     /// [`DriverError`], if the settings are not valid, or do not fit the router.
     pub fn new(
         subscription: client::Builder,
-        feed: Feed,
+        mut feed: Feed,
         application: A,
     ) -> Result<Self, DriverError> {
         let stale_after = feed.stale_after();
@@ -125,9 +142,16 @@ impl<A: Application> Driver<A> {
                 stale_after,
             });
         }
+        if stale_after > lease::MAX {
+            return Err(DriverError::Lease { stale_after });
+        }
+        feed.use_leases(true);
+        let subscription = subscription.unique_instance().replay_revocations(true);
         Ok(Driver {
-            subscription: subscription.replay_revocations(true).build()?,
+            subscription: subscription.build()?,
+            reporter: Reporter::new(stale_after),
             feed,
+            sends_heartbeats: false,
             application: Arc::new(application),
             validations: Validations {
                 at_once: 32,
@@ -154,10 +178,52 @@ impl<A: Application> Driver<A> {
         self
     }
 
+    /// Whether a router whose server takes no reports refuses everything. By default it goes by what is
+    /// heard instead: then a publisher cannot wait for it (`Publisher.WaitEnforced`), and a gateway
+    /// that is behind serves on as long as something comes.
+    #[must_use]
+    pub fn require_reports(mut self, is_required: bool) -> Self {
+        self.reporter.require(is_required);
+        self
+    }
+
     /// Runs the subscription.
     ///
     /// When it returns, or is dropped, the router hears nothing any more: it is stale.
-    pub async fn run(mut self) -> Stopped {
+    pub async fn run(self) -> Stopped {
+        match self.run_until(pending()).await {
+            Some(stopped) => stopped,
+            // Nobody shuts it down.
+            None => pending().await,
+        }
+    }
+
+    /// The same, until `shutdown` is ready. Then the server is told that this gateway serves nobody
+    /// any more, and nobody waits for it. `None` if that is how it has ended.
+    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Option<Stopped> {
+        let stopped = tokio::select! {
+            stopped = self.drive() => Some(stopped),
+            () = shutdown => None,
+        };
+        let Driver {
+            feed,
+            subscription,
+            reporter,
+            ..
+        } = self;
+        // In this order: the router refuses before that is told.
+        drop(feed);
+        if let Some(enforced) = reporter.report()
+            && reporter.has_reported()
+            && let Some(told) = subscription.report(enforced, Duration::ZERO)
+        {
+            // If it is not told, the lease ends by itself.
+            let _ = tokio::time::timeout(MAX_FAREWELL, told).await;
+        }
+        stopped
+    }
+
+    async fn drive(&mut self) -> Stopped {
         let mut come = None;
         loop {
             let next = match come.take() {
@@ -165,12 +231,21 @@ impl<A: Application> Driver<A> {
                     if self.validating.try_join_next().is_some() {
                         self.validate_again();
                     }
+                    if !self.reporter.is_waiting()
+                        && let Some(turn) = now(self.reporter.turn()).await
+                    {
+                        self.report(turn);
+                    }
                     next
                 }
                 None => tokio::select! {
                     next = self.subscription.next_encoded() => next,
                     Some(_) = self.validating.join_next() => {
                         self.validate_again();
+                        continue;
+                    }
+                    turn = self.reporter.turn() => {
+                        self.report(turn);
                         continue;
                     }
                 },
@@ -189,6 +264,54 @@ impl<A: Application> Driver<A> {
             if come.is_none() || !self.feed.is_stale() {
                 self.feed.heard();
             }
+        }
+    }
+
+    /// Reports, or takes the answer.
+    fn report(&mut self, turn: Turn) {
+        let answer = match turn {
+            Turn::Answered(answer) => answer,
+            Turn::Due => {
+                let enforced = self.reporter.report();
+                // Before it is sent.
+                let sent = self.feed.now();
+                let report = enforced.and_then(|enforced| {
+                    let answer = self
+                        .subscription
+                        .report(enforced, self.feed.stale_after())?;
+                    Some((enforced, answer))
+                });
+                match report {
+                    Some((enforced, answer)) => self.reporter.sent(enforced, sent, answer),
+                    None => self.reporter.not_sent(),
+                }
+                return;
+            }
+        };
+        match self.reporter.answered(answer) {
+            Meaning::Known(moment) => self.feed.known(moment),
+            Meaning::NoReports => {
+                tracing::warn!(
+                    address = %self.subscription.address(),
+                    "the server takes no reports of what is enforced: the router goes by what it hears"
+                );
+                self.feed.use_leases(false);
+                if !self.sends_heartbeats {
+                    tracing::warn!(
+                        address = %self.subscription.address(),
+                        "the server sends no heartbeats: while its stream is quiet, the router is stale"
+                    );
+                }
+            }
+            Meaning::Nothing => {}
+        }
+    }
+
+    /// All up to here is enforced, `invalidations` of which had come before.
+    fn enforced(&mut self, cursor: Cursor, invalidations: u64) {
+        let is_urgent = self.feed.invalidations() != invalidations;
+        if let Some(moment) = self.reporter.enforced(cursor, is_urgent) {
+            self.feed.known(moment);
         }
     }
 
@@ -214,8 +337,14 @@ impl<A: Application> Driver<A> {
                 other => break other,
             }
         };
+        let invalidations = self.feed.invalidations();
         match self.feed.deliver(&events) {
-            Ok(()) => self.processed(last),
+            Ok(()) => {
+                self.processed(last);
+                if !self.feed.is_replay() {
+                    self.enforced(last, invalidations);
+                }
+            }
             Err(error) => self.subscription.undecodable(last, &error),
         }
         if come.is_some() {
@@ -236,20 +365,20 @@ impl<A: Application> Driver<A> {
         match item {
             Item::Connected(start) => {
                 let beginning = beginning(start);
-                if !start.sends_heartbeats {
-                    tracing::warn!(
-                        address = %self.subscription.address(),
-                        "the server sends no heartbeats: while its stream is quiet, the router is stale"
-                    );
-                }
+                self.sends_heartbeats = start.sends_heartbeats;
+                self.reporter.begin();
                 self.begin(|feed| feed.begin(beginning));
                 if let Some(cursor) = self.subscription.cursor() {
                     self.application.processed(cursor);
+                    if !self.feed.is_replay() {
+                        self.enforced(cursor, self.feed.invalidations());
+                    }
                 }
             }
             Item::Replayed { cursor } => {
                 self.begin(Feed::replayed);
                 self.processed(*cursor);
+                self.enforced(*cursor, self.feed.invalidations());
             }
             _ => {}
         }

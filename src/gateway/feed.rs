@@ -29,6 +29,8 @@ pub struct Feed {
     shared: Arc<Shared>,
     progress: Progress,
     after: Afterwards,
+    /// What is heard does not count, but what is [known](Feed::known).
+    has_leases: bool,
 }
 
 /// How far a stream has come.
@@ -107,6 +109,7 @@ impl Feed {
             shared,
             progress: Progress::Nowhere,
             after: Afterwards::default(),
+            has_leases: false,
         }
     }
 
@@ -156,10 +159,52 @@ impl Feed {
     /// [`Builder::stale_after`](super::Builder::stale_after). It does nothing before the first stream, in
     /// a replay, and while a stream that has resumed is catching up.
     pub fn heard(&self) {
-        if self.progress == Progress::Live && self.shared.heard() {
+        if self.progress == Progress::Live && !self.has_leases {
+            self.known_at(self.shared.now_ms());
+        }
+    }
+
+    /// All that was published before then, by the router's clock, is delivered.
+    fn known_at(&self, at_ms: u64) {
+        if self.shared.known(at_ms) {
             self.shared.walk(|entry, after| entry.wake_held(after));
             self.shared.ready.wake();
         }
+    }
+
+    /// Has the router go by what is [known](Self::known) from now on, or by what is heard.
+    #[cfg(feature = "client")]
+    pub(super) fn use_leases(&mut self, has_leases: bool) {
+        self.has_leases = has_leases;
+        self.heard();
+    }
+
+    /// All that was published before this moment, by the router's clock, is
+    /// [delivered](Self::deliver).
+    #[cfg(feature = "client")]
+    pub(super) fn known(&self, moment: std::time::Duration) {
+        // In a replay something is left to be told, of whatever was before.
+        if !matches!(self.progress, Progress::Nowhere | Progress::Replay(_)) {
+            self.known_at(super::router::millis(moment));
+        }
+    }
+
+    /// The moment by the router's clock.
+    #[cfg(feature = "client")]
+    pub(super) fn now(&self) -> std::time::Duration {
+        self.shared.settings.now()
+    }
+
+    /// Whether what comes was missed before the stream began.
+    #[cfg(feature = "client")]
+    pub(super) fn is_replay(&self) -> bool {
+        matches!(self.progress, Progress::Replay(_))
+    }
+
+    /// How many invalidations have come.
+    #[cfg(feature = "client")]
+    pub(super) fn invalidations(&self) -> u64 {
+        self.shared.counters.invalidations()
     }
 
     /// How often invalidations were lost.

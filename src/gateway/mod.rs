@@ -67,9 +67,13 @@ mod entry;
 mod event;
 mod feed;
 mod guard;
+#[cfg(feature = "client")]
+mod leases;
 #[cfg(all(test, galaxy_loom))]
 mod models;
 mod recent;
+#[cfg(feature = "client")]
+mod reporter;
 mod router;
 mod session;
 mod stats;

@@ -19,7 +19,7 @@ use super::sync::{
 use super::table::{Layout, Table};
 use super::ticket::Ticket;
 use super::wakers::Wakers;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{BootClock, Clock};
 
 /// How many locks the sessions are under.
 pub(super) const SHARDS: usize = if cfg!(galaxy_loom) { 1 } else { 16 };
@@ -46,7 +46,7 @@ impl Default for Builder {
             ticket_timeout: Duration::from_secs(30),
             max_recent: 100_000,
             stale_after: Duration::from_secs(45),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(BootClock::new()),
         }
     }
 }
@@ -114,21 +114,29 @@ impl Builder {
         self
     }
 
-    /// How long nothing may be heard from the backend before everything is refused as
-    /// [stale](Refusal::Stale); 45 seconds by default. It should be some intervals of
-    /// [heartbeats](crate::contract), which a quiet stream has instead of events.
+    /// How old the last moment may be of which the router knows all that was published, before
+    /// everything is refused as [stale](Refusal::Stale); 45 seconds by default. It is the lease with
+    /// which the `Driver` reports. A feed of your own that only [hears](Feed::heard) has to hear
+    /// something as often.
     #[must_use]
     pub fn stale_after(mut self, limit: Duration) -> Self {
         self.stale_after = limit;
         self
     }
 
-    /// Where the time comes from; the machine's clock by default. It is asked under locks: it must
+    /// Where the time comes from; [`BootClock`] by default, so that a machine that was suspended does
+    /// not believe what was true before. It is asked under locks: it must
     /// be quick, and must not come back to the router.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.clock = Arc::new(clock);
         self
+    }
+
+    /// The time by the router's clock.
+    #[cfg(feature = "client")]
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
     }
 
     /// A router without sessions, and the feed that brings it what the backend publishes. Until
@@ -161,7 +169,7 @@ impl Builder {
 }
 
 /// Whole milliseconds; far too many are as good as for ever.
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -245,12 +253,13 @@ impl Shared {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The backend was heard now. Whether somebody may have found everything stale before.
-    pub(super) fn heard(&self) -> bool {
+    /// All that was published before then is delivered. Whether somebody may have found everything
+    /// stale before.
+    pub(super) fn known(&self, at_ms: u64) -> bool {
         // Release: whoever sees that it is not stale, sees what was revoked before. Pairs with
         // the Acquire in `is_stale`.
-        let now_ms = self.now_ms().saturating_add(1);
-        let before_ms = self.heard_ms.swap(now_ms, Ordering::AcqRel);
+        let at_ms = at_ms.saturating_add(1);
+        let before_ms = self.heard_ms.fetch_max(at_ms, Ordering::AcqRel);
         // Pairs with the fence of those who have found it stale, and look again: either they see
         // that it is not any more, or the time that they have read is no later than this one.
         fence(Ordering::SeqCst);

@@ -84,6 +84,11 @@ pub(super) fn count(counter: &AtomicU64, more: u64) {
 }
 
 impl Counters {
+    #[cfg(feature = "client")]
+    pub(super) fn invalidations(&self) -> u64 {
+        self.invalidations.load(Ordering::Relaxed)
+    }
+
     pub(super) fn opened<T>(&self, opened: &Result<T, OpenError>) {
         match opened {
             Ok(_) => count(&self.opened, 1),

@@ -512,6 +512,31 @@ impl Authorization {
             .map_err(|error| self.refuse(&error, None))
     }
 
+    /// Whether it may report for this gateway.
+    ///
+    /// # Errors
+    ///
+    /// The status that refuses the call.
+    pub(super) fn report(&self, gateway_id: &str) -> Result<(), Status> {
+        let allowed = self.current(Some(gateway_id))?.may_subscribe(gateway_id);
+        allowed.map_err(|error| self.refuse(&error, Some(gateway_id)))
+    }
+
+    /// Whether it may wait for the enforcement of invalidations, and be told which gateways there
+    /// are: whoever may publish them.
+    ///
+    /// # Errors
+    ///
+    /// The status that refuses the call.
+    pub(super) fn wait_enforced(&self) -> Result<(), Status> {
+        let invalidations = EventKinds {
+            client_event: false,
+            session_invalidation: true,
+        };
+        let allowed = self.current(None)?.may_publish(invalidations);
+        allowed.map_err(|error| self.refuse(&error, None))
+    }
+
     /// Why the call was ended. The task of `cx` is woken when it is.
     pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Option<Status> {
         if !self.waker.will_wake(cx.waker()) {

@@ -7,7 +7,9 @@ use http::HeaderMap;
 use tonic::Status;
 
 use super::authorization::AccessControl;
+use super::exchange::{Cardinality, Exchange};
 use super::method::Stream;
+use super::report::{self, Report};
 use super::router::{Methods, Origin, Router, Stopping};
 use super::streaming::StreamCall;
 use super::subscribe::{self, Frames, MAX_REQUEST_BYTES, Subscribe, Subscription};
@@ -34,6 +36,7 @@ pub(super) const LIMITS: Limits = Limits {
 #[derive(Debug)]
 pub(crate) struct Gateways {
     subscribe: Subscribe,
+    report: Report,
 }
 
 impl Gateways {
@@ -45,8 +48,9 @@ impl Gateways {
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
+        let report = Report::new(telemetry.clone());
         let subscribe = Subscribe::new(telemetry);
-        Router::new(Gateways { subscribe }, health, stopping, access)
+        Router::new(Gateways { subscribe, report }, health, stopping, access)
     }
 }
 
@@ -54,6 +58,8 @@ impl Gateways {
 #[derive(Debug)]
 pub(crate) enum Call {
     Subscribe(StreamCall<Subscription, subscribe::Options>),
+    // In a box, so that a subscription is no larger for it.
+    Report(Box<Exchange<Report>>),
 }
 
 impl Methods for Gateways {
@@ -64,8 +70,11 @@ impl Methods for Gateways {
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
     // Most connections answer once.
     const KEPT_OUTPUT_BYTES: usize = 0;
-    const SERVICE: &'static str = "galaxy.backend.push.v1.Push";
-    const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH];
+    const SERVICES: &'static [&'static str] = &[
+        "galaxy.backend.push.v1.Push",
+        "galaxy.push.gateway.v1.Gateway",
+    ];
+    const PATHS: &[&str] = &[path::SUBSCRIBE_PUSH, path::REPORT];
 
     fn open(
         &mut self,
@@ -73,11 +82,18 @@ impl Methods for Gateways {
         fields: &HeaderMap,
         origin: Origin,
     ) -> Result<Option<Call>, Status> {
-        if path != path::SUBSCRIBE_PUSH {
-            return Ok(None);
-        }
-        let options = subscribe::Options::read(fields)?;
-        Ok(Some(Call::Subscribe(StreamCall::Request(origin, options))))
+        Ok(match path {
+            path::SUBSCRIBE_PUSH => {
+                let options = subscribe::Options::read(fields)?;
+                Some(Call::Subscribe(StreamCall::Request(origin, options)))
+            }
+            path::REPORT => {
+                let one = Cardinality::One(report::NAME);
+                let exchange = Exchange::new(one, origin.authorization);
+                Some(Call::Report(Box::new(exchange)))
+            }
+            _ => None,
+        })
     }
 
     fn parent(&self, fields: &HeaderMap) -> Parent {
@@ -85,8 +101,10 @@ impl Methods for Gateways {
     }
 
     fn refused(&mut self, path: &str, peer: Peer, status: &Status) {
-        if path == path::SUBSCRIBE_PUSH {
-            self.subscribe.refused(peer, status);
+        match path {
+            path::SUBSCRIBE_PUSH => self.subscribe.refused(peer, status),
+            path::REPORT => self.report.refused(status),
+            _ => {}
         }
     }
 
@@ -95,10 +113,11 @@ impl Methods for Gateways {
         call: &mut Call,
         turn: Turn<'_>,
         is_stopping: bool,
-        _cx: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Progress {
         match call {
             Call::Subscribe(call) => call.poll(&mut self.subscribe, turn, is_stopping),
+            Call::Report(call) => call.poll(&mut self.report, turn, is_stopping, cx),
         }
     }
 
@@ -106,12 +125,14 @@ impl Methods for Gateways {
     fn poll_data(call: &mut Call, cx: &mut Context<'_>) -> Poll<Option<Frames>> {
         match call {
             Call::Subscribe(call) => call.poll_data::<Subscribe>(cx),
+            Call::Report(_) => Poll::Ready(None),
         }
     }
 
     fn end(&mut self, call: &mut Call, status: Status, response: &mut Response<'_>) -> usize {
         match call {
             Call::Subscribe(call) => call.end(&mut self.subscribe, &status, response),
+            Call::Report(call) => return call.end(&mut self.report, status, response),
         }
         0
     }
@@ -119,18 +140,21 @@ impl Methods for Gateways {
     fn ended(&self, call: &mut Call) -> Option<Status> {
         match call {
             Call::Subscribe(call) => call.ended::<Subscribe>(),
+            Call::Report(_) => None,
         }
     }
 
     fn abandoned(&mut self, call: &mut Call, why: Abandoned, written: Option<(&Frames, usize)>) {
         match call {
             Call::Subscribe(call) => call.abandoned::<Subscribe>(why, written),
+            Call::Report(_) => {}
         }
     }
 
     fn stalled(&mut self, call: &mut Call, stall: Stall) {
         match call {
             Call::Subscribe(call) => call.stalled::<Subscribe>(stall),
+            Call::Report(_) => {}
         }
     }
 
@@ -140,6 +164,7 @@ impl Methods for Gateways {
                 format!("gateway {:?}", subscription.gateway_id())
             }
             Call::Subscribe(_) => Subscribe::NAME.to_owned(),
+            Call::Report(call) => call.describe().to_owned(),
         }
     }
 }

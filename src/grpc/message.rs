@@ -1,6 +1,7 @@
 //! Messages in a request's body: a prefix of five bytes, and the message (gRPC over
 //! HTTP/2, *Length-Prefixed-Message*).
 
+use prost::Message;
 use tonic::Status;
 
 use super::status;
@@ -80,6 +81,17 @@ fn length(body: &[u8]) -> Result<Option<usize>, Status> {
 /// `length` that may not be known.
 fn cut_short(have: usize, length: Option<usize>) -> Status {
     status::cut_short(have.checked_sub(PREFIX_BYTES).zip(length))
+}
+
+/// A message with its prefix.
+pub(super) fn encode(message: &impl Message) -> Vec<u8> {
+    let length = message.encoded_len();
+    let mut bytes = Vec::with_capacity(PREFIX_BYTES + length);
+    bytes.push(0);
+    // None of ours is anywhere near four gigabytes.
+    bytes.extend((length as u32).to_be_bytes());
+    bytes.extend(message.encode_to_vec());
+    bytes
 }
 
 #[cfg(test)]

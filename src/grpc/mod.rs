@@ -10,7 +10,7 @@
 //! | `authorization` | who calls, and whether it still may |
 //! | `gateways`, `publishers` | each listener's methods, limits and timeouts |
 //! | `method` | the shapes of methods: respond to each request, or stream |
-//! | `subscribe`, `publish` | the methods |
+//! | `subscribe`, `publish`, `report`, `wait_enforced` | the methods |
 //! | `heartbeat` | when a quiet stream shows that it lives |
 //! | `standard` | gRPC's own services: health checking, reflection |
 //! | `exchange`, `streaming` | a call of either shape |
@@ -31,6 +31,7 @@ mod message;
 mod method;
 mod publish;
 mod publishers;
+mod report;
 mod router;
 mod standard;
 mod status;
@@ -38,6 +39,7 @@ mod streaming;
 mod subscribe;
 #[cfg(feature = "tonic-service")]
 mod tonic;
+mod wait_enforced;
 
 pub(crate) use self::authorization::AccessControl;
 pub(crate) use self::gateways::Gateways;

@@ -11,6 +11,7 @@ use super::exchange::{Cardinality, Exchange};
 use super::method::{Never, Respond};
 use super::publish::{self, Publish};
 use super::router::{Methods, Origin, Router, Stopping};
+use super::wait_enforced::{self, WaitEnforced};
 use crate::access::Peer;
 use crate::backbone::Log;
 use crate::contract::path;
@@ -38,6 +39,14 @@ const LIMITS: Limits = Limits {
 #[derive(Debug)]
 pub(crate) struct Publishers<L> {
     publish: Publish<L>,
+    wait_enforced: WaitEnforced,
+}
+
+/// A call of one of the methods.
+#[derive(Debug)]
+pub(crate) enum Call<L: Log> {
+    Publish(Exchange<Publish<L>>),
+    WaitEnforced(Box<Exchange<WaitEnforced>>),
 }
 
 impl<L: Log> Publishers<L> {
@@ -51,8 +60,14 @@ impl<L: Log> Publishers<L> {
         stopping: Stopping,
         access: Option<AccessControl>,
     ) -> Router<Self> {
-        let publish = Publish::new(log, limits, telemetry.publishing());
-        Router::new(Publishers { publish }, health, stopping, access)
+        let methods = Publishers {
+            publish: Publish::new(log, limits, telemetry.publishing()),
+            wait_enforced: WaitEnforced {
+                telemetry: telemetry.clone(),
+                stopping: stopping.clone(),
+            },
+        };
+        Router::new(methods, health, stopping, access)
     }
 
     /// The longest request, in bytes.
@@ -62,14 +77,14 @@ impl<L: Log> Publishers<L> {
 }
 
 impl<L: Log> Methods for Publishers<L> {
-    type Call = Exchange<Publish<L>>;
+    type Call = Call<L>;
     type Data = Never;
 
     const LIMITS: Limits = LIMITS;
     const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
     const KEPT_OUTPUT_BYTES: usize = 16 << 10;
-    const SERVICE: &'static str = "galaxy.push.publisher.v1.Publisher";
-    const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM];
+    const SERVICES: &'static [&'static str] = &["galaxy.push.publisher.v1.Publisher"];
+    const PATHS: &[&str] = &[path::PUBLISH, path::PUBLISH_STREAM, path::WAIT_ENFORCED];
 
     fn open(
         &mut self,
@@ -81,6 +96,11 @@ impl<L: Log> Methods for Publishers<L> {
         let cardinality = match path {
             path::PUBLISH => Cardinality::One("Publish"),
             path::PUBLISH_STREAM => Cardinality::Many("PublishStream"),
+            path::WAIT_ENFORCED => {
+                let one = Cardinality::One(wait_enforced::NAME);
+                let exchange = Exchange::new(one, authorization);
+                return Ok(Some(Call::WaitEnforced(Box::new(exchange))));
+            }
             _ => return Ok(None),
         };
         if let Some(authorization) = &mut authorization {
@@ -88,7 +108,7 @@ impl<L: Log> Methods for Publishers<L> {
             authorization.open_publishing(is_stream)?;
         }
         let call = Exchange::new(cardinality, authorization);
-        Ok(Some(call.with_parent(origin.parent)))
+        Ok(Some(Call::Publish(call.with_parent(origin.parent))))
     }
 
     fn parent(&self, fields: &HeaderMap) -> Parent {
@@ -96,7 +116,7 @@ impl<L: Log> Methods for Publishers<L> {
     }
 
     fn refused(&mut self, path: &str, _peer: Peer, status: &Status) {
-        if Self::PATHS.contains(&path) {
+        if matches!(path, path::PUBLISH | path::PUBLISH_STREAM) {
             self.publish
                 .refused(path == path::PUBLISH_STREAM, status.code());
         }
@@ -109,7 +129,10 @@ impl<L: Log> Methods for Publishers<L> {
         is_stopping: bool,
         cx: &mut Context<'_>,
     ) -> Progress {
-        call.poll(&mut self.publish, turn, is_stopping, cx)
+        match call {
+            Call::Publish(call) => call.poll(&mut self.publish, turn, is_stopping, cx),
+            Call::WaitEnforced(call) => call.poll(&mut self.wait_enforced, turn, is_stopping, cx),
+        }
     }
 
     fn poll_data(_call: &mut Self::Call, _cx: &mut Context<'_>) -> Poll<Option<Never>> {
@@ -117,7 +140,10 @@ impl<L: Log> Methods for Publishers<L> {
     }
 
     fn end(&mut self, call: &mut Self::Call, status: Status, response: &mut Response<'_>) -> usize {
-        call.end(&mut self.publish, status, response)
+        match call {
+            Call::Publish(call) => call.end(&mut self.publish, status, response),
+            Call::WaitEnforced(call) => call.end(&mut self.wait_enforced, status, response),
+        }
     }
 
     fn ended(&self, _call: &mut Self::Call) -> Option<Status> {
@@ -132,6 +158,10 @@ impl<L: Log> Methods for Publishers<L> {
     fn stalled(&mut self, _call: &mut Self::Call, _stall: Stall) {}
 
     fn describe(&self, call: &Self::Call) -> String {
-        call.describe().to_owned()
+        match call {
+            Call::Publish(call) => call.describe(),
+            Call::WaitEnforced(call) => call.describe(),
+        }
+        .to_owned()
     }
 }

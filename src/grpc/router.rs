@@ -31,8 +31,8 @@ pub(crate) trait Methods {
     const REQUEST_TIMEOUT: Duration;
     /// How much memory of its output a connection keeps for the next.
     const KEPT_OUTPUT_BYTES: usize;
-    /// The full name of the service that they belong to.
-    const SERVICE: &'static str;
+    /// The full names of the services that they belong to.
+    const SERVICES: &'static [&'static str];
     /// The paths of all methods.
     const PATHS: &[&str];
 
@@ -111,7 +111,7 @@ impl Stopping {
         self.0.store(true, Ordering::Release);
     }
 
-    fn is_set(&self) -> bool {
+    pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -150,7 +150,7 @@ impl<M: Methods> Router<M> {
 
     /// Made when it is wanted: a connection is the smaller for it.
     fn standard(&self) -> Standard {
-        Standard::new(self.health.clone(), M::SERVICE)
+        Standard::new(self.health.clone(), M::SERVICES)
     }
 
     /// Finds out who calls, and begins the call.
@@ -325,7 +325,7 @@ mod tests {
         const LIMITS: Limits = super::super::gateways::LIMITS;
         const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
         const KEPT_OUTPUT_BYTES: usize = 0;
-        const SERVICE: &'static str = "a.B";
+        const SERVICES: &'static [&'static str] = &["a.B"];
         const PATHS: &[&str] = &["/a.B/C", "/a.B/D"];
 
         fn open(

@@ -29,10 +29,13 @@ use crate::access::AccessError;
 use crate::backbone::AppendError;
 use crate::contract::details::ErrorReason;
 use crate::contract::gateway_id::{GatewayIdError, MAX_GATEWAY_ID_BYTES};
+use crate::contract::instance::{self, InstanceError};
 use crate::contract::metadata::PUSH_MISSED;
+use crate::cursor::{Cursor, ParseCursorError};
 use crate::engine::{PublishError, SubscribeError};
 use crate::event::{EventError, RequestError, WireProblem};
 use crate::http2::server::Response;
+use crate::receipts::{ReportError, TooManyWaits};
 use crate::service::{Refusal, Stall};
 use crate::telemetry::Successor;
 
@@ -373,6 +376,102 @@ pub(super) fn bad_metadata(key: &str, problem: &dyn std::fmt::Display) -> Status
     Draft::new(Code::InvalidArgument, ErrorReason::InvalidMetadata, message)
         .with("key", key)
         .with("problem", problem)
+        .finish()
+}
+
+/// The name of a gateway's process is none.
+pub(super) fn bad_instance(error: InstanceError) -> Status {
+    let message = format!("the instance: {error}");
+    let draft = Draft::new(Code::InvalidArgument, ErrorReason::InvalidInstance, message)
+        .with("field", "instance");
+    match error {
+        InstanceError::TooLong { bytes } => draft
+            .with("bytes", bytes)
+            .with("limit", instance::MAX_BYTES),
+        InstanceError::Character { at } => draft.with("at_byte", at),
+        _ => draft,
+    }
+    .finish()
+}
+
+/// The text in a field is no cursor.
+pub(super) fn bad_cursor(field: &str, error: &ParseCursorError) -> Status {
+    let message = format!("{field}: {error}");
+    Draft::new(Code::InvalidArgument, ErrorReason::InvalidCursor, message)
+        .with("field", field)
+        .with("problem", error)
+        .finish()
+}
+
+/// The cursor in a field is not of the epoch of this head.
+pub(super) fn other_epoch(field: &str, cursor: Cursor, head: Cursor) -> Status {
+    let message = format!(
+        "{field}: {cursor} is of another epoch than this server's, which is at {head}: it was          issued by another server, or before a restart"
+    );
+    Draft::new(Code::FailedPrecondition, ErrorReason::OtherEpoch, message)
+        .with("field", field)
+        .with("cursor", cursor)
+        .with("head", head)
+        .finish()
+}
+
+/// The cursor in a field is beyond what was published.
+pub(super) fn beyond_head(field: &str, head: Cursor) -> Status {
+    let message = format!("{field}: it is beyond the newest event, {head}");
+    Draft::new(
+        Code::InvalidArgument,
+        ErrorReason::CursorBeyondHead,
+        message,
+    )
+    .with("field", field)
+    .with("head", head)
+    .finish()
+}
+
+/// A duration in a field is not within these bounds.
+pub(super) fn duration_not_allowed(
+    field: &str,
+    found: Duration,
+    least: Duration,
+    most: Duration,
+) -> Status {
+    let message = format!("{field}: {found:?} is not within {least:?} and {most:?}");
+    let reason = ErrorReason::DurationNotAllowed;
+    Draft::new(Code::InvalidArgument, reason, message)
+        .with("field", field)
+        .with("found_ms", found.as_millis())
+        .with("least_ms", least.as_millis())
+        .with("limit_ms", most.as_millis())
+        .finish()
+}
+
+/// Why a report does not count, of a server whose newest event is at `head`.
+pub(super) fn bad_report(error: ReportError, head: Cursor) -> Status {
+    match error {
+        ReportError::BeyondHead => beyond_head("enforced_cursor", head),
+        ReportError::WentBack { before } => {
+            let reason = ErrorReason::EnforcedWentBack;
+            Draft::new(Code::FailedPrecondition, reason, error.to_string())
+                .with("field", "enforced_cursor")
+                .with("before", before)
+                .finish()
+        }
+        ReportError::TooManyProcesses { limit } | ReportError::TooMany { limit } => {
+            let reason = ErrorReason::TooManyProcesses;
+            Draft::new(Code::ResourceExhausted, reason, error.to_string())
+                .with("limit", limit)
+                .retry(Retry::WhenThereIsRoom)
+                .finish()
+        }
+    }
+}
+
+/// As many calls wait for gateways as may.
+pub(super) fn too_many_waits(error: TooManyWaits) -> Status {
+    let reason = ErrorReason::TooManyWaits;
+    Draft::new(Code::ResourceExhausted, reason, error.to_string())
+        .with("limit", error.limit)
+        .retry(Retry::WhenThereIsRoom)
         .finish()
 }
 

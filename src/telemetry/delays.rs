@@ -38,6 +38,13 @@ struct Sample {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stamp(u64);
 
+impl Stamp {
+    /// Before everything.
+    pub(super) const fn earliest() -> Self {
+        Stamp(0)
+    }
+}
+
 impl Delays {
     pub(super) fn new(bounds: &[Duration]) -> Self {
         Delays {

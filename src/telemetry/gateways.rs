@@ -486,6 +486,9 @@ impl Stream {
         }
         let shared = &self.telemetry.shared;
         let gateway = &self.gateway;
+        // Before it is gone from the others: whoever looks for it finds it here or there.
+        let receipts = self.telemetry.receipts();
+        receipts.stream_ended(gateway.id(), gateway.instance());
         let deliveries = shared.gateways.remove(gateway);
         let lasted = gateway.since().elapsed().unwrap_or_default();
         shared.spans.ended(

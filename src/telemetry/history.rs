@@ -158,6 +158,7 @@ impl Telemetry {
         let mut looked_at = Instant::now();
         loop {
             self.shared.delays.want();
+            self.shared.enforcements.want();
             let few = self.engine().stats().subscribers < FEW_GATEWAYS;
             let times_per_second = if few { 10 } else { 4 };
             self.shared.spans.refill(times_per_second);

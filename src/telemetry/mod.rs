@@ -6,6 +6,7 @@
 //! | `gateways` | who is subscribed, and what was delivered to each |
 //! | `publishing` | what was published, by connection |
 //! | `ends` | why streams end; the last thousand |
+//! | `enforcement` | what gateways have reported of invalidations, and who waits for it |
 //! | `invalidations` | the last thousand session invalidations, and their log |
 //! | `log` | the log of streams |
 //! | `delays` | how long deliveries take, from a sample |
@@ -26,6 +27,7 @@
 mod count;
 mod delays;
 mod ends;
+mod enforcement;
 mod gateways;
 mod history;
 mod invalidations;
@@ -44,6 +46,7 @@ use tonic::Code;
 
 pub(crate) use self::delays::Histogram;
 pub(crate) use self::ends::{Cause, Ended};
+pub(crate) use self::enforcement::{Enforcement, MissingReason, Waited};
 pub(crate) use self::gateways::{Arrival, Delivered, Gateway, Lag, Stream, Successor};
 pub(crate) use self::history::{INTERVAL as HISTORY_INTERVAL, Point, Rates};
 pub(crate) use self::invalidations::Invalidation;
@@ -55,6 +58,7 @@ pub(crate) use self::start::{STARTS, completeness, describe};
 use self::count::{Labelled, SharedCount};
 use self::delays::Delays;
 use self::ends::RecentEnds;
+use self::enforcement::Enforcements;
 use self::gateways::Gateways;
 use self::history::History;
 use self::invalidations::{Invalidations, LOGGED_AT_ONCE};
@@ -87,6 +91,7 @@ struct Shared {
     replayed: SharedCount,
     recent_ends: RecentEnds,
     invalidations: Invalidations,
+    enforcements: Enforcements,
     delays: Delays,
     history: History,
     log: StreamLog,
@@ -98,7 +103,14 @@ struct Shared {
 
 impl Telemetry {
     /// Of a server whose engine that is. `delay_bounds` are the bounds of its histograms.
-    pub(crate) fn new(engine: &Engine, delay_bounds: &[Duration], spans: Spans) -> Self {
+    /// Gateways may report with leases up to `max_lease`.
+    pub(crate) fn new(
+        engine: &Engine,
+        delay_bounds: &[Duration],
+        max_lease: Duration,
+        spans: Spans,
+    ) -> Self {
+        let max_subscribers = engine.limits().max_subscribers;
         Telemetry {
             shared: Arc::new(Shared {
                 engine: engine.clone(),
@@ -113,6 +125,7 @@ impl Telemetry {
                 replayed: SharedCount::default(),
                 recent_ends: RecentEnds::default(),
                 invalidations: Invalidations::default(),
+                enforcements: Enforcements::new(delay_bounds, max_subscribers, max_lease),
                 delays: Delays::new(delay_bounds),
                 history: History::default(),
                 log: StreamLog::new(),
@@ -127,8 +140,8 @@ impl Telemetry {
     /// The same, with the bounds that are the default.
     #[cfg(any(test, feature = "tonic-service"))]
     pub(crate) fn of(engine: &Engine) -> Self {
-        let bounds = Config::default().delay_bounds;
-        Self::new(engine, &bounds, Spans::off())
+        let config = Config::default();
+        Self::new(engine, &config.delay_bounds, config.max_lease, Spans::off())
     }
 
     // What happens.

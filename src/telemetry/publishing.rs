@@ -218,7 +218,9 @@ impl Publishing {
 
     /// A session invalidation is in the log: the event as its publisher encoded it.
     pub(crate) fn invalidated(&self, cursor: Cursor, event: &[u8]) {
-        self.telemetry.shared.invalidations.published(cursor, event);
+        let shared = &self.telemetry.shared;
+        shared.enforcements.published(cursor.seq());
+        shared.invalidations.published(cursor, event);
     }
 
     /// A request was accepted.

@@ -80,6 +80,7 @@ window = "5s"
 max_subscribers = "6"
 max_revocations = 8
 revocation_retention = "9h"
+max_lease = "14s"
 max_producers = 7
 stall_timeout = "7m"
 shutdown_grace = "8ms"

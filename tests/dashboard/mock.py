@@ -137,6 +137,13 @@ class Mock:
             "complete_replays": 17,
             "partial_replays": 3,
         }
+        self.receipts = {
+            "reporting": 41,
+            "without_reports": 2,
+            "reports": 81_004,
+            "waits_proven": 1_377,
+            "waits_unproven": 4,
+        }
         self.max_gateways = 10_000
         self.process = {
             "resident_bytes": 214 * MIB,
@@ -170,6 +177,7 @@ class Mock:
             "reason": "requested" if at % 3 else "no-cursor",
             "missed": 0,
             "cursor": cursor(self.sequence),
+            "enforced": cursor(self.sequence) if at % 3 else "",
             "lag_events": 0,
             "lag_seconds": 0.0,
             "delivered_events": 500_000 + (at * 104_729) % 3_000_000,
@@ -222,6 +230,7 @@ class Mock:
                 "listeners": [dict(one) for one in self.listeners],
                 "ring": {**self.ring, "newest_sequence": self.sequence},
                 "revocations": dict(self.revocations),
+                "receipts": dict(self.receipts),
                 "gateways": {
                     "subscribed": len(self.gateways),
                     "max": self.max_gateways,

@@ -86,6 +86,7 @@ def test_the_dashboard_is_whole():
         "Delivery",
         "Ring",
         "Revocations",
+        "Receipts",
         "Gateways",
         "Ends of streams",
         "Publishing",

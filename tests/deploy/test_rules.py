@@ -10,8 +10,8 @@ ALERTS = shipped.alerts()
 
 
 def test_rules_and_configuration_are_valid(promtool):
-    assert "20 rules found" in promtool("check", "rules", shipped.PROMETHEUS / "alerts.yml")
-    assert len(ALERTS) == 20
+    assert "21 rules found" in promtool("check", "rules", shipped.PROMETHEUS / "alerts.yml")
+    assert len(ALERTS) == 21
     promtool("check", "config", shipped.PROMETHEUS / "prometheus.yml")
 
 

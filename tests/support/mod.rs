@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`harness`] | a server inside the test's process |
 //! | [`process`] | the binary as a child process |
+//! | [`sessions`] | a gateway with sessions, run by the SDK |
 //! | [`http`] | requests to the admin listener, over HTTP/1.1 and HTTP/2 |
 //! | [`grpc`] | gRPC as its generated clients speak it, and the methods' paths |
 //! | [`h2_client`] | calls over HTTP/2 without a gRPC library: bodies byte for byte |
@@ -34,6 +35,8 @@ pub mod header_block;
 pub mod http;
 #[cfg(feature = "cli")]
 pub mod process;
+#[cfg(all(feature = "client", feature = "server"))]
+pub mod sessions;
 #[cfg(feature = "server")]
 pub mod tls;
 pub mod tokens;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt};
 use galaxy_push::contract::publisher::publisher_server::Publisher;
-use galaxy_push::contract::publisher::{PublishRequest, PublishResponse};
+use galaxy_push::contract::publisher::{
+    PublishRequest, PublishResponse, WaitEnforcedRequest, WaitEnforcedResponse,
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fanout::{Fanout, Kept};
@@ -35,5 +37,12 @@ impl<T: Kept> Publisher for Publishing<T> {
             .into_inner()
             .map(move |request| fanout.publish(request?.events));
         Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn wait_enforced(
+        &self,
+        _: Request<WaitEnforcedRequest>,
+    ) -> Result<Response<WaitEnforcedResponse>, Status> {
+        Err(Status::unimplemented("nobody waits here"))
     }
 }

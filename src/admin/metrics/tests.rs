@@ -71,7 +71,7 @@ impl Server {
         };
         Server {
             clock,
-            telemetry: Telemetry::new(&engine, &bounds, Spans::off()),
+            telemetry: Telemetry::new(&engine, &bounds, Duration::from_secs(60), Spans::off()),
             facts: Facts {
                 version: env!("CARGO_PKG_VERSION"),
                 revision: "0123456789abcdef",

@@ -1221,7 +1221,7 @@ function showServer() {
     for (const id of ['checks', 'listeners']) sync($(id), [], () => '', () => null, () => {});
     return;
   }
-  const { ring, revocations, process, totals, config } = status;
+  const { ring, revocations, receipts, process, totals, config } = status;
   const pinned = percent(ring.pinned_bytes, ring.max_bytes);
   const meter = (name, used, most, format) => ({
     name, part: percent(used, most), text: `${format(used)} of ${format(most)} (${Math.round(100 * percent(used, most))} %)`,
@@ -1238,6 +1238,10 @@ function showServer() {
     ['Its cursor', clipped(status.head, 64)],
     ['Replays of revocations', `${count(revocations.complete_replays)} complete, ${count(revocations.partial_replays)} partial`,
       'Gateways that came back too late to resume and were told whom they have to throw out. Of a partial one something may be missing: such a gateway has to validate its sessions.'],
+    ['Receipts', `${plural(receipts.reporting, 'process', 'processes')}, ${count(receipts.without_reports)} without`,
+      'Processes of gateways that report which invalidations they have enforced, and subscribed gateways that do not: of these nobody knows.'],
+    ['Bans waited for', `${count(receipts.waits_proven)} proven, ${count(receipts.waits_unproven)} not`,
+      'Publishers that waited until it was certain that no gateway serves a revoked session. Where it was not, they were told who is missing.'],
   ]);
   showFacts($('process'), [
     ['Memory', process.memory_limit_bytes === null || process.memory_limit_bytes === undefined
@@ -1802,7 +1806,7 @@ function updateGatewayRow(row, gateway) {
   const { parts } = row;
   row.gateway = gateway;
   setPeerText(parts.id, gateway.id);
-  setAttribute(parts.id, 'title', `${visible(gateway.id)} at cursor ${visible(gateway.cursor)}`);
+  setAttribute(parts.id, 'title', `${visible(gateway.id)} at cursor ${visible(gateway.cursor)}${gateway.enforced === '' ? '' : `, enforced up to ${visible(gateway.enforced)}`}`);
   setText(parts.state, clipped(gateway.state, 24));
   setAttribute(parts.state, 'data-level', gateway.state === 'live' ? 'good' : 'warning');
   setText(parts.lagEvents, count(gateway.lag_events));

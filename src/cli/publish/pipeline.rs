@@ -258,6 +258,7 @@ mod tests {
     use crate::client::Connector;
     use crate::config::Address;
     use crate::contract::publisher::publisher_server::{Publisher, PublisherServer};
+    use crate::contract::publisher::{WaitEnforcedRequest, WaitEnforcedResponse};
     use crate::contract::push::PushEvent;
     use crate::cursor::{Epoch, Seq};
 
@@ -275,6 +276,13 @@ mod tests {
             _: Request<PublishRequest>,
         ) -> Result<Response<PublishResponse>, Status> {
             Err(Status::unimplemented("not in the script"))
+        }
+
+        async fn wait_enforced(
+            &self,
+            _: Request<WaitEnforcedRequest>,
+        ) -> Result<Response<WaitEnforcedResponse>, Status> {
+            Err(Status::unimplemented("nobody waits here"))
         }
 
         async fn publish_stream(

@@ -94,6 +94,13 @@ pub(in crate::cli) struct SettingsArgs {
     )]
     revocation_retention: Duration,
 
+    #[arg(
+        long,
+        value_parser = value::duration,
+        default_value = value::duration_text(Config::default().max_lease)
+    )]
+    max_lease: Duration,
+
     #[arg(long, value_parser = value::count, default_value_t = Config::default().max_producers)]
     max_producers: usize,
 
@@ -167,6 +174,7 @@ impl SettingsArgs {
             max_subscribers: self.max_subscribers,
             max_revocations: self.max_revocations,
             revocation_retention: self.revocation_retention,
+            max_lease: self.max_lease,
             max_producers: self.max_producers,
             stall_timeout: self.stall_timeout,
             shutdown_grace: self.shutdown_grace,
@@ -217,6 +225,7 @@ mod tests {
             "--max-subscribers=6",
             "--max-revocations=12",
             "--revocation-retention=13s",
+            "--max-lease=14s",
             "--max-producers=10",
             "--stall-timeout=7m",
             "--shutdown-grace=8ms",
@@ -245,6 +254,7 @@ mod tests {
             max_subscribers: 6,
             max_revocations: 12,
             revocation_retention: Duration::from_secs(13),
+            max_lease: Duration::from_secs(14),
             max_producers: 10,
             stall_timeout: Duration::from_secs(420),
             shutdown_grace: Duration::from_millis(8),

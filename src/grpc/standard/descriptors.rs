@@ -115,6 +115,7 @@ mod tests {
         let all = &*DESCRIPTORS_OF_ALL;
         let own = [
             "galaxy.backend.push.v1.Push",
+            "galaxy.push.gateway.v1.Gateway",
             "galaxy.push.publisher.v1.Publisher",
         ];
         for service in own.into_iter().chain(SERVICES) {

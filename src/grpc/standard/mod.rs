@@ -20,7 +20,6 @@ mod watch;
 
 use std::task::Context;
 
-use prost::Message;
 use tonic::Status;
 
 use self::health::{Check, List};
@@ -28,7 +27,7 @@ use self::reflection::Reflection;
 use self::watch::Watch;
 use super::authorization::Authorization;
 use super::exchange::{Cardinality, Exchange};
-use crate::contract::MESSAGE_PREFIX_BYTES as PREFIX_BYTES;
+use super::message::encode;
 use crate::health::Health;
 use crate::http2::server::Response;
 use crate::service::{Progress, Turn};
@@ -88,8 +87,8 @@ pub(super) fn is_open(path: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct Standard {
     health: Health,
-    /// The listener's own service.
-    service: &'static str,
+    /// The listener's own services.
+    services: &'static [&'static str],
 }
 
 /// A call of one of their methods.
@@ -132,8 +131,8 @@ pub(super) fn open(
 }
 
 impl Standard {
-    pub(super) fn new(health: Health, service: &'static str) -> Self {
-        Standard { health, service }
+    pub(super) fn new(health: Health, services: &'static [&'static str]) -> Self {
+        Standard { health, services }
     }
 
     /// See [`Service::poll`](crate::service::Service::poll).
@@ -158,7 +157,7 @@ impl Standard {
 
     /// The full names of all services of the listener.
     fn services(&self) -> impl Iterator<Item = &'static str> + use<> {
-        [self.service].into_iter().chain(SERVICES)
+        self.services.iter().copied().chain(SERVICES)
     }
 
     /// Whether there is such a service; the server as a whole has the empty name.
@@ -194,15 +193,4 @@ impl StandardCall {
             StandardCall::Reflection(call) => call.describe(),
         }
     }
-}
-
-/// A message with its prefix.
-fn encode(message: &impl Message) -> Vec<u8> {
-    let length = message.encoded_len();
-    let mut bytes = Vec::with_capacity(PREFIX_BYTES + length);
-    bytes.push(0);
-    // None of ours is anywhere near four gigabytes.
-    bytes.extend((length as u32).to_be_bytes());
-    bytes.extend(message.encode_to_vec());
-    bytes
 }

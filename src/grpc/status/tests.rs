@@ -4,6 +4,7 @@ use super::*;
 use crate::access::Peer;
 use crate::contract::details::{DOMAIN, Details, ErrorInfo};
 use crate::contract::gateway_id;
+use crate::cursor::{Epoch, Seq};
 use crate::event::{Event, parse_publish_request};
 
 /// A status of every kind, some of them more than once.
@@ -22,6 +23,7 @@ fn every_status() -> Vec<Status> {
         let source = Event::parse(bytes).unwrap_err();
         bad_request(&RequestError::Event { index: 3, source })
     };
+    let cursor = |ms| Cursor::new(Epoch::new(ms, 0).unwrap(), Seq::new(7));
     let mut gzip = HeaderMap::new();
     gzip.insert("grpc-encoding", HeaderValue::from_static("gzip"));
     let name = "orders".to_owned();
@@ -54,6 +56,15 @@ fn every_status() -> Vec<Status> {
         cut_short(Some((1, 9))),
         request_too_large(10, 9),
         bad_metadata("push-heartbeat", &"not a time"),
+        bad_instance(instance::check(&"x".repeat(129)).unwrap_err()),
+        bad_instance(instance::check("\t").unwrap_err()),
+        bad_cursor("cursor", &Cursor::parse(b"7").unwrap_err()),
+        other_epoch("cursor", cursor(1), cursor(2)),
+        beyond_head("cursor", cursor(1)),
+        duration_not_allowed("lease_ms", second / 2, second, 60 * second),
+        bad_report(ReportError::WentBack { before: 7 }, cursor(1)),
+        bad_report(ReportError::TooManyProcesses { limit: 64 }, cursor(1)),
+        too_many_waits(TooManyWaits { limit: 256 }),
         not_a_message("PushEvent", &undecodable.unwrap_err()),
         id(""),
         id("\n"),
