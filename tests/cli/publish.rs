@@ -72,6 +72,46 @@ fn one_invalidation_from_flags() {
 }
 
 #[test]
+fn a_ban_that_is_waited_for_is_certain_or_who_is_missing_is_named() {
+    let server = Server::start(&["--max-lease=1s"]);
+    let ban = |timeout: &str| {
+        let mut command = galaxy_push(&["publish", "--connect", &server.publishers]);
+        let ban = [
+            "--invalidate",
+            "--user-id",
+            "u1",
+            "--wait-enforced",
+            timeout,
+        ];
+        command.args(ban).output().unwrap()
+    };
+    // One that only prints: nobody can know what it has thrown out.
+    let tail = server.tail(&["--id", "prints"]);
+    let output = ban("1s500ms");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = only_line(&output);
+    assert!(said.contains("not proven within 1s 500ms"), "{said}");
+    assert!(said.contains("prints sends no reports"), "{said}");
+    let published = cursor(&tail.out.next().unwrap());
+    assert_eq!(stdout(&output), format!("{published}\n"));
+    drop(tail);
+    let proven = "galaxy-push: proven: 0 of 0 gateways have enforced it, 0 refuse everything";
+    let output = ban("1m");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(only_line(&output), proven);
+    // The same for lines.
+    let lines = small(1) + &small(2);
+    let args = [
+        "publish",
+        "--connect",
+        &server.publishers,
+        "--wait-enforced=1m",
+        "-",
+    ];
+    assert_eq!(only_line(&run_with_input(&args, &lines)), proven);
+}
+
+#[test]
 fn a_payload_file_is_sent_byte_for_byte() {
     let server = Server::start(&[]);
     let tail = server.tail(&[]);
