@@ -102,6 +102,8 @@ async fn after_a_gap_those_that_were_revoked_end_by_a_complete_replay() {
     assert_eq!(revocation.reason, "banned");
     put(&server, vec![client_event("ada", "", "after")]).await;
     assert_eq!(payload(&mut ada).await, "after");
+    let invalidated = gateway.backend.invalidated.lock().unwrap().clone();
+    assert_eq!(invalidated, ["ben  banned"]);
     let beginnings = gateway.backend.beginnings.lock().unwrap().clone();
     assert_eq!(beginnings, ["fresh no-cursor", "fresh expired"]);
     assert_eq!(

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::task::{JoinError, JoinSet};
 
-use super::feed::{Beginning, Feed, Missed};
+use super::end::Revocation;
+use super::feed::{Beginning, Feed, Missed, Observer};
 use super::reporter::{Meaning, Reporter, Turn};
 use super::router::Router;
 use super::suspects::Suspect;
@@ -41,6 +42,14 @@ pub trait Application: Send + Sync + 'static {
     /// Asks the backend whether a session is still valid. It is called for each open session after
     /// invalidations were lost.
     fn validate(&self, user: &str, session: &str) -> impl Future<Output = Verdict> + Send;
+
+    /// An invalidation is enforced: of this session, or of all of the user's if it is empty. Be it one
+    /// that was missed and has come late, or one of nobody who is here. What the gateway has beside its
+    /// sessions goes now, such as answers of the backend that it has kept. The position is past it
+    /// only when this returns; and what takes long here holds up the events behind it.
+    fn invalidated(&self, user: &str, session: &str, revocation: &Revocation) {
+        let _ = (user, session, revocation);
+    }
 
     /// Everything up to here is processed. A gateway that is to resume after a restart of its own
     /// writes it down, where it survives, and gives it to
@@ -146,13 +155,18 @@ impl<A: Application> Driver<A> {
             return Err(DriverError::Lease { stale_after });
         }
         feed.use_leases(true);
+        let application = Arc::new(application);
+        let told = Arc::clone(&application);
+        feed.observe(Observer(Box::new(move |user, session, revocation| {
+            told.invalidated(user, session, revocation);
+        })));
         let subscription = subscription.unique_instance().replay_revocations(true);
         Ok(Driver {
             subscription: subscription.build()?,
             reporter: Reporter::new(stale_after),
             feed,
             sends_heartbeats: false,
-            application: Arc::new(application),
+            application,
             validations: Validations {
                 at_once: 32,
                 timeout: Duration::from_secs(10),
@@ -368,6 +382,8 @@ impl<A: Application> Driver<A> {
                 self.sends_heartbeats = start.sends_heartbeats;
                 self.reporter.begin();
                 self.begin(|feed| feed.begin(beginning));
+                // Whoever writes the position down knows by then what lies before it.
+                self.application.happened(item);
                 if let Some(cursor) = self.subscription.cursor() {
                     self.application.processed(cursor);
                     if !self.feed.is_replay() {
@@ -377,12 +393,12 @@ impl<A: Application> Driver<A> {
             }
             Item::Replayed { cursor } => {
                 self.begin(Feed::replayed);
+                self.application.happened(item);
                 self.processed(*cursor);
                 self.enforced(*cursor, self.feed.invalidations());
             }
-            _ => {}
+            _ => self.application.happened(item),
         }
-        self.application.happened(item);
     }
 
     /// Has sessions validated, if this makes them suspect.

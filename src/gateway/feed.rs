@@ -31,6 +31,19 @@ pub struct Feed {
     after: Afterwards,
     /// What is heard does not count, but what is [known](Feed::known).
     has_leases: bool,
+    #[cfg(feature = "client")]
+    observer: Option<Observer>,
+}
+
+/// Is told of each invalidation when it is enforced: its user, its session and the rest.
+#[cfg(feature = "client")]
+pub(super) struct Observer(pub(super) Box<dyn Fn(&str, &str, &Revocation) + Send + Sync>);
+
+#[cfg(feature = "client")]
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// How far a stream has come.
@@ -110,6 +123,8 @@ impl Feed {
             progress: Progress::Nowhere,
             after: Afterwards::default(),
             has_leases: false,
+            #[cfg(feature = "client")]
+            observer: None,
         }
     }
 
@@ -170,6 +185,11 @@ impl Feed {
             self.shared.walk(|entry, after| entry.wake_held(after));
             self.shared.ready.wake();
         }
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn observe(&mut self, observer: Observer) {
+        self.observer = Some(observer);
     }
 
     /// Has the router go by what is [known](Self::known) from now on, or by what is heard.
@@ -358,6 +378,10 @@ impl Feed {
         self.after.run();
         count(&self.shared.counters.invalidations, 1);
         count(&self.shared.counters.revoked, revoked);
+        #[cfg(feature = "client")]
+        if let Some(Observer(observer)) = &self.observer {
+            observer(user_id, device_session_id, &revocation);
+        }
         #[cfg(feature = "client")]
         tracing::info!(
             user_id,

@@ -9,7 +9,7 @@ use galaxy_push::client::{Backoff, Builder, Gateway, Item};
 use galaxy_push::contract::push::push_event::Kind;
 use galaxy_push::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
 use galaxy_push::cursor::Cursor;
-use galaxy_push::gateway::{Application, Driver, Router, Session, Verdict};
+use galaxy_push::gateway::{Application, Driver, Revocation, Router, Session, Verdict};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -60,6 +60,7 @@ impl Relay {
 pub struct Backend {
     pub verdicts: Arc<Mutex<BTreeMap<String, Verdict>>>,
     pub asked: Arc<Mutex<Vec<String>>>,
+    pub invalidated: Arc<Mutex<Vec<String>>>,
     pub processed: Arc<Mutex<Option<Cursor>>>,
     pub beginnings: Arc<Mutex<Vec<String>>>,
 }
@@ -78,6 +79,11 @@ impl Application for Backend {
             Some(verdict) => verdict,
             None => std::future::pending().await,
         }
+    }
+
+    fn invalidated(&self, user: &str, session: &str, revocation: &Revocation) {
+        let text = format!("{user} {session} {}", revocation.reason);
+        self.invalidated.lock().unwrap().push(text);
     }
 
     fn processed(&self, cursor: Cursor) {
