@@ -1,14 +1,16 @@
-"""Makes docs/images/dashboard.png and dashboard-phone.png anew: `scripts/dashboard --picture`."""
+"""Makes docs/images/dashboard.png and dashboard-phone.png anew: `scripts/browser --picture`."""
 
 import pathlib
 import sys
 
 from playwright.sync_api import expect
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
 import chromium
 from mock import realistic
 
-IMAGES = pathlib.Path(__file__).resolve().parents[2] / "docs/images"
+IMAGES = pathlib.Path(__file__).resolve().parents[3] / "docs/images"
 
 
 def main(folder):

@@ -18,7 +18,7 @@ import threading
 import time
 import urllib.parse
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "src/admin/page"
+PAGE = pathlib.Path(__file__).resolve().parents[3] / "src/admin/page"
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/assets/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),

@@ -1,19 +1,10 @@
-"""The dashboard in Debian's Chromium, before a mock of the admin listener or before the
-real server. Whatever a test does, the page must ask nothing of other hosts, must keep to
-its content security policy, and must not fail.
+"""A page in a browser: whatever a test does, it must ask nothing of other hosts, must keep to its
+content security policy, and must not fail.
 """
 
-import pathlib
-import sys
 import urllib.parse
 
-import pytest
 from playwright.sync_api import expect
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-
-import chromium
-from mock import Mock
 
 # Nothing here takes long; this only ends a test that would otherwise hang.
 LIMIT_MS = 60_000
@@ -23,32 +14,6 @@ WATCH_POLICY = """
 addEventListener('securitypolicyviolation', (event) =>
     notePolicyViolation(`${event.effectiveDirective} ${event.blockedURI} ${event.sample}`));
 """
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with chromium.launched() as browser:
-        yield browser
-
-
-@pytest.fixture
-def serve():
-    """Starts mocks; a second of theirs passes faster than one of ours."""
-    mocks = []
-
-    def start(**settings):
-        mock = Mock(**{"tick_seconds": 0.2, **settings})
-        mocks.append(mock)
-        return mock.start()
-
-    yield start
-    for mock in mocks:
-        mock.close()
-
-
-@pytest.fixture
-def mock(serve):
-    return serve()
 
 
 class Faults:
@@ -78,31 +43,26 @@ class Faults:
             self.found.append(f"request: {request.url}")
 
 
-@pytest.fixture
-def open_page(browser):
-    """Opens the dashboard of this address, in a browser of its own."""
-    opened = []
+class Pages:
+    """Opens pages, each in a browser of its own, and looks in the end that none has failed."""
 
-    def open(url, wait=True, **options):
+    def __init__(self, browser):
+        self.browser = browser
+        self.opened = []
+
+    def open(self, url, **options):
         options.setdefault("viewport", {"width": 1280, "height": 900})
         options.setdefault("reduced_motion", "reduce")
-        context = browser.new_context(locale="en-GB", timezone_id="Asia/Kathmandu", **options)
+        context = self.browser.new_context(locale="en-GB", timezone_id="Asia/Kathmandu", **options)
         context.set_default_timeout(LIMIT_MS)
         page = context.new_page()
         page.faults = Faults(url)
         page.faults.watch(context, page)
-        opened.append((context, page))
+        self.opened.append((context, page))
         page.goto(url)
-        if wait:
-            expect(page.locator("#state-text")).to_have_text("Serving")
         return page
 
-    yield open
-    for context, page in opened:
-        context.close()
-        assert page.faults.are_expected or page.faults.found == []
-
-
-@pytest.fixture
-def page(mock, open_page):
-    return open_page(mock.url)
+    def close(self):
+        for context, page in self.opened:
+            context.close()
+            assert page.faults.are_expected or page.faults.found == []

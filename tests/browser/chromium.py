@@ -5,7 +5,7 @@ import os
 
 from playwright.sync_api import sync_playwright
 
-BINARY = os.environ.get("DASHBOARD_CHROMIUM", "/usr/bin/chromium")
+BINARY = os.environ.get("BROWSER_CHROMIUM", "/usr/bin/chromium")
 
 
 @contextlib.contextmanager
