@@ -9,12 +9,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use galaxy_push::access::{EventKinds, Identity};
+use galaxy_push::access::{EventKinds, Identity, Limits};
 use galaxy_push::client::{Builder, Gateway};
 use galaxy_push::contract::gateway::gateway_client::GatewayClient;
 use galaxy_push::contract::gateway::{ReportRequest, ReportResponse};
 use galaxy_push::contract::publisher::missing_gateway::Reason;
 use galaxy_push::contract::publisher::{WaitEnforcedRequest, WaitEnforcedResponse};
+use galaxy_push::contract::push::{GatewaySubscribeRequest, PushEvent};
 use galaxy_push::cursor::{Cursor, Seq};
 use galaxy_push::engine::Engine;
 use galaxy_push::gateway::{Driver, Refusal, Router};
@@ -28,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -176,6 +177,19 @@ async fn a_gateway_that_is_taken_over_is_not_waited_for() {
     assert!(!newer.router.is_stale());
 }
 
+/// A gateway that has a stream, and an instance.
+async fn subscribe(server: &Harness, id: &str, instance: &str) -> Streaming<PushEvent> {
+    let mut request = Request::new(GatewaySubscribeRequest {
+        gateway_client_id: id.to_owned(),
+        cursor: String::new(),
+    });
+    let instance = instance.parse().expect("a header's value");
+    request.metadata_mut().insert("push-instance", instance);
+    let mut gateway = server.gateway().await;
+    let response = soon(gateway.subscribe_push(request)).await;
+    response.expect("subscribed").into_inner()
+}
+
 async fn report(
     server: &Harness,
     change: impl FnOnce(&mut ReportRequest),
@@ -196,6 +210,9 @@ async fn a_report_that_cannot_be_is_refused_and_says_what_is_wrong() {
     let server = server().await;
     put(&server, vec![client_event("ada", "", "x"); 3]).await;
     let head = server.engine.head();
+    let status = report(&server, |_| ()).await.unwrap_err();
+    assert_eq!(reason(&status).0, "NOT_SUBSCRIBED");
+    let _stream = subscribe(&server, "g", "one").await;
     let earlier = Cursor::new(head.epoch(), Seq::new(1)).to_string();
     let answered = report(&server, |_| ()).await.expect("it is valid");
     assert_eq!(answered.head_cursor, head.to_string());
@@ -366,6 +383,20 @@ async fn reports_and_waits_are_for_those_who_may() {
             soon(gateway.report(request)).await.map(|_| ())
         }
     };
+    // It may, and has no stream.
+    let status = report("g", Some("one")).await.unwrap_err();
+    assert_eq!(reason(&status).0, "NOT_SUBSCRIBED");
+    let mut stream = with_token(
+        "one",
+        GatewaySubscribeRequest {
+            gateway_client_id: "g".to_owned(),
+            cursor: String::new(),
+        },
+    );
+    let instance = "i".parse().expect("a header's value");
+    stream.metadata_mut().insert("push-instance", instance);
+    let mut gateway = server.gateway().await;
+    let _stream = soon(gateway.subscribe_push(stream)).await.expect("it may");
     assert!(report("g", Some("one")).await.is_ok());
     for (id, token, why) in [
         ("g", None, "CREDENTIAL_MISSING"),
@@ -395,6 +426,84 @@ async fn reports_and_waits_are_for_those_who_may() {
     ] {
         assert_eq!(reason(&wait(token).await.unwrap_err()).0, why);
     }
+}
+
+/// A wait lasts: it counts as a stream, and ends with the right to it.
+#[tokio::test]
+async fn a_wait_ends_with_the_credential() {
+    let tokens = Tokens::new();
+    let revokes = EventKinds {
+        client_event: false,
+        session_invalidation: true,
+    };
+    let limits = Limits::default().max_streams(1);
+    tokens.set(Identity::new("revokes").publish(revokes).limits(limits));
+    tokens.set(support::tokens::gateway("plain", &["g"]));
+    let server = Harness::with_authenticator(|_| (), Arc::clone(&tokens) as _).await;
+    let plain = GatewaySubscribeRequest {
+        gateway_client_id: "g".to_owned(),
+        cursor: String::new(),
+    };
+    let mut gateway = server.gateway().await;
+    let plain = soon(gateway.subscribe_push(with_token("plain", plain))).await;
+    let _plain = plain.expect("it may");
+    let cursor = server.engine.head().to_string();
+    let publisher = server.publisher().await;
+    let wait = move |timeout_ms| {
+        let request = WaitEnforcedRequest {
+            cursor: cursor.clone(),
+            timeout_ms,
+        };
+        let mut publisher = publisher.clone();
+        async move {
+            publisher
+                .wait_enforced(with_token("revokes", request))
+                .await
+        }
+    };
+    // The others may be there first.
+    let long = wait.clone();
+    let waiting = tokio::spawn(async move {
+        loop {
+            match long(600_000).await {
+                Err(status) if reason(&status).0 == "TOO_MANY_STREAMS" => {}
+                other => return other,
+            }
+        }
+    });
+    let second = async {
+        loop {
+            if let Err(status) = wait(0).await {
+                return status;
+            }
+        }
+    };
+    assert_eq!(reason(&soon(second).await).0, "TOO_MANY_STREAMS");
+    tokens.revoke("revokes");
+    let ended = soon(waiting)
+        .await
+        .expect("it has not panicked")
+        .unwrap_err();
+    assert_eq!(reason(&ended).0, "CREDENTIAL_REVOKED");
+}
+
+/// A cursor that was not given to anybody changes nothing for the others.
+#[tokio::test]
+async fn a_wait_for_what_is_not_published_leaves_gateways_alone() {
+    let server = server().await;
+    let gateway = run(subscription(server.gateway_addr()), router()).await;
+    let head = server.engine.head();
+    let ahead = Cursor::new(head.epoch(), Seq::new(100)).to_string();
+    let answer = try_wait(&server, &ahead, LEASE + LEASE / 2).await;
+    let answer = answer.expect("it may be");
+    assert!(!answer.proven && answer.gateways == 0, "{answer:?}");
+    assert!(!gateway.router.is_stale());
+    // Once it is there, it counts.
+    let waiting = async { try_wait(&server, &ahead, HANG).await.expect("an answer") };
+    let publishing = put(&server, vec![invalidation("ada", "", "x"); 100]);
+    let (answer, last) = tokio::join!(waiting, publishing);
+    assert_eq!(last.to_string(), ahead);
+    assert!(answer.proven && answer.enforced == 1, "{answer:?}");
 }
 
 /// A server that has the contract and nothing else.

@@ -86,10 +86,10 @@ pub(super) struct Args {
     #[arg(long, default_value = "32", value_parser = |text: &str| value::within(text, 1..=1024))]
     in_flight: u64,
 
-    /// Wait, for so long at most, until no gateway serves a session that an invalidation among the
+    /// Wait, for so long at most (up to 10 minutes), until no gateway serves a session that an invalidation among the
     /// events revokes. The exit code is 1 if that is not certain by then, with the gateways that may
     /// serve on.
-    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = enforcement::timeout)]
     wait_enforced: Option<Duration>,
 
     #[command(flatten)]

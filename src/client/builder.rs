@@ -154,7 +154,13 @@ impl Builder {
     pub(crate) fn unique_instance(self) -> Self {
         let number: u32 = rand::random();
         let text = match &self.instance {
-            Some(text) => format!("{text} {number:08x}"),
+            // What is none is told when it is built.
+            Some(text) if instance::check(text).is_err() => return self,
+            Some(text) => {
+                // It is ASCII.
+                let kept = text.len().min(instance::MAX_BYTES - 9);
+                format!("{} {number:08x}", &text[..kept])
+            }
             None => format!("{number:08x}"),
         };
         self.instance(text)

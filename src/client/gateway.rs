@@ -190,7 +190,11 @@ impl Gateway {
             enforced_cursor: enforced.to_string(),
             lease_ms: u32::try_from(lease.as_millis()).unwrap_or(u32::MAX),
         };
-        let limit = self.settings.response_timeout;
+        let mut limit = self.settings.response_timeout;
+        if !lease.is_zero() {
+            // There is time for others within the lease.
+            limit = limit.min(lease / 4);
+        }
         Some(async move {
             let answer = tokio::time::timeout(limit, client.report(request)).await;
             let answer = answer.map_err(|_| {

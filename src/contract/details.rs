@@ -131,6 +131,8 @@ reasons! {
     CursorBeyondHead = "CURSOR_BEYOND_HEAD",
     /// A process had reported that it has enforced more.
     EnforcedWentBack = "ENFORCED_WENT_BACK",
+    /// Who reports has no stream of this id and instance.
+    NotSubscribed = "NOT_SUBSCRIBED",
     /// The name of the gateway's process is none.
     InvalidInstance = "INVALID_INSTANCE",
     /// A duration is longer or shorter than allowed.

@@ -304,19 +304,26 @@ impl<A: Application> Driver<A> {
         };
         match self.reporter.answered(answer) {
             Meaning::Known(moment) => self.feed.known(moment),
-            Meaning::NoReports => {
+            Meaning::Shorter(lease) => {
+                tracing::warn!(
+                    ?lease,
+                    "the server takes no longer leases: the router is stale after as long"
+                );
+                self.feed.shorten_lease(lease);
+                self.reporter.shorten(lease);
+            }
+            // A server that has taken a report counts on this process to keep to its lease.
+            Meaning::NoReports if self.feed.is_stale() && !self.reporter.is_required() => {
                 tracing::warn!(
                     address = %self.subscription.address(),
-                    "the server takes no reports of what is enforced: the router goes by what it hears"
+                    sends_heartbeats = self.sends_heartbeats,
+                    "the server takes no reports of what is enforced: the router goes by what it hears, and \
+                     is stale while a stream without heartbeats is quiet"
                 );
+                self.reporter.give_up();
                 self.feed.use_leases(false);
-                if !self.sends_heartbeats {
-                    tracing::warn!(
-                        address = %self.subscription.address(),
-                        "the server sends no heartbeats: while its stream is quiet, the router is stale"
-                    );
-                }
             }
+            Meaning::NoReports => {}
             Meaning::Nothing => {}
         }
     }
@@ -381,6 +388,7 @@ impl<A: Application> Driver<A> {
                 let beginning = beginning(start);
                 self.sends_heartbeats = start.sends_heartbeats;
                 self.reporter.begin();
+                self.feed.use_leases(true);
                 self.begin(|feed| feed.begin(beginning));
                 // Whoever writes the position down knows by then what lies before it.
                 self.application.happened(item);

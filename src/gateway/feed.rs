@@ -148,6 +148,10 @@ impl Feed {
             }
             Beginning::Lost => {
                 self.progress = Progress::Live;
+                if self.has_leases {
+                    // What another server has answered says nothing of this one.
+                    self.shared.unheard();
+                }
                 true
             }
         };
@@ -195,8 +199,18 @@ impl Feed {
     /// Has the router go by what is [known](Self::known) from now on, or by what is heard.
     #[cfg(feature = "client")]
     pub(super) fn use_leases(&mut self, has_leases: bool) {
+        if has_leases && !self.has_leases {
+            // A server that takes reports counts on it that nobody is served before they are answered.
+            self.shared.unheard();
+        }
         self.has_leases = has_leases;
         self.heard();
+    }
+
+    /// The router is stale sooner from now on.
+    #[cfg(feature = "client")]
+    pub(super) fn shorten_lease(&self, lease: std::time::Duration) {
+        self.shared.shorten_lease(lease);
     }
 
     /// All that was published before this moment, by the router's clock, is
@@ -245,7 +259,7 @@ impl Feed {
 
     #[cfg(feature = "client")]
     pub(super) fn stale_after(&self) -> std::time::Duration {
-        self.shared.settings.stale_after
+        self.shared.stale_after()
     }
 
     fn lose(&self) {

@@ -86,27 +86,30 @@ impl Guard {
         poll_fn(|cx| self.poll_allowed(cx)).await
     }
 
-    /// Runs a part of the request, and gives it up when the session ends.
+    /// Runs a part of the request, and gives it up when the session ends. It does nothing while the
+    /// router is [stale](Refusal::Stale) or the session [suspect](Refusal::Suspect): when it would go
+    /// on then, it is given up too. Where that may pass, run shorter parts, and wait for
+    /// [`allowed`](Self::allowed) between them.
     ///
     /// # Errors
     ///
-    /// [`Refusal`]: the session has ended meanwhile, or the request must not go on when that part
-    /// begins. If it ends just as the session does, its result is given up too.
+    /// [`Refusal`]: why it was given up. If it ends just as it must not go on any more, its result is
+    /// given up too.
     ///
     /// # Cancel safety
     ///
     /// As that of the future.
     pub async fn run<F: Future>(&mut self, part: F) -> Result<F::Output, Refusal> {
-        self.check()?;
         let mut part = pin!(part);
         poll_fn(|cx| {
             if let Poll::Ready(end) = self.poll_ended(cx) {
                 return Poll::Ready(Err(Refusal::Ended(end)));
             }
-            part.as_mut().poll(cx).map(|done| match self.entry.ended() {
-                None => Ok(done),
-                Some(end) => Err(Refusal::Ended(end)),
-            })
+            if let Err(refusal) = self.check() {
+                return Poll::Ready(Err(refusal));
+            }
+            let done = part.as_mut().poll(cx);
+            done.map(|done| self.check().map(|()| done))
         })
         .await
     }

@@ -9,11 +9,18 @@ use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
 use super::leases::Leases;
-use crate::client::retry_delay;
+use crate::client::{ErrorReason, error_info, retry_delay};
+use crate::contract::details::DOMAIN;
+use crate::contract::lease;
 use crate::cursor::Cursor;
 
 /// The shortest pause between two reports: invalidations that come meanwhile share the next.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
+/// And no shorter than so many times what the last one has taken: a server that is busy is not to be
+/// kept so.
+const ROUND_TRIPS: u32 = 8;
+/// But such a pause is no longer.
+const MAX_BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause where events have come since the last report.
 const MOVED_PAUSE: Duration = Duration::from_secs(1);
 /// So often within its lease a router reports at least.
@@ -30,13 +37,14 @@ pub(super) struct Reporter {
     /// What was reported last.
     reported: Option<Cursor>,
     last: Instant,
+    round_trip: Duration,
     /// An invalidation was enforced since.
     is_urgent: bool,
     /// The server has refused a report: nothing is reported before then.
     not_before: Instant,
     server: Server,
-    /// How it has refused the last report.
-    refused: Option<Code>,
+    /// Why it has refused the last report.
+    refused: Option<String>,
     is_required: bool,
 }
 
@@ -69,6 +77,8 @@ pub(super) enum Meaning {
     Known(Duration),
     /// The server takes no reports.
     NoReports,
+    /// The server takes no leases that are longer.
+    Shorter(Duration),
     Nothing,
 }
 
@@ -77,10 +87,11 @@ impl Reporter {
         let now = Instant::now();
         Reporter {
             lease,
-            leases: Leases::default(),
+            leases: Leases::new(lease),
             under_way: None,
             reported: None,
             last: now,
+            round_trip: Duration::ZERO,
             is_urgent: true,
             not_before: now,
             server: Server::Unknown,
@@ -106,6 +117,25 @@ impl Reporter {
         self.reported = None;
         self.is_urgent = true;
         self.not_before = Instant::now();
+        if self.server == Server::TakesNone {
+            // It may be another one, or a newer one.
+            self.server = Server::Unknown;
+        }
+    }
+
+    /// The router goes by what it hears, on this stream.
+    pub(super) fn give_up(&mut self) {
+        self.server = Server::TakesNone;
+    }
+
+    /// The lease is shorter from now on.
+    pub(super) fn shorten(&mut self, lease: Duration) {
+        self.lease = lease;
+    }
+
+    /// Whether the router may go by what it hears, where the server takes no reports.
+    pub(super) fn is_required(&self) -> bool {
+        self.is_required
     }
 
     /// All up to here is enforced; `is_urgent` says that there were invalidations. Returns the moment
@@ -149,7 +179,10 @@ impl Reporter {
         }
         let idle = self.lease / REPORTS_IN_LEASE;
         let pause = match self.reported {
-            _ if self.is_urgent => MIN_PAUSE,
+            _ if self.is_urgent => {
+                let busy = self.round_trip * ROUND_TRIPS;
+                MIN_PAUSE.max(busy.min(MAX_BUSY_PAUSE)).min(idle)
+            }
             Some(reported) if reported == enforced => idle,
             _ => idle.min(MOVED_PAUSE),
         };
@@ -183,38 +216,42 @@ impl Reporter {
         let Some(UnderWay { sent, enforced, .. }) = self.under_way.take() else {
             return Meaning::Nothing;
         };
-        match answer {
+        self.round_trip = self.last.elapsed();
+        let status = match answer {
             Ok(head) => {
                 self.server = Server::TakesReports;
                 self.refused = None;
                 self.reported = Some(enforced);
                 let known = self.leases.answer(sent, head);
-                known.map_or(Meaning::Nothing, Meaning::Known)
+                return known.map_or(Meaning::Nothing, Meaning::Known);
             }
-            // One that has taken a report counts on this process to keep to it.
-            Err(status)
-                if status.code() == Code::Unimplemented
-                    && self.server == Server::Unknown
-                    && !self.is_required =>
-            {
-                self.server = Server::TakesNone;
-                Meaning::NoReports
-            }
-            Err(status) => {
-                let pause = (self.lease / (2 * REPORTS_IN_LEASE)).min(MOVED_PAUSE);
-                let asked = retry_delay(&status).unwrap_or_default().min(self.lease);
-                self.not_before = Instant::now() + pause.max(asked);
-                // Once for each: it goes on until somebody changes something.
-                if self.refused != Some(status.code()) {
-                    self.refused = Some(status.code());
-                    tracing::warn!(
-                        code = ?status.code(),
-                        reason = status.message(),
-                        "the server has not taken the report of what is enforced"
-                    );
-                }
-                Meaning::Nothing
-            }
+            Err(status) => status,
+        };
+        let pause = (self.lease / (2 * REPORTS_IN_LEASE)).min(MOVED_PAUSE);
+        let asked = retry_delay(&status).unwrap_or_default().min(self.lease);
+        self.not_before = Instant::now() + pause.max(asked);
+        let info = error_info(&status).filter(|info| info.domain == DOMAIN);
+        // Once for each: it goes on until somebody changes something.
+        let reason = info.as_ref().map_or_else(
+            || format!("{:?}", status.code()),
+            |info| info.reason.clone(),
+        );
+        if self.refused.as_ref() != Some(&reason) {
+            tracing::warn!(
+                reason,
+                message = status.message(),
+                "the server has not taken the report of what is enforced"
+            );
+            self.refused = Some(reason);
+        }
+        let limit = info
+            .filter(|info| info.is(ErrorReason::DurationNotAllowed))
+            .and_then(|info| info.metadata.get("limit_ms")?.parse().ok())
+            .map(Duration::from_millis);
+        match limit {
+            Some(limit) if limit < self.lease && limit >= lease::MIN => Meaning::Shorter(limit),
+            _ if status.code() == Code::Unimplemented => Meaning::NoReports,
+            _ => Meaning::Nothing,
         }
     }
 }

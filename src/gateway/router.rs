@@ -161,7 +161,7 @@ impl Builder {
             idle: Wakers::default(),
             ready: Wakers::default(),
             counters: Counters::default(),
-            stale_after_ms: millis(self.stale_after),
+            stale_after_ms: AtomicU64::new(millis(self.stale_after)),
             settings: self,
         });
         (Router(Arc::clone(&shared)), Feed::new(shared))
@@ -210,7 +210,7 @@ pub(super) struct Shared {
     /// Those who wait until it is not stale.
     pub(super) ready: Wakers,
     pub(super) counters: Counters,
-    stale_after_ms: u64,
+    stale_after_ms: AtomicU64,
     pub(super) settings: Builder,
 }
 
@@ -253,8 +253,8 @@ impl Shared {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// All that was published before then is delivered. Whether somebody may have found everything
-    /// stale before.
+    /// All that was published before then is delivered. Whether it is not stale any more, and somebody
+    /// may have found it so before.
     pub(super) fn known(&self, at_ms: u64) -> bool {
         // Release: whoever sees that it is not stale, sees what was revoked before. Pairs with
         // the Acquire in `is_stale`.
@@ -263,7 +263,7 @@ impl Shared {
         // Pairs with the fence of those who have found it stale, and look again: either they see
         // that it is not any more, or the time that they have read is no later than this one.
         fence(Ordering::SeqCst);
-        self.was_stale(before_ms)
+        self.was_stale(before_ms) && !self.was_stale(at_ms.max(before_ms))
     }
 
     /// Nothing is known until `heard`.
@@ -275,9 +275,32 @@ impl Shared {
         self.was_stale(self.heard_ms.load(Ordering::Acquire))
     }
 
+    /// How long ago it knew all.
+    fn age(&self) -> Option<Duration> {
+        match self.heard_ms.load(Ordering::Acquire) {
+            NEVER => None,
+            heard_ms => Some(Duration::from_millis(
+                self.now_ms().saturating_sub(heard_ms - 1),
+            )),
+        }
+    }
+
     /// Whether it is, if the backend was last heard then.
     fn was_stale(&self, heard_ms: u64) -> bool {
-        heard_ms == NEVER || self.now_ms().saturating_sub(heard_ms - 1) > self.stale_after_ms
+        // Relaxed: it only gets shorter, before the report is sent that goes by it.
+        let limit_ms = self.stale_after_ms.load(Ordering::Relaxed);
+        heard_ms == NEVER || self.now_ms().saturating_sub(heard_ms - 1) > limit_ms
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn stale_after(&self) -> Duration {
+        Duration::from_millis(self.stale_after_ms.load(Ordering::Relaxed))
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) fn shorten_lease(&self, lease: Duration) {
+        self.stale_after_ms
+            .fetch_min(millis(lease), Ordering::Relaxed);
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -510,7 +533,8 @@ impl Router {
     /// What has happened so far, in numbers.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.0.counters.read(self.sessions(), self.is_stale())
+        let (is_stale, age) = (self.is_stale(), self.0.age());
+        self.0.counters.read(self.sessions(), is_stale, age)
     }
 
     /// The sessions that are [suspect](Refusal::Suspect) now. Each is to be validated, and is

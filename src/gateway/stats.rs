@@ -1,5 +1,7 @@
 //! [`Stats`]: what a router has done, in numbers.
 
+use std::time::Duration;
+
 use super::end::OpenError;
 use super::sync::{AtomicU64, Ordering};
 
@@ -11,6 +13,9 @@ pub struct Stats {
     pub sessions: usize,
     /// Whether everything is refused now, because it is not known what is revoked.
     pub is_stale: bool,
+    /// How long ago it was that the router knew all that was published: stale is what is older than
+    /// [`Builder::stale_after`](super::Builder::stale_after). `None` if it knows nothing.
+    pub age: Option<Duration>,
     /// Sessions that were opened.
     pub opened: u64,
     /// Sessions that were not, for whatever reason.
@@ -47,10 +52,16 @@ macro_rules! counters {
         }
 
         impl Counters {
-            pub(super) fn read(&self, sessions: usize, is_stale: bool) -> Stats {
+            pub(super) fn read(
+                &self,
+                sessions: usize,
+                is_stale: bool,
+                age: Option<Duration>,
+            ) -> Stats {
                 Stats {
                     sessions,
                     is_stale,
+                    age,
                     // Relaxed: each is right by itself.
                     $($name: self.$name.load(Ordering::Relaxed),)*
                 }

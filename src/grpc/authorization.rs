@@ -63,6 +63,11 @@ struct Shared {
     audit: Audit,
 }
 
+const INVALIDATIONS: EventKinds = EventKinds {
+    client_event: false,
+    session_invalidation: true,
+};
+
 /// The calls that last, and when their credentials expire.
 #[derive(Debug, Default)]
 struct OpenCalls {
@@ -127,6 +132,8 @@ enum Purpose {
         ender: Ender,
     },
     Publishing,
+    /// To wait for gateways.
+    Waiting,
     /// To look, which needs no right but to be known.
     Looking,
 }
@@ -257,7 +264,7 @@ impl AccessControl {
             call.audit(None, |who| self.shared.audit.ended(who, &error));
             match purpose {
                 Purpose::Subscription { ender, .. } => drop(ender.end()),
-                Purpose::Publishing | Purpose::Looking => call.wake(),
+                Purpose::Publishing | Purpose::Waiting | Purpose::Looking => call.wake(),
             }
         }
     }
@@ -393,6 +400,7 @@ impl Open {
         match self.purpose.get() {
             Some(Purpose::Subscription { gateway_id, .. }) => identity.may_subscribe(gateway_id),
             Some(Purpose::Publishing) => may_publish_any(identity),
+            Some(Purpose::Waiting) => identity.may_publish(INVALIDATIONS),
             Some(Purpose::Looking) | None => Ok(()),
         }
     }
@@ -523,18 +531,19 @@ impl Authorization {
     }
 
     /// Whether it may wait for the enforcement of invalidations, and be told which gateways there
-    /// are: whoever may publish them.
+    /// are: whoever may publish them. It counts among its principal's streams, and is ended when it may
+    /// no more.
     ///
     /// # Errors
     ///
     /// The status that refuses the call.
-    pub(super) fn wait_enforced(&self) -> Result<(), Status> {
-        let invalidations = EventKinds {
-            client_event: false,
-            session_invalidation: true,
-        };
-        let allowed = self.current(None)?.may_publish(invalidations);
-        allowed.map_err(|error| self.refuse(&error, None))
+    pub(super) fn open_wait(&mut self) -> Result<(), Status> {
+        let identity = self.current(None)?;
+        let allowed = identity.may_publish(INVALIDATIONS);
+        let permit = allowed.and_then(|()| identity.open_stream());
+        self.permit = Some(permit.map_err(|error| self.refuse(&error, None))?);
+        self.register(Purpose::Waiting);
+        Ok(())
     }
 
     /// Why the call was ended. The task of `cx` is woken when it is.
@@ -635,15 +644,9 @@ fn may_publish_any(identity: &Identity) -> Result<(), AccessError> {
         client_event: true,
         session_invalidation: false,
     };
-    let session_invalidation = EventKinds {
-        client_event: false,
-        session_invalidation: true,
-    };
-    identity.may_publish(client_event).or_else(|error| {
-        identity
-            .may_publish(session_invalidation)
-            .map_err(|_| error)
-    })
+    identity
+        .may_publish(client_event)
+        .or_else(|error| identity.may_publish(INVALIDATIONS).map_err(|_| error))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

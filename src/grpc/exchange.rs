@@ -103,10 +103,14 @@ impl<M: Respond> Exchange<M> {
         }
         let before = self.unsent.len();
         let mut progress = Progress::default();
-        if self.is_stream()
+        if (self.is_stream() || !self.pending.is_empty())
             && let Some(authorization) = &mut self.authorization
             && let Some(status) = authorization.poll_ended(cx)
         {
+            if !self.is_stream() {
+                // Nothing but the answer would come.
+                self.pending.clear();
+            }
             self.end.get_or_insert(status);
         }
         self.poll_pending(method, cx);

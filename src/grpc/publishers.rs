@@ -97,6 +97,9 @@ impl<L: Log> Methods for Publishers<L> {
             path::PUBLISH => Cardinality::One("Publish"),
             path::PUBLISH_STREAM => Cardinality::Many("PublishStream"),
             path::WAIT_ENFORCED => {
+                if let Some(authorization) = &mut authorization {
+                    authorization.open_wait()?;
+                }
                 let one = Cardinality::One(wait_enforced::NAME);
                 let exchange = Exchange::new(one, authorization);
                 return Ok(Some(Call::WaitEnforced(Box::new(exchange))));

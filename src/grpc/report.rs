@@ -12,7 +12,7 @@ use super::status;
 use crate::contract::gateway::{ReportRequest, ReportResponse};
 use crate::contract::{gateway_id, instance, lease};
 use crate::cursor::Cursor;
-use crate::receipts::{Lease, Report as Receipt};
+use crate::receipts::{Lease, Report as Receipt, Who};
 use crate::telemetry::Telemetry;
 
 /// The method's name, for statuses.
@@ -43,11 +43,16 @@ impl Report {
         if let Some(authorization) = call.authorization {
             authorization.report(id)?;
         }
+        let who = Who {
+            id,
+            instance,
+            principal: call.authorization.map(|of| of.principal()),
+        };
         let head = self.0.engine().head();
         let enforced = cursor("enforced_cursor", &request.enforced_cursor, head)?;
         let lease = Duration::from_millis(request.lease_ms.into());
         if lease.is_zero() {
-            self.0.receipts().leave((id, instance));
+            self.0.receipts().leave(&who);
             return Ok(response(head));
         }
         let longest = self.0.receipts().longest_lease();
@@ -63,7 +68,7 @@ impl Report {
             enforced: enforced.seq().number(),
             lease: Lease(lease),
         };
-        let answered = self.0.report((id, instance), report);
+        let answered = self.0.report(who, report);
         let answered = answered.map(response);
         answered.map_err(|error| status::bad_report(error, head))
     }

@@ -456,6 +456,10 @@ pub(super) fn bad_report(error: ReportError, head: Cursor) -> Status {
                 .with("before", before)
                 .finish()
         }
+        ReportError::NotSubscribed => {
+            let reason = ErrorReason::NotSubscribed;
+            Draft::new(Code::FailedPrecondition, reason, error.to_string()).finish()
+        }
         ReportError::TooManyProcesses { limit } | ReportError::TooMany { limit } => {
             let reason = ErrorReason::TooManyProcesses;
             Draft::new(Code::ResourceExhausted, reason, error.to_string())

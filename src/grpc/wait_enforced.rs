@@ -1,8 +1,10 @@
 //! `WaitEnforced`: a publisher waits until no gateway serves a session that was revoked.
 
 use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use prost::Message;
@@ -30,6 +32,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 const MAX_NAMED: usize = 100;
 /// How often it is looked whether those have come, or are gone, of which no report says so.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether an event can be read that others hold up.
+const ARRIVES_WITHIN: Duration = Duration::from_millis(5);
 
 /// Waits for the gateways of a server with this telemetry.
 #[derive(Debug)]
@@ -49,18 +53,16 @@ impl Respond for WaitEnforced {
     fn respond(
         &mut self,
         request: &[u8],
-        call: Calling<'_>,
+        _call: Calling<'_>,
     ) -> Result<Responded<Vec<u8>, Waiting>, Status> {
         let request = WaitEnforcedRequest::decode(request)
             .map_err(|error| status::not_a_message("WaitEnforcedRequest", &error))?;
-        if let Some(authorization) = call.authorization {
-            authorization.wait_enforced()?;
-        }
-        let head = self.telemetry.engine().head();
+        let engine = self.telemetry.engine();
+        let head = engine.head();
         let target = cursor("cursor", &request.cursor, head)?.seq().number();
         // A publisher may have been given a cursor beyond the newest event that can be read: others
         // publish before it, and have not come to the end.
-        let ahead = self.telemetry.engine().limits().max_batch_events as u64;
+        let ahead = engine.limits().max_batch_events as u64;
         if target > head.seq().number().saturating_add(ahead) {
             return Err(status::beyond_head("cursor", head));
         }
@@ -74,37 +76,106 @@ impl Respond for WaitEnforced {
                 MAX_TIMEOUT,
             ));
         }
-        let wait = self.telemetry.receipts().wait(target);
-        let wait = wait.map_err(status::too_many_waits)?;
         let now = Instant::now();
-        Ok(Responded::Later(Waiting {
-            wait,
+        let mut waiting = Waiting {
+            target,
+            wait: None,
             telemetry: self.telemetry.clone(),
             stopping: self.stopping.clone(),
+            bell: Arc::default(),
+            look_at: now,
             ends: now + timeout,
             timer: Box::pin(sleep_until(now)),
-            // Whoever looks does not wait.
-            is_counted: timeout.is_zero(),
-        }))
+            // Whoever asks for less than what it may take does not expect to be told.
+            is_counted: timeout < self.telemetry.receipts().longest_lease(),
+        };
+        waiting.begin()?;
+        Ok(Responded::Later(waiting))
     }
 }
 
 /// An answer that has yet to come.
+///
+/// It is polled with each turn of its connection. It looks at the gateways only when there is
+/// something to see.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    wait: Wait,
+    target: u64,
+    /// Once the event can be read.
+    wait: Option<Wait>,
     telemetry: Telemetry,
     stopping: Stopping,
+    bell: Arc<Bell>,
+    look_at: Instant,
     ends: Instant,
     timer: Pin<Box<Sleep>>,
     is_counted: bool,
 }
 
+/// Is rung by the report that is waited for.
+#[derive(Debug)]
+struct Bell {
+    is_rung: AtomicBool,
+    waker: Mutex<Waker>,
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Bell {
+            is_rung: AtomicBool::new(false),
+            waker: Mutex::new(Waker::noop().clone()),
+        }
+    }
+}
+
+impl Bell {
+    fn heard_by(&self, waker: &Waker) {
+        let mut own = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        own.clone_from(waker);
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        // Release: whoever finds it rung finds what it was rung for.
+        self.is_rung.store(true, Ordering::Release);
+        let own = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        let waker = own.clone();
+        drop(own);
+        waker.wake();
+    }
+}
+
 impl Waiting {
+    /// Begins to wait, if the event can be read by now.
+    fn begin(&mut self) -> Result<(), Status> {
+        let head = self.telemetry.engine().head().seq().number();
+        if self.wait.is_none() && head >= self.target {
+            let wait = self.telemetry.receipts().wait(self.target);
+            self.wait = Some(wait.map_err(status::too_many_waits)?);
+        }
+        Ok(())
+    }
+
     fn count(&mut self, how: Waited) {
         if !std::mem::replace(&mut self.is_counted, true) {
             self.telemetry.waited(how);
         }
+    }
+
+    /// What is known now, and how long it is until there is more to see.
+    fn look(&mut self) -> Result<(Enforcement, Duration), Status> {
+        self.begin()?;
+        let Some(wait) = &self.wait else {
+            return Ok((Enforcement::unpublished(), ARRIVES_WITHIN));
+        };
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let enforcement = self.telemetry.enforcement(wait, &waker);
+        let mut missing = enforcement.missing.iter();
+        let is_quiet = missing.any(|of| of.reason != MissingReason::Behind);
+        let next = enforcement.next_in.unwrap_or(MAX_TIMEOUT);
+        let next = if is_quiet { next.min(LOOK_EVERY) } else { next };
+        Ok((enforcement, next.max(Duration::from_millis(1))))
     }
 }
 
@@ -113,32 +184,34 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let enforcement = this.telemetry.enforcement(&this.wait, cx.waker());
-        let now = Instant::now();
-        if enforcement.is_proven() || now >= this.ends {
-            this.count(match enforcement.is_proven() {
-                true => Waited::Proven,
-                false => Waited::Unproven,
-            });
-            return Poll::Ready(Ok(message::encode(&response(&enforcement))));
-        }
+        // Before it is looked: a bell that rings afterwards wakes this task.
+        this.bell.heard_by(cx.waker());
         if this.stopping.is_set() {
             return Poll::Ready(Err(status::stopping()));
         }
-        // A report wakes it. For all else it looks again.
-        let mut missing = enforcement.missing.iter();
-        let next = match missing.any(|of| of.reason != MissingReason::Behind) {
-            true => LOOK_EVERY,
-            false => enforcement.settled_in,
-        };
-        let next = next.max(Duration::from_millis(1));
-        this.timer.as_mut().reset(this.ends.min(now + next));
-        match this.timer.as_mut().poll(cx) {
-            Poll::Pending => {}
-            // Between two readings of the clock.
-            Poll::Ready(()) => cx.waker().wake_by_ref(),
+        loop {
+            let is_rung = this.bell.is_rung.swap(false, Ordering::Acquire);
+            let now = Instant::now();
+            if is_rung || now >= this.look_at {
+                let (enforcement, next) = this.look()?;
+                let is_proven = enforcement.is_proven();
+                if is_proven || now >= this.ends {
+                    this.count(match is_proven {
+                        true => Waited::Proven,
+                        false => Waited::Unproven,
+                    });
+                    return Poll::Ready(Ok(message::encode(&response(&enforcement))));
+                }
+                this.look_at = this.ends.min(now + next);
+                this.timer.as_mut().reset(this.look_at);
+            }
+            // Tokio's budget is for a task: with many calls on one connection, this timer would not be
+            // set, and the task be woken again and again for it.
+            let timer = tokio::task::unconstrained(this.timer.as_mut());
+            if pin!(timer).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
         }
-        Poll::Pending
     }
 }
 
@@ -151,6 +224,8 @@ impl Drop for Waiting {
 fn response(of: &Enforcement) -> WaitEnforcedResponse {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let missing = of.missing.iter().take(MAX_NAMED);
+    // Not to the zero that would mean that all are known.
+    let unknown_ms = of.unknown.as_micros().div_ceil(1000);
     WaitEnforcedResponse {
         proven: of.is_proven(),
         gateways: count(of.enforced + of.fenced + of.missing.len()),
@@ -168,11 +243,6 @@ fn response(of: &Enforcement) -> WaitEnforcedResponse {
                 .into(),
             })
             .collect(),
-        unknown_ms: u32::try_from(
-            of.unknown
-                .as_millis()
-                .max(u128::from(!of.unknown.is_zero())),
-        )
-        .unwrap_or(u32::MAX),
+        unknown_ms: u32::try_from(unknown_ms).unwrap_or(u32::MAX),
     }
 }

@@ -31,5 +31,5 @@ mod registry;
 mod tests;
 mod waits;
 
-pub(crate) use self::registry::{Lease, Max, Report, ReportError};
+pub(crate) use self::registry::{Lease, Max, Report, ReportError, Who};
 pub(crate) use self::waits::{Receipts, TooManyWaits, Wait};

@@ -15,15 +15,25 @@ pub(crate) struct Report {
     pub(crate) lease: Lease,
 }
 
+/// A process of a gateway.
+#[derive(Clone, Debug)]
+pub(crate) struct Who<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) instance: &'a str,
+    /// Who it is, where it matters.
+    pub(crate) principal: Option<Arc<str>>,
+}
+
 /// How long a process serves without an answer to a later report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Lease(pub(crate) Duration);
 
 impl Lease {
-    /// When it has ended for certain, if it was begun before now: clocks do not run alike, and some
-    /// are read to ten milliseconds.
+    /// When it has ended for certain, if it was begun before now. Some clocks are read to ten
+    /// milliseconds, and one that is being set right may run a twelfth slower than it should (chrony's
+    /// default `maxslewrate`).
     fn ends(self, now: Duration) -> Duration {
-        let slack = self.0 / 100 + Duration::from_millis(100);
+        let slack = self.0 / 10 + Duration::from_millis(100);
         now.saturating_add(self.0).saturating_add(slack)
     }
 }
@@ -40,6 +50,9 @@ pub(crate) enum ReportError {
          under this instance?"
     )]
     WentBack { before: u64 },
+    /// It has no stream, or somebody else has.
+    #[error("no stream of this gateway_client_id and this push-instance is yours")]
+    NotSubscribed,
     /// Too many processes report under the id.
     #[error("{limit} processes have reported under this gateway_client_id within their leases")]
     TooManyProcesses { limit: usize },
@@ -68,8 +81,8 @@ pub(crate) struct Proof {
     pub(crate) left: Vec<Arc<str>>,
     /// Others that nobody knows of may be there until then.
     pub(crate) known_from: Option<Duration>,
-    /// Nothing is open from then on, but for those that are subscribed and do not report.
-    pub(crate) settled_at: Duration,
+    /// When more will be known without a report.
+    pub(crate) next: Option<Duration>,
 }
 
 /// How many are remembered.
@@ -106,6 +119,8 @@ pub(super) struct Registry {
 struct Process {
     number: u64,
     instance: Arc<str>,
+    /// Who it is, where it matters.
+    principal: Option<Arc<str>>,
     enforced: u64,
     /// If it serves anybody, it has enforced so much.
     sure: u64,
@@ -137,13 +152,17 @@ impl Registry {
 
     /// Takes a report that has come now, and is answered with `head`. Returns what the process had
     /// enforced before, if it has reported before and its lease has not ended.
+    ///
+    /// Of a process that is not known `is_subscribed` says whether it has a stream.
     pub(super) fn report(
         &mut self,
         now: Duration,
-        (id, instance): (&str, &str),
+        who: Who<'_>,
         report: Report,
         head: u64,
+        is_subscribed: impl FnOnce() -> bool,
     ) -> Result<Option<u64>, ReportError> {
+        let Who { id, instance, .. } = who;
         self.sweep(now);
         let Report { enforced, lease } = report;
         if enforced > head {
@@ -152,9 +171,15 @@ impl Registry {
         let known = self.processes.get_mut(id);
         let known = known.and_then(|of| of.iter_mut().find(|of| *of.instance == *instance));
         let Some(process) = known else {
-            self.insert(now, id, instance, report, head)?;
+            if !is_subscribed() {
+                return Err(ReportError::NotSubscribed);
+            }
+            self.insert(now, who, report, head)?;
             return Ok(None);
         };
+        if process.principal != who.principal {
+            return Err(ReportError::NotSubscribed);
+        }
         if enforced < process.enforced {
             let before = process.enforced;
             return Err(ReportError::WentBack { before });
@@ -188,8 +213,11 @@ impl Registry {
     fn insert(
         &mut self,
         now: Duration,
-        id: &str,
-        instance: &str,
+        Who {
+            id,
+            instance,
+            principal,
+        }: Who<'_>,
         report: Report,
         head: u64,
     ) -> Result<(), ReportError> {
@@ -208,6 +236,7 @@ impl Registry {
         let process = Process {
             number,
             instance: instance.into(),
+            principal,
             enforced: report.enforced,
             sure: head,
             lease: report.lease,
@@ -250,11 +279,12 @@ impl Registry {
     }
 
     /// The process serves nobody from now on. It is remembered for a while: its stream ends later.
-    pub(super) fn leave(&mut self, now: Duration, (id, instance): (&str, &str)) {
+    pub(super) fn leave(&mut self, now: Duration, who: &Who<'_>) {
         self.sweep(now);
-        let of_id = self.processes.get_mut(id);
-        let process = of_id.and_then(|of| of.iter_mut().find(|of| *of.instance == *instance));
-        let Some(process) = process else {
+        let of_id = self.processes.get_mut(who.id);
+        let is_it =
+            |of: &&mut Process| *of.instance == *who.instance && of.principal == who.principal;
+        let Some(process) = of_id.and_then(|of| of.iter_mut().find(is_it)) else {
             return;
         };
         process.has_left = true;
@@ -332,9 +362,10 @@ impl Registry {
         self.sweep(now);
         let mut proof = Proof {
             known_from: (now < self.known_from).then_some(self.known_from),
-            settled_at: self.known_from,
             ..Proof::default()
         };
+        let mut next = proof.known_from;
+        let mut at = |moment| next = Some(next.map_or(moment, |next| moment.min(next)));
         for (id, of) in &self.processes {
             for process in of.iter().filter(|process| !process.has_left) {
                 let fenced_at = process.lease.ends(process.reported_at.min(since));
@@ -343,7 +374,7 @@ impl Registry {
                 } else if process.is_fenced || process.sure >= target || fenced_at <= now {
                     proof.fenced += 1;
                 } else {
-                    proof.settled_at = proof.settled_at.max(fenced_at);
+                    at(fenced_at);
                     proof.behind.push(Behind {
                         id: Arc::clone(id),
                         instance: Arc::clone(&process.instance),
@@ -352,9 +383,10 @@ impl Registry {
             }
         }
         for (id, (ends, _)) in &self.left {
-            proof.settled_at = proof.settled_at.max(*ends);
+            at(*ends);
             proof.left.push(Arc::clone(id));
         }
+        proof.next = next;
         proof
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::registry::{Lease, Max, Proof, Registry, Report, ReportError};
+use super::registry::{Lease, Max, Proof, Registry, Report, ReportError, Who};
 use crate::clock::Clock;
 
 /// How many may wait at once: each looks at all processes several times a second.
@@ -32,8 +32,6 @@ struct State {
     next_number: u64,
     /// Those that are to be woken when all are sure of so much.
     wakers: BTreeMap<(u64, u64), Waker>,
-    /// The newest event that somebody has waited for.
-    newest_target: u64,
 }
 
 /// Too many wait already.
@@ -55,7 +53,6 @@ impl Receipts {
                     waits: 0,
                     next_number: 0,
                     wakers: BTreeMap::new(),
-                    newest_target: 0,
                 }),
                 longest,
                 clock: Box::new(clock),
@@ -68,35 +65,36 @@ impl Receipts {
         self.shared.longest.0
     }
 
-    /// Takes the report of a process: its gateway id and its instance. Returns the head that it is
-    /// to be answered with, and what the process had enforced before, if that is known.
+    /// Takes the report of a process, which has a stream if `is_subscribed` says so. Returns the head
+    /// that it is to be answered with, and what the process had enforced before, if that is known.
     ///
-    /// `head` reads the newest event's sequence. It is asked when nobody can begin to wait.
+    /// `head` reads the newest event's sequence. It is asked when nobody can begin to wait: what is
+    /// waited for before a report is not beyond the head that it is answered with.
     ///
     /// # Errors
     ///
     /// The report does not count.
     pub(crate) fn report(
         &self,
-        process: (&str, &str),
+        who: Who<'_>,
         report: Report,
         head: impl FnOnce() -> u64,
+        is_subscribed: impl FnOnce() -> bool,
     ) -> Result<(u64, Option<u64>), ReportError> {
         let mut state = self.lock();
-        // What was waited for was published, be it that the head has yet to come there: a batch
-        // before it is being copied.
-        let head = head().max(state.newest_target);
-        let before = state
-            .registry
-            .report(self.shared.clock.now(), process, report, head)?;
+        let head = head();
+        let before =
+            state
+                .registry
+                .report(self.shared.clock.now(), who, report, head, is_subscribed)?;
         wake(state);
         Ok((head, before))
     }
 
     /// The process serves nobody from now on.
-    pub(crate) fn leave(&self, process: (&str, &str)) {
+    pub(crate) fn leave(&self, who: &Who<'_>) {
         let mut state = self.lock();
-        state.registry.leave(self.shared.clock.now(), process);
+        state.registry.leave(self.shared.clock.now(), who);
         wake(state);
     }
 
@@ -129,7 +127,8 @@ impl Receipts {
         state.registry.counts()
     }
 
-    /// Waits for the enforcement of all up to this event, which was published.
+    /// Waits for the enforcement of all up to this event, which can be read: the head is there or
+    /// beyond.
     ///
     /// # Errors
     ///
@@ -140,7 +139,6 @@ impl Receipts {
             return Err(TooManyWaits { limit: MAX_WAITS });
         }
         state.waits += 1;
-        state.newest_target = state.newest_target.max(target);
         state.next_number += 1;
         Ok(Wait {
             number: state.next_number,

@@ -13,7 +13,7 @@ use super::delays::{Delays, Histogram, Stamp};
 use super::gateways::Gateway;
 use crate::clock::SystemClock;
 use crate::cursor::{Cursor, Seq};
-use crate::receipts::{Max, Receipts, Report, ReportError, Wait};
+use crate::receipts::{Max, Receipts, Report, ReportError, Wait, Who};
 
 /// For each gateway that may be subscribed so many processes may report: those count that were
 /// replaced, until their leases end.
@@ -62,13 +62,23 @@ pub(crate) struct Enforcement {
     pub(crate) missing: Vec<Missing>,
     /// For how long nobody can know who else there is.
     pub(crate) unknown: Duration,
-    /// How long it is until no more than this can come of it without a report.
-    pub(crate) settled_in: Duration,
+    /// How long it is until more is known without a report.
+    pub(crate) next_in: Option<Duration>,
+    /// The event cannot be read yet.
+    is_unpublished: bool,
 }
 
 impl Enforcement {
+    /// Of what nobody can have: it may be that it never was published.
+    pub(crate) fn unpublished() -> Self {
+        Enforcement {
+            is_unpublished: true,
+            ..Enforcement::default()
+        }
+    }
+
     pub(crate) fn is_proven(&self) -> bool {
-        self.missing.is_empty() && self.unknown.is_zero()
+        self.missing.is_empty() && self.unknown.is_zero() && !self.is_unpublished
     }
 }
 
@@ -129,21 +139,23 @@ impl Telemetry {
         &self.shared.enforcements.receipts
     }
 
-    /// A gateway's process, its id and its instance, reports. Returns the head that it is to be
-    /// answered with.
+    /// A gateway's process reports. Returns the head that it is to be answered with.
     ///
     /// # Errors
     ///
     /// The report does not count.
-    pub(crate) fn report(
-        &self,
-        process: (&str, &str),
-        report: Report,
-    ) -> Result<Cursor, ReportError> {
+    pub(crate) fn report(&self, who: Who<'_>, report: Report) -> Result<Cursor, ReportError> {
         let of = &self.shared.enforcements;
         let engine = self.engine();
         let head = || engine.head().seq().number();
-        let (head, before) = of.receipts.report(process, report, head)?;
+        let (id, instance, principal) = (who.id, who.instance, who.principal.clone());
+        let is_subscribed = || {
+            let gateways = self.gateway(id);
+            let mut gateways = gateways.iter();
+            gateways
+                .any(|of| of.instance() == Some(instance) && of.principal() == principal.as_deref())
+        };
+        let (head, before) = of.receipts.report(who, report, head, is_subscribed)?;
         of.reports.add(Code::Ok as i32, 1);
         if let Some(before) = before
             && of.delays.newest() > before
@@ -204,7 +216,8 @@ impl Telemetry {
             unknown: proof
                 .known_from
                 .map_or(Duration::ZERO, |from| wait.until(from)),
-            settled_in: wait.until(proof.settled_at),
+            next_in: proof.next.map(|next| wait.until(next)),
+            is_unpublished: false,
         }
     }
 

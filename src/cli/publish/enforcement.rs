@@ -11,6 +11,17 @@ use crate::contract::publisher::{
     MissingGateway, WaitEnforcedRequest, WaitEnforcedResponse, missing_gateway::Reason,
 };
 
+/// No server waits for longer.
+const MAX: Duration = Duration::from_secs(10 * 60);
+
+/// How long to wait.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    match value::duration(text)? {
+        timeout if timeout > MAX => Err("longer than 10 minutes".to_owned()),
+        timeout => Ok(timeout),
+    }
+}
+
 /// What the answer may take beyond the time that the server waits.
 const WAY_BACK: Duration = Duration::from_secs(10);
 
@@ -62,6 +73,9 @@ fn describe(answer: &WaitEnforcedResponse, timeout: Duration) -> String {
             "for {} the server does not know who else was there before its start",
             value::duration_text(unknown)
         ));
+    }
+    if why.is_empty() {
+        why.push("the server cannot read it yet".to_owned());
     }
     format!(
         "published, and not proven within {}: {counts}; {}",

@@ -63,6 +63,7 @@ fn every_status() -> Vec<Status> {
         beyond_head("cursor", cursor(1)),
         duration_not_allowed("lease_ms", second / 2, second, 60 * second),
         bad_report(ReportError::WentBack { before: 7 }, cursor(1)),
+        bad_report(ReportError::NotSubscribed, cursor(1)),
         bad_report(ReportError::TooManyProcesses { limit: 64 }, cursor(1)),
         too_many_waits(TooManyWaits { limit: 256 }),
         not_a_message("PushEvent", &undecodable.unwrap_err()),

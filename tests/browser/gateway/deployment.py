@@ -3,6 +3,9 @@
 import os
 import pathlib
 import subprocess
+import time
+import urllib.error
+import urllib.request
 
 from child import BINARY, ROOT, SECONDS, Child, Serve
 
@@ -29,6 +32,18 @@ class Deployment:
         )
         self.address = self.gateway.wait_for(r"browsers connect to http://(\S+)/")[1]
         self.gateway.wait_for("subscribed")
+        ends = time.monotonic() + SECONDS
+        while not self.serves():
+            assert time.monotonic() < ends, self.gateway.log()
+            time.sleep(0.01)
+
+    def serves(self):
+        """Whether it knows what is revoked."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=SECONDS):
+                return True
+        except urllib.error.HTTPError:
+            return False
 
     @property
     def url(self):
