@@ -269,7 +269,8 @@ settings! {
     ///
     /// 1 second to 10 minutes. Longer: gateways survive longer interruptions, and publishers wait
     /// longer until it is certain that a gateway which cannot be reached serves nobody. It is also
-    /// how long after its start a server cannot be certain of anything.
+    /// how long after its start a server cannot be certain of anything: after it was lowered, that
+    /// is as long as it was before, for gateways that have not come back since.
     MaxLease => max_lease: Duration = Duration::from_secs(60);
 
     /// The most publishers that may be connected at once.

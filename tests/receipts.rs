@@ -545,3 +545,61 @@ async fn before_a_server_that_takes_no_reports_a_router_goes_by_what_it_hears() 
     driving.abort();
     strictly.abort();
 }
+
+#[tokio::test]
+async fn a_server_that_takes_reports_gets_them_whoever_was_before_it() {
+    let older = Engine::builder().build().expect("an engine");
+    let address = contract_only(&older).await.to_string();
+    let newer = server().await;
+    let then = newer.gateway_addr().to_string();
+    let subscription = Gateway::builder("moves", address.parse().expect("an address"))
+        .or_at(then.parse().expect("an address"));
+    let (router, feed) = router().build();
+    let backend = Backend::default();
+    let verdicts = backend.verdicts.clone();
+    let valid = galaxy_push::gateway::Verdict::Valid;
+    verdicts
+        .lock()
+        .unwrap()
+        .insert("ada phone".to_owned(), valid);
+    let driver = Driver::new(subscription, feed, backend).expect("valid");
+    let driving = tokio::spawn(driver.run());
+    soon(router.ready()).await;
+    let ticket = router.begin_authentication();
+    let session = router.open(ticket, "ada", "phone").expect("valid");
+    older.close();
+    let enforced = async {
+        loop {
+            let head = newer.engine.head();
+            let answer = wait(&newer, head, Duration::from_millis(50)).await;
+            if answer.enforced == 1 {
+                return;
+            }
+        }
+    };
+    soon(enforced).await;
+    soon(router.ready()).await;
+    let mut guard = session.enter();
+    while guard.is_err() {
+        // It is validated anew.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        guard = session.enter();
+    }
+    driving.abort();
+}
+
+/// A server whose longest lease is shorter than the router's own: the router goes by that.
+#[tokio::test]
+async fn a_lease_that_is_too_long_for_the_server_is_shortened() {
+    let server = server().await;
+    let relay = Relay::before(server.gateway_addr()).await;
+    let gateway = run(subscription(relay.address), Router::builder()).await;
+    let session = gateway.open("ada", "phone");
+    relay.cut();
+    let banned = put(&server, vec![invalidation("ada", "", "stolen")]).await;
+    let answer = wait(&server, banned, HANG).await;
+    assert_eq!(session.check(), Err(Refusal::Stale));
+    assert!(answer.proven && answer.fenced == 1, "{answer:?}");
+    let age = gateway.router.stats().age.expect("it has known something");
+    assert!(age > LEASE, "{age:?}");
+}

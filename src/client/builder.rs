@@ -80,7 +80,8 @@ impl Builder {
     }
 
     /// Which of several processes with this id this one is, in words of its own: told to whoever
-    /// is taken over by it. 1 to 128 visible characters of ASCII, with spaces between. Default: nothing.
+    /// is taken over by it. 1 to 128 visible characters of ASCII, with spaces between. Default: nothing. A
+    /// [`Driver`](crate::gateway::Driver) adds a number by chance, and keeps the first 119.
     #[must_use]
     pub fn instance(mut self, text: impl Into<String>) -> Self {
         self.instance = Some(text.into());

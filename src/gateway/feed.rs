@@ -35,9 +35,12 @@ pub struct Feed {
     observer: Option<Observer>,
 }
 
-/// Is told of each invalidation when it is enforced: its user, its session and the rest.
+/// What is told of each invalidation when it is enforced: its user, its session and the rest.
 #[cfg(feature = "client")]
-pub(super) struct Observer(pub(super) Box<dyn Fn(&str, &str, &Revocation) + Send + Sync>);
+type Observe = dyn Fn(&str, &str, &Revocation) + Send + Sync;
+
+#[cfg(feature = "client")]
+pub(super) struct Observer(pub(super) Box<Observe>);
 
 #[cfg(feature = "client")]
 impl std::fmt::Debug for Observer {

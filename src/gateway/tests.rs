@@ -1,3 +1,4 @@
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
@@ -276,6 +277,51 @@ fn a_part_of_a_request_is_given_up_when_its_session_ends() {
         Poll::Ready(Err(Refusal::Ended(_)))
     ));
     assert!(!*done.lock().unwrap());
+}
+
+#[test]
+fn a_part_of_a_request_does_nothing_while_nobody_knows_what_is_revoked() {
+    let mut gateway = gateway();
+    let session = gateway.open("ada", "phone");
+    let mut guard = session.enter().unwrap();
+    let mut cx = Context::from_waker(Waker::noop());
+    let effects = Arc::new(Mutex::new(0));
+    let mut steps = |pauses: usize| {
+        let effects = Arc::clone(&effects);
+        Box::pin(async move {
+            for _ in 0..pauses {
+                *effects.lock().unwrap() += 1;
+                let mut is_over = false;
+                poll_fn(|_| match std::mem::replace(&mut is_over, true) {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                })
+                .await;
+            }
+        })
+    };
+    let effects = || *effects.lock().unwrap();
+    let mut run = Box::pin(guard.run(steps(3)));
+    assert!(run.as_mut().poll(&mut cx).is_pending());
+    assert_eq!(effects(), 1);
+    gateway.clock.advance(Duration::from_secs(46));
+    let stale = Poll::Ready(Err(Refusal::Stale));
+    assert_eq!(run.as_mut().poll(&mut cx), stale);
+    drop(run);
+    assert_eq!(effects(), 1);
+    // It may be taken up again when that is over.
+    gateway.feed.heard();
+    let mut run = Box::pin(guard.run(steps(1)));
+    assert!(run.as_mut().poll(&mut cx).is_pending());
+    assert_eq!(run.as_mut().poll(&mut cx), Poll::Ready(Ok(())));
+    drop(run);
+    // Suspect is the same.
+    let mut run = Box::pin(guard.run(steps(2)));
+    assert!(run.as_mut().poll(&mut cx).is_pending());
+    gateway.feed.begin(Beginning::Lost);
+    let suspect = Poll::Ready(Err(Refusal::Suspect));
+    assert_eq!(run.as_mut().poll(&mut cx), suspect);
+    assert_eq!(effects(), 3);
 }
 
 mod tickets {

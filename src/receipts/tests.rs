@@ -137,6 +137,26 @@ fn whoever_reports_and_does_not_follow_is_fenced_a_lease_after_the_wait_began() 
 }
 
 #[test]
+fn what_is_known_next_is_the_first_of_what_is_to_come() {
+    let (receipts, clock) = server();
+    let short = Report {
+        enforced: 3,
+        lease: Lease(Duration::from_secs(2)),
+    };
+    let reported = receipts.report(who("g1", "a", None), short, || 3, || true);
+    reported.unwrap();
+    receipts.enforce(("g2", "b"), 3, 3);
+    let wait = receipts.wait(4).unwrap();
+    let until = |proof: Proof| wait.until(proof.next.unwrap());
+    assert_eq!(until(look(&wait)), Duration::from_millis(2300));
+    clock.advance(Duration::from_millis(2300));
+    assert_eq!(behind(&look(&wait)), [("g2", "b")]);
+    assert_eq!(until(look(&wait)), FENCED - Duration::from_millis(2300));
+    receipts.enforce(("g2", "b"), 4, 4);
+    assert_eq!(look(&wait).next, None);
+}
+
+#[test]
 fn whoever_comes_or_comes_back_serves_nobody_before_it_has_caught_up() {
     let (receipts, clock) = server();
     let wait = receipts.wait(4).unwrap();
