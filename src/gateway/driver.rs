@@ -323,8 +323,7 @@ impl<A: Application> Driver<A> {
                 self.reporter.give_up();
                 self.feed.use_leases(false);
             }
-            Meaning::NoReports => {}
-            Meaning::Nothing => {}
+            Meaning::NoReports | Meaning::Nothing => {}
         }
     }
 
