@@ -1,7 +1,7 @@
 //! `WaitEnforced`: a publisher waits until no gateway serves a session that was revoked.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -205,10 +205,7 @@ impl Future for Waiting {
                 this.look_at = this.ends.min(now + next);
                 this.timer.as_mut().reset(this.look_at);
             }
-            // Tokio's budget is for a task: with many calls on one connection, this timer would not be
-            // set, and the task be woken again and again for it.
-            let timer = tokio::task::unconstrained(this.timer.as_mut());
-            if pin!(timer).poll(cx).is_pending() {
+            if this.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
         }

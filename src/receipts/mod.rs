@@ -20,7 +20,7 @@
 //!   beyond it, and serves nobody until it is there.
 //!
 //! The server counts from when a report has arrived, which is later than when it was sent, and adds
-//! for clocks that do not run alike: a hundredth of the lease, and a tenth of a second.
+//! for clocks that do not run alike: a tenth of the lease, and a tenth of a second.
 //!
 //! The room does no I/O, and is told the time.
 

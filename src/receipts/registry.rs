@@ -153,7 +153,8 @@ impl Registry {
     /// Takes a report that has come now, and is answered with `head`. Returns what the process had
     /// enforced before, if it has reported before and its lease has not ended.
     ///
-    /// Of a process that is not known `is_subscribed` says whether it has a stream.
+    /// Of a process that is not known, or of another principal, `is_subscribed` says whether it has
+    /// a stream.
     pub(super) fn report(
         &mut self,
         now: Duration,
@@ -178,7 +179,10 @@ impl Registry {
             return Ok(None);
         };
         if process.principal != who.principal {
-            return Err(ReportError::NotSubscribed);
+            if !is_subscribed() {
+                return Err(ReportError::NotSubscribed);
+            }
+            process.principal = who.principal;
         }
         if enforced < process.enforced {
             let before = process.enforced;

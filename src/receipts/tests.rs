@@ -217,11 +217,14 @@ fn nobody_reports_for_others_or_without_a_stream() {
     // It is known, and its stream may be over.
     assert_eq!(of(Some("one"), false), Ok(()));
     for other in [None, Some("two")] {
-        assert_eq!(of(other, true), Err(ReportError::NotSubscribed));
+        assert_eq!(of(other, false), Err(ReportError::NotSubscribed));
         receipts.leave(&who("g1", "a", other));
     }
     assert_eq!(receipts.counts(), (1, 0));
-    receipts.leave(&who("g1", "a", Some("one")));
+    // It has subscribed anew, with another credential.
+    assert_eq!(of(Some("two"), true), Ok(()));
+    assert_eq!(of(Some("one"), false), Err(ReportError::NotSubscribed));
+    receipts.leave(&who("g1", "a", Some("two")));
     assert_eq!(receipts.counts(), (0, 1));
 }
 
