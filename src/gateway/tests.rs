@@ -286,7 +286,7 @@ fn a_part_of_a_request_does_nothing_while_nobody_knows_what_is_revoked() {
     let mut guard = session.enter().unwrap();
     let mut cx = Context::from_waker(Waker::noop());
     let effects = Arc::new(Mutex::new(0));
-    let mut steps = |pauses: usize| {
+    let steps = |pauses: usize| {
         let effects = Arc::clone(&effects);
         Box::pin(async move {
             for _ in 0..pauses {
