@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -14,23 +15,36 @@ use sha2::{Digest, Sha256};
 
 use crate::state::State;
 
+/// All sessions together.
+const MAX_SESSIONS: usize = 100_000;
+/// Of one user: with one more, the oldest ends.
+const MAX_USER_SESSIONS: usize = 20;
+/// How long a session can be used.
+const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+const NAME: &str = "sessions.json";
+
 /// A user's session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) user: String,
     pub(crate) session: String,
+    /// In seconds since 1970.
+    since: u64,
 }
 
-/// All sessions, by their tokens' digests.
+/// All sessions.
 #[derive(Debug)]
 pub(crate) struct Accounts {
     state: State,
-    by_token: Mutex<BTreeMap<String, Account>>,
+    known: Mutex<Known>,
 }
 
-/// No user may have more sessions: the oldest ends.
-const MAX_SESSIONS: usize = 100_000;
-const NAME: &str = "sessions.json";
+#[derive(Debug, Default)]
+struct Known {
+    by_token: BTreeMap<String, Account>,
+    /// Whether the file has less, or more.
+    has_changed: bool,
+}
 
 impl Accounts {
     pub(crate) fn load(state: &State) -> io::Result<Self> {
@@ -41,7 +55,10 @@ impl Accounts {
         };
         Ok(Accounts {
             state: state.clone(),
-            by_token: Mutex::new(by_token),
+            known: Mutex::new(Known {
+                by_token,
+                has_changed: false,
+            }),
         })
     }
 
@@ -51,19 +68,33 @@ impl Accounts {
         let account = Account {
             user: user.to_owned(),
             session: format!("{:016x}", rand::random::<u64>()),
+            since: now(),
         };
-        let mut by_token = self.lock();
+        let mut known = self.lock();
+        let by_token = &mut known.by_token;
+        if by_token.len() >= MAX_SESSIONS {
+            by_token.retain(|_, account| account.is_valid());
+        }
+        let of_user = by_token.iter().filter(|(_, of)| of.user == user);
+        let oldest = of_user.clone().min_by_key(|(_, of)| of.since);
+        if of_user.count() >= MAX_USER_SESSIONS
+            && let Some(oldest) = oldest.map(|(digest, _)| digest.clone())
+        {
+            by_token.remove(&oldest);
+        }
         if by_token.len() >= MAX_SESSIONS {
             return None;
         }
         by_token.insert(digest(&token), account.clone());
-        self.save(&by_token);
+        known.has_changed = true;
         Some((token, account))
     }
 
     /// Whose token this is.
     pub(crate) fn find(&self, token: &str) -> Option<Account> {
-        self.lock().get(&digest(token)).cloned()
+        let known = self.lock();
+        let account = known.by_token.get(&digest(token))?;
+        account.is_valid().then(|| account.clone())
     }
 
     /// The session is revoked, or all sessions of the user if it is empty.
@@ -79,27 +110,52 @@ impl Accounts {
     }
 
     fn keep(&self, is_kept: impl Fn(&Account) -> bool) {
-        let mut by_token = self.lock();
-        let before = by_token.len();
-        by_token.retain(|_, account| is_kept(account));
-        if by_token.len() != before {
-            self.save(&by_token);
-        }
+        let mut known = self.lock();
+        let before = known.by_token.len();
+        known.by_token.retain(|_, account| is_kept(account));
+        known.has_changed |= known.by_token.len() != before;
     }
 
-    fn save(&self, by_token: &BTreeMap<String, Account>) {
-        let sessions = by_token.iter().map(|(digest, account)| {
-            json!({"token": digest, "user": account.user, "session": account.session})
+    /// Writes down what has changed. Nothing waits for the disk but the caller.
+    ///
+    /// # Errors
+    ///
+    /// The file has what it had before. It is tried again with the next call.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        let mut known = self.lock();
+        if !known.has_changed {
+            return Ok(());
+        }
+        let sessions = known.by_token.iter().map(|(digest, account)| {
+            json!({
+                "token": digest,
+                "user": account.user,
+                "session": account.session,
+                "since": account.since,
+            })
         });
         let text = Value::Array(sessions.collect()).to_string();
-        if let Err(error) = self.state.write(NAME, text.as_bytes()) {
-            tracing::error!("the sessions are not saved: {error}");
-        }
+        known.has_changed = false;
+        drop(known);
+        self.state
+            .write(NAME, text.as_bytes())
+            .inspect_err(|_| self.lock().has_changed = true)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Account>> {
-        self.by_token.lock().expect("nothing panics under it")
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("nothing panics under it")
     }
+}
+
+impl Account {
+    fn is_valid(&self) -> bool {
+        now().saturating_sub(self.since) < LIFETIME.as_secs()
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }
 
 fn read(bytes: &[u8]) -> Option<BTreeMap<String, Account>> {
@@ -109,6 +165,7 @@ fn read(bytes: &[u8]) -> Option<BTreeMap<String, Account>> {
         let account = Account {
             user: text(of, "user")?,
             session: text(of, "session")?,
+            since: of.get("since")?.as_u64()?,
         };
         Some((text(of, "token")?, account))
     };

@@ -2,7 +2,8 @@
 //! signed by this gateway.
 //!
 //! It is a JSON Web Signature in flattened JSON (RFC 7515, 7.2.2) by Ed25519 (RFC 8037), so that any
-//! library checks it. The key is at `/.well-known/jwks.json` (RFC 7517).
+//! library checks it. It says that an event is from this gateway and for this session, and not that it
+//! is new. The key is at `/.well-known/jwks.json` (RFC 7517).
 
 use std::error::Error;
 
@@ -16,6 +17,9 @@ use serde_json::{Value, json};
 use crate::state::State;
 
 const NAME: &str = "key.pk8";
+/// What the signature is of. Nothing else is signed with the key, and nobody may take what it signs
+/// for anything else.
+const TYPE: &str = "galaxy-push-event+jws";
 
 /// Signs with a key that survives restarts.
 #[derive(Debug)]
@@ -65,6 +69,8 @@ impl Signer {
         let text = |bytes| String::from_utf8_lossy(bytes);
         let header = json!({
             "alg": "EdDSA",
+            // What was published by others is signed here: it must not pass for a token (RFC 8725, 3.11).
+            "typ": TYPE,
             "kid": self.id,
             // For whom: what was sent to one session says nothing to another.
             "user": session.user(),

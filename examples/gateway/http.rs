@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/` | the page |
 //! | `POST /login` | `{"user":"ada"}`: sets the session's cookie |
-//! | `POST /logout` | forgets the session; its streams end by the invalidation that a backend would publish |
+//! | `POST /logout` | forgets the session. What is open goes on: a backend would publish an invalidation |
 //! | `GET /session` | who is logged in |
 //! | `GET /ws`, `GET /sse` | the session's events |
 //! | `POST /work` | a slow request, which a revocation stops |
@@ -34,7 +34,10 @@ use crate::accounts::{Account, Accounts};
 use crate::envelope::Signer;
 use crate::streams;
 
+/// With TLS before the gateway, browsers keep to it that nobody else has set the cookie (RFC 6265bis,
+/// 4.1.3.2).
 const COOKIE: &str = "example_gateway_session";
+const SECURE_COOKIE: &str = "__Host-example_gateway_session";
 /// The longest name of a user, in bytes.
 const MAX_USER_BYTES: usize = 100;
 /// What a request may hold. There is nothing to upload.
@@ -62,6 +65,7 @@ enum Refused {
     Open(OpenError),
     Ended(Refusal, u32),
     Bad(&'static str),
+    Full,
 }
 
 impl IntoResponse for Refused {
@@ -69,6 +73,10 @@ impl IntoResponse for Refused {
         let (status, error, steps) = match self {
             Refused::NotLoggedIn => (StatusCode::UNAUTHORIZED, "not logged in".to_owned(), None),
             Refused::Bad(why) => (StatusCode::BAD_REQUEST, why.to_owned(), None),
+            Refused::Full => {
+                let why = "too many are logged in".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, why, None)
+            }
             Refused::Open(error) => {
                 let status = match error {
                     OpenError::Stale | OpenError::Draining => StatusCode::SERVICE_UNAVAILABLE,
@@ -131,22 +139,27 @@ async fn check_origin(State(shared): State<Shared>, request: Request, next: Next
     let origin = fields.get(header::ORIGIN).map(HeaderValue::as_bytes);
     let is_allowed = |origin: &[u8]| shared.origins.iter().any(|of| of.as_bytes() == origin);
     let has_effect = request.method() != Method::GET || fields.contains_key(header::UPGRADE);
+    // Of a request without an origin, newer browsers say whether another site's page has made it.
+    let site = fields.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_own = matches!(site, None | Some(b"same-origin" | b"none"));
     let may = match origin {
         Some(origin) => is_allowed(origin),
         // Browsers name it where it matters.
-        None => !has_effect,
+        None => !has_effect && is_own,
     };
-    if !may {
+    let mut response = if may {
+        next.run(request).await
+    } else {
         let error = json!({"error": "this origin may not use the gateway (--origin)"});
-        return (StatusCode::FORBIDDEN, Json(error)).into_response();
-    }
-    let mut response = next.run(request).await;
+        (StatusCode::FORBIDDEN, Json(error)).into_response()
+    };
     let fields = response.headers_mut();
     for (name, value) in [
         (
             "content-security-policy",
             "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
         ),
+        ("cross-origin-resource-policy", "same-origin"),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("cache-control", "no-store"),
@@ -156,30 +169,59 @@ async fn check_origin(State(shared): State<Shared>, request: Request, next: Next
     response
 }
 
-/// The value of the session's cookie.
-fn token(fields: &HeaderMap) -> Option<&str> {
-    let cookies = fields.get_all(header::COOKIE).iter();
-    let pairs = cookies.filter_map(|value| value.to_str().ok());
-    let mut pairs = pairs.flat_map(|value| value.split(';'));
-    pairs.find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
-}
-
 impl Shared {
+    fn is_secure(&self) -> bool {
+        let mut origins = self.origins.iter();
+        origins.all(|origin| origin.starts_with("https://"))
+    }
+
+    /// The value of the session's cookie. None of two: somebody else may have set one of them.
+    fn token<'a>(&self, fields: &'a HeaderMap) -> Option<&'a str> {
+        let name = if self.is_secure() {
+            SECURE_COOKIE
+        } else {
+            COOKIE
+        };
+        let cookies = fields.get_all(header::COOKIE).iter();
+        let pairs = cookies.filter_map(|value| value.to_str().ok());
+        let pairs = pairs.flat_map(|value| value.split(';'));
+        let mut found = pairs.filter_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='));
+        let token = found.next();
+        token.filter(|_| found.next().is_none())
+    }
+
+    fn set_cookie(&self, value: &str, more: &str) -> [(header::HeaderName, String); 1] {
+        let (name, secure) = match self.is_secure() {
+            true => (SECURE_COOKIE, "; Secure"),
+            false => (COOKIE, ""),
+        };
+        let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{more}");
+        [(header::SET_COOKIE, cookie)]
+    }
+
+    /// Whose session a request has, until it logs in anew or out.
+    fn forget(&self, fields: &HeaderMap) {
+        if let Some(account) = self
+            .token(fields)
+            .and_then(|token| self.accounts.find(token))
+        {
+            self.accounts.revoke(&account.user, &account.session);
+        }
+    }
+
     /// Who asks. The ticket is from before that was looked up: what is revoked later refuses it.
     fn authenticate(&self, fields: &HeaderMap) -> Result<(Ticket, Account), Refused> {
         let ticket = self.router.begin_authentication();
-        let account = token(fields).and_then(|token| self.accounts.find(token));
+        let account = self
+            .token(fields)
+            .and_then(|token| self.accounts.find(token));
         Ok((ticket, account.ok_or(Refused::NotLoggedIn)?))
     }
 }
 
-fn set_cookie(value: &str, attributes: &str) -> [(header::HeaderName, String); 1] {
-    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{attributes}");
-    [(header::SET_COOKIE, cookie)]
-}
-
 async fn log_in(
     State(shared): State<Shared>,
+    fields: HeaderMap,
     Json(request): Json<Value>,
 ) -> Result<Response, Refused> {
     let user = request
@@ -190,17 +232,17 @@ async fn log_in(
         return Err(Refused::Bad("user must have 1 to 100 bytes"));
     }
     let Some((token, account)) = shared.accounts.log_in(user) else {
-        return Err(Refused::Bad("too many are logged in"));
+        return Err(Refused::Full);
     };
+    shared.forget(&fields);
     let body = json!({"user": account.user, "session": account.session});
-    Ok((set_cookie(&token, ""), Json(body)).into_response())
+    Ok((shared.set_cookie(&token, ""), Json(body)).into_response())
 }
 
 async fn log_out(State(shared): State<Shared>, fields: HeaderMap) -> Response {
-    if let Some(account) = token(&fields).and_then(|token| shared.accounts.find(token)) {
-        shared.accounts.revoke(&account.user, &account.session);
-    }
-    (set_cookie("", "; Max-Age=0"), StatusCode::NO_CONTENT).into_response()
+    shared.forget(&fields);
+    let cookie = shared.set_cookie("", "; Max-Age=0");
+    (cookie, StatusCode::NO_CONTENT).into_response()
 }
 
 async fn session(State(shared): State<Shared>, fields: HeaderMap) -> Result<Json<Value>, Refused> {
@@ -218,7 +260,9 @@ async fn web_socket(
     let (ticket, account) = shared.authenticate(&fields)?;
     let session = shared.router.open(ticket, &account.user, &account.session);
     let session = session.map_err(Refused::Open)?;
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE_BYTES);
+    let upgrade = upgrade
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES);
     Ok(upgrade.on_upgrade(move |socket| streams::web_socket(socket, session, shared.signer)))
 }
 

@@ -22,7 +22,11 @@
 //! | `streams` | events on their way to a browser |
 //! | `page` | the page that shows events and checks their signatures |
 //!
-//! **Anybody may log in as anybody here**: `accounts` is where your backend is asked.
+//! **Anybody may log in as anybody here**: `accounts` is where your backend is asked. A log-out only
+//! forgets the session: your backend publishes an invalidation, which ends its streams and requests.
+//!
+//! It speaks HTTP in plaintext, and has no limit of connections: put a proxy before it that has TLS,
+//! and ends clients that are slow.
 
 mod accounts;
 mod envelope;
@@ -36,14 +40,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt;
 use clap::Parser;
 use galaxy_push::client::{Completeness, Gateway, Item, Reason, Resume};
 use galaxy_push::config::Address;
 use galaxy_push::cursor::Cursor;
 use galaxy_push::gateway::{Application, Driver, Revocation, Router, Verdict};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 use accounts::Accounts;
@@ -99,7 +106,15 @@ impl Application for Told {
     }
 
     fn processed(&self, cursor: Cursor) {
-        self.position.save(cursor);
+        // In this order: what a restart goes on behind has to be known by then. It waits for the disk,
+        // so others of this runtime's tasks have another thread meanwhile.
+        let saved = block_in_place(|| {
+            self.accounts.flush()?;
+            self.position.save(cursor)
+        });
+        if let Err(error) = saved {
+            tracing::error!("not saved, a restart goes on at an earlier cursor: {error}");
+        }
     }
 
     fn happened(&self, item: &Item) {
@@ -158,11 +173,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (stop, stopping) = watch::channel(false);
     let app = http::app(http::Shared {
         router: router.clone(),
-        accounts,
+        accounts: Arc::clone(&accounts),
         signer,
         origins,
     });
     let mut draining = stopping.clone();
+    let listener = listener.tap_io(|socket| {
+        // A browser that has gone, or takes nothing, is not kept for longer.
+        if let Err(error) = set_tcp_user_timeout(&*socket, streams::STALLED.as_millis() as u32) {
+            tracing::debug!("no timeout for a socket: {error}");
+        }
+    });
     let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
         let _ = draining.wait_for(|stopping| *stopping).await;
     });
@@ -191,6 +212,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if ended.is_none() {
         driver.await?;
     }
+    // Who has logged in since the last event.
+    accounts.flush()?;
     let _ = timeout(DRAIN, serving).await;
     match ended.flatten() {
         Some(stopped) => Err(stopped.into()),

@@ -15,9 +15,11 @@ use tokio::time::{Instant, interval_at, timeout};
 use crate::envelope::Signer;
 
 /// How long a browser may take nothing.
-const STALLED: Duration = Duration::from_secs(30);
+pub(crate) const STALLED: Duration = Duration::from_secs(30);
 /// How often a quiet connection is asked whether it lives.
 const PING: Duration = Duration::from_secs(20);
+/// How long a browser may take to close what was closed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Codes of WebSocket for uses of one's own begin at 4000 (RFC 6455, 7.4.2).
 const REVOKED: u16 = 4001;
 const LOG_IN_AGAIN: u16 = 4002;
@@ -29,6 +31,7 @@ const MAX_REASON: usize = 123;
 /// Sends a session's events until one of the two ends.
 pub(crate) async fn web_socket(mut socket: WebSocket, mut session: Session, signer: Arc<Signer>) {
     let mut pings = interval_at(Instant::now() + PING, PING);
+    let mut heard = Instant::now();
     loop {
         let message = tokio::select! {
             received = session.recv() => match received {
@@ -40,6 +43,9 @@ pub(crate) async fn web_socket(mut socket: WebSocket, mut session: Session, sign
                     let (code, reason) = closing(&end);
                     let frame = CloseFrame { code, reason: reason.into() };
                     let _ = timeout(STALLED, socket.send(Message::Close(Some(frame)))).await;
+                    // What is unread when a socket is closed takes what was written with it.
+                    let rest = async { while let Some(Ok(_)) = socket.recv().await {} };
+                    let _ = timeout(LAST_WORDS, rest).await;
                     return;
                 }
                 Err(_) => return,
@@ -47,9 +53,15 @@ pub(crate) async fn web_socket(mut socket: WebSocket, mut session: Session, sign
             said = socket.recv() => match said {
                 // It has nothing to say; pings are answered by the library.
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue,
+                Some(Ok(_)) => {
+                    heard = Instant::now();
+                    continue;
+                }
             },
-            _ = pings.tick() => Message::Ping(Vec::new().into()),
+            _ = pings.tick() => match heard.elapsed() > PING + STALLED {
+                true => return,
+                false => Message::Ping(Vec::new().into()),
+            },
         };
         match timeout(STALLED, socket.send(message)).await {
             Ok(Ok(())) => {}

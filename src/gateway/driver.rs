@@ -43,10 +43,12 @@ pub trait Application: Send + Sync + 'static {
     /// invalidations were lost.
     fn validate(&self, user: &str, session: &str) -> impl Future<Output = Verdict> + Send;
 
-    /// An invalidation is enforced: of this session, or of all of the user's if it is empty. Be it one
+    /// An invalidation has come: of this session, or of all of the user's if it is empty. Be it one
     /// that was missed and has come late, or one of nobody who is here. What the gateway has beside its
-    /// sessions goes now, such as answers of the backend that it has kept. The position is past it
-    /// only when this returns; and what takes long here holds up the events behind it.
+    /// sessions goes now, such as answers of the backend that it has kept: the sessions end as soon as
+    /// this returns, so it must be quick. Whoever takes a ticket afterwards must not find them any more;
+    /// an answer that a ticket was taken for before may be kept only if the ticket still opens a
+    /// session. The position is past the invalidation only when [`processed`](Self::processed) says so.
     fn invalidated(&self, user: &str, session: &str, revocation: &Revocation) {
         let _ = (user, session, revocation);
     }
@@ -59,7 +61,9 @@ pub trait Application: Send + Sync + 'static {
         let _ = cursor;
     }
 
-    /// Something has happened to the subscription. Events are not among it.
+    /// Something has happened to the subscription. Events are not among it. What a stream's beginning
+    /// means for what the gateway has beside its sessions is to be done here: the sessions themselves
+    /// are looked at when this returns, and the position is written down later.
     fn happened(&self, item: &Item) {
         let _ = item;
     }
@@ -388,9 +392,9 @@ impl<A: Application> Driver<A> {
                 self.sends_heartbeats = start.sends_heartbeats;
                 self.reporter.begin();
                 self.feed.use_leases(true);
-                self.begin(|feed| feed.begin(beginning));
-                // Whoever writes the position down knows by then what lies before it.
+                // First: a ticket that is taken after the loss must not find what was known before it.
                 self.application.happened(item);
+                self.begin(|feed| feed.begin(beginning));
                 if let Some(cursor) = self.subscription.cursor() {
                     self.application.processed(cursor);
                     if !self.feed.is_replay() {
@@ -399,8 +403,8 @@ impl<A: Application> Driver<A> {
                 }
             }
             Item::Replayed { cursor } => {
-                self.begin(Feed::replayed);
                 self.application.happened(item);
+                self.begin(Feed::replayed);
                 self.processed(*cursor);
                 self.enforced(*cursor, self.feed.invalidations());
             }

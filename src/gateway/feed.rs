@@ -35,7 +35,7 @@ pub struct Feed {
     observer: Option<Observer>,
 }
 
-/// What is told of each invalidation when it is enforced: its user, its session and the rest.
+/// What is told of each invalidation before it is enforced: its user, its session and the rest.
 #[cfg(feature = "client")]
 type Observe = dyn Fn(&str, &str, &Revocation) + Send + Sync;
 
@@ -376,6 +376,12 @@ impl Feed {
             cursor,
             is_of_user,
         });
+        // Before the number is given: whoever takes a ticket later asks an application that knows of
+        // it, and every ticket from before is refused.
+        #[cfg(feature = "client")]
+        if let Some(Observer(observer)) = &self.observer {
+            observer(user_id, device_session_id, &revocation);
+        }
         let end = End::Revoked(Arc::clone(&revocation));
         let is_unrelated = self.progress == Progress::Replay(Missed::Unrelated);
         let spot = self.shared.layout.spot(user_id.as_bytes());
@@ -395,10 +401,6 @@ impl Feed {
         self.after.run();
         count(&self.shared.counters.invalidations, 1);
         count(&self.shared.counters.revoked, revoked);
-        #[cfg(feature = "client")]
-        if let Some(Observer(observer)) = &self.observer {
-            observer(user_id, device_session_id, &revocation);
-        }
         #[cfg(feature = "client")]
         tracing::info!(
             user_id,

@@ -327,6 +327,27 @@ fn a_part_of_a_request_does_nothing_while_nobody_knows_what_is_revoked() {
 mod tickets {
     use super::*;
 
+    /// Whoever is told of it first, and takes a ticket only then, has asked before it was known.
+    #[cfg(feature = "client")]
+    #[test]
+    fn an_application_knows_of_it_before_a_ticket_can_be_later() {
+        use crate::gateway::feed::Observer;
+
+        let mut gateway = gateway();
+        let taken = Arc::new(Mutex::new(None));
+        let (router, told) = (gateway.router.clone(), Arc::clone(&taken));
+        gateway
+            .feed
+            .observe(Observer(Box::new(move |user, session, _| {
+                assert_eq!((user, session), ("ada", "phone"));
+                *told.lock().unwrap() = Some(router.begin_authentication());
+            })));
+        gateway.revoke("ada", "phone", "stolen");
+        let ticket = taken.lock().unwrap().take().expect("it was told");
+        let refused = gateway.router.open(ticket, "ada", "phone").unwrap_err();
+        assert!(matches!(refused, OpenError::Revoked(_)), "{refused}");
+    }
+
     #[test]
     fn what_was_revoked_meanwhile_is_not_opened() {
         let mut gateway = gateway();

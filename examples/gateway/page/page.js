@@ -32,16 +32,18 @@ async function loadKeys() {
   }
 }
 
-// What the envelope says, and whether it is to be believed: the reason if not.
-async function open(envelope) {
-  let header;
+// What the envelope says, and whether it is to be believed, in this session: the reason if not.
+async function open(envelope, of) {
+  let header = null;
   try {
     header = JSON.parse(utf8.decode(fromBase64url(envelope.protected)));
   } catch {
-    return { header: {}, fault: 'its header cannot be read' };
+    // It is none.
   }
+  if (typeof header !== 'object' || header === null) return { header: {}, fault: 'its header cannot be read' };
   const key = keys.get(header.kid);
   if (header.alg !== 'EdDSA' || key === undefined) return { header, fault: 'it is signed by an unknown key' };
+  if (header.typ !== 'galaxy-push-event+jws') return { header, fault: 'it is no event' };
   const signed = new TextEncoder().encode(`${envelope.protected}.${envelope.payload}`);
   let isValid = false;
   try {
@@ -50,7 +52,7 @@ async function open(envelope) {
     // It is no signature.
   }
   if (!isValid) return { header, fault: 'its signature is not valid' };
-  if (header.user !== session.user || header.session !== session.session) {
+  if (header.user !== of.user || header.session !== of.session) {
     return { header, fault: 'it is for another session' };
   }
   return { header, fault: null };
@@ -65,11 +67,11 @@ function payloadOf(envelope) {
   }
 }
 
-async function show(envelope) {
-  const { header, fault } = await open(envelope);
+async function show(envelope, of) {
+  const { header, fault } = await open(envelope, of);
+  if (session !== of) return;
   const row = document.createElement('li');
   row.dataset.signature = fault === null ? 'valid' : 'invalid';
-  row.dataset.cursor = header.cursor ?? '';
   const line = (name, text) => {
     const element = document.createElement('p');
     element.className = name;
@@ -77,7 +79,7 @@ async function show(envelope) {
     row.append(element);
   };
   line('payload', fault === null ? payloadOf(envelope) : 'not shown');
-  line('about', `${header.kind ?? ''} at ${header.cursor ?? ''}`);
+  line('about', fault === null ? `${header.kind} at ${header.cursor}` : '');
   line('signature', fault === null ? 'Signature valid' : `Not to be believed: ${fault}`);
   $('events').prepend(row);
   while ($('events').children.length > MAX_SHOWN) $('events').lastChild.remove();
@@ -86,11 +88,13 @@ async function show(envelope) {
 
 function take(text) {
   const message = JSON.parse(text);
-  if ('lagged' in message) {
+  if (Number.isSafeInteger(message.lagged)) {
     say('state', `Connected, too slow: ${message.lagged} events were dropped`);
     return;
   }
-  shown = shown.then(() => show(message));
+  // Of the session that it came in: that may be over when it is checked.
+  const of = session;
+  shown = shown.then(() => show(message, of)).catch((error) => console.error(error));
 }
 
 function disconnect() {
@@ -133,8 +137,10 @@ function connectSse() {
     const { code, reason } = JSON.parse(data);
     ended(code, reason);
   });
-  // The browser comes back by itself.
-  source.addEventListener('error', () => say('state', 'Reconnecting'));
+  // The browser comes back by itself, unless it was refused.
+  source.addEventListener('error', () => {
+    say('state', source.readyState === EventSource.CLOSED ? 'Disconnected' : 'Reconnecting');
+  });
 }
 
 function showSession(found) {
@@ -178,7 +184,7 @@ async function logOut() {
 
 async function work() {
   say('work-state', 'Working');
-  const { status, body } = await ask('work?steps=50', { method: 'POST' });
+  const { status, body } = await ask('work?steps=100', { method: 'POST' });
   say('work-state', status === 200 ? `All ${body.steps} steps are done` : `Stopped after ${body?.steps ?? 0} steps: ${body?.error ?? status}`);
 }
 

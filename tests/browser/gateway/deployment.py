@@ -28,7 +28,6 @@ class Deployment:
             f"--listen={self.address}",
             f"--state={self.folder}",
             f"--lease={self.lease}",
-            environment={"RUST_LOG": "info"},
         )
         self.address = self.gateway.wait_for(r"browsers connect to http://(\S+)/")[1]
         self.gateway.wait_for("subscribed")
@@ -49,10 +48,14 @@ class Deployment:
     def url(self):
         return f"http://{self.address}"
 
-    def publish(self, *arguments):
+    def publish_lines(self, lines):
+        self.publish("-", stdin="".join(f"{line}\n" for line in lines))
+
+    def publish(self, *arguments, stdin=None):
         """What it says on standard error."""
         done = subprocess.run(
             [BINARY, "publish", f"--connect={self.server.publishers}", *arguments],
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=SECONDS,
