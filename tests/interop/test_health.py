@@ -17,6 +17,7 @@ from clients import PATIENCE_SECONDS
 from peers import wait_until
 
 PUSH = "galaxy.backend.push.v1.Push"
+GATEWAY = "galaxy.push.gateway.v1.Gateway"
 PUBLISHER = "galaxy.push.publisher.v1.Publisher"
 STANDARD = {
     "grpc.health.v1.Health",
@@ -27,12 +28,15 @@ VERSIONS = ("v1", "v1alpha")
 Status = health_pb2.HealthCheckResponse
 
 
-@pytest.fixture(params=(("gateways", PUSH), ("publishers", PUBLISHER)), ids=lambda p: p[0])
+PORTS = (("gateways", {PUSH, GATEWAY}), ("publishers", {PUBLISHER}))
+
+
+@pytest.fixture(params=PORTS, ids=lambda p: p[0])
 def port(server, request):
-    """A channel to a port, and the service that it has of its own."""
-    name, service = request.param
+    """A channel to a port, and the services that it has of its own."""
+    name, services = request.param
     with grpc.insecure_channel(getattr(server, name)) as channel:
-        yield channel, service
+        yield channel, services
 
 
 def check(health, service=""):
@@ -48,7 +52,7 @@ def test_check_and_list(port):
     channel, own = port
     health = health_pb2_grpc.HealthStub(channel)
     wait_until_serving(health)
-    services = {"", own} | STANDARD
+    services = {""} | own | STANDARD
     for service in services:
         assert check(health, service) == Status.SERVING
     listed = health.List(health_pb2.HealthListRequest(), timeout=PATIENCE_SECONDS)
@@ -105,14 +109,14 @@ def test_services_are_listed(port, version):
     [response] = reflect(channel, version, request)
     assert response.original_request == request
     services = [service.name for service in response.list_services_response.service]
-    assert sorted(services) == sorted({own} | STANDARD)
+    assert sorted(services) == sorted(own | STANDARD)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_listed_service_is_described(port, version):
     channel, own = port
     # As grpcurl does it: the file of a symbol, then those that it imports.
-    for service in {own} | STANDARD:
+    for service in own | STANDARD:
         [response] = reflect(
             channel,
             version,
