@@ -124,6 +124,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "lab",
         &[
+            // Connections, and what a status says: the conformance kit's gateways have them.
+            "client",
             "command",
             "config",
             "contract",

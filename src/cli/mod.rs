@@ -1,6 +1,6 @@
 //! The command line: what people type, turned into what the other rooms do.
 //!
-//! Each subcommand has a file; `bench` is the lab's. Only [`main`] is public: a program
+//! Each subcommand has a file; `bench` and `conformance` are the lab's. Only [`main`] is public: a program
 //! that embeds the server or a gateway uses [`server`](crate::server) and
 //! [`client`](crate::client).
 //!
@@ -40,7 +40,7 @@ use self::settings::Sources;
 use crate::activation::Inherited;
 use crate::command::{Failure, print, stderr};
 #[cfg(feature = "bench")]
-use crate::lab::bench;
+use crate::lab::{bench, conformance};
 
 /// A backend's push channel: every gateway gets every event, in one order, over
 /// one gRPC stream, and resumes where it stopped.
@@ -105,6 +105,8 @@ enum Command {
     Health(health::Args),
     #[cfg(feature = "bench")]
     Bench(bench::Args),
+    #[cfg(feature = "bench")]
+    Conformance(conformance::Args),
     Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -150,6 +152,8 @@ fn run(args: &[OsString]) -> Result<(), Failure> {
         Command::Health(of) => start_log().and_then(|()| health::run(of)),
         #[cfg(feature = "bench")]
         Command::Bench(args) => start_log().and_then(|()| bench::run(args)),
+        #[cfg(feature = "bench")]
+        Command::Conformance(args) => start_log().and_then(|()| conformance::run(args)),
         Command::Config(of) => config::run(&of, args),
         Command::Completions(of) => completions::run(&of),
         Command::Man(of) => man::run(&of),

@@ -1,5 +1,7 @@
 //! How a command connects: the flags of TLS and of the token.
 
+#[cfg(feature = "bench")]
+use std::path::Path;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -65,6 +67,20 @@ impl ConnectArgs {
             is_meant = true;
         }
         is_meant.then_some(tls)
+    }
+
+    /// The same as [`connector`](Self::connector), with the token of another file.
+    #[cfg(feature = "bench")]
+    pub(crate) fn connector_with_token(
+        &self,
+        address: &Address,
+        token_file: &Path,
+    ) -> Result<Connector, Failure> {
+        let args = ConnectArgs {
+            token_file: Some(token_file.to_owned()),
+            ..self.clone()
+        };
+        args.connector(address)
     }
 
     /// How to connect there, with every file read once: what is wrong with one is told
