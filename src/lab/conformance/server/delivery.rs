@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use super::kit::{Kit, same};
+use super::kit::{Kit, LARGE_BYTES, WINDOW_CHUNKS, same};
 use super::stream::{Subscribe, number, text};
 use crate::client::status_line;
 use crate::contract::metadata::PUSH_MISSED;
@@ -10,11 +10,6 @@ use crate::contract::push::push_event::Kind;
 use crate::contract::push::{ClientEvent, PushEvent};
 use crate::lab::conformance::promise::{Judged, broken, ensure, skipped};
 
-/// Of one event, where much has to be published: a few of them fill a gateway's window.
-const LARGE_BYTES: usize = 16 << 10;
-/// What a gateway that reads nothing has not taken: the kit's own window is 8 MiB, and there are
-/// sockets and buffers on the way.
-const UNREAD_BYTES: usize = 24 << 20;
 /// A burst, where the ring is not known to be small.
 const BURST_EVENTS: u64 = 3000;
 
@@ -235,11 +230,8 @@ pub(super) async fn slow_gateway(kit: &mut Kit) -> Judged {
     // It reads nothing.
     let slow = kit.fresh().await?;
     let mut other = kit.fresh().await?;
-    for _ in 0..UNREAD_BYTES / LARGE_BYTES / 32 {
-        let events: Vec<_> = (0..32)
-            .map(|_| kit.event_with(vec![b'x'; LARGE_BYTES]))
-            .collect();
-        let published = kit.publish(&mut witness, &events).await?;
+    for _ in 0..WINDOW_CHUNKS {
+        let published = kit.publish_large(&mut witness).await?;
         same(&mut other, &published).await?;
     }
     drop(slow);
@@ -254,13 +246,10 @@ pub(super) async fn lagged(kit: &mut Kit) -> Judged {
     let mut slow = kit.fresh().await?;
     let start = witness.head;
     // More than it can have taken, and then a whole ring.
-    let beyond = UNREAD_BYTES / LARGE_BYTES + usize::try_from(ring).unwrap_or(usize::MAX);
-    let mut published = Vec::new();
+    let mut published = kit.fill_window(&mut witness).await?;
+    let beyond = published.len() + usize::try_from(ring).unwrap_or(usize::MAX);
     while published.len() < beyond {
-        let events: Vec<_> = (0..32)
-            .map(|_| kit.event_with(vec![b'x'; LARGE_BYTES]))
-            .collect();
-        published.extend(kit.publish(&mut witness, &events).await?);
+        published.extend(kit.publish_large(&mut witness).await?);
     }
     // What it has taken is a run without gaps from its start on; then it is told how many it missed.
     let mut at = 0;

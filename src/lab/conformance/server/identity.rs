@@ -69,6 +69,19 @@ pub(super) async fn exact(kit: &mut Kit) -> Judged {
     Ok(())
 }
 
+pub(super) async fn of_a_stuck_one(kit: &mut Kit) -> Judged {
+    let mut witness = kit.witness().await?;
+    let id = kit.id();
+    // It has read nothing, and takes no more.
+    let stuck = kit.open(&Subscribe::new(&*id, "")).await?;
+    kit.fill_window(&mut witness).await?;
+    let mut newer = kit.open(&Subscribe::new(&*id, "")).await?;
+    let next = kit.publish_some(&mut witness, 2).await?;
+    same(&mut newer, &next).await?;
+    drop(stuck);
+    Ok(())
+}
+
 pub(super) async fn leaves_others(kit: &mut Kit) -> Judged {
     let mut witness = kit.witness().await?;
     let id = kit.id();

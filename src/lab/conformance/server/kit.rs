@@ -14,6 +14,15 @@ use crate::lab::conformance::promise::{Judged, broken, ensure, skipped};
 /// with a ring of as few as this is judged fairly.
 const CHUNK_EVENTS: usize = 64;
 
+/// Of one event, where much has to be published: a few of them fill a gateway's window.
+pub(super) const LARGE_BYTES: usize = 16 << 10;
+const LARGE_CHUNK: usize = 32;
+/// What a gateway that reads nothing has not taken: the kit's own window is 8 MiB, and there are
+/// sockets and buffers on the way.
+const UNREAD_BYTES: usize = 24 << 20;
+/// So many times [`Kit::publish_large`] is as much.
+pub(super) const WINDOW_CHUNKS: usize = UNREAD_BYTES / LARGE_BYTES / LARGE_CHUNK;
+
 /// Everything that judging a server needs.
 pub(super) struct Kit {
     pub(super) gateways: Connector,
@@ -173,6 +182,23 @@ impl Kit {
         count: usize,
     ) -> Judged<Vec<Received>> {
         let events = self.events(count);
+        self.publish(witness, &events).await
+    }
+
+    /// Publishes so much that a gateway which reads nothing can take no more.
+    pub(super) async fn fill_window(&mut self, witness: &mut Witness) -> Judged<Vec<Received>> {
+        let mut published = Vec::new();
+        for _ in 0..WINDOW_CHUNKS {
+            published.extend(self.publish_large(witness).await?);
+        }
+        Ok(published)
+    }
+
+    /// Some large events.
+    pub(super) async fn publish_large(&mut self, witness: &mut Witness) -> Judged<Vec<Received>> {
+        let events: Vec<_> = (0..LARGE_CHUNK)
+            .map(|_| self.event_with(vec![b'x'; LARGE_BYTES]))
+            .collect();
         self.publish(witness, &events).await
     }
 

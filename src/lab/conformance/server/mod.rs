@@ -133,6 +133,8 @@ const PROMISES: &[Promise<Kit>] = promises! {
         => identity::ends_older;
     Contract "takeover-exact": "the older stream brings nothing that was published after the newer one's headers"
         => identity::exact;
+    Contract "takeover-of-stuck": "a gateway that reads nothing can be taken over"
+        => identity::of_a_stuck_one;
     Contract "takeover-leaves-others": "a takeover ends no stream of another id"
         => identity::leaves_others;
     Contract "id-again": "an id can subscribe again after its stream has ended"

@@ -11,7 +11,10 @@ use prost::Message as _;
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::{Request, Status, Streaming};
 
@@ -169,21 +172,61 @@ impl Calls {
         unary(self.connection.clone(), method, request, self.patience).await
     }
 
+    /// Opens `PublishStream`.
+    async fn open_stream(
+        &self,
+        requests: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<Streaming<Bytes>, Status> {
+        let mut grpc = Grpc::new(self.connection.clone());
+        ready(&mut grpc).await?;
+        let path = PathAndQuery::from_static(path::PUBLISH_STREAM);
+        let response = grpc.streaming(Request::new(requests), path, Raw).await?;
+        Ok(response.into_inner())
+    }
+
+    /// `PublishStream` with these requests, each of which waits for the answer to the one before.
+    pub(super) async fn publish_in_turn(&self, requests: Vec<Bytes>) -> Judged {
+        let (sender, queue) = mpsc::channel(1);
+        let mut queue = Some(ReceiverStream::new(queue));
+        let mut opened = None;
+        for (at, request) in requests.into_iter().enumerate() {
+            // The headers may come with the first answer.
+            let answered = async {
+                // The queue is empty, and read by the call.
+                let _ = sender.send(request).await;
+                if let Some(queue) = queue.take() {
+                    opened = Some(self.open_stream(queue).await?);
+                }
+                match &mut opened {
+                    Some(responses) => responses.message().await,
+                    None => Ok(None),
+                }
+            };
+            match timeout(self.patience, answered).await {
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => return broken("PublishStream ended before its requests did"),
+                Ok(Err(status)) => {
+                    return broken(format!("PublishStream ended: {}", status_line(&status)));
+                }
+                Err(_) => {
+                    return broken(format!(
+                        "request {at} of a PublishStream that is open was not answered within {} seconds",
+                        self.patience.as_secs()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// `PublishStream` with these requests, all sent at once: the responses.
     pub(super) async fn publish_stream(
         &self,
         requests: Vec<Bytes>,
     ) -> Judged<(Vec<PublishResponse>, Status)> {
-        let mut grpc = Grpc::new(self.connection.clone());
         let mut responses = Vec::new();
         let call = async {
-            let opened: Result<Streaming<Bytes>, Status> = async {
-                ready(&mut grpc).await?;
-                let path = PathAndQuery::from_static(path::PUBLISH_STREAM);
-                let requests = Request::new(tokio_stream::iter(requests));
-                Ok(grpc.streaming(requests, path, Raw).await?.into_inner())
-            }
-            .await;
+            let opened = self.open_stream(tokio_stream::iter(requests)).await;
             let mut opened = match opened {
                 Ok(opened) => opened,
                 Err(status) => return Ok(status),

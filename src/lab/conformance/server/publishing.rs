@@ -9,6 +9,7 @@ use tonic::Code;
 use super::kit::Kit;
 use super::stream::mark;
 use crate::client::status_line;
+use crate::contract::metadata::PUSH_START_CURSOR;
 use crate::contract::path;
 use crate::contract::publisher::{PublishRequest, PublishResponse};
 use crate::contract::push::PushEvent;
@@ -53,6 +54,14 @@ pub(super) async fn answers(kit: &mut Kit) -> Judged {
             delivered.1
         );
     }
+    // Answered means that it is in the stream: whoever subscribes now starts behind it.
+    let response = calls.publish(&kit.events(3)).await?;
+    let start = kit.fresh().await?.header(PUSH_START_CURSOR)?.to_owned();
+    ensure!(
+        start == response.last_cursor,
+        "an answer said {}, and a stream that was opened afterwards without a cursor starts at {start}",
+        response.last_cursor
+    );
     Ok(())
 }
 
@@ -300,6 +309,14 @@ pub(super) async fn refuses_malformed(kit: &mut Kit) -> Judged {
 pub(super) async fn stream_order(kit: &mut Kit) -> Judged {
     let calls = kit.publisher.calls()?;
     let mut witness = kit.witness().await?;
+    // One after another: no answer waits for the next request.
+    let batches: Vec<_> = (0..3).map(|_| kit.events(2)).collect();
+    let requests = batches.iter().map(|batch| encoded(batch)).collect();
+    calls.publish_in_turn(requests).await?;
+    for batch in &batches {
+        witness.expect(batch).await?;
+    }
+    // All at once.
     let batches: Vec<_> = (0..20).map(|at| kit.events(at % 3 + 1)).collect();
     let requests = batches.iter().map(|batch| encoded(batch)).collect();
     let (responses, status) = calls.publish_stream(requests).await?;
@@ -332,7 +349,8 @@ pub(super) async fn stream_bad_request(kit: &mut Kit) -> Judged {
     let good: Vec<_> = (0..3).map(|_| kit.events(2)).collect();
     let late = kit.events(1);
     let mut requests: Vec<_> = good.iter().map(|batch| encoded(batch)).collect();
-    requests.push(encoded(&[kit.invalidation("", "")]));
+    // Its good event is not published either.
+    requests.push(encoded(&[kit.event(), kit.invalidation("", "")]));
     requests.push(encoded(&late));
     let (responses, status) = calls.publish_stream(requests).await?;
     ensure!(
