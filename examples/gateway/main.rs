@@ -63,9 +63,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Parser)]
 #[command(about = "A gateway for browsers, over a push server")]
 struct Args {
-    /// The push server's address for gateways: HOST:PORT or unix:PATH.
+    /// The push server's address for gateways: HOST:PORT or unix:PATH. May be given several times: the
+    /// next one is tried where one fails.
     #[arg(long, default_value = "127.0.0.1:50051")]
-    connect: Address,
+    connect: Vec<Address>,
 
     /// The id to subscribe under.
     #[arg(long, default_value = "example-gateway")]
@@ -129,7 +130,13 @@ impl Application for Told {
                     // Somebody among them may have been revoked.
                     self.accounts.clear();
                 }
-                tracing::info!(resume = %start.resume, reason = %start.reason, "subscribed");
+                let revocations = start.revocations.map(|missed| missed.completeness);
+                tracing::info!(
+                    resume = %start.resume,
+                    reason = %start.reason,
+                    revocations = revocations.map(tracing::field::display),
+                    "subscribed"
+                );
             }
             Item::Disconnected { cause, retry_in } => {
                 tracing::warn!(%cause, ?retry_in, "disconnected");
@@ -154,7 +161,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (router, feed) = Router::builder()
         .stale_after(Duration::from_secs(args.lease))
         .build();
-    let subscription = Gateway::builder(&args.id, args.connect.clone()).cursor(cursor);
+    let Some((first, others)) = args.connect.split_first() else {
+        return Err("--connect: an address is needed".into());
+    };
+    let mut subscription = Gateway::builder(&args.id, first.clone()).cursor(cursor);
+    for address in others {
+        subscription = subscription.or_at(address.clone());
+    }
     let told = Told {
         accounts: Arc::clone(&accounts),
         position,

@@ -99,6 +99,23 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
             "--invalidate",
         ),
         (&["tail", "--log", "galaxy=loud"], "--log"),
+        (&["conformance"], "server, gateway"),
+        (
+            &["conformance", "server", "--only", "cursor-form,nonsense"],
+            "--only: there is no promise \"nonsense\"",
+        ),
+        (
+            &["conformance", "server", "--ring-events", "63"],
+            "from 64 to 1000000",
+        ),
+        (
+            &["conformance", "server", "--level", "all"],
+            "contract, extras",
+        ),
+        (
+            &["conformance", "gateway", "--listen", "localhost:1"],
+            "--listen",
+        ),
         (&["bench"], "live, replay, storm, publish, idle, soak"),
         (&["bench", "lively"], "lively"),
         (

@@ -6,6 +6,7 @@ mod access;
 mod activation;
 mod bench;
 mod config;
+mod conformance;
 mod connections;
 mod flags;
 mod health;

@@ -3,12 +3,14 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
@@ -21,9 +23,6 @@ use crate::contract::gateway::gateway_server::{Gateway, GatewayServer};
 use crate::contract::gateway::{ReportRequest, ReportResponse};
 use crate::contract::push::push_server::{Push, PushServer};
 use crate::contract::push::{GatewaySubscribeRequest, PushEvent};
-
-/// Messages that may wait for a gateway to read them.
-const QUEUE: usize = 4096;
 
 /// What gateways have done, in its order.
 pub(super) struct Backend {
@@ -45,8 +44,16 @@ pub(super) struct Arrival {
 /// A stream that a gateway reads.
 #[derive(Debug)]
 pub(super) struct Open {
-    messages: mpsc::Sender<Result<PushEvent, Status>>,
+    outgoing: Arc<Mutex<Outgoing>>,
     gone: watch::Receiver<bool>,
+    heartbeats: Option<AbortHandle>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    messages: mpsc::UnboundedSender<Result<PushEvent, Status>>,
+    /// The cursor of the newest message: what a heartbeat says.
+    position: String,
 }
 
 /// What gateways have reported as enforced.
@@ -73,9 +80,13 @@ impl Reports {
         self.lock().received.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, ReportsInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ReportsInner> {
+        lock(&self.inner)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Backend {
@@ -164,7 +175,7 @@ impl Arrival {
 
     /// Opens the stream with this initial metadata.
     pub(super) fn accept(self, headers: &[(&'static str, String)]) -> Judged<Open> {
-        let (messages, queue) = mpsc::channel(QUEUE);
+        let (messages, queue) = mpsc::unbounded_channel();
         let (leave, gone) = watch::channel(false);
         let mut response = Response::new(Messages { queue, gone: leave });
         for (key, value) in headers {
@@ -174,22 +185,64 @@ impl Arrival {
             };
         }
         let _ = self.answer.send(Ok(response));
-        Ok(Open { messages, gone })
+        let outgoing = Outgoing {
+            messages,
+            position: String::new(),
+        };
+        Ok(Open {
+            outgoing: Arc::new(Mutex::new(outgoing)),
+            gone,
+            heartbeats: None,
+        })
     }
 }
 
 impl Open {
-    /// Sends one; `false` if the gateway has left the stream.
-    pub(super) async fn send(&self, event: PushEvent) -> bool {
-        self.messages.send(Ok(event)).await.is_ok()
+    /// Sends a message. A gateway that has left the stream does not get it.
+    pub(super) fn send(&self, message: PushEvent) {
+        let mut outgoing = lock(&self.outgoing);
+        outgoing.position.clone_from(&message.cursor);
+        let _ = outgoing.messages.send(Ok(message));
+    }
+
+    /// From now on, heartbeats come at this interval, from this position on.
+    pub(super) fn beat(&mut self, interval: Duration, position: String) {
+        let mut outgoing = lock(&self.outgoing);
+        if outgoing.position.is_empty() {
+            outgoing.position = position;
+        }
+        drop(outgoing);
+        let outgoing = Arc::downgrade(&self.outgoing);
+        let beating = tokio::spawn(async move {
+            loop {
+                sleep(interval).await;
+                let Some(outgoing) = outgoing.upgrade() else {
+                    return;
+                };
+                let outgoing = lock(&outgoing);
+                let heartbeat = PushEvent {
+                    kind: None,
+                    cursor: outgoing.position.clone(),
+                };
+                let _ = outgoing.messages.send(Ok(heartbeat));
+            }
+        });
+        self.heartbeats = Some(beating.abort_handle());
+    }
+
+    /// Nothing more comes by itself.
+    pub(super) fn silence(&mut self) {
+        if let Some(heartbeats) = self.heartbeats.take() {
+            heartbeats.abort();
+        }
     }
 
     /// Ends the stream, after what was sent.
-    pub(super) async fn end(self, status: Status) {
-        let _ = self.messages.send(Err(status)).await;
+    pub(super) async fn end(mut self, status: Status) {
+        self.silence();
+        let _ = lock(&self.outgoing).messages.send(Err(status));
         // What is queued goes out first.
-        let mut gone = self.gone;
-        let _ = tokio::time::timeout(Duration::from_secs(10), gone.wait_for(|gone| *gone)).await;
+        let _ = timeout(Duration::from_secs(10), self.gone.wait_for(|gone| *gone)).await;
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -206,7 +259,7 @@ impl Open {
 /// The messages of a response.
 #[derive(Debug)]
 pub(super) struct Messages {
-    queue: mpsc::Receiver<Result<PushEvent, Status>>,
+    queue: mpsc::UnboundedReceiver<Result<PushEvent, Status>>,
     gone: watch::Sender<bool>,
 }
 

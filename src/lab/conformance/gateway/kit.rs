@@ -273,11 +273,12 @@ impl Kit {
         if arrival.header(PUSH_REVOCATIONS).is_some() {
             headers.push((PUSH_HEAD_CURSOR, self.head().to_string()));
         }
-        let live = accept(arrival, headers)?;
+        let mut live = accept(arrival, headers)?;
         let processed = usize::try_from(cursor.seq().number()).unwrap_or(usize::MAX);
         for event in self.log.iter().skip(processed) {
-            live.open.send(event.clone()).await;
+            live.open.send(event.clone());
         }
+        live.beat(cursor.to_string());
         Ok(live)
     }
 
@@ -299,13 +300,14 @@ impl Kit {
             headers.push((PUSH_REVOCATIONS, (*completeness).to_owned()));
             headers.push((PUSH_REVOCATIONS_COUNT, missed.len().to_string()));
         }
-        let live = accept(arrival, headers)?;
+        let mut live = accept(arrival, headers)?;
         if let Some((_, missed)) = replay {
             for event in missed {
-                live.open.send(event).await;
+                live.open.send(event);
             }
-            live.open.send(mark_at(start)).await;
+            live.open.send(mark_at(start.clone()));
         }
+        live.beat(start);
         Ok(live)
     }
 
@@ -338,7 +340,7 @@ impl Kit {
             return broken("there is no stream");
         };
         for event in events {
-            live.open.send(event).await;
+            live.open.send(event);
         }
         Ok(())
     }
@@ -454,6 +456,22 @@ impl Kit {
     pub(super) async fn wait_until(&self, at: Instant) {
         sleep_until(at.into()).await;
     }
+}
+
+impl Live {
+    /// Sends heartbeats, where the gateway has asked for them.
+    fn beat(&mut self, position: String) {
+        if let Some(interval) = self.heartbeat.as_deref().and_then(interval) {
+            self.open.beat(interval, position);
+        }
+    }
+}
+
+/// The interval of `push-heartbeat` that the gateway has asked for, if it is one.
+pub(super) fn interval(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|interval| *interval >= Duration::from_millis(100))
 }
 
 fn accept(arrival: Arrival, mut headers: Vec<(&'static str, String)>) -> Judged<Live> {
