@@ -59,10 +59,11 @@ func (g *gateway) subscribe(ctx context.Context) (code int) {
 			g.refuse("another process has the id")
 			g.backoff = *maxBackoff
 		}
+		pause := math.Max(retryDelaySeconds(err), g.backoff*(1+rand.Float64())/2)
 		select {
 		case <-ctx.Done():
 			return 0
-		case <-time.After(seconds(g.backoff * (1 + rand.Float64()) / 2)):
+		case <-time.After(seconds(pause)):
 		}
 		g.backoff = math.Min(2*g.backoff, *maxBackoff)
 	}

@@ -9,6 +9,7 @@ import { parseArgs } from "node:util";
 import grpc from "@grpc/grpc-js";
 import loader from "@grpc/proto-loader";
 import { Browsers } from "./browsers.mjs";
+import { delayMs } from "./retry.mjs";
 
 const FIRST_BACKOFF_MS = 200;
 const HEADERS_MS = 20_000;
@@ -55,9 +56,11 @@ function log(text, ...values) {
 // One stream after another, until the server calls the request invalid.
 async function subscribe() {
   while (!stopping) {
+    let delay = 0;
     try {
       await stream();
     } catch (error) {
+      delay = delayMs(error);
       log(`the stream ended: ${error.message}`);
       if (error.code === grpc.status.INVALID_ARGUMENT) return stop(1);
       if (error.code === grpc.status.ABORTED) {
@@ -65,7 +68,7 @@ async function subscribe() {
         backoff = options["max-backoff"] * 1000;
       }
     }
-    await sleep((backoff * (1 + Math.random())) / 2);
+    await sleep(Math.max(delay, (backoff * (1 + Math.random())) / 2));
     backoff = Math.min(2 * backoff, options["max-backoff"] * 1000);
   }
 }

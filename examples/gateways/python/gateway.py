@@ -12,6 +12,7 @@ import sys
 
 import grpc
 
+import retry
 from browsers import Browsers
 
 # grpcio-tools makes these modules from the .proto file while they are imported.
@@ -52,9 +53,11 @@ class Gateway:
     async def _subscribe(self):
         """One stream after another. Returns when the server calls the request invalid."""
         while True:
+            delay = 0
             try:
                 await self._stream()
             except grpc.aio.AioRpcError as error:
+                delay = retry.delay(error)
                 log.warning("the stream ended: %s: %s", error.code().name, error.details())
                 if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
                     return 1
@@ -65,10 +68,10 @@ class Gateway:
                 log.warning("the stream was dropped: nothing came in time")
             except (Violation, OSError, ValueError) as error:
                 log.warning("the stream was dropped: %s", error)
-            await self._pause()
+            await self._pause(delay)
 
-    async def _pause(self):
-        await asyncio.sleep(random.uniform(self.backoff / 2, self.backoff))
+    async def _pause(self, least):
+        await asyncio.sleep(max(least, random.uniform(self.backoff / 2, self.backoff)))
         self.backoff = min(2 * self.backoff, self.options.max_backoff)
 
     async def _stream(self):

@@ -177,9 +177,9 @@ class quiet_is_dead(Gateway):
         super()._begin(start)
         self.options.heartbeat = 0.4
 
-    async def _pause(self):
+    async def _pause(self, least):
         self.options.heartbeat = 1
-        await super()._pause()
+        await super()._pause(least)
 
 
 @breaks("heartbeat-silence")
@@ -224,8 +224,14 @@ class unknown_messages_end_it(Gateway):
 
 @breaks("backs-off", "backs-off-from-crowd")
 class pauses_do_not_grow(Gateway):
-    async def _pause(self):
+    async def _pause(self, least):
         await asyncio.sleep(0.1)
+
+
+@breaks("retry-info")
+class retry_info_is_ignored(Gateway):
+    async def _pause(self, least):
+        await super()._pause(0)
 
 
 @breaks("backs-off-without-progress")
