@@ -69,6 +69,22 @@ impl ConnectArgs {
         is_meant.then_some(tls)
     }
 
+    /// Whether there is a token.
+    #[cfg(feature = "bench")]
+    pub(crate) fn has_token(&self) -> bool {
+        self.token_file.is_some()
+    }
+
+    /// The same, without the token.
+    #[cfg(feature = "bench")]
+    pub(crate) fn without_token(&self) -> ConnectArgs {
+        ConnectArgs {
+            token_file: None,
+            allow_plaintext_token: false,
+            ..self.clone()
+        }
+    }
+
     /// The same as [`connector`](Self::connector), with the token of another file.
     #[cfg(feature = "bench")]
     pub(crate) fn connector_with_token(

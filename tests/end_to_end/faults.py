@@ -41,8 +41,13 @@ class Part:
         return "".join(self.logs) + self.child.log()
 
     def stop(self):
-        code = self.child.stop()
-        return code
+        return self.child.stop()
+
+    def kill(self):
+        """Ends it whatever it is doing, if it runs."""
+        if self.child.process.poll() is None:
+            self.child.signal(signal.SIGKILL)
+            self.child.wait()
 
 
 def server(name, listen, publish_listen):

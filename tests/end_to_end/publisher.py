@@ -25,6 +25,8 @@ class Publisher:
     def __init__(self, addresses):
         self._numbers = itertools.count()
         self._queues = [asyncio.Queue() for _ in addresses]
+        # Events that a server has not answered for.
+        self._unanswered = 0
         # When each event was published, by its number: handed over to be sent.
         self.published_at = []
         self._tasks = [
@@ -37,6 +39,7 @@ class Publisher:
         event = push_pb2.PushEvent(**kind)
         for queue in self._queues:
             queue.put_nowait(event)
+            self._unanswered += 1
 
     def send(self, user, session="", more=""):
         """An event, whose payload is its number, and more."""
@@ -74,12 +77,13 @@ class Publisher:
                 while True:
                     try:
                         await publish(request, timeout=ANSWER_SECONDS)
+                        self._unanswered -= len(events)
                         break
                     except grpc.aio.AioRpcError:
                         await asyncio.sleep(PAUSE_SECONDS)
 
     def is_behind(self):
-        return any(not queue.empty() for queue in self._queues)
+        return self._unanswered > 0
 
     def stop(self):
         for task in self._tasks:

@@ -34,6 +34,21 @@ class Verdict:
         for part in gateways:
             self._read_log(part)
 
+        self._look_for_what_has_to_happen()
+
+    def _look_for_what_has_to_happen(self):
+        """A run in which nothing was at stake shows nothing."""
+        laps = sum(count for kind, count in self.gaps.items() if "expired" in kind)
+        for what, count, least in [
+            ("sessions", len(self._sessions), 200),
+            ("deliveries", len(self.deliveries), 1000),
+            ("enforcements", len(self.enforcements), 50),
+            ("streams of another epoch", self.gaps.get("fresh other-epoch partial", 0), 1),
+            ("gaps within an epoch", laps, min(1, self._faults.counts.get("lap gateway", 0))),
+        ]:
+            if count < least:
+                self.violations.append(f"only {count} {what}, expected {least} at least")
+
     def _naming(self, session):
         """The invalidations that name a session which was open before them."""
         return [

@@ -1,10 +1,9 @@
 """Half a minute of what `scripts/end-to-end` does for ten."""
 
 import os
-import subprocess
 import sys
 
-from child import ROOT, SECONDS
+from child import ROOT, SECONDS, run
 
 
 def test_no_revoked_session_is_served_whatever_fails():
@@ -12,5 +11,5 @@ def test_no_revoked_session_is_served_whatever_fails():
     command = [sys.executable, ROOT / "tests/end_to_end/main.py", "--seconds=30"]
     if gateway := os.environ.get("EXAMPLE_GATEWAY_BINARY"):
         command.append(f"--gateway={gateway}")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * SECONDS)
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, out, err = run(*command, seconds=3 * SECONDS)
+    assert code == 0, out + err

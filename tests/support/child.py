@@ -84,6 +84,29 @@ class Child:
         return self.wait()
 
 
+def run(*command, environment=None, seconds=SECONDS):
+    """Runs a program to its end: its exit code, standard output and standard error.
+
+    One that does not end is asked to, so that it ends what it has started.
+    """
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        env=ENVIRONMENT | (environment or {}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        out, err = process.communicate(timeout=SECONDS)
+        raise AssertionError(f"no end within {seconds} s:\n{out}{err}") from None
+    return process.returncode, out, err
+
+
 class Serve(Child):
     """`galaxy-push serve`, on ports of its own where nothing else is said."""
 

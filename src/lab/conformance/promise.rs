@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 /// How long one promise may take, all its waits together.
-const LONGEST: Duration = Duration::from_secs(180);
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Which part of `docs/protocol.md` a promise belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]

@@ -77,6 +77,15 @@ impl OutputArgs {
         print(&lines.collect::<String>())
     }
 
+    /// Writes to the file, where there is one.
+    fn write(&self, text: &str) -> Result<(), Failure> {
+        let Some(path) = &self.output else {
+            return Ok(());
+        };
+        std::fs::write(path, text)
+            .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+    }
+
     /// Whether standard output is for text.
     fn prints_text(&self) -> bool {
         self.format == Format::Text || self.output.is_some()
@@ -95,14 +104,20 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(side: &'static str, address: &dyn ToString, output: &OutputArgs) -> Self {
-        Report {
+    /// A report without findings. Where it is to go to a file, that is empty from now on.
+    pub(super) fn new(
+        side: &'static str,
+        address: &dyn ToString,
+        output: &OutputArgs,
+    ) -> Result<Self, Failure> {
+        output.write("")?;
+        Ok(Report {
             side,
             address: address.to_string(),
             version: env!("CARGO_PKG_VERSION"),
             promises: Vec::new(),
             prints: output.prints_text(),
-        }
+        })
     }
 
     pub(super) fn add(&mut self, finding: Finding) -> Result<(), Failure> {
@@ -157,13 +172,10 @@ impl Report {
         if self.prints {
             print(&text::last_line(self))?;
         }
-        match &output.output {
-            Some(path) => std::fs::write(path, written).map_err(|error| {
-                Failure::failed(format!("cannot write {}: {error}", path.display()))
-            })?,
-            // Its lines are printed already.
-            None if output.format == Format::Text => {}
-            None => print(&written)?,
+        output.write(&written)?;
+        // Lines of text are printed already.
+        if output.output.is_none() && output.format != Format::Text {
+            print(&written)?;
         }
         let broken = self.broken();
         if !broken.is_empty() {

@@ -19,6 +19,8 @@ pub(super) fn run<Kit: 'static>(
         .map_err(|error| failed("cannot start", &error))?;
     let judged = runtime.block_on(async {
         let stopped = signals::asked_to_stop()?;
+        // A terminal that is closed: the kit's children are in groups of their own.
+        let mut hung_up = signals::hangups()?;
         let judge = async {
             let mut kit = begin().await?;
             for promise in promises {
@@ -29,13 +31,18 @@ pub(super) fn run<Kit: 'static>(
         };
         tokio::select! {
             judged = judge => judged,
-            () = stopped => Err(Failure::failed("stopped before the end: nothing is certain")),
+            () = stopped => Err(stopped_early()),
+            _ = hung_up.recv() => Err(stopped_early()),
         }
     });
     // Children and sockets end with it; nobody waits for them.
     runtime.shutdown_background();
     judged?;
     report.finish(output)
+}
+
+fn stopped_early() -> Failure {
+    Failure::failed("stopped before the end: nothing is certain")
 }
 
 fn failed(what: &str, error: &dyn Display) -> Failure {

@@ -61,6 +61,15 @@ class id_has_a_line_break(Gateway):
         options.id += "\n"
 
 
+@breaks("subscribes")
+class heartbeat_is_none(Gateway):
+    """Servers refuse so short an interval."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        options.heartbeat = 0
+
+
 @breaks("same-id")
 class id_is_new_each_time(Gateway):
     numbers = itertools.count()
@@ -405,6 +414,20 @@ class what_was_missed_is_old(Gateway):
 class gaps_are_logged_only(Gateway):
     def _gap(self, start):
         super()._gap(start | {"push-revocations": "complete"})
+
+
+@breaks("gap-suspect")
+class only_what_expired_is_a_gap(Gateway):
+    def _gap(self, start):
+        if start["push-resume-reason"] in ("expired", "other-epoch"):
+            super()._gap(start)
+
+
+@breaks("gap-suspect")
+class some_revocations_are_enough(Gateway):
+    def _gap(self, start):
+        if start.get("push-revocations-count", "0") == "0":
+            super()._gap(start)
 
 
 @breaks("epoch-suspect")

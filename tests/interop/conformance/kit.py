@@ -7,23 +7,21 @@ import subprocess
 import sys
 import threading
 
-from child import BINARY, ENVIRONMENT, SECONDS
+from child import BINARY, ENVIRONMENT, SECONDS, run
 
 
 def judge(side, *flags):
     """Each promise's name, with its verdict and its detail."""
     command = [BINARY, "conformance", side, "--format", "json", *flags]
-    done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=3 * SECONDS
-    )
+    code, out, err = run(*command, seconds=3 * SECONDS)
     # Without a report it says why on standard error.
-    assert done.stdout, done.stderr
+    assert out, err
     found = {
         promise["name"]: (promise["verdict"], promise.get("detail", ""))
-        for promise in json.loads(done.stdout)["promises"]
+        for promise in json.loads(out)["promises"]
     }
     is_broken = any(verdict == "broken" for verdict, _ in found.values())
-    assert done.returncode == int(is_broken), done.stderr
+    assert code == int(is_broken), err
     return found
 
 

@@ -178,6 +178,17 @@ class expired_resumes_silently(Server):
 
 
 @breaks("expired-announced")
+class edge_of_the_ring_is_silent(Server):
+    """A cursor whose next event has just left the ring resumes with the one after it."""
+
+    def expired(self, position):
+        oldest = self.head - len(self.ring)
+        if position + 1 == oldest:
+            return Start("resumed", "requested", oldest)
+        return super().expired(position)
+
+
+@breaks("expired-announced")
 class expired_without_count(Server):
     def expired(self, position):
         return super().expired(position)._replace(missed=None)

@@ -58,8 +58,8 @@ def judge_example(directory, command, *flags):
         "--gateway-command",
         gateway,
         "--session-command",
-        f'exec curl -sN "http://{address}/events?{query}"',
-        f"--token-file={directory}/token",
+        f'exec curl -sfN "http://{address}/events?{query}"',
+        f"--gateway-token-file={directory}/token",
         *flags,
     )
 

@@ -1,6 +1,8 @@
 //! When a gateway tries again.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use tonic::{Code, Status};
 
@@ -115,8 +117,7 @@ pub(super) async fn taken_over(kit: &mut Kit) -> Judged {
         TAKEOVERS,
         "while another process takes its id over again and again",
     )?;
-    kit.live().await?;
-    Ok(())
+    kit.comes_back().await
 }
 
 pub(super) async fn invalid(kit: &mut Kit) -> Judged {
@@ -126,11 +127,7 @@ pub(super) async fn invalid(kit: &mut Kit) -> Judged {
     })
     .await?;
     expect_at_most(count, ATTEMPTS, "refused with INVALID_ARGUMENT each time")?;
-    if kit.gateway.is_some() {
-        // It may have stopped: then it is started again.
-        kit.live().await?;
-    }
-    Ok(())
+    kit.comes_back().await
 }
 
 pub(super) async fn retry_info(kit: &mut Kit) -> Judged {
@@ -238,12 +235,12 @@ pub(super) async fn heartbeats(kit: &mut Kit) -> Judged {
 
 pub(super) async fn credential(kit: &mut Kit) -> Judged {
     let Some(path) = kit.token_file.clone() else {
-        return skipped("it needs --token-file");
+        return skipped("it needs --gateway-token-file");
     };
     let bearer = |token: &str| format!("Bearer {token}");
     let token = format!("token-{}", kit.mark());
     kit.progress(1).await?;
-    if let Err(error) = std::fs::write(&path, &token) {
+    if let Err(error) = write_token(&path, &token) {
         return broken(format!("cannot write {}: {error}", path.display()));
     }
     kit.end(status(
@@ -252,13 +249,11 @@ pub(super) async fn credential(kit: &mut Kit) -> Judged {
         None,
     ))
     .await;
-    // One attempt may have read the file before.
-    for _ in 0..3 {
+    // Some attempts may use what was read before.
+    let until = Instant::now() + kit.patience;
+    while Instant::now() < until {
         let arrival = kit.arrival().await?;
-        let shown = arrival
-            .header("authorization")
-            .unwrap_or_default()
-            .to_owned();
+        let shown = arrival.header("authorization").unwrap_or_default();
         if shown == bearer(&token) {
             kit.live = Some(kit.serve(arrival).await?);
             return Ok(());
@@ -269,5 +264,15 @@ pub(super) async fn credential(kit: &mut Kit) -> Judged {
             None,
         ));
     }
-    broken("its credential had ended and the file has a new one: it came three times without it")
+    broken(format!(
+        "its credential had ended and the file has a new one: it did not come with that within {} seconds",
+        kit.patience.as_secs()
+    ))
+}
+
+/// In one step: a gateway that reads meanwhile gets the one or the other.
+pub(super) fn write_token(path: &Path, token: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, token)?;
+    fs::rename(&new, path)
 }

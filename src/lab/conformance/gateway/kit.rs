@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 use super::backend::{Arrival, Backend, Open};
 use super::process::{Output, Process};
+use crate::contract::heartbeat;
 use crate::contract::metadata::{
-    PUSH_HEAD_CURSOR, PUSH_HEARTBEAT, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON,
+    PUSH_HEAD_CURSOR, PUSH_HEARTBEAT, PUSH_INSTANCE, PUSH_MISSED, PUSH_RESUME, PUSH_RESUME_REASON,
     PUSH_REVOCATIONS, PUSH_REVOCATIONS_COUNT, PUSH_START_CURSOR,
 };
 use crate::contract::push::push_event::Kind;
@@ -30,6 +31,10 @@ pub(super) struct Kit {
     pub(super) gateway_command: Option<String>,
     pub(super) session_command: Option<String>,
     pub(super) revalidates: bool,
+    /// It was told to stop, and has: nobody has started it again.
+    pub(super) has_stopped: bool,
+    /// Whether sessions outlive the stream, where that is known.
+    pub(super) keeps_sessions: Option<bool>,
     pub(super) token_file: Option<PathBuf>,
     /// How long to wait for anything.
     pub(super) patience: Duration,
@@ -49,6 +54,8 @@ pub(super) struct Live {
     pub(super) open: Open,
     /// The `gateway_client_id`.
     pub(super) id: String,
+    /// Its `push-instance`.
+    pub(super) instance: String,
     /// The heartbeat interval that the gateway has asked for, as text.
     pub(super) heartbeat: Option<String>,
 }
@@ -218,13 +225,52 @@ impl Kit {
     /// The next subscription, which has to come.
     pub(super) async fn arrival(&mut self) -> Judged<Arrival> {
         match self.arrival_within(self.patience).await? {
-            Some(arrival) => Ok(arrival),
+            Some(arrival) => {
+                self.has_stopped = false;
+                Ok(arrival)
+            }
+            None if self.has_stopped => {
+                skipped("the gateway has stopped, as it may, and nobody has started it again")
+            }
             None => broken(format!(
                 "the gateway did not subscribe within {} seconds{}",
                 self.patience.as_secs(),
                 self.last_words()
             )),
         }
+    }
+
+    /// After it was told to stop or to back off: it comes back, or is started again, or has stopped.
+    pub(super) async fn comes_back(&mut self) -> Judged {
+        if let Some(arrival) = self.arrival_within(self.patience).await? {
+            self.live = Some(self.serve(arrival).await?);
+        } else if self.gateway.is_some() {
+            self.kill_gateway().await?;
+            self.live().await?;
+        } else {
+            self.has_stopped = true;
+        }
+        Ok(())
+    }
+
+    /// Whether sessions outlive a stream that ends and resumes. A gateway may also serve nobody until
+    /// it has the next one.
+    pub(super) async fn keeps_sessions(&mut self) -> Judged<bool> {
+        if let Some(known) = self.keeps_sessions {
+            return Ok(known);
+        }
+        let user = self.user();
+        let session = self.session(&user).await?;
+        self.progress(1).await?;
+        self.end(Status::unavailable("the server is stopping"))
+            .await;
+        self.live().await?;
+        let (event, mark) = self.client_event(&user, "");
+        self.send([event]).await?;
+        let mut output = session.output.clone();
+        let kept = output.wait_for(&mark, self.patience).await;
+        self.keeps_sessions = Some(kept);
+        Ok(kept)
     }
 
     /// Subscriptions that come within this time, each of them answered so. A gateway that ends
@@ -451,11 +497,6 @@ impl Kit {
         );
         Ok(())
     }
-
-    /// Waits until a point in time, serving nobody.
-    pub(super) async fn wait_until(&self, at: Instant) {
-        sleep_until(at.into()).await;
-    }
 }
 
 impl Live {
@@ -469,20 +510,20 @@ impl Live {
 
 /// The interval of `push-heartbeat` that the gateway has asked for, if it is one.
 pub(super) fn interval(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text)
-        .ok()
-        .filter(|interval| *interval >= Duration::from_millis(100))
+    heartbeat::parse(text).ok()
 }
 
 fn accept(arrival: Arrival, mut headers: Vec<(&'static str, String)>) -> Judged<Live> {
     let heartbeat = arrival.header(PUSH_HEARTBEAT).map(str::to_owned);
-    if let Some(interval) = &heartbeat {
+    if let Some(interval) = heartbeat.as_ref().filter(|text| interval(text).is_some()) {
         headers.push((PUSH_HEARTBEAT, interval.clone()));
     }
     let id = arrival.id.clone();
+    let instance = arrival.header(PUSH_INSTANCE).unwrap_or_default().to_owned();
     Ok(Live {
         open: arrival.accept(&headers)?,
         id,
+        instance,
         heartbeat,
     })
 }

@@ -13,8 +13,9 @@ mod kit;
 mod process;
 mod sessions;
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::promise::{Promise, Unkept, promises};
@@ -41,7 +42,7 @@ Examples:
   galaxy-push conformance gateway --listen 127.0.0.1:50051
   galaxy-push conformance gateway --listen 127.0.0.1:0 \\
    --gateway-command './gateway --connect $CONFORMANCE_CONNECT --state state --listen 127.0.0.1:8080' \\
-   --session-command 'curl -sN \"http://127.0.0.1:8080/events?user=$CONFORMANCE_USER&session=$CONFORMANCE_SESSION\"'
+   --session-command 'curl -sfN \"http://127.0.0.1:8080/events?user=$CONFORMANCE_USER&session=$CONFORMANCE_SESSION\"'
   galaxy-push conformance gateway --list")]
 pub(crate) struct Args {
     /// Where the gateway subscribes: IP:PORT. With port 0, --gateway-command has to use CONFORMANCE_CONNECT.
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     listen: SocketAddr,
 
     /// A command of the shell that runs the gateway, with CONFORMANCE_CONNECT (IP:PORT) in its environment,
-    /// and CONFORMANCE_TOKEN_FILE where --token-file is set. It is killed, and started again.
+    /// and CONFORMANCE_TOKEN_FILE where --gateway-token-file is set. It is killed, and started again.
     #[arg(long, value_name = "COMMAND")]
     gateway_command: Option<String>,
 
@@ -64,9 +65,10 @@ pub(crate) struct Args {
     #[arg(long)]
     revalidates: bool,
 
-    /// The file from which the gateway takes its token. The kit writes tokens to it.
+    /// A file for tokens, from which the gateway takes its own. The kit makes it, and writes to it: it
+    /// must not be there yet, or be empty.
     #[arg(long)]
-    token_file: Option<PathBuf>,
+    gateway_token_file: Option<PathBuf>,
 
     /// How long to wait for anything that has to come. It must be longer than the gateway's longest back-off.
     #[arg(long, default_value = "60s", value_parser = value::duration)]
@@ -91,9 +93,9 @@ const PROMISES: &[Promise<Kit>] = promises! {
         => cursors::durable;
     Contract "follows-epoch": "in another epoch it goes on with that epoch's cursors, also if they are smaller"
         => cursors::follows_epoch;
-    Contract "never-back": "a cursor that goes back on a stream does not take it back"
+    Extras "never-back": "a cursor that goes back on a stream does not take it back"
         => cursors::never_back;
-    Contract "repeated-event": "an event that comes twice on a stream is forwarded once"
+    Extras "repeated-event": "an event that comes twice on a stream is forwarded once"
         => cursors::repeated;
     Contract "unknown-messages": "messages of an unknown kind, and large ones, do not stop it"
         => cursors::unknown_messages;
@@ -153,19 +155,30 @@ const PROMISES: &[Promise<Kit>] = promises! {
         => sessions::receipts;
 };
 
+/// A file of tokens that holds nobody's token.
+fn prepare_tokens(path: &Path) -> Result<(), Failure> {
+    if fs::metadata(path).is_ok_and(|file| file.len() > 0) {
+        return Err(Failure::usage(format!(
+            "--gateway-token-file: {} holds something, and would be overwritten",
+            path.display()
+        )));
+    }
+    attempts::write_token(path, "token-at-the-start").map_err(|error| {
+        Failure::usage(format!("--gateway-token-file: {}: {error}", path.display()))
+    })
+}
+
 pub(super) fn judge(args: Args) -> Result<(), Failure> {
     if args.output.list {
         return args.output.list(PROMISES);
     }
     let promises = args.output.select(PROMISES)?;
-    let report = Report::new("gateway", &args.listen, &args.output);
+    let report = Report::new("gateway", &args.listen, &args.output)?;
     run::run(&args.output, report, &promises, async move || {
         let epoch = Epoch::now()
             .map_err(|error| Failure::failed(format!("cannot begin an epoch: {error}")))?;
-        if let Some(path) = &args.token_file {
-            std::fs::write(path, "token-at-the-start").map_err(|error| {
-                Failure::failed(format!("cannot write {}: {error}", path.display()))
-            })?;
+        if let Some(path) = &args.gateway_token_file {
+            prepare_tokens(path)?;
         }
         let backend = Backend::start(args.listen).await?;
         tracing::info!("listening for a gateway on {}", backend.address);
@@ -174,7 +187,9 @@ pub(super) fn judge(args: Args) -> Result<(), Failure> {
             gateway_command: args.gateway_command,
             session_command: args.session_command,
             revalidates: args.revalidates,
-            token_file: args.token_file,
+            token_file: args.gateway_token_file,
+            has_stopped: false,
+            keeps_sessions: None,
             patience: args.timeout,
             run: format!("c{:08x}", rand::random::<u32>()),
             count: 0,

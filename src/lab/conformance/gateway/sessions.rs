@@ -1,9 +1,11 @@
 //! What a gateway does for its sessions, and to those that are revoked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use super::attempts::stopping;
-use super::kit::{Fresh, Kit, Session};
+use super::kit::{Fresh, Kit, Session, mark_at};
 use crate::contract::gateway::ReportRequest;
 use crate::contract::metadata::PUSH_REVOCATIONS;
 use crate::contract::push::PushEvent;
@@ -164,9 +166,19 @@ pub(super) async fn again_after_revocation(kit: &mut Kit) -> Judged {
     kit.receives(&next, &mark).await
 }
 
+/// A gap in which revocations were lost; so many others were not.
+fn partial(left: usize) -> Fresh {
+    Fresh {
+        reason: Reason::Expired,
+        missed: Some(2),
+        // Put in when they are known.
+        revocations: Some(("partial", vec![mark_at(""); left])),
+    }
+}
+
 /// A gap in which nobody can know who was revoked: the session must not be served unless it was
 /// validated anew.
-async fn suspect(kit: &mut Kit, what: &str, fresh: Fresh, epoch: Option<Epoch>) -> Judged {
+async fn suspect(kit: &mut Kit, what: &str, mut fresh: Fresh, epoch: Option<Epoch>) -> Judged {
     let user = kit.user();
     let session = kit.session(&user).await?;
     kit.progress(1).await?;
@@ -177,6 +189,12 @@ async fn suspect(kit: &mut Kit, what: &str, fresh: Fresh, epoch: Option<Epoch>) 
         None => {
             // Among them the session's invalidation.
             kit.invalidation(&user, &session.id);
+            let other = kit.user();
+            if let Some((_, missed)) = &mut fresh.revocations {
+                for event in missed {
+                    *event = kit.invalidation(&other, "").0;
+                }
+            }
             kit.any_event();
         }
     }
@@ -195,19 +213,21 @@ fn needs_no_validation(kit: &Kit) -> Judged {
 
 pub(super) async fn gap(kit: &mut Kit) -> Judged {
     needs_no_validation(kit)?;
-    let fresh = Fresh {
-        reason: Reason::Expired,
-        missed: Some(2),
-        // As a server that does not know of them, and one that has lost some.
-        revocations: None,
-    };
-    suspect(kit, "a gap", fresh, None).await?;
-    let fresh = Fresh {
-        reason: Reason::Expired,
-        missed: Some(2),
-        revocations: Some(("partial", Vec::new())),
-    };
-    suspect(kit, "a gap whose revocations are partial", fresh, None).await
+    // A server that does not know of missed revocations; each reason, and one of a later version.
+    for reason in ["expired", "ahead", "malformed", "by-lot"] {
+        let fresh = Fresh {
+            reason: Reason::from_value(reason),
+            missed: Some(2),
+            revocations: None,
+        };
+        suspect(kit, &format!("a gap ({reason})"), fresh, None).await?;
+    }
+    // One that has lost all of them, and one that has lost some.
+    for left in [0, 1] {
+        let what = format!("a gap with {left} revocations, partial");
+        suspect(kit, &what, partial(left), None).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn epoch_gap(kit: &mut Kit) -> Judged {
@@ -224,6 +244,7 @@ pub(super) async fn epoch_gap(kit: &mut Kit) -> Judged {
 }
 
 pub(super) async fn while_away(kit: &mut Kit) -> Judged {
+    let keeps_sessions = kit.keeps_sessions().await?;
     let user = kit.user();
     let revoked = kit.session(&user).await?;
     let sibling = kit.session(&user).await?;
@@ -240,10 +261,14 @@ pub(super) async fn while_away(kit: &mut Kit) -> Judged {
         "an invalidation while the gateway was away",
     )
     .await?;
-    kit.receives(&sibling, &mark).await
+    if keeps_sessions {
+        kit.receives(&sibling, &mark).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn replay(kit: &mut Kit) -> Judged {
+    let keeps_sessions = kit.keeps_sessions().await?;
     let (user, banned, bystander) = (kit.user(), kit.user(), kit.user());
     let revoked = kit.session(&user).await?;
     let sibling = kit.session(&user).await?;
@@ -276,8 +301,11 @@ pub(super) async fn replay(kit: &mut Kit) -> Judged {
     expect_revoked(kit, &revoked, &marks[0], "a replayed invalidation").await?;
     expect_revoked(kit, &gone, &marks[1], "a replayed invalidation").await?;
     // A complete replay says of everybody else that nothing has happened.
-    kit.receives(&sibling, &marks[0]).await?;
-    kit.receives(&other, &marks[2]).await
+    if keeps_sessions {
+        kit.receives(&sibling, &marks[0]).await?;
+        kit.receives(&other, &marks[2]).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn heartbeat_is_no_event(kit: &mut Kit) -> Judged {
@@ -285,11 +313,8 @@ pub(super) async fn heartbeat_is_no_event(kit: &mut Kit) -> Judged {
     let session = kit.session(&user).await?;
     let sent = kit.progress(1).await?;
     let cursor = sent[0].cursor.clone();
-    kit.send([
-        super::kit::mark_at(cursor.clone()),
-        super::kit::mark_at(cursor.clone()),
-    ])
-    .await?;
+    kit.send([mark_at(cursor.clone()), mark_at(cursor.clone())])
+        .await?;
     let (event, mark) = kit.client_event(&user, "");
     kit.send([event]).await?;
     kit.receives(&session, &mark).await?;
@@ -300,64 +325,86 @@ pub(super) async fn heartbeat_is_no_event(kit: &mut Kit) -> Judged {
     Ok(())
 }
 
-/// The newest report of each process, in the order in which they came.
-fn reports(kit: &Kit) -> Vec<ReportRequest> {
-    kit.backend.reports.all()
+/// The longest lease that any server takes, in milliseconds.
+const MAX_LEASE_MS: u32 = 600_000;
+
+/// Each report has to be true: of this gateway, with what was sent to it. `sent` is the newest.
+fn expect_true(kit: &Kit, reports: &[ReportRequest], sent: &str) -> Judged {
+    let Some(live) = &kit.live else {
+        return Ok(());
+    };
+    let mut before: Option<(&str, Cursor)> = None;
+    for report in reports {
+        ensure!(
+            report.gateway_client_id == live.id,
+            "it reports as {:?}, and subscribes as {:?}",
+            report.gateway_client_id,
+            live.id
+        );
+        ensure!(
+            report.lease_ms <= MAX_LEASE_MS,
+            "a report's lease is {} ms, which no server takes",
+            report.lease_ms
+        );
+        let Ok(enforced) = report.enforced_cursor.parse::<Cursor>() else {
+            return broken(format!(
+                "a report's enforced_cursor is {:?}",
+                report.enforced_cursor
+            ));
+        };
+        // Reports of an earlier process, and of an earlier epoch, are about other streams.
+        if report.instance != live.instance || enforced.epoch() != kit.epoch {
+            continue;
+        }
+        ensure!(
+            report.enforced_cursor.as_str() <= sent,
+            "it reports {enforced} as enforced, and was sent no more than {sent}"
+        );
+        if let Some((instance, earlier)) = before {
+            ensure!(
+                instance != report.instance || earlier <= enforced,
+                "it reports {enforced} as enforced after {earlier}"
+            );
+        }
+        before = Some((&report.instance, enforced));
+    }
+    Ok(())
 }
 
 pub(super) async fn receipts(kit: &mut Kit) -> Judged {
     let sent = kit.progress(2).await?;
+    if kit.backend.reports.all().is_empty() {
+        return skipped("the gateway sends no reports");
+    }
+    // The server knows of it, and the gateway does not yet: it must not report it.
+    let before = kit.backend.reports.all().len();
     let user = kit.user();
     let (invalidation, _) = kit.invalidation(&user, "");
     let cursor = invalidation.cursor.clone();
+    kit.settle().await;
+    let reports = kit.backend.reports.all();
+    expect_true(kit, &reports[before..], &sent[1].cursor)?;
     kit.send([invalidation]).await?;
-    if reports(kit).is_empty() {
-        kit.settle().await;
-        if reports(kit).is_empty() {
-            return skipped("the gateway sends no reports");
-        }
-    }
-    let until = std::time::Instant::now() + kit.patience;
+    let until = Instant::now() + kit.patience;
     loop {
-        let all = reports(kit);
-        let newest = all
+        let reports = kit.backend.reports.all();
+        expect_true(kit, &reports[before..], &cursor)?;
+        let is_ours = |report: &&ReportRequest| {
+            kit.live
+                .as_ref()
+                .is_some_and(|live| live.instance == report.instance)
+        };
+        if reports[before..]
             .iter()
-            .filter(|report| report.enforced_cursor >= cursor)
-            .count();
-        // It has enforced what it was sent, and nothing that it was not.
-        let head = kit.head().to_string();
-        let mut before: Option<(&str, Cursor)> = None;
-        for report in &all {
-            let Ok(enforced) = report.enforced_cursor.parse::<Cursor>() else {
-                return broken(format!(
-                    "a report's enforced_cursor is {:?}",
-                    report.enforced_cursor
-                ));
-            };
-            if enforced.epoch() != kit.epoch {
-                continue;
-            }
-            ensure!(
-                report.enforced_cursor <= head,
-                "it reports {enforced} as enforced, and the newest event is {head}"
-            );
-            if let Some((instance, earlier)) = before {
-                ensure!(
-                    instance != report.instance || earlier <= enforced,
-                    "it reports {enforced} as enforced after {earlier}"
-                );
-            }
-            before = Some((&report.instance, enforced));
-        }
-        if newest > 0 {
+            .filter(is_ours)
+            .any(|report| report.enforced_cursor == cursor)
+        {
             return Ok(());
         }
         ensure!(
-            std::time::Instant::now() < until,
-            "an invalidation at {cursor} was sent after {}, and it has not reported it as enforced",
-            sent[1].cursor
+            Instant::now() < until,
+            "an invalidation at {cursor} was sent, and it has not reported it as enforced under its push-instance"
         );
-        kit.wait_until(std::time::Instant::now() + Duration::from_millis(20))
-            .await;
+        sleep(Duration::from_millis(20)).await;
     }
 }

@@ -47,6 +47,8 @@ pub(super) fn report(report: &Report) -> String {
 /// Text that is nothing but text in XML and in HTML, also between double quotes.
 pub(super) fn escaped(text: &str) -> String {
     visible(text)
+        // No characters of XML (XML 1.0, 2.2).
+        .replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
         .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")

@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use super::kit::{Kit, LARGE_BYTES, WINDOW_CHUNKS, same};
+use super::kit::{Kit, LARGE_BYTES, WINDOW_CHUNKS, is_limit, same};
 use super::stream::{Subscribe, number, text};
 use crate::client::status_line;
 use crate::contract::metadata::PUSH_MISSED;
@@ -193,6 +193,9 @@ pub(super) async fn burst(kit: &mut Kit) -> Judged {
             let opened = super::stream::Stream::open(connection, &subscribe, patience).await?;
             let mut stream = match opened {
                 Ok(stream) => stream,
+                Err(status) if is_limit(&status) => {
+                    return skipped(format!("the server has a limit: {}", status_line(&status)));
+                }
                 Err(status) => {
                     return broken(format!(
                         "a gateway that resumes was refused: {}",

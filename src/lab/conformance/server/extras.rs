@@ -23,8 +23,10 @@ use crate::contract::publisher::{WaitEnforcedRequest, WaitEnforcedResponse};
 use crate::contract::push::PushEvent;
 use crate::contract::push::push_event::Kind;
 use crate::cursor::Cursor;
-use crate::lab::conformance::promise::{Judged, broken, ensure};
+use crate::lab::conformance::promise::{Judged, broken, ensure, skipped};
 
+/// A lease that every server takes, and longer than what is judged with it takes.
+const LEASE_MS: u32 = 10_000;
 /// The shortest interval that may be asked for.
 const HEARTBEAT: &str = "1s";
 
@@ -60,9 +62,14 @@ fn expect_reason(status: &Status, reason: ErrorReason, fields: &[&str]) -> Judge
 }
 
 async fn refusal(kit: &mut Kit, subscribe: &Subscribe) -> Judged<Status> {
-    match kit.ask(subscribe).await? {
-        Err(status) => Ok(status),
-        Ok(_) => broken(format!("{subscribe:?} was accepted")),
+    let refused = match kit.ask(subscribe).await? {
+        Err(status) => Some(status),
+        // Its headers may come before its status.
+        Ok(mut stream) => stream.any().await?.err(),
+    };
+    match refused {
+        Some(status) => Ok(status),
+        None => broken(format!("{subscribe:?} was accepted")),
     }
 }
 
@@ -121,7 +128,7 @@ pub(super) async fn heartbeats(kit: &mut Kit) -> Judged {
                 break;
             }
             ensure!(
-                received.cursor <= wanted.cursor,
+                received.cursor < wanted.cursor,
                 "a heartbeat at {} came before the event {}",
                 received.cursor,
                 wanted.cursor
@@ -282,11 +289,11 @@ pub(super) async fn revocations_after_gap(kit: &mut Kit) -> Judged {
     stream.expect_fresh("expired", witness.head)?;
     let said = stream.header(PUSH_REVOCATIONS)?.to_owned();
     let replay = replayed(&mut stream).await?;
-    ensure!(
-        said == "complete",
-        "a gap in which {} sessions were revoked is {said:?}: it could be complete",
-        wanted.len()
-    );
+    if said == "partial" {
+        return skipped(
+            "the server's table of revocations is smaller than what was published, and says so",
+        );
+    }
     expect_all(&replay, &wanted)?;
     for (cursor, _) in &before {
         ensure!(
@@ -309,6 +316,9 @@ pub(super) async fn revocations_of_other_epoch(kit: &mut Kit) -> Judged {
             stream.header(PUSH_REVOCATIONS)?
         );
         let replay = replayed(&mut stream).await?;
+        if (1..wanted.len()).contains(&replay.len()) {
+            return skipped("the server's table of revocations is smaller than what was published");
+        }
         expect_all(&replay, &wanted)?;
     }
     Ok(())
@@ -342,75 +352,92 @@ pub(super) async fn revocations_rules(kit: &mut Kit) -> Judged {
     Ok(())
 }
 
-pub(super) async fn receipts(kit: &mut Kit) -> Judged {
+/// Asks what is known of an invalidation, without waiting.
+async fn known(kit: &Kit, cursor: Cursor) -> Judged<WaitEnforcedResponse> {
+    let wait = WaitEnforcedRequest {
+        cursor: cursor.to_string(),
+        timeout_ms: 0,
+    };
     let calls = kit.publisher.calls()?;
+    match calls
+        .unary(path::WAIT_ENFORCED, wait.encode_to_vec().into())
+        .await?
+    {
+        Ok(response) => Ok(response),
+        Err(status) => broken(format!(
+            "WaitEnforced was refused: {}",
+            status_line(&status)
+        )),
+    }
+}
+
+pub(super) async fn receipts(kit: &mut Kit) -> Judged {
+    kit.publisher.calls()?;
+    // It sends no reports: nothing is proven while it is there.
     let mut witness = kit.witness().await?;
     let id = kit.id();
     let name = format!("{id}-process");
     let subscribe = Subscribe::new(&*id, "").with(PUSH_INSTANCE, &*name);
     let _stream = kit.open(&subscribe).await?;
+    let connection = kit.connect().await?;
+    let patience = kit.patience;
+    let report = async |enforced: Cursor| -> Judged<String> {
+        let request = ReportRequest {
+            gateway_client_id: id.clone(),
+            instance: name.clone(),
+            enforced_cursor: enforced.to_string(),
+            lease_ms: LEASE_MS,
+        };
+        let request = request.encode_to_vec().into();
+        let answer: Result<ReportResponse, _> =
+            unary(connection.clone(), path::REPORT, request, patience).await?;
+        match answer {
+            Ok(response) => Ok(response.head_cursor),
+            Err(status) => broken(format!("a report was refused: {}", status_line(&status))),
+        }
+    };
     let before = witness.head;
+    report(before).await?;
     let user = kit.user();
     let events = [kit.invalidation(&user, "")];
     let cursor = kit.publish(&mut witness, &events).await?[0].cursor;
-    let report = |enforced: Cursor| ReportRequest {
-        gateway_client_id: id.clone(),
-        instance: name.clone(),
-        enforced_cursor: enforced.to_string(),
-        lease_ms: 10_000,
-    };
-    let connection = kit.connect().await?;
-    for (enforced, is_behind) in [(before, true), (cursor, false)] {
-        let request = report(enforced).encode_to_vec().into();
-        let answer: Result<ReportResponse, _> =
-            unary(connection.clone(), path::REPORT, request, kit.patience).await?;
-        let head = match answer {
-            Ok(response) => response.head_cursor,
-            Err(status) => {
-                return broken(format!("a report was refused: {}", status_line(&status)));
-            }
-        };
-        ensure!(
-            head >= cursor.to_string(),
-            "a report was answered with the head {head}, and {cursor} was published before"
-        );
-        let wait = WaitEnforcedRequest {
-            cursor: cursor.to_string(),
-            timeout_ms: 0,
-        };
-        let answer: Result<WaitEnforcedResponse, _> = calls
-            .unary(path::WAIT_ENFORCED, wait.encode_to_vec().into())
-            .await?;
-        let known = match answer {
-            Ok(response) => response,
-            Err(status) => {
-                return broken(format!(
-                    "WaitEnforced was refused: {}",
-                    status_line(&status)
-                ));
-            }
-        };
-        let said = known
+
+    let behind = known(kit, cursor).await?;
+    ensure!(
+        !behind.proven,
+        "WaitEnforced({cursor}) is proven, and a gateway has reported {before}"
+    );
+    let said = behind
+        .missing
+        .iter()
+        .find(|missing| missing.gateway_client_id == id);
+    ensure!(
+        said.is_some_and(|missing| missing.reason == i32::from(Missing::Behind)),
+        "the gateway has reported {before}, and WaitEnforced({cursor}) says of it {said:?}, expected BEHIND"
+    );
+
+    let head = report(cursor).await?;
+    ensure!(
+        head >= cursor.to_string(),
+        "a report was answered with the head {head}, and {cursor} was published before"
+    );
+    let enforced = known(kit, cursor).await?;
+    ensure!(
+        enforced.enforced > behind.enforced,
+        "the gateway has reported {cursor}, and WaitEnforced({cursor}) knows of {} that have enforced it, as before",
+        enforced.enforced
+    );
+    ensure!(
+        !enforced
             .missing
             .iter()
-            .find(|missing| missing.gateway_client_id == id);
-        let is_behind_there =
-            said.is_some_and(|missing| missing.reason == i32::from(Missing::Behind));
-        // The list of the missing has an end.
-        let is_cut = known.missing.len() == 100;
-        ensure!(
-            is_behind_there == is_behind || is_cut,
-            "the gateway has reported {enforced}, and WaitEnforced({cursor}) says of it: {said:?}"
-        );
-        ensure!(
-            is_behind || known.enforced > 0,
-            "the gateway has reported {enforced}, and WaitEnforced({cursor}) knows of none that has enforced it"
-        );
-        ensure!(
-            !(known.proven && is_behind),
-            "WaitEnforced({cursor}) is proven, and a gateway is at {enforced}"
-        );
-    }
+            .any(|missing| missing.gateway_client_id == id),
+        "the gateway has reported {cursor}, and WaitEnforced({cursor}) says that it is missing"
+    );
+    ensure!(
+        !enforced.proven,
+        "WaitEnforced({cursor}) is proven, and a gateway is subscribed that sends no reports"
+    );
     Ok(())
 }
 

@@ -3,9 +3,9 @@
 use tonic::Code;
 
 use super::kit::{Kit, same};
-use super::stream::Subscribe;
+use super::stream::{Stream, Subscribe};
 use crate::client::status_line;
-use crate::lab::conformance::promise::{Judged, broken, ensure};
+use crate::lab::conformance::promise::{Judged, broken, ensure, skipped};
 
 pub(super) async fn ends_older(kit: &mut Kit) -> Judged {
     let mut witness = kit.witness().await?;
@@ -147,6 +147,35 @@ pub(super) async fn rules(kit: &mut Kit) -> Judged {
         );
     }
     Ok(())
+}
+
+pub(super) async fn credential(kit: &mut Kit) -> Judged {
+    let Some(strangers) = kit.strangers.clone() else {
+        return skipped("it needs a server that wants credentials, and --token-file");
+    };
+    let mut witness = kit.witness().await?;
+    let id = kit.id();
+    let mut stream = kit.open(&Subscribe::new(&*id, "")).await?;
+    let connection = match strangers.connect().await {
+        Ok(connection) => connection,
+        // The server wants a certificate, too.
+        Err(error) => return broken(format!("no connection without the token: {error}")),
+    };
+    let asked = Stream::open(connection, &Subscribe::new(&*id, ""), kit.patience).await?;
+    let status = match asked {
+        Err(status) => status,
+        Ok(mut stream) => match stream.any().await? {
+            Err(status) => status,
+            Ok(_) => return broken("without a credential, a subscription was accepted"),
+        },
+    };
+    ensure!(
+        status.code() == Code::Unauthenticated,
+        "without a credential, a subscription was refused with {}, expected UNAUTHENTICATED",
+        status_line(&status)
+    );
+    let published = kit.publish_some(&mut witness, 2).await?;
+    same(&mut stream, &published).await
 }
 
 fn shown(id: &str) -> String {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::publisher::Publisher;
 use super::stream::{Answer, Received, Stream, Subscribe};
-use crate::client::{Connection, Connector, status_line};
+use tonic::{Code, Status};
+
+use crate::client::{Connection, Connector, error_info, status_line};
+use crate::contract::details::{ErrorInfo, ErrorReason};
 use crate::contract::push::push_event::Kind;
 use crate::contract::push::{ClientEvent, PushEvent, SessionInvalidation};
 use crate::cursor::Cursor;
@@ -26,6 +29,8 @@ pub(super) const WINDOW_CHUNKS: usize = UNREAD_BYTES / LARGE_BYTES / LARGE_CHUNK
 /// Everything that judging a server needs.
 pub(super) struct Kit {
     pub(super) gateways: Connector,
+    /// The same without the token, where there is one.
+    pub(super) strangers: Option<Connector>,
     pub(super) publisher: Publisher,
     /// After so many newer events, the server has dropped one from its ring.
     pub(super) ring_events: Option<u64>,
@@ -125,6 +130,9 @@ impl Kit {
     ) -> Judged<Stream> {
         match Stream::open(connection, subscribe, self.patience).await? {
             Ok(stream) => Ok(stream),
+            Err(status) if is_limit(&status) => {
+                skipped(format!("the server has a limit: {}", status_line(&status)))
+            }
             Err(status) => broken(format!(
                 "subscribing as {:?} with the cursor {:?} was refused: {}",
                 subscribe.id,
@@ -224,6 +232,13 @@ impl Witness {
         }
         Ok(received)
     }
+}
+
+/// Whether a status says that there is too much, rather than that something is wrong.
+pub(super) fn is_limit(status: &Status) -> bool {
+    let is_too_large = |info: &ErrorInfo| info.is(ErrorReason::EventTooLarge);
+    status.code() == Code::ResourceExhausted
+        || error_info(status).as_ref().is_some_and(is_too_large)
 }
 
 /// These events come next on a stream, as they were published.

@@ -61,7 +61,7 @@ pub(crate) struct Args {
 
     /// After how many newer events the server has dropped one from its ring. With it, gateways come back too
     /// late, and are too slow. Sensible up to some thousands: start the server with a small ring.
-    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| value::within(text, 64..=1_000_000))]
+    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| value::within(text, 64..=20_000))]
     ring_events: Option<u64>,
 
     /// A command of the shell that restarts the server gracefully, at the same addresses. With it, what is
@@ -84,7 +84,10 @@ pub(crate) struct Args {
     publish_token_file: Option<PathBuf>,
 }
 
+// Receipts come first: later there are more gateways than a list of missing ones has.
 const PROMISES: &[Promise<Kit>] = promises! {
+    Extras "receipts": "WaitEnforced knows who has reported an invalidation as enforced, and who has not"
+        => extras::receipts;
     Contract "headers-at-once": "the response's headers come before there is an event"
         => start::headers_at_once;
     Contract "start-announced": "the headers say where a stream starts, and why"
@@ -143,6 +146,8 @@ const PROMISES: &[Promise<Kit>] = promises! {
         => identity::rules;
     Contract "id-allowed": "every other id is taken"
         => identity::allowed;
+    Contract "credential-needed": "without a credential nobody subscribes, nor takes an id over"
+        => identity::credential;
     Contract "unknown-method": "a method that there is not is refused with UNIMPLEMENTED"
         => extras::unknown_method;
     Contract "publish-answers": "an answer has the cursors with which gateways receive the events"
@@ -193,8 +198,6 @@ const PROMISES: &[Promise<Kit>] = promises! {
         => extras::revocations_resumed;
     Extras "revocations-rules": "a value of push-revocations that is none is refused"
         => extras::revocations_rules;
-    Extras "receipts": "WaitEnforced knows who has reported an invalidation as enforced, and who has not"
-        => extras::receipts;
     Extras "health": "grpc.health.v1 says SERVING"
         => extras::health;
 };
@@ -209,7 +212,11 @@ pub(super) fn judge(args: Args) -> Result<(), Failure> {
         Some(path) => args.how.connector_with_token(&args.publish_connect, path)?,
         None => args.how.connector(&args.publish_connect)?,
     };
-    let report = Report::new("server", &args.connect, &args.output);
+    let strangers = args.how.has_token().then(|| args.how.without_token());
+    let strangers = strangers
+        .map(|how| how.connector(&args.connect))
+        .transpose()?;
+    let report = Report::new("server", &args.connect, &args.output)?;
     run::run(&args.output, report, &promises, async move || {
         let publisher = match args.publish_command {
             Some(line) => Publisher::command(line),
@@ -226,6 +233,7 @@ pub(super) fn judge(args: Args) -> Result<(), Failure> {
             .map_err(|error| crate::command::connect_failure(&error))?;
         Ok(Kit {
             gateways,
+            strangers,
             publisher,
             ring_events: args.ring_events,
             restart: args.restart_command,

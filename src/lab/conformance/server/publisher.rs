@@ -155,6 +155,9 @@ impl Calls {
             .await?
         {
             Ok(response) => Ok(response),
+            Err(status) if super::kit::is_limit(&status) => {
+                skipped(format!("the server has a limit: {}", status_line(&status)))
+            }
             Err(status) => broken(format!(
                 "publishing {} events was refused: {}",
                 events.len(),

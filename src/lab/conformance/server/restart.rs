@@ -1,5 +1,6 @@
 //! What a restart does to streams and to cursors.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tokio::process::Command;
@@ -9,7 +10,7 @@ use tonic::Code;
 use super::kit::{Kit, same};
 use super::stream::Subscribe;
 use crate::client::status_line;
-use crate::contract::metadata::PUSH_RESUME;
+use crate::contract::metadata::{PUSH_RESUME, PUSH_RESUME_REASON};
 use crate::lab::conformance::promise::{Judged, broken, ensure, skipped};
 
 /// How long a restart may take.
@@ -21,7 +22,12 @@ async fn restart(kit: &mut Kit) -> Judged {
         return skipped("it needs --restart-command");
     };
     let mut command = Command::new("sh");
-    command.args(["-c", &line]).kill_on_drop(true);
+    // Standard output is the report's.
+    command
+        .args(["-c", &line])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
     match timeout(RESTART, command.status()).await {
         Ok(Ok(status)) if status.success() => {}
         Ok(Ok(status)) => return broken(format!("--restart-command failed: {status}")),
@@ -77,7 +83,10 @@ pub(super) async fn announces(kit: &mut Kit) -> Judged {
     let mut stream = kit.open(&Subscribe::new(id, cursor.to_string())).await?;
     let mut witness = kit.witness().await?;
     let next = kit.publish_some(&mut witness, 3).await?;
-    if stream.header(PUSH_RESUME)? == "resumed" {
+    if stream.header(PUSH_RESUME_REASON)? == "expired" {
+        // It has the same events, and took longer than it keeps them.
+        stream.missed()?;
+    } else if stream.header(PUSH_RESUME)? == "resumed" {
         // It has kept them, under the same cursors.
         same(&mut stream, &published[4..]).await?;
     } else {

@@ -1,7 +1,8 @@
 //! Where a stream starts: `push-resume`, `push-resume-reason`, `push-start-cursor`.
 
-use super::kit::{Kit, expect, same};
+use super::kit::{Kit, Witness, expect, same};
 use super::stream::Subscribe;
+use crate::contract::metadata::PUSH_RESUME;
 use crate::contract::start::{Reason, Resume};
 use crate::cursor::{Cursor, Epoch, Seq};
 use crate::lab::conformance::promise::{Judged, broken, ensure};
@@ -198,5 +199,49 @@ pub(super) async fn expired(kit: &mut Kit) -> Judged {
     let events = kit.events(2);
     kit.publish(&mut witness, &events).await?;
     expect(&mut stream, &events).await?;
+    drop(stream);
+    ring_edge(kit, &mut witness).await
+}
+
+/// Wherever the ring ends, a cursor resumes with the event after it, or is told how many it missed.
+async fn ring_edge(kit: &mut Kit, witness: &mut Witness) -> Judged {
+    let head = witness.head;
+    // What is kept begins somewhere between these two: found by halving.
+    let (mut gone, mut kept) = (1, head.seq().number());
+    while kept - gone > 1 {
+        let middle = gone + (kept - gone) / 2;
+        match resumes_at(kit, head, middle).await? {
+            true => kept = middle,
+            false => gone = middle,
+        }
+    }
+    // Around it, one by one.
+    for number in gone.saturating_sub(3).max(1)..=(kept + 3).min(head.seq().number()) {
+        resumes_at(kit, head, number).await?;
+    }
     Ok(())
+}
+
+/// Whether this sequence resumes. What is said has to be true.
+async fn resumes_at(kit: &mut Kit, head: Cursor, number: u64) -> Judged<bool> {
+    let cursor = Cursor::new(head.epoch(), Seq::new(number));
+    let mut stream = kit.subscribe(cursor).await?;
+    if stream.header(PUSH_RESUME)? != "resumed" {
+        stream.expect_fresh("expired", head)?;
+        let (missed, lost) = (stream.missed()?, head.seq().number() - number);
+        ensure!(
+            missed == lost,
+            "push-missed is {missed}, and {lost} events lie between {cursor} and {head}"
+        );
+        return Ok(false);
+    }
+    if cursor != head {
+        let next = stream.next().await?;
+        ensure!(
+            next.cursor.seq().number() == number + 1,
+            "resumed from {cursor}, and the first event is {}: those between are lost silently",
+            next.cursor
+        );
+    }
+    Ok(true)
 }
