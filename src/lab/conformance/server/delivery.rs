@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 
 use super::kit::{Kit, LARGE_BYTES, WINDOW_CHUNKS, is_limit, same};
-use super::stream::{Subscribe, number, text};
+use super::stream::{Stream, Subscribe, number, text};
 use crate::client::status_line;
 use crate::contract::metadata::PUSH_MISSED;
 use crate::contract::push::push_event::Kind;
@@ -190,7 +190,7 @@ pub(super) async fn burst(kit: &mut Kit) -> Judged {
                 Err(error) => return broken(format!("no connection for a gateway: {error}")),
             };
             let subscribe = Subscribe::new(&*id, cursor.to_string());
-            let opened = super::stream::Stream::open(connection, &subscribe, patience).await?;
+            let opened = Stream::open(connection, &subscribe, patience).await?;
             let mut stream = match opened {
                 Ok(stream) => stream,
                 Err(status) if is_limit(&status) => {
@@ -307,7 +307,7 @@ pub(super) async fn shared_connection(kit: &mut Kit) -> Judged {
     // One leaves, one is refused, one is taken over: the others go on.
     drop(streams.pop());
     let refused = Subscribe::new("", "");
-    let _ = super::stream::Stream::open(connection.clone(), &refused, kit.patience).await?;
+    let _ = Stream::open(connection.clone(), &refused, kit.patience).await?;
     let id = kit.id();
     let older = kit
         .open_on(connection.clone(), &Subscribe::new(&*id, ""))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::publisher::Publisher;
-use super::stream::{Answer, Received, Stream, Subscribe};
+use super::stream::{Answer, Received, Stream, Subscribe, mark};
 use tonic::{Code, Status};
 
 use crate::client::{Connection, Connector, error_info, status_line};
@@ -160,7 +160,7 @@ impl Kit {
         self.publisher.publish(std::slice::from_ref(&event)).await?;
         let received = stream.next().await?;
         ensure!(
-            received.mark() == super::stream::mark(&event),
+            received.mark() == mark(&event),
             "a stream without a cursor began with an event that was published before it"
         );
         Ok(Witness {
