@@ -51,7 +51,7 @@
 //! | `open_files` | the system's limit of open files |
 //! | `prefetch` | hints to the processor: what memory will be used soon |
 //! | `command` | what commands share: values of flags, failures, signals |
-//! | [`lab`] | what measures and checks a server: load generator, `bench`, histories |
+//! | [`lab`] | what measures and checks servers, and judges gateways: load generator, `bench`, histories, `conformance` |
 //! | [`cli`] | the command line, a file for each subcommand |
 //!
 //! # Where to change what
@@ -65,6 +65,7 @@
 //! | a metric | [`admin`]: `metrics`; `docs/metrics.md` |
 //! | an answer of the admin listener, the dashboard | [`admin`]: `api`, `views`; `page/` |
 //! | what `doctor` finds | [`cli`]: `doctor::examination` |
+//! | what `conformance` promises of a server or a gateway, and how that is judged | [`lab`]: `conformance::server`, `conformance::gateway` |
 //! | what makes a server unready, and when | `health` |
 //! | gRPC's own services: health checking, reflection | [`grpc`]: `standard` |
 //! | heartbeats: when one is sent, when a stream without one is dropped | [`grpc`]: `heartbeat`; [`client`]: `pulse` |
