@@ -2,7 +2,7 @@
 //! `GROUP/IMPLEMENTATION/PARAMETER`; `benches/peers.rs` puts others beside some.
 //!
 //! Not measured here: the network (`benches/edge` does), what happens after a
-//! wake-up, and many gateways that come back at once.
+//! wake-up, and many gateways that come back at once. The allocator is the server's.
 
 mod common;
 mod groups;
@@ -17,6 +17,9 @@ use galaxy_push::event::Event;
 
 use self::common::events;
 use self::groups::{From, GalaxyPush, Ring};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const NAME: &str = "galaxy-push";
 
