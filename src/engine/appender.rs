@@ -1,11 +1,14 @@
 //! The end of an engine that follows a log: sequences and epoch come from outside.
 
+use std::time::Duration;
+
 use super::error::AppendError;
 use super::publisher::Published;
 use super::revocations::{self, Due};
 use super::ring::Put;
 use super::shared::Shared;
 use super::sync::Arc;
+use super::time::millis;
 use crate::cursor::{Cursor, Seq};
 use crate::event::Event;
 
@@ -94,8 +97,24 @@ impl Appender {
     /// [`Publisher`](super::Publisher::publish_batch). No hole is made then, unless the
     /// engine is closed by another thread between the hole and the batch.
     pub fn append(&mut self, first: Seq, events: &[Event<'_>]) -> Result<Appended, AppendError> {
+        self.append_aged(first, events, Duration::ZERO)
+    }
+
+    /// The same, of events that were published so long ago, as the log tells: for the window
+    /// in which gateways resume at them, and for how long their invalidations are kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub fn append_aged(
+        &mut self,
+        first: Seq,
+        events: &[Event<'_>],
+        age: Duration,
+    ) -> Result<Appended, AppendError> {
         let shared = &self.shared;
-        let put = Self::put(shared, first.number(), events);
+        let published_ms = shared.time.now_ms().saturating_sub(millis(age));
+        let put = Self::put(shared, first.number(), events, published_ms);
         // Also after an error: there may be a hole to learn of.
         shared.waiters.notify();
         Ok(match put? {
@@ -110,17 +129,21 @@ impl Appender {
         })
     }
 
-    fn put(shared: &Arc<Shared>, first: u64, events: &[Event<'_>]) -> Result<Put, AppendError> {
-        let now_ms = shared.time.now_ms();
+    fn put(
+        shared: &Arc<Shared>,
+        first: u64,
+        events: &[Event<'_>],
+        published_ms: u64,
+    ) -> Result<Put, AppendError> {
         let Some(revocations) = &shared.revocations else {
-            return shared.ring.append(first, events, now_ms, |_| ());
+            return shared.ring.append(first, events, published_ms, |_| ());
         };
-        let note = shared.note(events, now_ms);
+        let note = shared.note(events, published_ms);
         // There may be invalidations in a hole: no replay begins before that is known.
         let has_hole = first > shared.ring.head() + 1;
         let mut kept = has_hole.then(|| revocations.write());
         let mut due = Due::Later;
-        let put = shared.ring.append(first, events, now_ms, |first| {
+        let put = shared.ring.append(first, events, published_ms, |first| {
             if let Some((revocations, note)) = note {
                 due = revocations.note(note, first);
             }

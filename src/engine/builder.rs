@@ -16,7 +16,7 @@ use super::sync::{Arc, AtomicBool, AtomicU64};
 use super::time::{Time, millis};
 use super::waiters::{MAX_SEATS, Waiters};
 use crate::clock::Clock;
-use crate::cursor::{Epoch, EpochError};
+use crate::cursor::{Epoch, EpochError, Seq};
 use crate::revocations;
 
 /// A segment's size where nothing asks for another: small enough that a reader
@@ -165,10 +165,12 @@ impl Builder {
         self
     }
 
-    /// The sequence before the first event, to test the end of the numbers.
-    #[cfg(all(test, not(galaxy_loom)))]
-    pub(super) fn origin(mut self, origin: u64) -> Self {
-        self.origin = origin;
+    /// The sequence before the first event; default 0. An engine that follows a log begins
+    /// after what it does not read of it: what lies before `origin` is then no gap for those
+    /// who subscribe, and a cursor of it has [`Expired`](super::Resume::Expired).
+    #[must_use]
+    pub fn origin(mut self, origin: Seq) -> Self {
+        self.origin = origin.number();
         self
     }
 

@@ -704,7 +704,7 @@ fn what_a_batch_holds_is_counted_until_it_is_dropped() {
 
 #[test]
 fn the_last_sequence_is_used_and_none_after_it() {
-    let origin = Seq::MAX.number() - 30;
+    let origin = Seq::new(Seq::MAX.number() - 30);
     let engine = small().max_events(10).origin(origin).build().unwrap();
     let mut subscriber = engine.subscribe("g", "").unwrap();
     for _ in 0..28 {
@@ -736,8 +736,7 @@ fn the_last_sequence_is_used_and_none_after_it() {
 
 #[test]
 fn an_engine_that_begins_at_the_last_sequence_has_none_to_give() {
-    let origin = Seq::MAX.number();
-    let engine = small().origin(origin).build().unwrap();
+    let engine = small().origin(Seq::MAX).build().unwrap();
     assert_eq!(engine.head(), Cursor::new(epoch(), Seq::MAX));
     let bytes = encoded(0, 1);
     let event = Event::parse(&bytes).unwrap();

@@ -286,3 +286,45 @@ fn holes_while_subscribers_read() {
         }
     });
 }
+
+#[test]
+fn an_engine_begins_after_what_the_log_is_not_read_for() {
+    let (engine, mut appender) = appended(small().origin(Seq::new(500)));
+    assert_eq!(engine.head(), Cursor::new(epoch(), Seq::new(500)));
+    let mut subscriber = engine.subscribe("fresh", "").unwrap();
+    let resume = |seq| {
+        let cursor = Cursor::new(epoch(), Seq::new(seq)).to_string();
+        engine.subscribe("other", &cursor).unwrap().start().resume
+    };
+    assert_eq!(resume(500), Resume::Resumed);
+    assert_eq!(resume(499), Resume::Expired { missed: 1 });
+    assert_eq!(append(&mut appender, 501, 2), 0, "that is no hole");
+    assert_eq!(receive(&mut subscriber), Ok((501, 502)));
+    assert_eq!(resume(500), Resume::Resumed);
+    assert_eq!(resume(400), Resume::Expired { missed: 102 });
+    assert_eq!(resume(0), Resume::Expired { missed: 502 });
+}
+
+#[test]
+fn an_event_is_as_old_as_the_log_says() {
+    let clock = ManualClock::new();
+    clock.set(Duration::from_secs(1000));
+    let window = small().window(Duration::from_secs(60)).clock(clock.clone());
+    let (engine, mut appender) = appended(window);
+    let bytes = encoded(0, 8);
+    let batch = [Event::parse(&bytes).unwrap()];
+    for (seq, age) in [(1, 100), (2, 50), (3, 0), (4, u64::MAX)] {
+        let age = Duration::from_secs(age);
+        appender.append_aged(Seq::new(seq), &batch, age).unwrap();
+    }
+    let resumes_after = |seq| {
+        let cursor = Cursor::new(epoch(), Seq::new(seq)).to_string();
+        engine.subscribe("g", &cursor).unwrap().start().resume == Resume::Resumed
+    };
+    assert_eq!(
+        [0, 1, 2, 3, 4].map(resumes_after),
+        [false, true, true, false, true]
+    );
+    clock.set(Duration::from_secs(1020));
+    assert_eq!([1, 2].map(resumes_after), [false, true]);
+}

@@ -279,7 +279,7 @@ fn run(setup: &Setup, ops: &[Op], end: &[Op]) -> Result<(), TestCaseError> {
         .window(Duration::from_millis(setup.window_ms))
         .max_subscribers(3)
         .clock(clock.clone())
-        .origin(setup.origin);
+        .origin(Seq::new(setup.origin));
     let (engine, mut appender) = if setup.is_appended {
         let (engine, appender) = builder.build_appended(epoch()).unwrap();
         (engine, Some(appender))
