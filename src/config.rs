@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod backbone;
 mod delivery;
 #[cfg(feature = "server")]
 pub(crate) mod document;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{Address, ParseAddressError};
+pub use backbone::{ParseStorageError, Storage};
 pub use delivery::{Delivery, ParseDeliveryError};
 pub use exposure::{Protection, check_exposure, exposures};
 
@@ -318,6 +320,45 @@ settings! {
     /// they rest longer, also after single events, which takes least processor time.
     Delivery => delivery: Delivery = Delivery::Auto;
 
+    /// Servers of NATS, HOST:PORT separated by commas, over which several replicas of this
+    /// server share their events. Without them this process is alone, and keeps its events in
+    /// memory.
+    ///
+    /// With them a publish is answered once JetStream has stored it, every replica has every
+    /// event under the same cursor, and a restart loses nothing. They may begin with nats:// or
+    /// tls://.
+    Backbone => backbone: Vec<String> = Vec::new();
+
+    /// The name of the stream of JetStream that the replicas share. It is made if there is none.
+    ///
+    /// Its messages have this name with .evt or .inv as their subject.
+    BackboneStream => backbone_stream: String = "GALAXY_PUSH".to_owned();
+
+    /// The credentials for NATS: a file as nsc writes it, with a JWT and an NKEY seed.
+    BackboneCreds => backbone_creds: Option<PathBuf> = None;
+
+    /// The CAs of the certificates of NATS, in PEM, instead of the system's. With it, nothing is
+    /// sent without TLS.
+    BackboneTlsCa => backbone_tls_ca: Option<PathBuf> = None;
+
+    /// On how many servers of NATS a stream is stored that is made: 1 to 5.
+    ///
+    /// 3: what was answered survives the loss of a machine. 1: it does not.
+    BackboneReplicas => backbone_replicas: usize = 1;
+
+    /// Where a stream is stored that is made: file or memory.
+    ///
+    /// memory: when the servers of NATS end, all events do.
+    BackboneStorage => backbone_storage: Storage = Storage::File;
+
+    /// For how long a stream that is made keeps events; without it, as long as `window`. It must
+    /// not be shorter.
+    BackboneMaxAge => backbone_max_age: Option<Duration> = None;
+
+    /// The most bytes that a stream that is made keeps; without it there is no limit but that of
+    /// NATS.
+    BackboneMaxBytes => backbone_max_bytes: Option<u64> = None;
+
     /// The number of threads that serve connections. Without it, one less than there are
     /// cores, at least one.
     ///
@@ -382,6 +423,14 @@ impl Setting {
             | S::MaxProducers
             | S::DelayBounds
             | S::Delivery
+            | S::Backbone
+            | S::BackboneStream
+            | S::BackboneCreds
+            | S::BackboneTlsCa
+            | S::BackboneReplicas
+            | S::BackboneStorage
+            | S::BackboneMaxAge
+            | S::BackboneMaxBytes
             | S::WorkerThreads => TakenUp::Restart,
         }
     }
@@ -407,6 +456,10 @@ impl Config {
     pub const MAX_REVOCATIONS: usize = 100_000_000;
     /// The most [`delay_bounds`](Self::delay_bounds).
     pub const MAX_DELAY_BOUNDS: usize = 64;
+    /// The longest name of a stream (JetStream's own limit is 255).
+    pub const MAX_STREAM_NAME_BYTES: usize = 128;
+    /// The most [`backbone_replicas`](Self::backbone_replicas), which is JetStream's limit.
+    pub const MAX_BACKBONE_REPLICAS: usize = 5;
     /// The longest duration that any setting takes (365 days).
     pub const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     /// The most [`worker_threads`](Self::worker_threads).
@@ -435,6 +488,7 @@ impl Config {
         self.check_files(&mut faults);
         self.check_sizes(&mut faults);
         self.check_durations(&mut faults);
+        self.check_backbone(&mut faults);
         match self.worker_threads {
             Some(0) => faults.at_least_one(Setting::WorkerThreads, 0),
             Some(threads) if threads > Self::MAX_WORKER_THREADS => faults.add(

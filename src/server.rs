@@ -3,6 +3,7 @@
 
 mod admin;
 mod client_cas;
+mod log;
 mod reload;
 mod stop;
 mod threads;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::log::ServedLog;
 pub use self::reload::{Reloaded, Reloader};
 pub use self::threads::runtime;
 pub use crate::transport::BoundAddress;
@@ -25,12 +27,12 @@ pub use crate::transport::BoundAddress;
 use crate::access::{AccessFile, AccessFileError, Authenticator};
 use crate::activation::{InheritError, Inherited, InheritedSocket, Role};
 use crate::admin::{Admin, Bound};
-use crate::backbone::Local;
+use crate::backbone::{Local, Log};
 use crate::config::{
     Address, Config, ConfigError, Delivery, Protection, check_exposure, exposures,
 };
 use crate::cursor::{Epoch, EpochError};
-use crate::engine::{BuildError, Builder, Engine, Notifier};
+use crate::engine::{BuildError, Builder, Engine, Limits, Notifier};
 use crate::grpc::{AccessControl, Gateways, Publishers, Stopping};
 use crate::health::Health;
 use crate::open_files;
@@ -77,6 +79,7 @@ const LAME_DUCK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Server {
     engine: Engine,
+    log: ServedLog,
     telemetry: Telemetry,
     gateways: Listener,
     publishers: Listener,
@@ -118,7 +121,7 @@ impl Server {
         let access_file = config.access.as_ref().map(AccessFile::load).transpose()?;
         let access_file = access_file.map(Arc::new);
         let tls = load_tls(&config)?;
-        let engine = build_engine(&config)?;
+        let (engine, log) = ServedLog::open(&config).await?;
         let spans = Spans::from_environment()?;
         let telemetry = Telemetry::new(&engine, &config.delay_bounds, config.max_lease, spans);
         let health = Health::new(&engine)?;
@@ -146,6 +149,7 @@ impl Server {
         );
         Ok(Server {
             engine,
+            log,
             telemetry,
             gateways,
             publishers,
@@ -297,6 +301,7 @@ impl Wake for Rounds {
 /// A server at work. Dropping it stops everything at once.
 struct Running {
     engine: Engine,
+    log: ServedLog,
     watchdog: Watchdog,
     health: Health,
     /// The settings, some of which may change.
@@ -316,6 +321,7 @@ impl Running {
     fn start(server: Server) -> Result<Self, ServeError> {
         let Server {
             engine,
+            log,
             telemetry,
             gateways,
             publishers,
@@ -396,30 +402,27 @@ impl Running {
         );
         listeners.spawn(accepting.during(serving));
 
-        let limits = engine.limits();
-        let max_request_bytes = Publishers::<Local>::max_request_bytes(&limits);
-        let serving = Serving {
-            watchdog: watchdog.clone(),
-            stopping: stopping.clone(),
-            lame_duck: LAME_DUCK,
-            arriving_bytes: REQUESTS_ARRIVING * max_request_bytes,
+        let publishing = Publishing {
+            limits: engine.limits(),
+            telemetry,
+            health: health.clone(),
+            access,
         };
-        let (log, refusing) = (Local::new(&engine), Stopping::default());
-        let refuse = refusing.clone();
-        let publisher_health = health.clone();
-        let accepting = health.listener("publishers");
-        let serving = serving.run(
-            publishers,
-            move || {
-                let (log, health) = (log.clone(), publisher_health.clone());
-                let (stopping, access) = (refusing.clone(), access.clone());
-                Publishers::router(log, &limits, &telemetry, health, stopping, access)
-            },
-            move || refuse.set(),
-        );
-        listeners.spawn(accepting.during(serving));
+        let (watched, stop) = (watchdog.clone(), stopping.clone());
+        match &log {
+            ServedLog::Local => {
+                let log = Local::new(&engine);
+                listeners.spawn(publishing.serve(log, publishers, watched, stop));
+            }
+            #[cfg(feature = "nats")]
+            ServedLog::Shared(backbone) => {
+                let log = backbone.log();
+                listeners.spawn(publishing.serve(log, publishers, watched, stop));
+            }
+        }
         Ok(Running {
             engine,
+            log,
             watchdog,
             health,
             in_force,
@@ -430,6 +433,49 @@ impl Running {
             admin: Some(admin),
             spans,
         })
+    }
+}
+
+/// What publishers' calls need, beside a log.
+struct Publishing {
+    limits: Limits,
+    telemetry: Telemetry,
+    health: Health,
+    access: Option<AccessControl>,
+}
+
+impl Publishing {
+    /// Serves publishers to this log.
+    async fn serve<L>(
+        self,
+        log: L,
+        publishers: Listener,
+        watchdog: Watchdog,
+        stopping: CancellationToken,
+    ) where
+        L: Log<Pending: Send> + Clone + Send + Unpin + 'static,
+    {
+        let max_request_bytes = Publishers::<L>::max_request_bytes(&self.limits);
+        let serving = Serving {
+            watchdog,
+            stopping,
+            lame_duck: LAME_DUCK,
+            arriving_bytes: REQUESTS_ARRIVING * max_request_bytes,
+        };
+        let refusing = Stopping::default();
+        let refuse = refusing.clone();
+        let accepting = self.health.listener("publishers");
+        let serving = serving.run(
+            publishers,
+            move || {
+                let (log, health) = (log.clone(), self.health.clone());
+                let (stopping, access) = (refusing.clone(), self.access.clone());
+                let (limits, telemetry) = (&self.limits, &self.telemetry);
+                Publishers::router(log, limits, telemetry, health, stopping, access)
+            },
+            move || refuse.set(),
+        );
+        accepting.during(serving).await;
     }
 }
 
@@ -607,6 +653,18 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The backbone cannot be used. Only with the feature `nats`.
+    #[cfg(feature = "nats")]
+    #[error("backbone: {0}")]
+    Backbone(#[from] crate::backbone::jetstream::OpenError),
+    /// The backbone cannot be followed any more. Everything was stopped: gateways have had what
+    /// the backbone had until then. Only with the feature `nats`.
+    #[cfg(feature = "nats")]
+    #[error("backbone: {0}")]
+    BackboneLost(#[from] crate::backbone::jetstream::Lost),
+    /// There is a backbone in the settings, and none in this build.
+    #[error("backbone: this build has none: it was made without the feature nats")]
+    NoBackbone,
     /// No epoch can be made of what the system gives.
     #[error(transparent)]
     Epoch(#[from] EpochError),

@@ -1,13 +1,15 @@
 //! Where publishers' batches go: the [`Log`] that gives them their places in the stream.
 //!
 //! [`Local`] is the ring of this process, and decides at once. A log that several replicas
-//! share decides when it has stored a batch. So an outcome may be pending, and the caller
-//! of [`append`](Log::append) keeps the order of its own outcomes.
+//! share, as [`jetstream`] is, decides when it has stored a batch. So an outcome may be pending,
+//! and the caller of [`append`](Log::append) keeps the order of its own outcomes.
 //!
 //! Nothing here knows of gRPC or of connections.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "nats")]
+pub mod jetstream;
 mod local;
 
 use std::fmt;
@@ -46,4 +48,21 @@ pub enum AppendError {
     /// The engine does not take it.
     #[error(transparent)]
     Engine(#[from] PublishError),
+    /// The log takes no batch that long.
+    #[error("the batch has {bytes} bytes, the log takes {limit} at once")]
+    TooLarge {
+        /// As it would be stored.
+        bytes: usize,
+        /// What a message of the log may have.
+        limit: usize,
+    },
+    /// The log cannot be written to at present. The batch is not in it, and never will be.
+    #[error("the log cannot be written to: {reason}")]
+    Unavailable {
+        /// What is the matter.
+        reason: String,
+    },
+    /// The log has not answered. The batch may be in it, or come into it later.
+    #[error("the log did not say whether the batch is stored")]
+    Undecided,
 }

@@ -81,6 +81,10 @@ reasons! {
     BatchTooLarge = "BATCH_TOO_LARGE",
     /// No sequence is left in this epoch.
     EpochExhausted = "EPOCH_EXHAUSTED",
+    /// The log that replicas share cannot be written to.
+    BackboneUnavailable = "BACKBONE_UNAVAILABLE",
+    /// The log that replicas share has not said whether the batch is stored.
+    OutcomeUnknown = "OUTCOME_UNKNOWN",
     /// A request message is longer than allowed.
     RequestTooLarge = "REQUEST_TOO_LARGE",
     /// More long requests are arriving on one connection than allowed.

@@ -545,6 +545,25 @@ fn malformed(error: &RequestError, message: &str, at: usize, problem: WireProble
 pub(super) fn not_appended(error: &AppendError) -> Status {
     match error {
         AppendError::Engine(error) => not_published(error),
+        AppendError::TooLarge { bytes, limit } => invalid(ErrorReason::BatchTooLarge, error)
+            .with("bytes", bytes)
+            .with("limit", limit)
+            .finish(),
+        AppendError::Unavailable { reason } => Draft::new(
+            Code::Unavailable,
+            ErrorReason::BackboneUnavailable,
+            error.to_string(),
+        )
+        .with("problem", reason)
+        .retry(Retry::Soon)
+        .finish(),
+        // Not `UNAVAILABLE`, after which many clients try again by themselves.
+        AppendError::Undecided => Draft::new(
+            Code::DeadlineExceeded,
+            ErrorReason::OutcomeUnknown,
+            error.to_string(),
+        )
+        .finish(),
     }
 }
 

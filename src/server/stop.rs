@@ -24,6 +24,7 @@ impl Running {
     pub(super) async fn broken(&mut self) -> ServeError {
         let ended = tokio::select! {
             ended = self.listeners.join_next() => ended,
+            lost = self.log.lost() => return lost,
             // Without the one that ends calls with their credentials, nobody else would.
             Some(Err(broken)) = self.helpers.join_next() => Some(Err(broken)),
         };

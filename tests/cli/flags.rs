@@ -54,6 +54,7 @@ fn a_bad_flag_is_one_line_with_its_name_and_the_reason() {
         ("--stall-timeout", "0s", "would cut every connection"),
         ("--shutdown-grace", "soon", "not a duration"),
         ("--delivery", "fast", "one of auto, latency and throughput"),
+        ("--backbone-storage", "tape", "file or memory"),
         ("--worker-threads", "0", "at least 1"),
         ("--worker-threads", "100000", "more than 1024 threads"),
     ] {
@@ -324,6 +325,11 @@ fn the_help_of_serve_has_every_flag_with_its_default_and_every_status() {
                 | Setting::TlsClientCa
                 | Setting::Access
                 | Setting::AdminHosts
+                | Setting::Backbone
+                | Setting::BackboneCreds
+                | Setting::BackboneTlsCa
+                | Setting::BackboneMaxAge
+                | Setting::BackboneMaxBytes
                 | Setting::AllowAnonymous
                 | Setting::AllowPlaintext
                 | Setting::AllowLargeEvents

@@ -59,6 +59,14 @@ def numbers(events):
     return [int(event.client_event.event_id) for event in events]
 
 
+def reason_of(call):
+    """Why a call, or the error that it raised, has ended, for machines, and the figures there."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in rpc_status.from_call(call).details:
+        detail.Unpack(info)
+    return info.reason, dict(info.metadata)
+
+
 class Publisher:
     def __init__(self, target):
         self._channel = open_channel(target)
@@ -199,10 +207,7 @@ class Stream:
     @property
     def reason(self):
         """Why it has ended, for machines, and the figures there."""
-        info = error_details_pb2.ErrorInfo()
-        for detail in rpc_status.from_call(self._call).details:
-            detail.Unpack(info)
-        return info.reason, dict(info.metadata)
+        return reason_of(self._call)
 
     def cancel(self):
         self._call.cancel()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::command::value;
-use crate::config::{Address, Config, Delivery};
+use crate::config::{Address, Config, Delivery, Storage};
 
 /// A flag for each setting, and one for the file that has them.
 #[derive(Debug, clap::Args)]
@@ -137,6 +137,30 @@ pub(in crate::cli) struct SettingsArgs {
     #[arg(long, value_name = "GOAL", default_value_t = Config::default().delivery)]
     delivery: Delivery,
 
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    backbone: Vec<String>,
+
+    #[arg(long, value_name = "NAME", default_value_t = Config::default().backbone_stream)]
+    backbone_stream: String,
+
+    #[arg(long, value_name = "FILE")]
+    backbone_creds: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    backbone_tls_ca: Option<PathBuf>,
+
+    #[arg(long, value_parser = value::count, default_value_t = Config::default().backbone_replicas)]
+    backbone_replicas: usize,
+
+    #[arg(long, value_name = "WHERE", default_value_t = Config::default().backbone_storage)]
+    backbone_storage: Storage,
+
+    #[arg(long, value_parser = value::duration)]
+    backbone_max_age: Option<Duration>,
+
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    backbone_max_bytes: Option<u64>,
+
     #[arg(long, value_parser = value::count)]
     worker_threads: Option<usize>,
 }
@@ -181,6 +205,14 @@ impl SettingsArgs {
             shutdown_delay: self.shutdown_delay,
             delay_bounds: self.delay_bounds,
             delivery: self.delivery,
+            backbone: self.backbone,
+            backbone_stream: self.backbone_stream,
+            backbone_creds: self.backbone_creds,
+            backbone_tls_ca: self.backbone_tls_ca,
+            backbone_replicas: self.backbone_replicas,
+            backbone_storage: self.backbone_storage,
+            backbone_max_age: self.backbone_max_age,
+            backbone_max_bytes: self.backbone_max_bytes,
             worker_threads: self.worker_threads,
         }
     }
@@ -232,6 +264,14 @@ mod tests {
             "--shutdown-delay=11s",
             "--delay-bounds=1ms,2s",
             "--delivery=throughput",
+            "--backbone=nats://a:1,b",
+            "--backbone-stream=S",
+            "--backbone-creds=/creds",
+            "--backbone-tls-ca=/nats-ca",
+            "--backbone-replicas=3",
+            "--backbone-storage=memory",
+            "--backbone-max-age=15s",
+            "--backbone-max-bytes=16B",
             "--worker-threads=9",
         ])
         .unwrap();
@@ -261,6 +301,14 @@ mod tests {
             shutdown_delay: Duration::from_secs(11),
             delay_bounds: vec![Duration::from_millis(1), Duration::from_secs(2)],
             delivery: Delivery::Throughput,
+            backbone: vec!["nats://a:1".to_owned(), "b".to_owned()],
+            backbone_stream: "S".to_owned(),
+            backbone_creds: Some("/creds".into()),
+            backbone_tls_ca: Some("/nats-ca".into()),
+            backbone_replicas: 3,
+            backbone_storage: Storage::Memory,
+            backbone_max_age: Some(Duration::from_secs(15)),
+            backbone_max_bytes: Some(16),
             worker_threads: Some(9),
         };
         assert_eq!(serve.args.into_config(), wanted);

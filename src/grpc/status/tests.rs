@@ -95,6 +95,14 @@ fn every_status() -> Vec<Status> {
         }),
         not_published(&PublishError::Closed),
         not_published(&PublishError::Exhausted),
+        not_appended(&AppendError::TooLarge {
+            bytes: 10,
+            limit: 9,
+        }),
+        not_appended(&AppendError::Unavailable {
+            reason: "no connection".to_owned(),
+        }),
+        not_appended(&AppendError::Undecided),
     ];
     let refused = [
         AccessError::NoCredential,

@@ -1,0 +1,435 @@
+//! A stream of NATS JetStream as the log that several replicas share.
+//!
+//! Every replica writes batches into the stream and reads all of it into its own engine. So each
+//! event has the same cursor everywhere, and a replica that starts has what the others have.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `message` | what a message says: events, and headers that number them |
+//! | `queue` | appends that wait, joined to messages |
+//! | `writer` | messages on their way into the stream, behind a fence |
+//! | `reader` | the stream's messages, in order and each once |
+//! | `follower` | what was read, into the engine |
+//! | `stream` | the stream: made, checked, known by its identity |
+//! | `connection` | the way to NATS |
+//!
+//! `docs/backbone.md` says what follows for those who run it.
+
+mod connection;
+mod follower;
+mod message;
+mod queue;
+mod reader;
+mod stream;
+mod writer;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{self, Context as JetStreamContext};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use self::follower::Follower;
+use self::message::{MAX_HEADER_BYTES, Nonce, Position, Stamp};
+use self::queue::{Joined, Queue};
+use self::reader::{Reader, Source, Stopped, first_event};
+use self::stream::{Identity, Subjects};
+use self::writer::{Store, StoreError, Tail, Writer};
+use super::{AppendError, Appended, Log};
+use crate::config::Storage;
+use crate::cursor::{Cursor, Seq};
+use crate::engine::{BuildError, Builder, Engine, Published};
+use crate::event::Event;
+
+/// How long a stored message may take to be answered, before the same is sent again.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long a request of JetStream's API may take.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// Where the stream is, and what it is to be like.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Servers of NATS, such as `nats://a:4222`. Without a scheme that is `nats://`, without a
+    /// port 4222.
+    pub servers: Vec<String>,
+    /// The stream's name. Its subjects are this name with `.evt` and `.inv`.
+    pub stream: String,
+    /// A file of credentials, as `nsc` writes them.
+    pub credentials: Option<PathBuf>,
+    /// CAs of the servers' certificates, in PEM, instead of the system's. With it, connections
+    /// have to be encrypted.
+    pub tls_ca: Option<PathBuf>,
+    /// On how many servers a stream is stored that is made. Default 1.
+    pub replicas: usize,
+    /// Where a stream is stored that is made. Default: in files.
+    pub storage: Storage,
+    /// For how long a stream that is made keeps messages; zero: without a limit. Default 5
+    /// minutes, as the [`window`](Self::window).
+    pub max_age: Duration,
+    /// How many bytes a stream that is made keeps. Default: no limit.
+    pub max_bytes: Option<u64>,
+    /// How old the events are that a replica reads when it starts. Default 5 minutes, as the
+    /// engine's.
+    pub window: Duration,
+}
+
+impl Options {
+    /// The defaults, for a stream of this name at these servers.
+    #[must_use]
+    pub fn new(servers: Vec<String>, stream: &str) -> Self {
+        const WINDOW: Duration = Duration::from_secs(5 * 60);
+        Options {
+            servers,
+            stream: stream.to_owned(),
+            credentials: None,
+            tls_ca: None,
+            replicas: 1,
+            storage: Storage::File,
+            max_age: WINDOW,
+            max_bytes: None,
+            window: WINDOW,
+        }
+    }
+}
+
+/// A replica at a stream: an engine that has what its window needs of the stream, and follows it.
+///
+/// Dropping it ends that; the engine stays, and gets nothing more.
+#[derive(Debug)]
+pub struct Backbone {
+    engine: Engine,
+    log: JetStream,
+    tasks: JoinSet<Lost>,
+}
+
+/// Appends to the stream. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct JetStream {
+    queue: Arc<Queue>,
+}
+
+impl Backbone {
+    /// Connects, makes the stream if there is none, and builds an engine with what the stream
+    /// has for its window. From then on it follows the stream.
+    ///
+    /// Needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if NATS cannot be reached, the stream is not fit for it, or the engine cannot
+    /// be built.
+    pub async fn open(options: &Options, builder: Builder) -> Result<Self, OpenError> {
+        let (client, monitor) = connection::open(options).await?;
+        let mut context = jetstream::new(client.clone());
+        context.set_timeout(REQUEST);
+        let stream = stream::open(&context, options).await?;
+        let info = stream.get_info().await;
+        let info = info.map_err(|error| OpenError::JetStream {
+            reason: error.to_string(),
+        })?;
+        let identity = Identity::of(&info);
+        let epoch = identity.epoch().ok_or(OpenError::Created)?;
+        let end = stream::end(&stream, &info).await?;
+        let max_message_bytes = client.max_payload().saturating_sub(MAX_HEADER_BYTES);
+        let queue = Arc::new(Queue::new(max_message_bytes));
+
+        let start = async_nats::datetime::now() - options.window;
+        let from = DeliverPolicy::ByStartTime { start_time: start };
+        let mut source = Source::open(&stream, &identity, from).await?;
+        let first = first_event(&mut source).await?;
+        let position = match &first {
+            Some((message, stamp)) => Position {
+                message: number(message)?.saturating_sub(1),
+                events: stamp.first - 1,
+            },
+            None => end,
+        };
+        let origin = Seq::checked_new(position.events).ok_or(OpenError::Exhausted)?;
+        let (engine, appender) = builder.origin(origin).build_appended(epoch)?;
+        let (sender, tail) = watch::channel(Tail {
+            position,
+            ..Tail::default()
+        });
+        let replica = random()?;
+        let mut reader = Reader {
+            stream,
+            identity,
+            follower: Follower {
+                appender,
+                limits: engine.limits(),
+                tail: sender,
+                replica,
+            },
+            source: Some(source),
+        };
+        if let Some((message, _)) = &first {
+            reader.take(message)?;
+        }
+        reader.read_until(end).await?;
+        let caught_up = reader.follower.position();
+        tracing::info!(
+            "backbone: {} events were read from the stream {}, up to {}",
+            caught_up.events.saturating_sub(origin.number()),
+            options.stream,
+            Cursor::new(epoch, engine.head().seq())
+        );
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reader.run());
+        let mut context = jetstream::new(client);
+        context.set_timeout(ANSWER);
+        let writer = Writer {
+            store: Stream {
+                context,
+                subjects: Subjects::of(&options.stream),
+            },
+            queue: Arc::clone(&queue),
+            tail,
+            epoch,
+            position: caught_up,
+            nonce: Nonce {
+                replica,
+                attempt: 1,
+            },
+        };
+        tasks.spawn(writer.run());
+        let monitored = Arc::clone(&queue);
+        tasks.spawn(async move { monitor.run(&monitored).await });
+        Ok(Backbone {
+            engine,
+            log: JetStream { queue },
+            tasks,
+        })
+    }
+
+    /// The engine, which gateways subscribe to.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Where publishers' batches go.
+    #[must_use]
+    pub fn log(&self) -> JetStream {
+        self.log.clone()
+    }
+
+    /// Waits until the stream cannot be followed any more. What the engine has then stays
+    /// readable, and is all that it will ever have.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn lost(&mut self) -> Lost {
+        match self.tasks.join_next().await {
+            Some(Ok(lost)) => lost,
+            Some(Err(_)) | None => Lost::Closed,
+        }
+    }
+}
+
+fn number(message: &jetstream::Message) -> Result<u64, OpenError> {
+    let info = message.info().map_err(|error| OpenError::JetStream {
+        reason: error.to_string(),
+    })?;
+    Ok(info.stream_sequence)
+}
+
+fn random() -> Result<u64, OpenError> {
+    getrandom::u64().map_err(|error| OpenError::Random {
+        reason: error.to_string(),
+    })
+}
+
+impl Reader {
+    /// Reads up to the stream's end, as it was.
+    async fn read_until(&mut self, end: Position) -> Result<(), OpenError> {
+        let is_empty = |source: &Option<Source>| source.as_ref().is_some_and(|it| it.pending == 0);
+        if !is_empty(&self.source) {
+            self.read(Some(end.message)).await?;
+        }
+        if self.follower.position().message < end.message {
+            self.follower.pass(end);
+        }
+        Ok(())
+    }
+}
+
+impl Log for JetStream {
+    type Pending = Pending;
+
+    fn append(&mut self, events: &[Event<'_>]) -> Appended<Pending> {
+        match self.queue.append(events) {
+            Ok(outcome) => Appended::Pending(Pending { outcome }),
+            Err(error) => Appended::Done(Err(error)),
+        }
+    }
+}
+
+/// What will become of a batch. Dropping it takes nothing back.
+#[derive(Debug)]
+pub struct Pending {
+    outcome: oneshot::Receiver<Result<Published, AppendError>>,
+}
+
+impl Future for Pending {
+    type Output = Result<Published, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
+        // The writer is gone, and does not say where it was.
+        Poll::Ready(outcome.unwrap_or(Err(AppendError::Undecided)))
+    }
+}
+
+/// The stream, for the writer.
+#[derive(Debug)]
+struct Stream {
+    context: JetStreamContext,
+    subjects: Subjects,
+}
+
+impl Store for Stream {
+    async fn store(&self, message: &Joined, stamp: Stamp, after: u64) -> Result<u64, StoreError> {
+        let subject = match message.has_invalidation {
+            false => &self.subjects.events,
+            true => &self.subjects.invalidations,
+        };
+        let publish = PublishMessage::build()
+            .headers(stamp.write())
+            .expected_last_sequence(after)
+            .payload(message.payload.clone().into());
+        let sent = self.context.send_publish(subject.clone(), publish).await;
+        let answer = match sent {
+            Ok(answer) => answer.await,
+            // It was not sent.
+            Err(error) => match error.kind() {
+                PublishErrorKind::TimedOut => return Err(StoreError::Unanswered),
+                _ => return Err(StoreError::NotStored(error.to_string())),
+            },
+        };
+        match answer {
+            Ok(stored) => Ok(stored.sequence),
+            Err(error) => Err(match error.kind() {
+                PublishErrorKind::WrongLastSequence => StoreError::Fenced,
+                PublishErrorKind::StreamNotFound => StoreError::NotStored(error.to_string()),
+                PublishErrorKind::Other if is_refusal(&error) => {
+                    StoreError::NotStored(error.to_string())
+                }
+                _ => StoreError::Unanswered,
+            }),
+        }
+    }
+}
+
+/// Whether JetStream has said no, and not something that is not understood.
+fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    error
+        .source()
+        .is_some_and(|source| source.is::<jetstream::Error>())
+}
+
+/// Why a replica cannot be at a stream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// NATS cannot be reached, or does not let it in.
+    #[error("no connection to NATS at {servers}: {reason}")]
+    Connect {
+        /// The servers, without what is secret.
+        servers: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A server's address, or a file, is no good.
+    #[error("{what}: {reason}")]
+    Option {
+        /// Which one.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// JetStream does not answer, or with an error.
+    #[error("JetStream: {reason}")]
+    JetStream {
+        /// What it said.
+        reason: String,
+    },
+    /// The stream cannot be made.
+    #[error("the stream {stream} cannot be made: {reason}")]
+    Create {
+        /// Its name.
+        stream: String,
+        /// What JetStream said.
+        reason: String,
+    },
+    /// The stream that is there cannot keep what is promised.
+    #[error("the stream {stream} cannot be used: {setting}: {problem}")]
+    Setting {
+        /// Its name.
+        stream: String,
+        /// The setting, as JetStream calls it.
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The stream says that it was created before 1970, or too far in the future.
+    #[error("the stream's time of creation gives no epoch")]
+    Created,
+    /// No sequence is left in this epoch.
+    #[error("no sequence is left in the stream's epoch: it has to be made anew")]
+    Exhausted,
+    /// The stream was deleted or made anew meanwhile.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+    /// The engine cannot be built with these settings.
+    #[error(transparent)]
+    Engine(#[from] BuildError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {reason}")]
+    Random {
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl From<Stopped> for OpenError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Interrupted(reason) => OpenError::JetStream { reason },
+            Stopped::Lost(lost) => OpenError::Lost(lost),
+        }
+    }
+}
+
+/// Why a stream cannot be followed any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Lost {
+    /// It was made anew: its events are others.
+    #[error("the stream was deleted and made anew")]
+    OtherStream,
+    /// It was deleted.
+    #[error("the stream was deleted")]
+    NoStream,
+    /// A message was stored elsewhere than the stream can have stored it.
+    #[error("message {stored} was stored where {expected} had to be: the stream is another one")]
+    Misplaced {
+        /// Where it is, as the stream says.
+        stored: u64,
+        /// Where it had to be.
+        expected: u64,
+    },
+    /// The engine is closed.
+    #[error("the engine is closed")]
+    Closed,
+}

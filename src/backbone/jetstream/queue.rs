@@ -1,0 +1,267 @@
+//! Appends that wait for the writer, joined to messages as they come.
+//!
+//! While one message is under way, what publishers send is joined for the next one: so a slow
+//! way to the stream makes messages longer, and not publishers slower.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::message::{MAX_EVENTS, encode, encoded_bytes};
+use crate::backbone::AppendError;
+use crate::cursor::{Cursor, Epoch, Seq};
+use crate::engine::Published;
+use crate::event::Event;
+
+/// Takes the outcome of one append.
+type Outcome = oneshot::Receiver<Result<Published, AppendError>>;
+
+/// How much may wait: bounds the memory while the stream takes nothing.
+const MAX_WAITING_BYTES: usize = 64 << 20;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// The longest payload of a message.
+    max_message_bytes: usize,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: VecDeque<Joined>,
+    bytes: usize,
+    /// Why nothing is taken, while nothing is.
+    refusal: Option<AppendError>,
+}
+
+/// Appends that go into one message.
+#[derive(Debug, Default)]
+pub(super) struct Joined {
+    pub(super) payload: Vec<u8>,
+    /// How many events there are.
+    pub(super) events: u64,
+    pub(super) has_invalidation: bool,
+    appends: Vec<Append>,
+}
+
+#[derive(Debug)]
+struct Append {
+    events: u64,
+    outcome: oneshot::Sender<Result<Published, AppendError>>,
+}
+
+impl Queue {
+    /// For a stream whose messages have at most so long payloads.
+    pub(super) fn new(max_message_bytes: usize) -> Self {
+        Queue {
+            max_message_bytes,
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+        }
+    }
+
+    /// Joins a batch to what waits, if it can be appended at all.
+    pub(super) fn append(&self, events: &[Event<'_>]) -> Result<Outcome, AppendError> {
+        let sizes = events
+            .iter()
+            .map(|event| encoded_bytes(event.as_bytes().len()));
+        let bytes: usize = sizes.sum();
+        let count = events.len() as u64;
+        if bytes > self.max_message_bytes {
+            return Err(AppendError::TooLarge {
+                bytes,
+                limit: self.max_message_bytes,
+            });
+        }
+        let (outcome, decided) = oneshot::channel();
+        let mut waiting = self.lock();
+        if let Some(refusal) = &waiting.refusal {
+            return Err(refusal.clone());
+        }
+        if waiting.bytes + bytes > MAX_WAITING_BYTES {
+            return Err(AppendError::Unavailable {
+                reason: format!("{} bytes wait to be stored", waiting.bytes),
+            });
+        }
+        waiting.bytes += bytes;
+        let fits = |last: &Joined| {
+            last.payload.len() + bytes <= self.max_message_bytes
+                && last.events + count <= MAX_EVENTS
+        };
+        if !waiting.messages.back().is_some_and(fits) {
+            waiting.messages.push_back(Joined::default());
+        }
+        if let Some(joined) = waiting.messages.back_mut() {
+            joined.add(events, outcome);
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(decided)
+    }
+
+    /// The next message, when there is one.
+    pub(super) async fn next(&self) -> Joined {
+        loop {
+            let next = self.take();
+            if let Some(joined) = next {
+                return joined;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Joined> {
+        let mut waiting = self.lock();
+        let joined = waiting.messages.pop_front()?;
+        waiting.bytes -= joined.payload.len();
+        Some(joined)
+    }
+
+    /// Refuses what waits and what comes, until it is [open](Self::open) again.
+    pub(super) fn refuse(&self, why: AppendError) {
+        let mut waiting = self.lock();
+        let refused = std::mem::take(&mut *waiting);
+        waiting.refusal = Some(why.clone());
+        drop(waiting);
+        for joined in refused.messages {
+            joined.failed(&why);
+        }
+    }
+
+    /// Takes appends again.
+    pub(super) fn open(&self) {
+        self.lock().refusal = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Joined {
+    fn add(
+        &mut self,
+        events: &[Event<'_>],
+        outcome: oneshot::Sender<Result<Published, AppendError>>,
+    ) {
+        for event in events {
+            encode(event.as_bytes(), &mut self.payload);
+            self.has_invalidation |= event.is_session_invalidation();
+        }
+        let events = events.len() as u64;
+        self.events += events;
+        self.appends.push(Append { events, outcome });
+    }
+
+    /// It is in the stream; its first event has this number.
+    pub(super) fn stored(self, epoch: Epoch, first: u64) {
+        let mut next = first;
+        for append in self.appends {
+            let cursor = |seq| Cursor::new(epoch, Seq::new(seq));
+            let published = Published {
+                first: cursor(next),
+                last: cursor(next + append.events - 1),
+            };
+            next += append.events;
+            // Whoever does not wait any more has no use for it.
+            let _ = append.outcome.send(Ok(published));
+        }
+    }
+
+    pub(super) fn failed(self, why: &AppendError) {
+        for append in self.appends {
+            let _ = append.outcome.send(Err(why.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // PushEvent { client_event: { user_id: "u", kind: "k" } }, and one of user "u".
+    const CLIENT: &[u8] = b"\x0a\x06\x0a\x01u\x1a\x01k";
+    const INVALIDATION: &[u8] = b"\x12\x03\x12\x01u";
+
+    fn event(bytes: &'static [u8]) -> Event<'static> {
+        Event::parse(bytes).unwrap()
+    }
+
+    #[test]
+    fn appends_are_joined_up_to_the_longest_message() {
+        let queue = Queue::new(3 * encoded_bytes(CLIENT.len()));
+        let client = event(CLIENT);
+        let outcomes = [1, 2, 2, 1].map(|count| queue.append(&vec![client; count]).unwrap());
+        let other = queue.append(&[event(INVALIDATION)]).unwrap();
+        let error = queue.append(&[client; 4]).unwrap_err();
+        assert_eq!(
+            error,
+            AppendError::TooLarge {
+                bytes: 40,
+                limit: 30
+            }
+        );
+        let messages = [queue.take(), queue.take(), queue.take()].map(Option::unwrap);
+        assert!(queue.take().is_none());
+        let shapes = messages.each_ref();
+        let shapes = shapes.map(|it| (it.events, it.payload.len(), it.has_invalidation));
+        assert_eq!(shapes, [(3, 30, false), (3, 30, false), (1, 7, true)]);
+        let epoch = Epoch::new(1, 0).unwrap();
+        let [one, two, three] = messages;
+        two.stored(epoch, 104);
+        one.stored(epoch, 101);
+        three.failed(&AppendError::Undecided);
+        let places = outcomes.map(|mut outcome| {
+            let published = outcome.try_recv().unwrap().unwrap();
+            [published.first, published.last].map(|cursor| cursor.seq().number())
+        });
+        assert_eq!(places, [[101, 101], [102, 103], [104, 105], [106, 106]]);
+        let mut other = other;
+        assert_eq!(other.try_recv().unwrap(), Err(AppendError::Undecided));
+    }
+
+    #[test]
+    fn what_waits_is_refused_and_what_comes_until_it_is_open_again() {
+        let queue = Queue::new(100);
+        let mut outcome = queue.append(&[event(CLIENT)]).unwrap();
+        let why = AppendError::Unavailable {
+            reason: "away".to_owned(),
+        };
+        queue.refuse(why.clone());
+        assert_eq!(outcome.try_recv().unwrap(), Err(why.clone()));
+        assert_eq!(queue.append(&[event(CLIENT)]).unwrap_err(), why);
+        assert!(queue.take().is_none());
+        queue.open();
+        queue.append(&[event(CLIENT)]).unwrap();
+        assert!(queue.take().is_some());
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let queue = Queue::new(MAX_WAITING_BYTES);
+        let payload = "x".repeat(MAX_WAITING_BYTES / 4).leak();
+        let bytes = {
+            use crate::contract::push::{ClientEvent, PushEvent, push_event::Kind};
+            use prost::Message;
+            let client = ClientEvent {
+                user_id: "u".to_owned(),
+                kind: "k".to_owned(),
+                payload: payload.as_bytes().to_vec().into(),
+                ..Default::default()
+            };
+            let event = PushEvent {
+                kind: Some(Kind::ClientEvent(client)),
+                ..Default::default()
+            };
+            event.encode_to_vec().leak()
+        };
+        let outcomes: Vec<_> = (0..3).map(|_| queue.append(&[event(bytes)])).collect();
+        assert!(outcomes.iter().all(Result::is_ok));
+        let refused = queue.append(&[event(bytes)]).unwrap_err();
+        assert!(matches!(refused, AppendError::Unavailable { .. }));
+        queue.take().unwrap();
+        queue.append(&[event(bytes)]).unwrap();
+    }
+}

@@ -1,0 +1,212 @@
+//! Messages on their way into the stream, behind the fence that numbers their events.
+//!
+//! The writer knows that the stream's last message is S, and that T events are numbered up to
+//! there. It sends the next message with the number T + 1, to be stored if S still is the last
+//! one. So of all replicas that number at the same place one is stored, and the others number
+//! anew when they have read what came before them.
+//!
+//! No answer says nothing. Then the very same message is sent again. At most one of the copies
+//! can be stored, because each is fenced by the same S, and the log tells: the message after S
+//! either has the nonce of these copies, or they are not in the stream and never will be.
+//!
+//! One message is under way at a time. A later one could only be sent ahead with the fence
+//! S + 1, which another replica's message satisfies as well when it has come in between: it
+//! would be stored with a wrong number.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::Lost;
+use super::message::{Nonce, Position, Stamp};
+use super::queue::{Joined, Queue};
+use crate::backbone::AppendError;
+use crate::cursor::Epoch;
+
+/// How long publishers wait for a stream that does not answer, or takes nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it takes at most to read what has refused a message, where nothing is wrong.
+const READING: Duration = Duration::from_millis(500);
+/// Between two copies of a message, where the stream refuses them at once.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What the reader has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tail {
+    pub(super) position: Position,
+    /// The newest message of this replica: its attempt, and the number of its first event.
+    pub(super) own: Option<(u64, u64)>,
+    /// Of the messages up to this one not all were read: some are not in the stream any more.
+    pub(super) unread: u64,
+}
+
+/// A stream, as far as writing goes.
+pub(super) trait Store {
+    /// Stores the message, if `after` is the stream's last. Returns where it is.
+    fn store(
+        &self,
+        message: &Joined,
+        stamp: Stamp,
+        after: u64,
+    ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+}
+
+/// What became of a copy of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum StoreError {
+    /// The stream's last message is another one.
+    Fenced,
+    /// It is not stored, for this reason, which may pass.
+    NotStored(String),
+    /// Nobody knows.
+    Unanswered,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer<S> {
+    pub(super) store: S,
+    pub(super) queue: Arc<Queue>,
+    pub(super) tail: watch::Receiver<Tail>,
+    pub(super) epoch: Epoch,
+    /// Where the next message goes, as far as this replica's own tell.
+    pub(super) position: Position,
+    /// The next attempt's.
+    pub(super) nonce: Nonce,
+}
+
+enum Failed {
+    Append(AppendError),
+    Lost(Lost),
+}
+
+/// What the log tells of a message that may be in it.
+enum Told {
+    /// It is; its first event has this number.
+    Stored(u64),
+    /// Another one is in its place.
+    Elsewhere,
+    /// What was in its place is not in the stream any more.
+    Unreadable,
+    /// Nothing is in its place, as far as was read.
+    NotYet,
+}
+
+impl<S: Store> Writer<S> {
+    /// Writes what comes into the queue, one message after another.
+    pub(super) async fn run(mut self) -> Lost {
+        loop {
+            let joined = self.queue.next().await;
+            match self.put(&joined).await {
+                Ok(first) => joined.stored(self.epoch, first),
+                Err(Failed::Append(error)) => joined.failed(&error),
+                Err(Failed::Lost(lost)) => {
+                    joined.failed(&AppendError::Undecided);
+                    self.queue.refuse(AppendError::Unavailable {
+                        reason: lost.to_string(),
+                    });
+                    return lost;
+                }
+            }
+        }
+    }
+
+    /// Brings a message into the stream. Returns the number of its first event.
+    async fn put(&mut self, joined: &Joined) -> Result<u64, Failed> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let at = self.position.max(self.tail.borrow_and_update().position);
+            let stamp = Stamp {
+                first: at.events + 1,
+                count: joined.events,
+                nonce: self.nonce,
+            };
+            self.nonce.attempt += 1;
+            if let Some(first) = self.put_at(joined, at, stamp, deadline).await? {
+                return Ok(first);
+            }
+        }
+    }
+
+    /// Sends copies of the message for one place, until it is known what is there. `None`:
+    /// another message.
+    async fn put_at(
+        &mut self,
+        joined: &Joined,
+        at: Position,
+        stamp: Stamp,
+        deadline: Instant,
+    ) -> Result<Option<u64>, Failed> {
+        let place = at.message + 1;
+        // Whether a copy may be stored, or become so.
+        let mut is_loose = false;
+        loop {
+            let outcome = self.store.store(joined, stamp, at.message).await;
+            let refusal = match outcome {
+                Ok(stored) if stored == place => {
+                    self.position = Position {
+                        message: place,
+                        events: stamp.last(),
+                    };
+                    return Ok(Some(stamp.first));
+                }
+                Ok(stored) => {
+                    let expected = place;
+                    return Err(Failed::Lost(Lost::Misplaced { stored, expected }));
+                }
+                Err(error) => error,
+            };
+            let (reason, look_until) = match refusal {
+                StoreError::Fenced => (None, Instant::now() + READING),
+                StoreError::NotStored(reason) => (Some(reason), Instant::now() + PAUSE),
+                StoreError::Unanswered => {
+                    is_loose = true;
+                    (None, Instant::now() + PAUSE)
+                }
+            };
+            match self.look(place, stamp, look_until.min(deadline)).await {
+                Told::Stored(first) => return Ok(Some(first)),
+                Told::Elsewhere => return Ok(None),
+                Told::Unreadable if is_loose => return Err(Failed::Append(AppendError::Undecided)),
+                Told::Unreadable => return Ok(None),
+                Told::NotYet if Instant::now() < deadline => {
+                    if reason.is_some() {
+                        sleep(PAUSE).await;
+                    }
+                }
+                Told::NotYet if is_loose => return Err(Failed::Append(AppendError::Undecided)),
+                Told::NotYet => {
+                    let reason = reason.unwrap_or_else(|| {
+                        format!("message {place}, which another replica has stored, is not read")
+                    });
+                    return Err(Failed::Append(AppendError::Unavailable { reason }));
+                }
+            }
+        }
+    }
+
+    /// Looks until then what the log has at a place.
+    async fn look(&mut self, place: u64, stamp: Stamp, until: Instant) -> Told {
+        let come = self.tail.wait_for(|tail| tail.position.message >= place);
+        let tail = match timeout_at(until, come).await {
+            Ok(Ok(tail)) => Some(*tail),
+            // Nobody reads any more.
+            Ok(Err(_)) => None,
+            Err(_) => return Told::NotYet,
+        };
+        let Some(tail) = tail else {
+            sleep_until(until).await;
+            return Told::NotYet;
+        };
+        match tail.own {
+            Some((attempt, first)) if attempt == stamp.nonce.attempt => Told::Stored(first),
+            _ if place <= tail.unread => Told::Unreadable,
+            _ => Told::Elsewhere,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
