@@ -48,6 +48,12 @@ impl Engine {
         Publisher::new(Arc::clone(&self.shared))
     }
 
+    /// Whether an [`Appender`](super::Appender) feeds it, and no publishers.
+    #[must_use]
+    pub fn is_appended(&self) -> bool {
+        self.shared.ring.may_have_holes()
+    }
+
     /// Subscribes a gateway, resuming after `cursor` if that is possible:
     /// [`Subscriber::start`] tells where the stream starts, and why. `cursor` is
     /// the text of the last processed event's cursor, or empty.

@@ -116,7 +116,7 @@ impl Methods for Gateways {
         cx: &mut Context<'_>,
     ) -> Progress {
         match call {
-            Call::Subscribe(call) => call.poll(&mut self.subscribe, turn, is_stopping),
+            Call::Subscribe(call) => call.poll(&mut self.subscribe, turn, is_stopping, cx),
             Call::Report(call) => call.poll(&mut self.report, turn, is_stopping, cx),
         }
     }

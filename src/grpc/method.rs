@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use super::authorization::Authorization;
 use super::router::Origin;
+use super::streaming::Until;
 use crate::access::Peer;
 use crate::service::{Abandoned, Stall};
 use crate::spans::Parent;
@@ -72,6 +73,9 @@ pub(crate) trait Stream {
     const NAME: &str;
     /// The longest request message.
     const MAX_REQUEST_BYTES: usize;
+
+    /// What has to come before this request message can be taken, if something has.
+    fn until(&self, request: &[u8]) -> Option<Until>;
 
     /// Takes the request message; the response begins with these fields.
     ///

@@ -1,7 +1,11 @@
 //! A call with one request message and a response that is a stream.
 
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::HeaderMap;
 use tonic::Status;
 
 use super::message::{self, Next};
@@ -17,6 +21,8 @@ use crate::service::{Abandoned, Progress, Stall, Turn};
 pub(crate) enum StreamCall<S, O> {
     /// Its request has not arrived in full. Its headers ask for these options.
     Request(Origin, O),
+    /// Its request has arrived, and cannot be taken yet.
+    Held(Box<Held<O>>),
     /// Its response goes on.
     Response(S),
     /// Its response is to end by this status.
@@ -25,29 +31,68 @@ pub(crate) enum StreamCall<S, O> {
     Ended,
 }
 
-impl<S, O> StreamCall<S, O> {
+/// A request that waits for what it names.
+pub(crate) struct Held<O> {
+    message: Vec<u8>,
+    origin: Origin,
+    options: O,
+    until: Until,
+}
+
+/// What a request waits for.
+pub(super) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl<O: fmt::Debug> fmt::Debug for Held<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held")
+            .field("origin", &self.origin)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, O: Default> StreamCall<S, O> {
     /// See [`Service::poll`](crate::service::Service::poll).
     pub(super) fn poll<M: Stream<Source = S, Options = O>>(
         &mut self,
         method: &mut M,
         mut turn: Turn<'_>,
         is_stopping: bool,
+        cx: &mut Context<'_>,
     ) -> Progress {
         let mut progress = Progress::default();
-        if let StreamCall::Request(origin, options) = self {
+        if let StreamCall::Held(held) = self {
+            let started = match held.until.as_mut().poll(cx) {
+                Poll::Ready(()) => {
+                    let origin = take(&mut held.origin);
+                    method.start(&held.message, origin, &held.options)
+                }
+                Poll::Pending if is_stopping => Err(status::stopping()),
+                Poll::Pending => return progress,
+            };
+            progress.has_data = self.begin(started, &mut turn.response);
+        } else if let StreamCall::Request(origin, options) = self {
             let peer = origin.peer;
             let only = message::only(turn.body, turn.is_complete, M::MAX_REQUEST_BYTES, M::NAME);
             let mut is_told = false;
             let started = match only {
                 Ok(Next::Message(bytes)) => {
                     let message = &turn.body[MESSAGE_PREFIX_BYTES..][..bytes];
-                    let origin = Origin {
-                        peer,
-                        authorization: origin.authorization.take(),
-                        parent: std::mem::take(&mut origin.parent),
-                    };
+                    if let Some(until) = method.until(message) {
+                        *self = StreamCall::Held(Box::new(Held {
+                            message: message.to_vec(),
+                            origin: take(origin),
+                            options: std::mem::take(options),
+                            until,
+                        }));
+                        progress.consumed_bytes = turn.body.len();
+                        progress.requests = 1;
+                        // It is woken when there is something to wait for.
+                        cx.waker().wake_by_ref();
+                        return progress;
+                    }
                     is_told = true;
-                    method.start(message, origin, options)
+                    method.start(message, take(origin), options)
                 }
                 Ok(_) if is_stopping => Err(status::stopping()),
                 Ok(_) => {
@@ -58,26 +103,36 @@ impl<S, O> StreamCall<S, O> {
             };
             progress.consumed_bytes = turn.body.len();
             progress.requests = 1;
-            match started {
-                Ok((fields, source)) => {
-                    turn.response.head(200, &fields);
-                    *self = StreamCall::Response(source);
-                    progress.has_data = true;
-                }
-                Err(status) => {
-                    if !is_told {
-                        method.refused(peer, &status);
-                    }
-                    status::end(&mut turn.response, &status);
-                    *self = StreamCall::Ended;
-                }
+            if let (Err(status), false) = (&started, is_told) {
+                method.refused(peer, status);
             }
+            progress.has_data = self.begin(started, &mut turn.response);
         }
         if let StreamCall::Ending(status) = self {
             status::end(&mut turn.response, status);
             *self = StreamCall::Ended;
         }
         progress
+    }
+
+    /// Begins its response, or ends it. Returns whether it has begun.
+    fn begin(
+        &mut self,
+        started: Result<(HeaderMap, S), Status>,
+        response: &mut Response<'_>,
+    ) -> bool {
+        match started {
+            Ok((fields, source)) => {
+                response.head(200, &fields);
+                *self = StreamCall::Response(source);
+                true
+            }
+            Err(status) => {
+                status::end(response, &status);
+                *self = StreamCall::Ended;
+                false
+            }
+        }
     }
 
     /// See [`Service::poll_data`](crate::service::Service::poll_data).
@@ -102,8 +157,10 @@ impl<S, O> StreamCall<S, O> {
         status: &Status,
         response: &mut Response<'_>,
     ) {
-        if let StreamCall::Request(origin, _) = self {
-            method.refused(origin.peer, status);
+        match self {
+            StreamCall::Request(origin, _) => method.refused(origin.peer, status),
+            StreamCall::Held(held) => method.refused(held.origin.peer, status),
+            _ => {}
         }
         status::end(response, status);
         *self = StreamCall::Ended;
@@ -132,7 +189,16 @@ impl<S, O> StreamCall<S, O> {
         match self {
             StreamCall::Response(source) => M::end(source),
             StreamCall::Ending(status) => Some(status.clone()),
-            StreamCall::Request(..) | StreamCall::Ended => None,
+            StreamCall::Request(..) | StreamCall::Held(_) | StreamCall::Ended => None,
         }
+    }
+}
+
+/// Who calls, of a call that goes on with it.
+fn take(origin: &mut Origin) -> Origin {
+    Origin {
+        peer: origin.peer,
+        authorization: origin.authorization.take(),
+        parent: std::mem::take(&mut origin.parent),
     }
 }

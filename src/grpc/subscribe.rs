@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use prost::Message;
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
 use super::authorization::Authorization;
@@ -13,6 +14,7 @@ use super::heartbeat::Heartbeat;
 use super::method::Stream;
 use super::router::Origin;
 use super::status;
+use super::streaming::Until;
 use crate::access::Peer;
 use crate::contract::gateway_id;
 use crate::contract::heartbeat;
@@ -25,7 +27,7 @@ use crate::contract::push::GatewaySubscribeRequest;
 use crate::contract::revocations;
 use crate::cursor::Cursor;
 use crate::engine::{
-    Batch, FRAME_OVERHEAD_BYTES, RecvError, Replay, ReplayError, Resume, Start, Subscriber,
+    Batch, Engine, FRAME_OVERHEAD_BYTES, RecvError, Replay, ReplayError, Resume, Start, Subscriber,
     TryRecvError,
 };
 use crate::service::{Abandoned, Cut, Stall};
@@ -34,6 +36,10 @@ use crate::telemetry::{self, Cause, Successor, Telemetry, completeness, describe
 
 /// Room for the longest id and far more than a cursor.
 pub(super) const MAX_REQUEST_BYTES: usize = 4 << 10;
+/// How long a gateway that is ahead of this replica is held, before it starts fresh.
+const MAX_BEHIND: Duration = Duration::from_secs(2);
+/// How often it is looked whether it still is.
+const BEHIND_STEP: Duration = Duration::from_millis(2);
 /// The method's name, for statuses.
 pub(super) const NAME: &str = "SubscribePush";
 
@@ -395,6 +401,12 @@ impl Stream for Subscribe {
     const NAME: &str = NAME;
     const MAX_REQUEST_BYTES: usize = MAX_REQUEST_BYTES;
 
+    fn until(&self, request: &[u8]) -> Option<Until> {
+        let engine = self.telemetry.engine();
+        let ahead = ahead(engine, request)?;
+        Some(Box::pin(catch_up(engine.clone(), ahead)))
+    }
+
     fn start(
         &mut self,
         request: &[u8],
@@ -434,6 +446,30 @@ impl Stream for Subscribe {
             _ => return None,
         };
         Some(source.end(cause))
+    }
+}
+
+/// A request's cursor that this engine has yet to come to: of a gateway that comes from another
+/// replica, which has read more of their log.
+pub(super) fn ahead(engine: &Engine, request: &[u8]) -> Option<Cursor> {
+    if !engine.is_appended() {
+        return None;
+    }
+    let request = GatewaySubscribeRequest::decode(request).ok()?;
+    let cursor = Cursor::parse(request.cursor.as_bytes()).ok()?;
+    is_ahead(engine, cursor).then_some(cursor)
+}
+
+fn is_ahead(engine: &Engine, cursor: Cursor) -> bool {
+    let head = engine.head();
+    cursor.epoch() == head.epoch() && cursor > head
+}
+
+/// Waits until the engine has this event, or for as long as a replica may be behind.
+pub(super) async fn catch_up(engine: Engine, cursor: Cursor) {
+    let end = Instant::now() + MAX_BEHIND;
+    while is_ahead(&engine, cursor) && Instant::now() < end {
+        sleep(BEHIND_STEP).await;
     }
 }
 

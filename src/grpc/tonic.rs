@@ -186,6 +186,10 @@ impl PushService {
         let collected = timeout(limit, collect(body)).await;
         let body = collected.map_err(|_| status::request_timeout(limit))??;
         let message = only_message(&body, true)?;
+        let engine = self.telemetry.engine();
+        if let Some(cursor) = subscribe::ahead(engine, message) {
+            subscribe::catch_up(engine.clone(), cursor).await;
+        }
         let subscription = Subscription::start(&self.telemetry, message, origin, &options)?;
         Ok(respond(subscription))
     }

@@ -23,30 +23,28 @@ mod reader;
 mod stream;
 mod writer;
 
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, Context as JetStreamContext};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::follower::Follower;
 use self::message::{MAX_HEADER_BYTES, Nonce, Position, Stamp};
-use self::queue::{Joined, Queue};
+pub use self::queue::Pending;
+use self::queue::{Caller, Joined, Queue};
 use self::reader::{Reader, Source, Stopped, first_event};
 use self::stream::{Identity, Subjects};
 use self::writer::{Store, StoreError, Tail, Writer};
-use super::{AppendError, Appended, Log};
+use super::{Appended, Log};
 use crate::config::Storage;
 use crate::cursor::{Cursor, Seq};
-use crate::engine::{BuildError, Builder, Engine, Published};
+use crate::engine::{BuildError, Builder, Engine};
 use crate::event::Event;
 
 /// How long a stored message may take to be answered, before the same is sent again.
@@ -111,10 +109,13 @@ pub struct Backbone {
     tasks: JoinSet<Lost>,
 }
 
-/// Appends to the stream. Cheap to clone.
+/// Appends to the stream. Cheap to clone: each clone is a caller of its own, whose batches are
+/// stored in their order.
+///
+/// After a batch has failed, no later one of the same caller is stored before it has seen that.
 #[derive(Clone, Debug)]
 pub struct JetStream {
-    queue: Arc<Queue>,
+    caller: Caller,
 }
 
 impl Backbone {
@@ -206,7 +207,9 @@ impl Backbone {
         tasks.spawn(async move { monitor.run(&monitored).await });
         Ok(Backbone {
             engine,
-            log: JetStream { queue },
+            log: JetStream {
+                caller: Caller::new(&queue),
+            },
             tasks,
         })
     }
@@ -268,26 +271,10 @@ impl Log for JetStream {
     type Pending = Pending;
 
     fn append(&mut self, events: &[Event<'_>]) -> Appended<Pending> {
-        match self.queue.append(events) {
-            Ok(outcome) => Appended::Pending(Pending { outcome }),
+        match self.caller.append(events) {
+            Ok(pending) => Appended::Pending(pending),
             Err(error) => Appended::Done(Err(error)),
         }
-    }
-}
-
-/// What will become of a batch. Dropping it takes nothing back.
-#[derive(Debug)]
-pub struct Pending {
-    outcome: oneshot::Receiver<Result<Published, AppendError>>,
-}
-
-impl Future for Pending {
-    type Output = Result<Published, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
-        // The writer is gone, and does not say where it was.
-        Poll::Ready(outcome.unwrap_or(Err(AppendError::Undecided)))
     }
 }
 

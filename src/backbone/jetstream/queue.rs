@@ -4,7 +4,11 @@
 //! way to the stream makes messages longer, and not publishers slower.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -17,6 +21,8 @@ use crate::event::Event;
 /// Takes the outcome of one append.
 type Outcome = oneshot::Receiver<Result<Published, AppendError>>;
 
+/// What is told of those that are refused for another one.
+const BEHIND_A_FAILURE: &str = "a batch before this one was not stored";
 /// How much may wait: bounds the memory while the stream takes nothing.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
@@ -34,6 +40,73 @@ struct Waiting {
     bytes: usize,
     /// Why nothing is taken, while nothing is.
     refusal: Option<AppendError>,
+    /// How often something was refused that had been taken.
+    failures: u64,
+}
+
+/// Appends of one caller, which are stored in its order, or not at all: after one of them has
+/// failed none is, until it has seen that.
+#[derive(Debug)]
+pub(super) struct Caller {
+    queue: Arc<Queue>,
+    /// How many of its outcomes it has not seen yet.
+    unseen: Arc<AtomicUsize>,
+    /// How many failures there were when it had seen all.
+    failures: u64,
+}
+
+/// What will become of a batch. Dropping it takes nothing back.
+#[derive(Debug)]
+pub struct Pending {
+    outcome: oneshot::Receiver<Result<Published, AppendError>>,
+    unseen: Arc<AtomicUsize>,
+}
+
+impl Future for Pending {
+    type Output = Result<Published, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
+        // The writer is gone, and does not say where it was.
+        Poll::Ready(outcome.unwrap_or(Err(AppendError::Undecided)))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // Relaxed: one task appends and drops.
+        self.unseen.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Caller {
+    /// Another caller.
+    fn clone(&self) -> Self {
+        Caller::new(&self.queue)
+    }
+}
+
+impl Caller {
+    pub(super) fn new(queue: &Arc<Queue>) -> Self {
+        Caller {
+            queue: Arc::clone(queue),
+            unseen: Arc::default(),
+            failures: 0,
+        }
+    }
+
+    /// Joins a batch to what waits, if it can be appended at all.
+    pub(super) fn append(&mut self, events: &[Event<'_>]) -> Result<Pending, AppendError> {
+        let has_seen_all = self.unseen.load(Ordering::Relaxed) == 0;
+        let seen = (!has_seen_all).then_some(self.failures);
+        let (outcome, failures) = self.queue.append(events, seen)?;
+        self.failures = failures;
+        self.unseen.fetch_add(1, Ordering::Relaxed);
+        Ok(Pending {
+            outcome,
+            unseen: Arc::clone(&self.unseen),
+        })
+    }
 }
 
 /// Appends that go into one message.
@@ -62,8 +135,14 @@ impl Queue {
         }
     }
 
-    /// Joins a batch to what waits, if it can be appended at all.
-    pub(super) fn append(&self, events: &[Event<'_>]) -> Result<Outcome, AppendError> {
+    /// Joins a batch to what waits, if it can be appended at all. It cannot if there were other
+    /// failures than the caller knew of, which still waits for outcomes. Returns how many there
+    /// were.
+    fn append(
+        &self,
+        events: &[Event<'_>],
+        known: Option<u64>,
+    ) -> Result<(Outcome, u64), AppendError> {
         let sizes = events
             .iter()
             .map(|event| encoded_bytes(event.as_bytes().len()));
@@ -79,6 +158,11 @@ impl Queue {
         let mut waiting = self.lock();
         if let Some(refusal) = &waiting.refusal {
             return Err(refusal.clone());
+        }
+        if known.is_some_and(|known| known != waiting.failures) {
+            return Err(AppendError::Unavailable {
+                reason: BEHIND_A_FAILURE.to_owned(),
+            });
         }
         if waiting.bytes + bytes > MAX_WAITING_BYTES {
             return Err(AppendError::Unavailable {
@@ -96,9 +180,10 @@ impl Queue {
         if let Some(joined) = waiting.messages.back_mut() {
             joined.add(events, outcome);
         }
+        let failures = waiting.failures;
         drop(waiting);
         self.arrived.notify_one();
-        Ok(decided)
+        Ok((decided, failures))
     }
 
     /// The next message, when there is one.
@@ -121,13 +206,34 @@ impl Queue {
 
     /// Refuses what waits and what comes, until it is [open](Self::open) again.
     pub(super) fn refuse(&self, why: AppendError) {
-        let mut waiting = self.lock();
-        let refused = std::mem::take(&mut *waiting);
-        waiting.refusal = Some(why.clone());
-        drop(waiting);
-        for joined in refused.messages {
+        let refused = self.clear(Some(why.clone()));
+        for joined in refused {
             joined.failed(&why);
         }
+    }
+
+    /// A message is not stored, or nobody knows. What came behind it is not either, so that no
+    /// caller's batches are stored without one that came before them.
+    pub(super) fn fail(&self, joined: Joined, why: &AppendError) {
+        // First of all, so that nothing comes behind it that is told of the failure later.
+        let behind = self.clear(None);
+        joined.failed(why);
+        let why = AppendError::Unavailable {
+            reason: BEHIND_A_FAILURE.to_owned(),
+        };
+        for joined in behind {
+            joined.failed(&why);
+        }
+    }
+
+    fn clear(&self, refusal: Option<AppendError>) -> VecDeque<Joined> {
+        let mut waiting = self.lock();
+        waiting.bytes = 0;
+        waiting.failures += 1;
+        if refusal.is_some() {
+            waiting.refusal = refusal;
+        }
+        std::mem::take(&mut waiting.messages)
     }
 
     /// Takes appends again.
@@ -170,7 +276,7 @@ impl Joined {
         }
     }
 
-    pub(super) fn failed(self, why: &AppendError) {
+    fn failed(self, why: &AppendError) {
         for append in self.appends {
             let _ = append.outcome.send(Err(why.clone()));
         }
@@ -191,11 +297,12 @@ mod tests {
 
     #[test]
     fn appends_are_joined_up_to_the_longest_message() {
-        let queue = Queue::new(3 * encoded_bytes(CLIENT.len()));
+        let queue = Arc::new(Queue::new(3 * encoded_bytes(CLIENT.len())));
+        let mut caller = Caller::new(&queue);
         let client = event(CLIENT);
-        let outcomes = [1, 2, 2, 1].map(|count| queue.append(&vec![client; count]).unwrap());
-        let other = queue.append(&[event(INVALIDATION)]).unwrap();
-        let error = queue.append(&[client; 4]).unwrap_err();
+        let outcomes = [1, 2, 2, 1].map(|count| caller.append(&vec![client; count]).unwrap());
+        let mut other = caller.append(&[event(INVALIDATION)]).unwrap();
+        let error = caller.append(&[client; 4]).unwrap_err();
         assert_eq!(
             error,
             AppendError::TooLarge {
@@ -213,34 +320,66 @@ mod tests {
         two.stored(epoch, 104);
         one.stored(epoch, 101);
         three.failed(&AppendError::Undecided);
-        let places = outcomes.map(|mut outcome| {
-            let published = outcome.try_recv().unwrap().unwrap();
+        let places = outcomes.map(|mut pending| {
+            let published = pending.outcome.try_recv().unwrap().unwrap();
             [published.first, published.last].map(|cursor| cursor.seq().number())
         });
         assert_eq!(places, [[101, 101], [102, 103], [104, 105], [106, 106]]);
-        let mut other = other;
-        assert_eq!(other.try_recv().unwrap(), Err(AppendError::Undecided));
+        let outcome = other.outcome.try_recv().unwrap();
+        assert_eq!(outcome, Err(AppendError::Undecided));
     }
 
     #[test]
     fn what_waits_is_refused_and_what_comes_until_it_is_open_again() {
-        let queue = Queue::new(100);
-        let mut outcome = queue.append(&[event(CLIENT)]).unwrap();
+        let queue = Arc::new(Queue::new(100));
+        let mut caller = Caller::new(&queue);
+        let mut pending = caller.append(&[event(CLIENT)]).unwrap();
         let why = AppendError::Unavailable {
             reason: "away".to_owned(),
         };
         queue.refuse(why.clone());
-        assert_eq!(outcome.try_recv().unwrap(), Err(why.clone()));
-        assert_eq!(queue.append(&[event(CLIENT)]).unwrap_err(), why);
+        assert_eq!(pending.outcome.try_recv().unwrap(), Err(why.clone()));
+        assert_eq!(caller.append(&[event(CLIENT)]).unwrap_err(), why);
         assert!(queue.take().is_none());
+        drop(pending);
         queue.open();
-        queue.append(&[event(CLIENT)]).unwrap();
+        drop(caller.append(&[event(CLIENT)]).unwrap());
         assert!(queue.take().is_some());
     }
 
     #[test]
+    fn nothing_of_a_caller_is_stored_behind_what_failed_before_it_has_seen_that() {
+        let queue = Arc::new(Queue::new(2 * encoded_bytes(CLIENT.len())));
+        let [mut caller, mut other] = [Caller::new(&queue), Caller::new(&queue)];
+        let mut pending: Vec<_> = (0..5)
+            .map(|_| caller.append(&[event(CLIENT)]).unwrap())
+            .collect();
+        let first = queue.take().unwrap();
+        queue.fail(first, &AppendError::Undecided);
+        let refused = |error: &AppendError| matches!(error, AppendError::Unavailable { .. });
+        assert!(refused(&caller.append(&[event(CLIENT)]).unwrap_err()));
+        let outcomes: Vec<_> = pending
+            .iter_mut()
+            .map(|pending| pending.outcome.try_recv().unwrap().unwrap_err())
+            .collect();
+        assert_eq!(
+            outcomes[..2],
+            [AppendError::Undecided, AppendError::Undecided]
+        );
+        assert!(outcomes[2..].iter().all(refused));
+        // It has nothing behind it.
+        let theirs = other.append(&[event(CLIENT)]).unwrap();
+        assert!(refused(&caller.append(&[event(CLIENT)]).unwrap_err()));
+        drop(pending);
+        let ours = caller.append(&[event(CLIENT)]).unwrap();
+        assert_eq!(queue.take().unwrap().events, 2);
+        drop((theirs, ours));
+    }
+
+    #[test]
     fn what_waits_is_bounded() {
-        let queue = Queue::new(MAX_WAITING_BYTES);
+        let queue = Arc::new(Queue::new(MAX_WAITING_BYTES));
+        let mut caller = Caller::new(&queue);
         let payload = "x".repeat(MAX_WAITING_BYTES / 4).leak();
         let bytes = {
             use crate::contract::push::{ClientEvent, PushEvent, push_event::Kind};
@@ -257,11 +396,11 @@ mod tests {
             };
             event.encode_to_vec().leak()
         };
-        let outcomes: Vec<_> = (0..3).map(|_| queue.append(&[event(bytes)])).collect();
+        let outcomes: Vec<_> = (0..3).map(|_| caller.append(&[event(bytes)])).collect();
         assert!(outcomes.iter().all(Result::is_ok));
-        let refused = queue.append(&[event(bytes)]).unwrap_err();
+        let refused = caller.append(&[event(bytes)]).unwrap_err();
         assert!(matches!(refused, AppendError::Unavailable { .. }));
         queue.take().unwrap();
-        queue.append(&[event(bytes)]).unwrap();
+        caller.append(&[event(bytes)]).unwrap();
     }
 }

@@ -101,12 +101,12 @@ impl<S: Store> Writer<S> {
             let joined = self.queue.next().await;
             match self.put(&joined).await {
                 Ok(first) => joined.stored(self.epoch, first),
-                Err(Failed::Append(error)) => joined.failed(&error),
+                Err(Failed::Append(error)) => self.queue.fail(joined, &error),
                 Err(Failed::Lost(lost)) => {
-                    joined.failed(&AppendError::Undecided);
                     self.queue.refuse(AppendError::Unavailable {
                         reason: lost.to_string(),
                     });
+                    self.queue.fail(joined, &AppendError::Undecided);
                     return lost;
                 }
             }

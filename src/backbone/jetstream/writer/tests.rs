@@ -1,6 +1,7 @@
 //! Writers of several replicas at a stream that loses requests and answers, keeps copies for
 //! later, and takes nothing for a while.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, Weak};
 
 use proptest::prelude::*;
@@ -8,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::backbone::jetstream::message::encoded_bytes;
+use crate::backbone::jetstream::queue::Caller;
 use crate::engine::Published;
 use crate::event::Event;
 
@@ -123,19 +125,37 @@ fn fault() -> impl Strategy<Value = Fault> {
     ]
 }
 
-/// Publishes batches at one replica; a batch has as many events as its place in the list says.
-async fn produce(
-    queue: Arc<Queue>,
-    sizes: Vec<usize>,
-) -> Vec<(usize, Result<Published, AppendError>)> {
+type Outcome = (usize, Result<Published, AppendError>);
+
+/// Publishes batches of these sizes at one replica, three at a time. Nothing behind one that
+/// failed may be stored.
+async fn produce(mut caller: Caller, sizes: Vec<usize>) -> Vec<Outcome> {
     let event = Event::parse(EVENT).unwrap();
     let mut outcomes = Vec::new();
-    for size in sizes {
-        let outcome = match queue.append(&vec![event; size]) {
-            Ok(decided) => decided.await.unwrap(),
-            Err(refused) => Err(refused),
+    let mut pending = VecDeque::new();
+    let mut sizes = sizes.into_iter().peekable();
+    while sizes.peek().is_some() || !pending.is_empty() {
+        while pending.len() < 3
+            && let Some(size) = sizes.next()
+        {
+            match caller.append(&vec![event; size]) {
+                Ok(appended) => pending.push_back((size, appended)),
+                Err(refused) => outcomes.push((size, Err(refused))),
+            }
+        }
+        let Some((size, first)) = pending.pop_front() else {
+            continue;
         };
+        let outcome = first.await;
+        let has_failed = outcome.is_err();
         outcomes.push((size, outcome));
+        if has_failed {
+            for (size, appended) in pending.drain(..) {
+                let outcome = appended.await;
+                assert!(outcome.is_err(), "{outcome:?} behind a failure");
+                outcomes.push((size, outcome));
+            }
+        }
     }
     outcomes
 }
@@ -179,8 +199,8 @@ fn run(replicas: usize, sizes: &[Vec<usize>], faults: Vec<Fault>, behind_ms: u64
             queues.push(queue);
         }
         for (at, sizes) in sizes.iter().enumerate() {
-            let queue = Arc::clone(&queues[at % replicas]);
-            producers.spawn(produce(queue, sizes.clone()));
+            let caller = Caller::new(&queues[at % replicas]);
+            producers.spawn(produce(caller, sizes.clone()));
         }
         let outcomes = producers.join_all().await;
         let log = log.lock().unwrap();
@@ -188,7 +208,7 @@ fn run(replicas: usize, sizes: &[Vec<usize>], faults: Vec<Fault>, behind_ms: u64
     });
 }
 
-fn check(log: &Log, outcomes: &[Vec<(usize, Result<Published, AppendError>)>]) {
+fn check(log: &Log, outcomes: &[Vec<Outcome>]) {
     let mut next = 1;
     for (stamp, _) in &log.stored {
         assert_eq!(stamp.first, next, "numbers are dense");
