@@ -359,6 +359,13 @@ settings! {
     /// NATS.
     BackboneMaxBytes => backbone_max_bytes: Option<u64> = None;
 
+    /// For how long a replica may not know what was published before it says so: it is not ready,
+    /// sends no heartbeats, and takes no reports.
+    ///
+    /// Shorter: gateways find out sooner that revocations may not come to them, and go to another
+    /// replica. Longer: short troubles of NATS are not noticed.
+    BackboneStaleAfter => backbone_stale_after: Duration = Duration::from_secs(15);
+
     /// The number of threads that serve connections. Without it, one less than there are
     /// cores, at least one.
     ///
@@ -431,6 +438,7 @@ impl Setting {
             | S::BackboneStorage
             | S::BackboneMaxAge
             | S::BackboneMaxBytes
+            | S::BackboneStaleAfter
             | S::WorkerThreads => TakenUp::Restart,
         }
     }

@@ -7,6 +7,7 @@
 //! | `delivery` | the threads that deliver take turns | yes | yes |
 //! | `listeners` | both listeners accept | yes | no: the process ends without |
 //! | `stopping` | nobody has asked it to stop | yes | no |
+//! | `backbone`, where there is one | the replica knows what was published until a moment ago | yes | no |
 //!
 //! The probe goes through a ring of its own, as small as one can be: gateways neither see it
 //! nor are woken for it, and it takes no sequence. All else is as for a gateway's event: it
@@ -34,6 +35,7 @@ use crate::admin::api::Check;
 use crate::cursor::Cursor;
 use crate::engine::{BuildError, Engine, Publisher, RecvError};
 use crate::event::Event;
+use crate::freshness::Freshness;
 
 /// How often a probe is published, and the threads' turns are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -67,6 +69,7 @@ pub(crate) struct Health {
 struct Shared {
     bounds: Bounds,
     engine: Engine,
+    freshness: Freshness,
     canary: Engine,
     publisher: Publisher,
     probes: Mutex<Probes>,
@@ -135,7 +138,7 @@ impl Drop for ListenerGuard {
 }
 
 impl Health {
-    /// Of a server with this engine. [`read_probes`](Self::read_probes),
+    /// Of a server with this engine, which is as fresh as this. [`read_probes`](Self::read_probes),
     /// [`take_turns`](Self::take_turns) and what wakes the subscriber of
     /// [`canary`](Self::canary) run where gateways are served; [`run`](Self::run) may run
     /// elsewhere, and better does.
@@ -143,11 +146,15 @@ impl Health {
     /// # Errors
     ///
     /// There can be no second ring.
-    pub(crate) fn new(engine: &Engine) -> Result<Self, BuildError> {
-        Self::with_bounds(engine, BOUNDS)
+    pub(crate) fn new(engine: &Engine, freshness: Freshness) -> Result<Self, BuildError> {
+        Self::with_bounds(engine, freshness, BOUNDS)
     }
 
-    fn with_bounds(engine: &Engine, bounds: Bounds) -> Result<Self, BuildError> {
+    fn with_bounds(
+        engine: &Engine,
+        freshness: Freshness,
+        bounds: Bounds,
+    ) -> Result<Self, BuildError> {
         let canary = Engine::builder()
             .epoch(engine.head().epoch())
             .max_events(1)
@@ -160,6 +167,7 @@ impl Health {
             shared: Arc::new(Shared {
                 bounds,
                 engine: engine.clone(),
+                freshness,
                 publisher: canary.publisher(),
                 canary,
                 probes: Mutex::new(Probes {
@@ -314,6 +322,14 @@ impl Health {
         check("listeners", deaf.is_empty(), detail)
     }
 
+    fn backbone(&self) -> Option<Check> {
+        let freshness = &self.shared.freshness;
+        let age = freshness.age()?;
+        let ok = freshness.stale_for().is_none();
+        let detail = format!("what was published until {age:.1?} ago is known");
+        Some(check("backbone", ok, detail))
+    }
+
     fn stopping(&self) -> Check {
         let is_stopping = self.shared.is_stopping.load(Ordering::Relaxed);
         let detail = match is_stopping {
@@ -332,12 +348,14 @@ impl Checks for Health {
 
     fn ready(&self) -> Vec<Check> {
         let bound = self.shared.bounds.ready;
-        vec![
+        let mut checks = vec![
             self.ring(bound, true),
             self.delivery(bound),
             self.listeners(),
             self.stopping(),
-        ]
+        ];
+        checks.extend(self.backbone());
+        checks
     }
 }
 
@@ -468,7 +486,7 @@ mod tests {
         fn by(threads: usize, ready: Duration) -> Self {
             let bounds = Bounds { ready, live: LONG };
             let engine = Engine::builder().max_bytes(16 << 20).build().unwrap();
-            let health = Health::with_bounds(&engine, bounds).unwrap();
+            let health = Health::with_bounds(&engine, Freshness::default(), bounds).unwrap();
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
                 .enable_time()
@@ -517,7 +535,7 @@ mod tests {
     #[test]
     fn it_is_ready_when_a_probe_has_come_back() {
         let engine = Engine::builder().max_bytes(16 << 20).build().unwrap();
-        let health = Health::new(&engine).unwrap();
+        let health = Health::new(&engine, Freshness::default()).unwrap();
         let ring = &health.ready()[0];
         assert_eq!((ring.name.as_str(), ring.ok), ("ring", false));
         assert!(health.live().iter().all(|check| check.ok), "it may yet");
@@ -580,7 +598,7 @@ mod tests {
         };
         let engine = Engine::builder().max_bytes(16 << 20).build().unwrap();
         // Nobody serves this one.
-        let health = Health::with_bounds(&engine, bounds).unwrap();
+        let health = Health::with_bounds(&engine, Freshness::default(), bounds).unwrap();
         let began = Instant::now();
         while health.live().iter().any(|check| check.ok) {
             assert!(began.elapsed() < HANG, "{:?}", health.live());

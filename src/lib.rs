@@ -35,7 +35,8 @@
 //! | `service` | the trait between the two rooms around it |
 //! | `listening` | addresses that are bound |
 //! | [`grpc`] | the thin edge: what a call means |
-//! | [`backbone`] | the log that publishers' batches go to: the ring of this process |
+//! | [`backbone`] | the log that publishers' batches go to: the ring of this process, or a stream that replicas share |
+//! | `freshness` | until when a server knows what was published, and when it knows too little |
 //! | [`client`] | the gateway's side: subscribe, reconnect, keep the cursor |
 //! | [`gateway`] | and above it: sessions, their events, and that revoked ones end |
 //! | [`config`] | the settings of a server, checked once |
@@ -62,6 +63,7 @@
 //! | a metadata key, a method's path, a gateway id's rules | [`contract`] |
 //! | a method | [`grpc`]: a file that implements a shape of `method`, named in a listener |
 //! | what is counted; a line of the log of streams | `telemetry` |
+//! | how replicas share a stream: numbers, retries, what is checked of it | [`backbone`]: `jetstream` |
 //! | a metric | [`admin`]: `metrics`; `docs/metrics.md` |
 //! | an answer of the admin listener, the dashboard | [`admin`]: `api`, `views`; `page/` |
 //! | what `doctor` finds | [`cli`]: `doctor::examination` |
@@ -123,6 +125,8 @@ pub mod backbone;
 pub mod cli;
 #[cfg(feature = "cli")]
 mod command;
+#[cfg(feature = "server")]
+mod freshness;
 #[cfg(feature = "server")]
 pub mod grpc;
 #[cfg(feature = "server")]

@@ -123,8 +123,10 @@ impl Server {
         let tls = load_tls(&config)?;
         let (engine, log) = ServedLog::open(&config).await?;
         let spans = Spans::from_environment()?;
-        let telemetry = Telemetry::new(&engine, &config.delay_bounds, config.max_lease, spans);
-        let health = Health::new(&engine)?;
+        let freshness = log.freshness();
+        let health = Health::new(&engine, freshness.clone())?;
+        let bounds = &config.delay_bounds;
+        let telemetry = Telemetry::new(&engine, freshness, bounds, config.max_lease, spans);
         let [gateways, publishers] = connection_limits(&config, open_files::raise());
         let passed = sockets.take(Role::Gateways);
         let mut gateways = listen(config.listen.clone(), passed, gateways).await?;

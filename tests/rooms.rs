@@ -23,7 +23,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "telemetry",
         &[
-            "access", "clock", "config", "contract", "cursor", "engine", "event", "receipts",
+            "access",
+            "clock",
+            "config",
+            "contract",
+            "cursor",
+            "engine",
+            "event",
+            "freshness",
+            "receipts",
             "spans",
         ],
     ),
@@ -44,7 +52,10 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("health", &["admin", "cursor", "engine", "event"]),
+    (
+        "health",
+        &["admin", "cursor", "engine", "event", "freshness"],
+    ),
     ("tls", &["access"]),
     // The engine, without I/O.
     ("revocations", &["event"]),
@@ -71,7 +82,18 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("backbone", &["engine", "event"]),
+    ("freshness", &[]),
+    (
+        "backbone",
+        &[
+            "config",
+            "contract",
+            "cursor",
+            "engine",
+            "event",
+            "freshness",
+        ],
+    ),
     (
         "grpc",
         &[
@@ -83,6 +105,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "cursor",
             "engine",
             "event",
+            "freshness",
             "health",
             "http2",
             "receipts",
@@ -103,6 +126,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "config",
             "cursor",
             "engine",
+            "freshness",
             "grpc",
             "health",
             "listening",

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::{Config, Faults, Setting};
 
@@ -93,6 +94,9 @@ impl Config {
             }
             _ => {}
         }
+        if !(Duration::from_secs(1)..=Self::MAX_DURATION).contains(&self.backbone_stale_after) {
+            faults.add(S::BackboneStaleAfter, "not within 1s and 365 days");
+        }
         match self.backbone_max_bytes {
             Some(bytes) if bytes == 0 || bytes > Self::MAX_BYTES => {
                 faults.add(S::BackboneMaxBytes, "not within 1B and 16TiB");
@@ -105,7 +109,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_cannot_be_meant_is_refused_by_name() {
@@ -154,6 +157,10 @@ mod tests {
             (
                 |it| it.backbone_max_bytes = Some(0),
                 "backbone_max_bytes: not within",
+            ),
+            (
+                |it| it.backbone_stale_after = Duration::ZERO,
+                "backbone_stale_after: not within 1s",
             ),
         ] {
             let error = refused(change);

@@ -83,6 +83,8 @@ reasons! {
     EpochExhausted = "EPOCH_EXHAUSTED",
     /// The log that replicas share cannot be written to.
     BackboneUnavailable = "BACKBONE_UNAVAILABLE",
+    /// A server that shares its log with others does not have this.
+    NotWithBackbone = "NOT_WITH_BACKBONE",
     /// The log that replicas share has not said whether the batch is stored.
     OutcomeUnknown = "OUTCOME_UNKNOWN",
     /// A request message is longer than allowed.

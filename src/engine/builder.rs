@@ -166,8 +166,10 @@ impl Builder {
     }
 
     /// The sequence before the first event; default 0. An engine that follows a log begins
-    /// after what it does not read of it: what lies before `origin` is then no gap for those
-    /// who subscribe, and a cursor of it has [`Expired`](super::Resume::Expired).
+    /// after what it does not read of it. What lies before `origin` is then no gap for those who
+    /// subscribe, and a cursor of it has [`Expired`](super::Resume::Expired). A
+    /// [`Replay`](super::Replay) of what was missed since then is not complete: there may have
+    /// been invalidations.
     #[must_use]
     pub fn origin(mut self, origin: Seq) -> Self {
         self.origin = origin.number();
@@ -248,13 +250,14 @@ impl Builder {
                 waiters: Waiters::new(2 * self.max_subscribers + EXTRA_SEATS),
                 time: self.time,
                 revocations: (self.max_revocations > 0).then(|| {
-                    Revocations::new(revocations::Limits {
+                    let limits = revocations::Limits {
                         revocations: self.max_revocations,
                         bytes: (self.max_revocations)
                             .saturating_mul(REVOCATION_BYTES)
                             .max(MIN_REVOCATIONS_BYTES),
                         retention_ms: millis(self.revocation_retention),
-                    })
+                    };
+                    Revocations::new(limits, self.origin)
                 }),
                 window_ms: AtomicU64::new(millis(self.window)),
                 aborted: AtomicBool::new(false),

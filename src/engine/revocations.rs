@@ -54,11 +54,14 @@ pub(super) struct Kept {
 }
 
 impl Revocations {
-    pub(super) fn new(limits: Limits) -> Self {
+    /// For a ring that begins after the event `origin`: of those before nothing is known.
+    pub(super) fn new(limits: Limits, origin: u64) -> Self {
+        let mut table = Table::new(limits);
+        table.lose(origin);
         Revocations {
             inbox: Inbox::new(),
             kept: RwLock::new(Kept {
-                table: Table::new(limits),
+                table,
                 head: 0,
                 waiting: Vec::new(),
                 taken: 0,

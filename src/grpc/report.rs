@@ -43,6 +43,9 @@ impl Report {
         if let Some(authorization) = call.authorization {
             authorization.report(id)?;
         }
+        if let Some(age) = self.0.freshness().stale_for() {
+            return Err(status::stale(age));
+        }
         let who = Who {
             id,
             instance,

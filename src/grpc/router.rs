@@ -312,6 +312,7 @@ impl<M: Methods> Service for Router<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::freshness::Freshness;
     use crate::grpc::method::Never;
 
     /// Two methods of which nothing is polled here.
@@ -378,7 +379,7 @@ mod tests {
     fn a_request_finds_its_method_or_is_refused() {
         let stopping = Stopping::default();
         let engine = crate::engine::Engine::builder().build().unwrap();
-        let health = Health::new(&engine).unwrap();
+        let health = Health::new(&engine, Freshness::default()).unwrap();
         let mut router = Router::new(TwoMethods, health, stopping.clone(), None);
         let mut open = |change: &dyn Fn(&mut RequestHead)| {
             let mut fields = HeaderMap::new();

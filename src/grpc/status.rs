@@ -470,6 +470,27 @@ pub(super) fn bad_report(error: ReportError, head: Cursor) -> Status {
     }
 }
 
+/// What was published until so long ago is known here, and what came later is not.
+pub(super) fn stale(age: Duration) -> Status {
+    let reason = ErrorReason::BackboneUnavailable;
+    let text = format!("this replica has not heard of its backbone for {age:.1?}");
+    Draft::new(Code::Unavailable, reason, text)
+        .with("age_ms", age.as_millis())
+        .retry(Retry::Soon)
+        .finish()
+}
+
+/// A method that a server with a backbone does not have.
+pub(super) fn not_with_a_backbone(method: &str) -> Status {
+    Draft::new(
+        Code::Unimplemented,
+        ErrorReason::NotWithBackbone,
+        format!("a server with a backbone has no {method}: it does not know all gateways"),
+    )
+    .with("method", method)
+    .finish()
+}
+
 /// As many calls wait for gateways as may.
 pub(super) fn too_many_waits(error: TooManyWaits) -> Status {
     let reason = ErrorReason::TooManyWaits;

@@ -1,7 +1,7 @@
 //! `SubscribePush`: what a request must be, and how a response begins, goes on and ends.
 
 use std::sync::Once;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
@@ -305,8 +305,14 @@ impl Subscription {
         let Some(heartbeat) = extras.and_then(|of| of.heartbeat.as_mut()) else {
             return Poll::Pending;
         };
-        let due = heartbeat.poll(self.stream.engine(), &self.subscriber, cx);
-        due.map(|()| Ok(Frames::Position(self.subscriber.position_frame())))
+        loop {
+            ready!(heartbeat.poll(self.stream.engine(), &self.subscriber, cx));
+            // A server that does not know what was published must not seem to be quiet.
+            if self.stream.freshness().stale_for().is_none() {
+                let frame = self.subscriber.position_frame();
+                return Poll::Ready(Ok(Frames::Position(frame)));
+            }
+        }
     }
 
     /// Ends it.

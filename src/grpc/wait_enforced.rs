@@ -58,6 +58,10 @@ impl Respond for WaitEnforced {
         let request = WaitEnforcedRequest::decode(request)
             .map_err(|error| status::not_a_message("WaitEnforcedRequest", &error))?;
         let engine = self.telemetry.engine();
+        if engine.is_appended() {
+            // Gateways report to their own replica, and the others do not know of them.
+            return Err(status::not_with_a_backbone(NAME));
+        }
         let head = engine.head();
         let target = cursor("cursor", &request.cursor, head)?.seq().number();
         // A publisher may have been given a cursor beyond the newest event that can be read: others

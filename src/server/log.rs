@@ -8,6 +8,7 @@ use super::{ServeError, build_engine};
 use crate::backbone::jetstream::{Backbone, OpenError, Options};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::freshness::Freshness;
 
 #[derive(Debug)]
 pub(super) enum ServedLog {
@@ -35,6 +36,15 @@ impl ServedLog {
         Err(ServeError::NoBackbone)
     }
 
+    /// Until when the engine has what was published.
+    pub(super) fn freshness(&self) -> Freshness {
+        match self {
+            ServedLog::Local => Freshness::default(),
+            #[cfg(feature = "nats")]
+            ServedLog::Shared(backbone) => backbone.freshness().clone(),
+        }
+    }
+
     /// Returns when the log can be followed no longer.
     pub(super) async fn lost(&mut self) -> ServeError {
         match self {
@@ -55,5 +65,6 @@ fn options(config: &Config) -> Options {
     options.max_age = config.backbone_max_age.unwrap_or(config.window);
     options.max_bytes = config.backbone_max_bytes;
     options.window = config.window;
+    options.stale_after = config.backbone_stale_after;
     options
 }

@@ -21,6 +21,7 @@ use crate::access::Peer;
 use crate::contract::MESSAGE_PREFIX_BYTES;
 use crate::cursor::{Cursor, Seq};
 use crate::engine::{Batch, Deliveries, Ender, Engine, Replay, Start, Subscriber};
+use crate::freshness::Freshness;
 use crate::spans::{Parent, Recipient, Subscribed, Subscription, SubscriptionEnd};
 
 /// Locks: each is held while a gateway subscribes or ends.
@@ -409,6 +410,11 @@ impl Stream {
     /// Where its events come from.
     pub(crate) fn engine(&self) -> &Engine {
         self.telemetry.engine()
+    }
+
+    /// Until when it is known what there is.
+    pub(crate) fn freshness(&self) -> &Freshness {
+        self.telemetry.freshness()
     }
 
     /// What comes next is to be written. It has been when this is called again, or

@@ -69,6 +69,7 @@ use crate::access::Peer;
 use crate::config::Config;
 use crate::contract::revocations::Completeness;
 use crate::engine::{Engine, Replay, Start, Subscriber};
+use crate::freshness::Freshness;
 use crate::spans::{Parent, Spans};
 
 /// What is known of a server. Cheap to clone: all clones are the same.
@@ -79,6 +80,7 @@ pub(crate) struct Telemetry {
 
 struct Shared {
     engine: Engine,
+    freshness: Freshness,
     started_at: SystemTime,
     started: Instant,
     gateways: Arc<Gateways>,
@@ -102,10 +104,11 @@ struct Shared {
 }
 
 impl Telemetry {
-    /// Of a server whose engine that is. `delay_bounds` are the bounds of its histograms.
+    /// Of a server whose engine that is, and which is as fresh as this. `delay_bounds` are the bounds of its histograms.
     /// Gateways may report with leases up to `max_lease`.
     pub(crate) fn new(
         engine: &Engine,
+        freshness: Freshness,
         delay_bounds: &[Duration],
         max_lease: Duration,
         spans: Spans,
@@ -114,6 +117,7 @@ impl Telemetry {
         Telemetry {
             shared: Arc::new(Shared {
                 engine: engine.clone(),
+                freshness,
                 started_at: SystemTime::now(),
                 started: Instant::now(),
                 gateways: Arc::new(Gateways::new()),
@@ -141,7 +145,14 @@ impl Telemetry {
     #[cfg(any(test, feature = "tonic-service"))]
     pub(crate) fn of(engine: &Engine) -> Self {
         let config = Config::default();
-        Self::new(engine, &config.delay_bounds, config.max_lease, Spans::off())
+        let bounds = &config.delay_bounds;
+        let freshness = Freshness::default();
+        Self::new(engine, freshness, bounds, config.max_lease, Spans::off())
+    }
+
+    /// Until when the server knows what was published.
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.shared.freshness
     }
 
     // What happens.

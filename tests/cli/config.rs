@@ -95,6 +95,7 @@ backbone_replicas = 3
 backbone_storage = "memory"
 backbone_max_age = "15s"
 backbone_max_bytes = "16MiB"
+backbone_stale_after = "17s"
 worker_threads = 9
 log = "warn"
 log_format = "json"

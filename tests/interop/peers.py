@@ -62,7 +62,9 @@ def numbers(events):
 def reason_of(call):
     """Why a call, or the error that it raised, has ended, for machines, and the figures there."""
     info = error_details_pb2.ErrorInfo()
-    for detail in rpc_status.from_call(call).details:
+    status = rpc_status.from_call(call)
+    # A status of the client's own has none.
+    for detail in status.details if status else ():
         detail.Unpack(info)
     return info.reason, dict(info.metadata)
 

@@ -9,6 +9,7 @@ use crate::clock::ManualClock;
 use crate::cursor::Cursor;
 use crate::engine::{Engine, Subscriber};
 use crate::event::{Event, KindCounts};
+use crate::freshness::Freshness;
 use crate::spans::{Parent, Spans};
 use crate::telemetry::{Begun, Publishing, Stream};
 
@@ -71,7 +72,13 @@ impl Server {
         };
         Server {
             clock,
-            telemetry: Telemetry::new(&engine, &bounds, Duration::from_secs(60), Spans::off()),
+            telemetry: Telemetry::new(
+                &engine,
+                Freshness::default(),
+                &bounds,
+                Duration::from_secs(60),
+                Spans::off(),
+            ),
             facts: Facts {
                 version: env!("CARGO_PKG_VERSION"),
                 revision: "0123456789abcdef",

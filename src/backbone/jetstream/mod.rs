@@ -46,6 +46,7 @@ use crate::config::Storage;
 use crate::cursor::{Cursor, Seq};
 use crate::engine::{BuildError, Builder, Engine};
 use crate::event::Event;
+use crate::freshness::Freshness;
 
 /// How long a stored message may take to be answered, before the same is sent again.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -78,6 +79,8 @@ pub struct Options {
     /// How old the events are that a replica reads when it starts. Default 5 minutes, as the
     /// engine's.
     pub window: Duration,
+    /// After how long without news of the stream a replica is stale. Default 15 s.
+    pub stale_after: Duration,
 }
 
 impl Options {
@@ -95,6 +98,7 @@ impl Options {
             max_age: WINDOW,
             max_bytes: None,
             window: WINDOW,
+            stale_after: Duration::from_secs(15),
         }
     }
 }
@@ -106,6 +110,7 @@ impl Options {
 pub struct Backbone {
     engine: Engine,
     log: JetStream,
+    freshness: Freshness,
     tasks: JoinSet<Lost>,
 }
 
@@ -161,6 +166,7 @@ impl Backbone {
             ..Tail::default()
         });
         let replica = random()?;
+        let freshness = Freshness::until_told(options.stale_after);
         let mut reader = Reader {
             stream,
             identity,
@@ -171,11 +177,13 @@ impl Backbone {
                 replica,
             },
             source: Some(source),
+            freshness: freshness.clone(),
         };
         if let Some((message, _)) = &first {
             reader.take(message)?;
         }
         reader.read_until(end).await?;
+        freshness.known_until(Duration::ZERO);
         let caught_up = reader.follower.position();
         tracing::info!(
             "backbone: {} events were read from the stream {}, up to {}",
@@ -210,6 +218,7 @@ impl Backbone {
             log: JetStream {
                 caller: Caller::new(&queue),
             },
+            freshness,
             tasks,
         })
     }
@@ -224,6 +233,12 @@ impl Backbone {
     #[must_use]
     pub fn log(&self) -> JetStream {
         self.log.clone()
+    }
+
+    /// Until when the engine has what was published.
+    #[must_use]
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.freshness
     }
 
     /// Waits until the stream cannot be followed any more. What the engine has then stays

@@ -19,6 +19,7 @@ use super::Lost;
 use super::follower::{Closed, Follower};
 use super::message::Stamp;
 use super::stream::{Identity, age, beyond};
+use crate::freshness::Freshness;
 
 /// How much is asked for at a time, in bytes: what may wait to be taken in.
 const ASKED_BYTES: usize = 16 << 20;
@@ -139,6 +140,7 @@ pub(super) struct Reader {
     pub(super) identity: Identity,
     pub(super) follower: Follower,
     pub(super) source: Option<Source>,
+    pub(super) freshness: Freshness,
 }
 
 impl Reader {
@@ -193,7 +195,15 @@ impl Reader {
         let headers = message.headers.as_ref();
         let age = age(info.published);
         let (number, payload) = (info.stream_sequence, &message.payload);
-        Ok(self.follower.take(number, headers, payload, age)?)
+        self.follower.take(number, headers, payload, age)?;
+        // Behind the last one there was nothing.
+        let known_until = if info.pending == 0 {
+            Duration::ZERO
+        } else {
+            age
+        };
+        self.freshness.known_until(known_until);
+        Ok(())
     }
 
     /// No message has come for a while: is there none, or are the last ones not in the stream any
@@ -203,6 +213,7 @@ impl Reader {
         let position = self.follower.position();
         let last = info.state.last_sequence;
         if last <= position.message {
+            self.freshness.known_until(Duration::ZERO);
             return Ok(());
         }
         let consumer = source.consumer.get_info().await;

@@ -161,6 +161,13 @@ pub(in crate::cli) struct SettingsArgs {
     #[arg(long, value_name = "SIZE", value_parser = value::size)]
     backbone_max_bytes: Option<u64>,
 
+    #[arg(
+        long,
+        value_parser = value::duration,
+        default_value = value::duration_text(Config::default().backbone_stale_after)
+    )]
+    backbone_stale_after: Duration,
+
     #[arg(long, value_parser = value::count)]
     worker_threads: Option<usize>,
 }
@@ -213,6 +220,7 @@ impl SettingsArgs {
             backbone_storage: self.backbone_storage,
             backbone_max_age: self.backbone_max_age,
             backbone_max_bytes: self.backbone_max_bytes,
+            backbone_stale_after: self.backbone_stale_after,
             worker_threads: self.worker_threads,
         }
     }
@@ -272,6 +280,7 @@ mod tests {
             "--backbone-storage=memory",
             "--backbone-max-age=15s",
             "--backbone-max-bytes=16B",
+            "--backbone-stale-after=17s",
             "--worker-threads=9",
         ])
         .unwrap();
@@ -309,6 +318,7 @@ mod tests {
             backbone_storage: Storage::Memory,
             backbone_max_age: Some(Duration::from_secs(15)),
             backbone_max_bytes: Some(16),
+            backbone_stale_after: Duration::from_secs(17),
             worker_threads: Some(9),
         };
         assert_eq!(serve.args.into_config(), wanted);

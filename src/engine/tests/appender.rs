@@ -328,3 +328,27 @@ fn an_event_is_as_old_as_the_log_says() {
     clock.set(Duration::from_secs(1020));
     assert_eq!([1, 2].map(resumes_after), [false, true]);
 }
+
+#[test]
+fn what_was_revoked_before_an_engine_begins_is_not_known() {
+    let (engine, mut appender) = appended(small().max_revocations(100).origin(Seq::new(500)));
+    append(&mut appender, 501, 2);
+    let completeness = |seq| {
+        let cursor = Cursor::new(epoch(), Seq::new(seq)).to_string();
+        let (subscriber, replay) = engine.subscribe_with_replay("g", &cursor).unwrap();
+        let resume = subscriber.start().resume;
+        (resume == Resume::Resumed, replay.map(|it| it.is_complete()))
+    };
+    assert_eq!(completeness(500), (true, None));
+    assert_eq!(completeness(499), (false, Some(false)));
+    // Nothing of what it had is lost by what comes.
+    let bytes = encoded(0, 8);
+    let batch = vec![Event::parse(&bytes).unwrap(); 50];
+    appender.append(Seq::new(900), &batch).unwrap();
+    assert_eq!(completeness(899), (true, None));
+    assert_eq!(
+        completeness(502),
+        (false, Some(false)),
+        "a hole is not known either"
+    );
+}

@@ -103,6 +103,8 @@ fn every_status() -> Vec<Status> {
             reason: "no connection".to_owned(),
         }),
         not_appended(&AppendError::Undecided),
+        stale(second),
+        not_with_a_backbone("WaitEnforced"),
     ];
     let refused = [
         AccessError::NoCredential,

@@ -16,6 +16,7 @@ use crate::contract::path;
 use crate::contract::push::GatewaySubscribeRequest;
 use crate::engine::Engine;
 use crate::event::Event as Published;
+use crate::freshness::Freshness;
 use crate::grpc::{Gateways, Publishers, Stopping};
 use crate::health::Health;
 use crate::http2::frame::{self, FrameHeader, HEADER_BYTES, PREFACE, flag, kind, setting};
@@ -155,7 +156,7 @@ where
 }
 
 fn gateways(engine: &Engine) -> impl Service<Data: Unpin, Call: Unpin> + Unpin + use<> {
-    let health = Health::new(engine).unwrap();
+    let health = Health::new(engine, Freshness::default()).unwrap();
     Gateways::router(Telemetry::of(engine), health, Stopping::default(), None)
 }
 
@@ -164,7 +165,7 @@ fn publishers(engine: &Engine) -> impl Service<Call: Unpin, Data: Unpin> + Unpin
         Local::new(engine),
         &engine.limits(),
         &Telemetry::of(engine),
-        Health::new(engine).unwrap(),
+        Health::new(engine, Freshness::default()).unwrap(),
         Stopping::default(),
         None,
     )

@@ -37,6 +37,7 @@ def test_a_gateway_resumes_at_another_replica_and_after_a_restart_of_all(nats, r
     first, second = replica(nats), replica(nats)
     publisher = first.publisher()
     stream = first.gateway().subscribe()
+    assert stream.start_cursor
     publisher.publish(*numbered(range(3)))
     cursor = stream.take(3)[1].cursor
     moved = second.gateway().subscribe(cursor)
@@ -93,6 +94,7 @@ def test_what_many_publishers_send_at_once_is_joined(nats, replica):
 def test_without_nats_gateways_are_served_and_publishers_are_told(nats, replica):
     server = replica(nats)
     stream = server.gateway().subscribe()
+    assert stream.start_cursor
     publisher = server.publisher()
     publisher.publish(*numbered([0]))
     assert take_numbers(stream, 1) == [0]
@@ -124,6 +126,7 @@ def test_without_nats_gateways_are_served_and_publishers_are_told(nats, replica)
 def test_a_replica_that_was_stopped_goes_on_where_it_was(nats, replica):
     first, second = replica(nats), replica(nats)
     stream = first.gateway().subscribe()
+    assert stream.start_cursor
     first.signal(signal.SIGSTOP)
     publisher = second.publisher()
     for number in range(30):

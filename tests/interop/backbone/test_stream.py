@@ -84,6 +84,7 @@ def test_the_last_message_may_go_while_replicas_run(nats, replica):
     nats.make_stream()
     server = replica(nats)
     stream = server.gateway().subscribe()
+    assert stream.start_cursor
     server.publisher().publish(*numbered([0]))
     assert numbers(stream.take(1)) == [0]
     nats.delete_messages(1)
@@ -95,6 +96,7 @@ def test_the_last_message_may_go_while_replicas_run(nats, replica):
 def test_messages_of_others_are_no_events(nats, replica):
     server = replica(nats)
     stream = server.gateway().subscribe()
+    assert stream.start_cursor
     server.publisher().publish(*numbered([0]))
     nats.publish(f"{STREAM}.evt", b"hello")
     numbers_again = {"Galaxy-First": "1", "Galaxy-Count": "1", "Galaxy-Nonce": f"{7:016x}-1"}
@@ -110,6 +112,7 @@ def test_a_stream_that_was_made_anew_is_another_one(nats, replica):
     nats.make_stream()
     server = replica(nats)
     stream = server.gateway().subscribe()
+    assert stream.start_cursor
     server.publisher().publish(*numbered([0]))
     cursor = stream.next().cursor
     nats.delete_stream()

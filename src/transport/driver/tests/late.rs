@@ -217,7 +217,7 @@ async fn what_a_late_call_has_published_is_answered_when_the_log_does() {
         log,
         &engine.limits(),
         &Telemetry::of(&engine),
-        Health::new(&engine).unwrap(),
+        Health::new(&engine, Freshness::default()).unwrap(),
         Stopping::default(),
         None,
     );
