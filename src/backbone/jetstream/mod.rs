@@ -37,10 +37,10 @@ use tokio::task::JoinSet;
 use self::follower::Follower;
 use self::message::{MAX_HEADER_BYTES, Nonce, Position, Stamp};
 pub use self::queue::Pending;
-use self::queue::{Caller, Joined, Queue};
+use self::queue::{Caller, Queue};
 use self::reader::{Reader, Source, Stopped, first_event};
 use self::stream::{Identity, Subjects};
-use self::writer::{Store, StoreError, Tail, Writer};
+use self::writer::{Message, Store, StoreError, Tail, Writer};
 use super::{Appended, Log};
 use crate::config::Storage;
 use crate::cursor::{Cursor, Seq};
@@ -301,7 +301,7 @@ struct Stream {
 }
 
 impl Store for Stream {
-    async fn store(&self, message: &Joined, stamp: Stamp, after: u64) -> Result<u64, StoreError> {
+    async fn store(&self, message: &Message, stamp: Stamp, after: u64) -> Result<u64, StoreError> {
         let subject = match message.has_invalidation {
             false => &self.subjects.events,
             true => &self.subjects.invalidations,
@@ -309,7 +309,7 @@ impl Store for Stream {
         let publish = PublishMessage::build()
             .headers(stamp.write())
             .expected_last_sequence(after)
-            .payload(message.payload.clone().into());
+            .payload(message.payload.clone());
         let sent = self.context.send_publish(subject.clone(), publish).await;
         let answer = match sent {
             Ok(answer) => answer.await,

@@ -17,12 +17,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Lost;
 use super::message::{Nonce, Position, Stamp};
-use super::queue::{Joined, Queue};
+use super::queue::Queue;
 use crate::backbone::AppendError;
 use crate::cursor::Epoch;
 
@@ -48,10 +49,18 @@ pub(super) trait Store {
     /// Stores the message, if `after` is the stream's last. Returns where it is.
     fn store(
         &self,
-        message: &Joined,
+        message: &Message,
         stamp: Stamp,
         after: u64,
     ) -> impl Future<Output = Result<u64, StoreError>> + Send;
+}
+
+/// A message, but for its numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Message {
+    pub(super) payload: Bytes,
+    pub(super) events: u64,
+    pub(super) has_invalidation: bool,
 }
 
 /// What became of a copy of a message.
@@ -98,8 +107,13 @@ impl<S: Store> Writer<S> {
     /// Writes what comes into the queue, one message after another.
     pub(super) async fn run(mut self) -> Lost {
         loop {
-            let joined = self.queue.next().await;
-            match self.put(&joined).await {
+            let mut joined = self.queue.next().await;
+            let message = Message {
+                payload: std::mem::take(&mut joined.payload).into(),
+                events: joined.events,
+                has_invalidation: joined.has_invalidation,
+            };
+            match self.put(&message).await {
                 Ok(first) => joined.stored(self.epoch, first),
                 Err(Failed::Append(error)) => self.queue.fail(joined, &error),
                 Err(Failed::Lost(lost)) => {
@@ -114,17 +128,17 @@ impl<S: Store> Writer<S> {
     }
 
     /// Brings a message into the stream. Returns the number of its first event.
-    async fn put(&mut self, joined: &Joined) -> Result<u64, Failed> {
+    async fn put(&mut self, message: &Message) -> Result<u64, Failed> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let at = self.position.max(self.tail.borrow_and_update().position);
             let stamp = Stamp {
                 first: at.events + 1,
-                count: joined.events,
+                count: message.events,
                 nonce: self.nonce,
             };
             self.nonce.attempt += 1;
-            if let Some(first) = self.put_at(joined, at, stamp, deadline).await? {
+            if let Some(first) = self.put_at(message, at, stamp, deadline).await? {
                 return Ok(first);
             }
         }
@@ -134,7 +148,7 @@ impl<S: Store> Writer<S> {
     /// another message.
     async fn put_at(
         &mut self,
-        joined: &Joined,
+        message: &Message,
         at: Position,
         stamp: Stamp,
         deadline: Instant,
@@ -143,7 +157,7 @@ impl<S: Store> Writer<S> {
         // Whether a copy may be stored, or become so.
         let mut is_loose = false;
         loop {
-            let outcome = self.store.store(joined, stamp, at.message).await;
+            let outcome = self.store.store(message, stamp, at.message).await;
             let refusal = match outcome {
                 Ok(stored) if stored == place => {
                     self.position = Position {

@@ -79,7 +79,7 @@ impl Log {
 struct Shared(Arc<Mutex<Log>>);
 
 impl Store for Shared {
-    async fn store(&self, message: &Joined, stamp: Stamp, after: u64) -> Result<u64, StoreError> {
+    async fn store(&self, message: &Message, stamp: Stamp, after: u64) -> Result<u64, StoreError> {
         assert_eq!(message.events, stamp.count);
         tokio::time::sleep(Duration::from_millis(1)).await;
         let answer = self.0.lock().unwrap().ask(stamp, after);
