@@ -12,6 +12,10 @@ use crate::backbone::AppendError;
 
 /// How long one attempt may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How often a server is asked whether it is there.
+const PING: Duration = Duration::from_secs(2);
+/// How long a request of JetStream's API may take.
+const REQUEST: Duration = Duration::from_secs(5);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How long there may be no connection before publishers are refused: a server that is replaced
@@ -38,6 +42,9 @@ pub(super) async fn open(options: &Options) -> Result<(Client, Monitor), OpenErr
     let mut how = ConnectOptions::new()
         .name("galaxy-push")
         .connection_timeout(CONNECT)
+        .request_timeout(Some(REQUEST))
+        // The third that is not answered ends a connection.
+        .ping_interval(PING)
         .reconnect_delay_callback(|attempts| match attempts {
             0 | 1 => Duration::ZERO,
             _ => AGAIN,

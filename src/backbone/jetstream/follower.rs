@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::message::{Position, Stamp};
 use super::writer::Tail;
@@ -23,9 +24,14 @@ pub(super) struct Follower {
     pub(super) replica: u64,
 }
 
-/// The engine takes no more.
+/// Why nothing more is taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Closed;
+pub(super) enum Ended {
+    /// The engine takes no more.
+    Closed,
+    /// The events have other numbers than was guessed where messages were gone.
+    Misnumbered,
+}
 
 impl Follower {
     pub(super) fn position(&self) -> Position {
@@ -40,12 +46,19 @@ impl Follower {
         headers: Option<&HeaderMap>,
         payload: &[u8],
         age: Duration,
-    ) -> Result<(), Closed> {
-        let before = self.position();
+    ) -> Result<(), Ended> {
+        let Tail {
+            position: before,
+            is_guess,
+            ..
+        } = *self.tail.borrow();
         if number <= before.message {
             return Ok(());
         }
         let stamp = match Stamp::read(headers) {
+            Ok(stamp) if stamp.first <= before.events && is_guess => {
+                return Err(Ended::Misnumbered);
+            }
             Ok(stamp) if stamp.first <= before.events => {
                 tracing::error!(
                     "backbone: message {number} is ignored: its events are numbered from {}, and {} was \
@@ -63,16 +76,18 @@ impl Follower {
                 None
             }
         };
-        if let Some(stamp) = stamp {
+        if let Some(stamp) = stamp.filter(|stamp| stamp.count > 0) {
             self.append(number, stamp, payload, age)?;
         }
         self.tail.send_modify(|tail| {
             tail.position.message = number;
+            tail.newest_at = Instant::now().checked_sub(age);
             if number > before.message + 1 {
                 tail.unread = number - 1;
             }
             if let Some(stamp) = stamp {
                 tail.position.events = stamp.last();
+                tail.is_guess = false;
                 if stamp.nonce.replica == self.replica {
                     tail.own = Some((stamp.nonce.attempt, stamp.first));
                 }
@@ -81,9 +96,11 @@ impl Follower {
         Ok(())
     }
 
-    /// Nothing of what lies between here and there is in the stream any more.
+    /// Nothing of what lies between here and there is in the stream any more, so that nobody
+    /// knows how many events there were.
     pub(super) fn pass(&mut self, position: Position) {
         self.tail.send_modify(|tail| {
+            tail.is_guess = true;
             tail.position = tail.position.max(position);
             tail.unread = tail.position.message;
         });
@@ -95,7 +112,7 @@ impl Follower {
         stamp: Stamp,
         payload: &[u8],
         age: Duration,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), Ended> {
         let mut events = Vec::new();
         let parsed = parse_publish_request(payload, usize::MAX, &mut events);
         if let Err(error) = parsed {
@@ -120,7 +137,7 @@ impl Follower {
             let (now, later) = rest.split_at(fit.max(1));
             match self.appender.append_aged(Seq::new(first), now, age) {
                 Ok(_) => {}
-                Err(AppendError::Publish(PublishError::Closed)) => return Err(Closed),
+                Err(AppendError::Publish(PublishError::Closed)) => return Err(Ended::Closed),
                 Err(error) => tracing::error!(
                     "backbone: {} events of message {number}, from {first} on, are left out: {error}",
                     now.len()
@@ -227,7 +244,7 @@ mod tests {
         let mut payload = Vec::new();
         encode(EVENT, &mut payload);
         let taken = follower.take(3, Some(&headers), &payload, Duration::ZERO);
-        assert_eq!(taken, Err(Closed));
+        assert_eq!(taken, Err(Ended::Closed));
     }
 
     #[test]
@@ -248,6 +265,40 @@ mod tests {
         assert_eq!(follower.tail.borrow().unread, 12);
         take(&mut follower, 13, 41, 1, 1);
         assert_eq!(receive(&mut subscriber), Err(TryRecvError::Lagged(9)));
+    }
+
+    #[test]
+    fn a_checkpoint_is_no_event_and_says_where_the_numbers_go_on() {
+        let (mut follower, mut subscriber, _engine) = follower(0);
+        take(&mut follower, 1, 1, 2, 2);
+        take(&mut follower, 2, 3, 0, 0);
+        take(&mut follower, 3, 3, 1, 1);
+        assert_eq!(receive(&mut subscriber), Ok((1, 3)));
+        take(&mut follower, 4, 50, 0, 0);
+        let position = Position {
+            message: 4,
+            events: 49,
+        };
+        assert_eq!(follower.position(), position);
+        take(&mut follower, 5, 50, 1, 1);
+        assert_eq!(receive(&mut subscriber), Err(TryRecvError::Lagged(46)));
+    }
+
+    #[test]
+    fn a_guess_that_was_wrong_is_found() {
+        let (mut follower, _subscriber, _engine) = follower(0);
+        take(&mut follower, 1, 1, 2, 2);
+        let guess = Position {
+            message: 2,
+            events: 1000,
+        };
+        follower.pass(guess);
+        assert!(follower.tail.borrow().is_guess);
+        let headers = stamp(4, 1, 8);
+        let taken = follower.take(3, Some(&headers), b"", Duration::ZERO);
+        assert_eq!(taken, Err(Ended::Misnumbered));
+        take(&mut follower, 3, 1001, 0, 0);
+        assert!(!follower.tail.borrow().is_guess);
     }
 
     #[test]

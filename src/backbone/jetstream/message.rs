@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use async_nats::HeaderMap;
 
+use crate::cursor::Seq;
+
 /// The most events of a message: no batch of an engine has more. So a message that nobody has
 /// seen had at most so many.
 pub(super) const MAX_EVENTS: u64 = 1 << 22;
@@ -35,7 +37,7 @@ pub(super) struct Position {
 pub(super) struct Stamp {
     /// The number of its first event.
     pub(super) first: u64,
-    /// How many events it has.
+    /// How many events it has; none, if it is a checkpoint.
     pub(super) count: u64,
     pub(super) nonce: Nonce,
 }
@@ -60,9 +62,9 @@ pub(super) enum StampError {
 }
 
 impl Stamp {
-    /// The number of its last event.
+    /// The number of its last event. Of a checkpoint, which has none: of the one before it.
     pub(super) fn last(self) -> u64 {
-        self.first + (self.count - 1)
+        self.first - 1 + self.count
     }
 
     pub(super) fn read(headers: Option<&HeaderMap>) -> Result<Self, StampError> {
@@ -74,13 +76,13 @@ impl Stamp {
         if stamp.first == 0 {
             return Err(StampError::Malformed(FIRST));
         }
-        if !(1..=MAX_EVENTS).contains(&stamp.count) {
+        if stamp.count > MAX_EVENTS {
             return Err(StampError::Malformed(COUNT));
         }
-        match stamp.first.checked_add(stamp.count) {
-            Some(_) => Ok(stamp),
-            None => Err(StampError::Malformed(FIRST)),
+        if stamp.first > Seq::MAX.number() || stamp.last() > Seq::MAX.number() {
+            return Err(StampError::Malformed(FIRST));
         }
+        Ok(stamp)
     }
 
     pub(super) fn write(self) -> HeaderMap {
@@ -160,6 +162,9 @@ mod tests {
         assert_eq!(headers.get(NONCE).unwrap().as_str(), "0000000000000abc-12");
         assert_eq!(Stamp::read(Some(&headers)), Ok(stamp));
         assert_eq!(stamp.last(), 9);
+        let checkpoint = Stamp { count: 0, ..stamp };
+        assert_eq!(Stamp::read(Some(&checkpoint.write())), Ok(checkpoint));
+        assert_eq!(checkpoint.last(), 6);
         let refused = |name: &str, value: &str| {
             let mut headers = stamp.write();
             headers.insert(name, value);
@@ -167,11 +172,13 @@ mod tests {
         };
         assert_eq!(Stamp::read(None), Err(StampError::Missing(FIRST)));
         let max = u64::MAX.to_string();
+        let beyond = (Seq::MAX.number() - 1).to_string();
         for (name, value) in [
             (FIRST, "0"),
             (FIRST, "-1"),
             (FIRST, &max),
-            (COUNT, "0"),
+            (FIRST, &beyond),
+            (COUNT, "-1"),
             (COUNT, "4194305"),
             (NONCE, "abc-12"),
             (NONCE, "0000000000000abc"),

@@ -30,16 +30,18 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{self, Context as JetStreamContext};
+use async_nats::jetstream::stream::Stream as JsStream;
+use async_nats::jetstream::{self, Context as JetStreamContext, ErrorCode};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use self::follower::Follower;
-use self::message::{MAX_HEADER_BYTES, Nonce, Position, Stamp};
+use self::message::{MAX_HEADER_BYTES, Nonce, Position, Stamp, encoded_bytes};
 pub use self::queue::Pending;
 use self::queue::{Caller, Queue};
-use self::reader::{Reader, Source, Stopped, first_event};
-use self::stream::{Identity, Subjects};
+use self::reader::{Reader, Source, Stopped, check_identity, first_event};
+use self::stream::{End, Identity, Subjects};
 use self::writer::{Message, Store, StoreError, Tail, Writer};
 use super::{Appended, Log};
 use crate::config::Storage;
@@ -50,8 +52,10 @@ use crate::freshness::Freshness;
 
 /// How long a stored message may take to be answered, before the same is sent again.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long a request of JetStream's API may take.
-const REQUEST: Duration = Duration::from_secs(5);
+/// How often it is tried to say in the stream how many events it had.
+const MAX_CHECKPOINTS: u64 = 20;
+/// The writer's first attempt, after those of the checkpoints before it.
+const FIRST_ATTEMPT: u64 = MAX_CHECKPOINTS;
 
 /// Where the stream is, and what it is to be like.
 #[derive(Clone, Debug)]
@@ -136,16 +140,20 @@ impl Backbone {
     pub async fn open(options: &Options, builder: Builder) -> Result<Self, OpenError> {
         let (client, monitor) = connection::open(options).await?;
         let mut context = jetstream::new(client.clone());
-        context.set_timeout(REQUEST);
+        context.set_timeout(ANSWER);
         let stream = stream::open(&context, options).await?;
-        let info = stream.get_info().await;
-        let info = info.map_err(|error| OpenError::JetStream {
-            reason: error.to_string(),
-        })?;
-        let identity = Identity::of(&info);
+        let config = &stream.cached_info().config;
+        let identity = Identity::of(stream.cached_info());
         let epoch = identity.epoch().ok_or(OpenError::Created)?;
-        let end = stream::end(&stream, &info).await?;
-        let max_message_bytes = client.max_payload().saturating_sub(MAX_HEADER_BYTES);
+        let max_message_bytes = max_message_bytes(client.max_payload(), config.max_message_size);
+        let keep = (!config.max_age.is_zero()).then_some(config.max_age / 2);
+        let store = Stream {
+            context,
+            subjects: Subjects::of(&options.stream),
+        };
+        let replica = random()?;
+        let began = Instant::now();
+        let end = exact_end(&stream, &identity, &store, replica).await?;
         let queue = Arc::new(Queue::new(max_message_bytes));
 
         let start = async_nats::datetime::now() - options.window;
@@ -157,15 +165,25 @@ impl Backbone {
                 message: number(message)?.saturating_sub(1),
                 events: stamp.first - 1,
             },
-            None => end,
+            None => end.position,
         };
         let origin = Seq::checked_new(position.events).ok_or(OpenError::Exhausted)?;
         let (engine, appender) = builder.origin(origin).build_appended(epoch)?;
+        let largest = engine.limits().max_event_bytes;
+        if encoded_bytes(largest) > max_message_bytes {
+            return Err(OpenError::Setting {
+                stream: options.stream.clone(),
+                setting: "max_msg_size, or the server's max_payload",
+                problem: format!(
+                    "{max_message_bytes} bytes are not enough for an event of {largest}"
+                ),
+            });
+        }
         let (sender, tail) = watch::channel(Tail {
             position,
+            newest_at: end.age.and_then(|age| began.checked_sub(age)),
             ..Tail::default()
         });
-        let replica = random()?;
         let freshness = Freshness::until_told(options.stale_after);
         let mut reader = Reader {
             stream,
@@ -178,12 +196,14 @@ impl Backbone {
             },
             source: Some(source),
             freshness: freshness.clone(),
+            client,
+            short_since: None,
         };
         if let Some((message, _)) = &first {
-            reader.take(message)?;
+            reader.take(message, began)?;
         }
-        reader.read_until(end).await?;
-        freshness.known_until(Duration::ZERO);
+        reader.read_until(end.position).await?;
+        freshness.known_until(began.elapsed());
         let caught_up = reader.follower.position();
         tracing::info!(
             "backbone: {} events were read from the stream {}, up to {}",
@@ -194,21 +214,17 @@ impl Backbone {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(reader.run());
-        let mut context = jetstream::new(client);
-        context.set_timeout(ANSWER);
         let writer = Writer {
-            store: Stream {
-                context,
-                subjects: Subjects::of(&options.stream),
-            },
+            store,
             queue: Arc::clone(&queue),
             tail,
             epoch,
             position: caught_up,
             nonce: Nonce {
                 replica,
-                attempt: 1,
+                attempt: FIRST_ATTEMPT,
             },
+            keep,
         };
         tasks.spawn(writer.run());
         let monitored = Arc::clone(&queue);
@@ -253,6 +269,57 @@ impl Backbone {
             Some(Err(_)) | None => Lost::Closed,
         }
     }
+}
+
+/// The stream's end, with how many events there were.
+///
+/// Where that is only a guess, it is made what holds for all, by a checkpoint: else another
+/// replica might go on with other numbers.
+async fn exact_end(
+    stream: &JsStream,
+    identity: &Identity,
+    store: &Stream,
+    replica: u64,
+) -> Result<End, OpenError> {
+    for attempt in 0..MAX_CHECKPOINTS {
+        let info = check_identity(stream, identity).await?;
+        let end = stream::end(stream, &info).await;
+        let end = end.map_err(|error| OpenError::JetStream {
+            reason: error.to_string(),
+        })?;
+        if !end.is_guess {
+            return Ok(end);
+        }
+        if end.position.events >= Seq::MAX.number() {
+            return Err(OpenError::Exhausted);
+        }
+        tracing::error!(
+            "backbone: the last messages of the stream {} are not in it any more, and nobody knows \
+             how many events they had: the numbers go on after {}, which is more than there were",
+            info.config.name,
+            end.position.events
+        );
+        let stamp = Stamp {
+            first: end.position.events + 1,
+            count: 0,
+            nonce: Nonce { replica, attempt },
+        };
+        let checkpoint = Message::checkpoint();
+        // Whatever becomes of it: what is in its place tells.
+        let _ = store.store(&checkpoint, stamp, end.position.message).await;
+    }
+    Err(OpenError::JetStream {
+        reason: "no checkpoint could be stored".to_owned(),
+    })
+}
+
+/// The longest payload of a message, in bytes.
+fn max_message_bytes(max_payload: usize, max_message_size: i32) -> usize {
+    let of_stream = usize::try_from(max_message_size).ok().filter(|it| *it > 0);
+    let longest = of_stream.map_or(max_payload, |of_stream| of_stream.min(max_payload));
+    longest
+        .saturating_sub(MAX_HEADER_BYTES)
+        .min(reader::ASKED_BYTES / 2)
 }
 
 fn number(message: &jetstream::Message) -> Result<u64, OpenError> {
@@ -316,6 +383,9 @@ impl Store for Stream {
             // It was not sent.
             Err(error) => match error.kind() {
                 PublishErrorKind::TimedOut => return Err(StoreError::Unanswered),
+                PublishErrorKind::MaxPayloadExceeded => {
+                    return Err(StoreError::Never(error.to_string()));
+                }
                 _ => return Err(StoreError::NotStored(error.to_string())),
             },
         };
@@ -324,20 +394,39 @@ impl Store for Stream {
             Err(error) => Err(match error.kind() {
                 PublishErrorKind::WrongLastSequence => StoreError::Fenced,
                 PublishErrorKind::StreamNotFound => StoreError::NotStored(error.to_string()),
-                PublishErrorKind::Other if is_refusal(&error) => {
-                    StoreError::NotStored(error.to_string())
-                }
-                _ => StoreError::Unanswered,
+                _ => match answer_code(&error) {
+                    Some(code) if IS_TOO_LONG.contains(&code) => {
+                        StoreError::Never(error.to_string())
+                    }
+                    Some(code) if IS_NOT_TAKEN.contains(&code) => {
+                        StoreError::NotStored(error.to_string())
+                    }
+                    // Others may come when some of its servers have stored it.
+                    _ => StoreError::Unanswered,
+                },
             }),
         }
     }
 }
 
-/// Whether JetStream has said no, and not something that is not understood.
-fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
-    error
-        .source()
-        .is_some_and(|source| source.is::<jetstream::Error>())
+/// JetStream's answers to a message that is longer than the stream takes.
+const IS_TOO_LONG: [ErrorCode; 2] = [
+    ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM,
+    ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM,
+];
+/// JetStream's answers that come before it stores anything.
+const IS_NOT_TAKEN: [ErrorCode; 5] = [
+    ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+    ErrorCode::INSUFFICIENT_RESOURCES,
+    ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+    ErrorCode::MEMORY_RESOURCES_EXCEEDED,
+    ErrorCode::STREAM_SEALED,
+];
+
+/// What JetStream has answered, where it is an error of its own.
+fn answer_code(error: &(dyn std::error::Error + 'static)) -> Option<ErrorCode> {
+    let answer = error.source()?.downcast_ref::<jetstream::Error>()?;
+    Some(answer.error_code())
 }
 
 /// Why a replica cannot be at a stream.
@@ -431,6 +520,17 @@ pub enum Lost {
         /// Where it had to be.
         expected: u64,
     },
+    /// It is shorter than what was read of it: its servers have lost what they had answered.
+    #[error("the stream ends with message {last}, and {read} was read: it has lost messages")]
+    Shortened {
+        /// Its last message.
+        last: u64,
+        /// The last one that was read.
+        read: u64,
+    },
+    /// Messages were gone, and another replica knew how many events they had.
+    #[error("the events have other numbers than was guessed for messages that are gone")]
+    Misnumbered,
     /// The engine is closed.
     #[error("the engine is closed")]
     Closed,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use super::message::{MAX_EVENTS, encode, encoded_bytes};
 use crate::backbone::AppendError;
@@ -110,8 +111,10 @@ impl Caller {
 }
 
 /// Appends that go into one message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Joined {
+    /// When the first of them came.
+    pub(super) since: Instant,
     pub(super) payload: Vec<u8>,
     /// How many events there are.
     pub(super) events: u64,
@@ -175,7 +178,7 @@ impl Queue {
                 && last.events + count <= MAX_EVENTS
         };
         if !waiting.messages.back().is_some_and(fits) {
-            waiting.messages.push_back(Joined::default());
+            waiting.messages.push_back(Joined::new());
         }
         if let Some(joined) = waiting.messages.back_mut() {
             joined.add(events, outcome);
@@ -247,6 +250,16 @@ impl Queue {
 }
 
 impl Joined {
+    fn new() -> Self {
+        Joined {
+            since: Instant::now(),
+            payload: Vec::new(),
+            events: 0,
+            has_invalidation: false,
+            appends: Vec::new(),
+        }
+    }
+
     fn add(
         &mut self,
         events: &[Event<'_>],

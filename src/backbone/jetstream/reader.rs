@@ -7,22 +7,24 @@
 
 use std::time::Duration;
 
+use async_nats::Client;
+use async_nats::connection::State;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::pull::{self, Config};
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
 use async_nats::jetstream::message::Message;
 use async_nats::jetstream::stream::{ConsumerError, Info, Stream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 
 use super::Lost;
-use super::follower::{Closed, Follower};
+use super::follower::{Ended, Follower};
 use super::message::Stamp;
-use super::stream::{Identity, age, beyond};
+use super::stream::{Identity, age, beyond, newest};
 use crate::freshness::Freshness;
 
 /// How much is asked for at a time, in bytes: what may wait to be taken in.
-const ASKED_BYTES: usize = 16 << 20;
+pub(super) const ASKED_BYTES: usize = 16 << 20;
 /// The same in messages.
 const ASKED_MESSAGES: usize = 4096;
 /// How often the server says that a consumer which has nothing to deliver is there.
@@ -32,17 +34,20 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const INACTIVE: Duration = Duration::from_secs(60);
 /// After so long without a message it is looked whether there is none.
 const QUIET: Duration = Duration::from_secs(2);
+/// After so long a stream is one that has lost its end.
+const SHORT: Duration = Duration::from_secs(5);
 /// Before a consumer is made anew: the first time, and at most.
 const BACK_OFF: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
 /// A consumer, and what it delivers.
 pub(super) struct Source {
-    consumer: Consumer<Config>,
     messages: pull::Stream,
     /// How many messages it had to deliver when it was made.
     pub(super) pending: u64,
     /// How many it has delivered.
     delivered: u64,
+    /// When the next message was waited for.
+    asked_at: Instant,
 }
 
 /// Why reading does not go on with this consumer.
@@ -52,9 +57,12 @@ pub(super) enum Stopped {
     Lost(Lost),
 }
 
-impl From<Closed> for Stopped {
-    fn from(Closed: Closed) -> Self {
-        Stopped::Lost(Lost::Closed)
+impl From<Ended> for Stopped {
+    fn from(ended: Ended) -> Self {
+        Stopped::Lost(match ended {
+            Ended::Closed => Lost::Closed,
+            Ended::Misnumbered => Lost::Misnumbered,
+        })
     }
 }
 
@@ -88,13 +96,14 @@ impl Source {
         Ok(Source {
             messages: messages.map_err(|error| interrupted(&error))?,
             pending: consumer.cached_info().num_pending,
-            consumer,
             delivered: 0,
+            asked_at: Instant::now(),
         })
     }
 
     /// The next message. `None`: there was none for a while.
     pub(super) async fn next(&mut self) -> Result<Option<Message>, Stopped> {
+        self.asked_at = Instant::now();
         let message = match timeout(QUIET, self.messages.next()).await {
             Err(_) => return Ok(None),
             Ok(None) => return Err(Stopped::Interrupted("the consumer has ended".to_owned())),
@@ -141,6 +150,9 @@ pub(super) struct Reader {
     pub(super) follower: Follower,
     pub(super) source: Option<Source>,
     pub(super) freshness: Freshness,
+    pub(super) client: Client,
+    /// Since when the stream has been shorter than what was read of it.
+    pub(super) short_since: Option<Instant>,
 }
 
 impl Reader {
@@ -150,6 +162,10 @@ impl Reader {
         let mut back_off = first;
         loop {
             let before = self.follower.position();
+            // What is asked for without a connection would all be asked for when it is there.
+            while self.client.connection_state() != State::Connected {
+                sleep(back_off).await;
+            }
             match self.read(None).await {
                 Ok(()) => {}
                 Err(Stopped::Lost(lost)) => return lost,
@@ -183,24 +199,24 @@ impl Reader {
                 }
             };
             match source.next().await? {
-                Some(message) => self.take(&message)?,
-                None => self.settle(&mut source).await?,
+                Some(message) => self.take(&message, source.asked_at)?,
+                None => self.settle().await?,
             }
             self.source = Some(source);
         }
     }
 
-    pub(super) fn take(&mut self, message: &Message) -> Result<(), Stopped> {
+    /// Takes a message that has been waited for since then.
+    pub(super) fn take(&mut self, message: &Message, since: Instant) -> Result<(), Stopped> {
         let info = message.info().map_err(|error| interrupted(&*error))?;
         let headers = message.headers.as_ref();
         let age = age(info.published);
         let (number, payload) = (info.stream_sequence, &message.payload);
         self.follower.take(number, headers, payload, age)?;
         // Behind the last one there was nothing.
-        let known_until = if info.pending == 0 {
-            Duration::ZERO
-        } else {
-            age
+        let known_until = match info.pending {
+            0 => age.min(since.elapsed()),
+            _ => age,
         };
         self.freshness.known_until(known_until);
         Ok(())
@@ -208,17 +224,31 @@ impl Reader {
 
     /// No message has come for a while: is there none, or are the last ones not in the stream any
     /// more?
-    async fn settle(&mut self, source: &mut Source) -> Result<(), Stopped> {
+    async fn settle(&mut self) -> Result<(), Stopped> {
+        let asked_at = Instant::now();
         let info = check_identity(&self.stream, &self.identity).await?;
         let position = self.follower.position();
         let last = info.state.last_sequence;
-        if last <= position.message {
-            self.freshness.known_until(Duration::ZERO);
+        if last < position.message {
+            // A leader that is new may not have come to its own end yet.
+            let since = *self.short_since.get_or_insert(asked_at);
+            return match since.elapsed() > SHORT {
+                true => Err(Stopped::Lost(Lost::Shortened {
+                    last,
+                    read: position.message,
+                })),
+                false => Ok(()),
+            };
+        }
+        self.short_since = None;
+        if last == position.message {
+            self.freshness.known_until(asked_at.elapsed());
             return Ok(());
         }
-        let consumer = source.consumer.get_info().await;
-        let consumer = consumer.map_err(|error| interrupted(&error))?;
-        if consumer.num_pending > 0 || consumer.delivered.stream_sequence > position.message {
+        // From the leader: a consumer may be at a server that is behind.
+        let newest = newest(&self.stream, &info.config.name).await;
+        let newest = newest.map_err(|error| interrupted(&error))?;
+        if newest.iter().any(|it| it.sequence > position.message) {
             let reason = format!("message {last} is there, and does not come");
             return Err(Stopped::Interrupted(reason));
         }

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use async_nats::jetstream::context::{Context, GetStreamErrorKind};
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType, Stream,
+    Config, DiscardPolicy, Info, LastRawMessageError, LastRawMessageErrorKind, RetentionPolicy,
+    StorageType, Stream,
 };
 use async_nats::jetstream::{ErrorCode, stream};
 use sha2::{Digest, Sha256};
@@ -218,27 +220,29 @@ fn weaknesses(config: &Config) -> Vec<String> {
     weaknesses
 }
 
-/// The end of the stream: its last message, and how many events were numbered up to there.
+/// The end of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Its last message, and how many events were numbered up to there.
+    pub(super) position: Position,
+    /// How many events there were is not known, but only how many there may have been.
+    pub(super) is_guess: bool,
+    /// How long ago the newest message was stored that is there.
+    pub(super) age: Option<Duration>,
+}
+
+/// The end of the stream.
 ///
 /// The numbers are in the messages. Where the last ones are not in the stream any more, each may
 /// have had as many events as a message can have: then the next number is beyond all that may
 /// have been given.
-pub(super) async fn end(stream: &Stream, info: &Info) -> Result<Position, OpenError> {
+pub(super) async fn end(stream: &Stream, info: &Info) -> Result<End, LastRawMessageError> {
     let last = info.state.last_sequence;
     let mut known = Position::default();
-    let subjects = Subjects::of(&info.config.name);
-    for subject in [subjects.events, subjects.invalidations] {
-        let message = match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => message,
-            Err(error) => match error.kind() {
-                LastRawMessageErrorKind::NoMessageFound => continue,
-                _ => {
-                    return Err(OpenError::JetStream {
-                        reason: error.to_string(),
-                    });
-                }
-            },
-        };
+    let mut youngest = None;
+    for message in newest(stream, &info.config.name).await? {
+        let age = age(message.time);
+        youngest = Some(youngest.map_or(age, |other: Duration| other.min(age)));
         if let Ok(stamp) = Stamp::read(Some(&message.headers)) {
             known = known.max(Position {
                 message: message.sequence,
@@ -246,7 +250,28 @@ pub(super) async fn end(stream: &Stream, info: &Info) -> Result<Position, OpenEr
             });
         }
     }
-    Ok(beyond(known, last))
+    Ok(End {
+        position: beyond(known, last),
+        is_guess: known.message < last,
+        age: youngest,
+    })
+}
+
+/// The newest message of each subject, from the stream's leader.
+pub(super) async fn newest(
+    stream: &Stream,
+    name: &str,
+) -> Result<Vec<StreamMessage>, LastRawMessageError> {
+    let subjects = Subjects::of(name);
+    let mut newest = Vec::new();
+    for subject in [subjects.events, subjects.invalidations] {
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => newest.push(message),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(newest)
 }
 
 /// The position after message `last`, when those after `known` are not in the stream any more.

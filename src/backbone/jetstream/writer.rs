@@ -25,12 +25,15 @@ use super::Lost;
 use super::message::{Nonce, Position, Stamp};
 use super::queue::Queue;
 use crate::backbone::AppendError;
-use crate::cursor::Epoch;
+use crate::cursor::{Epoch, Seq};
+use crate::engine::PublishError;
 
 /// How long publishers wait for a stream that does not answer, or takes nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it takes at most to read what has refused a message, where nothing is wrong.
 const READING: Duration = Duration::from_millis(500);
+/// Between two checkpoints.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(200);
 /// Between two copies of a message, where the stream refuses them at once.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -42,6 +45,10 @@ pub(super) struct Tail {
     pub(super) own: Option<(u64, u64)>,
     /// Of the messages up to this one not all were read: some are not in the stream any more.
     pub(super) unread: u64,
+    /// How many events there were is not known, but only how many there may have been.
+    pub(super) is_guess: bool,
+    /// When the newest message was stored.
+    pub(super) newest_at: Option<Instant>,
 }
 
 /// A stream, as far as writing goes.
@@ -61,6 +68,20 @@ pub(super) struct Message {
     pub(super) payload: Bytes,
     pub(super) events: u64,
     pub(super) has_invalidation: bool,
+    /// When it is given up.
+    pub(super) deadline: Instant,
+}
+
+impl Message {
+    /// One without events: it only says how many there were.
+    pub(super) fn checkpoint() -> Self {
+        Message {
+            payload: Bytes::new(),
+            events: 0,
+            has_invalidation: false,
+            deadline: Instant::now() + PATIENCE,
+        }
+    }
 }
 
 /// What became of a copy of a message.
@@ -70,6 +91,8 @@ pub(super) enum StoreError {
     Fenced,
     /// It is not stored, for this reason, which may pass.
     NotStored(String),
+    /// It never will be, for this reason.
+    Never(String),
     /// Nobody knows.
     Unanswered,
 }
@@ -84,6 +107,9 @@ pub(super) struct Writer<S> {
     pub(super) position: Position,
     /// The next attempt's.
     pub(super) nonce: Nonce,
+    /// How old the newest message may be. The stream must never be empty, because the numbers are
+    /// in its messages: before the last one expires there is a checkpoint.
+    pub(super) keep: Option<Duration>,
 }
 
 enum Failed {
@@ -107,11 +133,23 @@ impl<S: Store> Writer<S> {
     /// Writes what comes into the queue, one message after another.
     pub(super) async fn run(mut self) -> Lost {
         loop {
-            let mut joined = self.queue.next().await;
+            let queue = Arc::clone(&self.queue);
+            let next = tokio::select! {
+                biased;
+                joined = queue.next() => Some(joined),
+                () = checkpoint_due(self.tail.clone(), self.keep) => None,
+            };
+            let Some(mut joined) = next else {
+                if let Err(Failed::Lost(lost)) = self.checkpoint().await {
+                    return lost;
+                }
+                continue;
+            };
             let message = Message {
                 payload: std::mem::take(&mut joined.payload).into(),
                 events: joined.events,
                 has_invalidation: joined.has_invalidation,
+                deadline: joined.since + PATIENCE,
             };
             match self.put(&message).await {
                 Ok(first) => joined.stored(self.epoch, first),
@@ -129,19 +167,39 @@ impl<S: Store> Writer<S> {
 
     /// Brings a message into the stream. Returns the number of its first event.
     async fn put(&mut self, message: &Message) -> Result<u64, Failed> {
-        let deadline = Instant::now() + PATIENCE;
         loop {
-            let at = self.position.max(self.tail.borrow_and_update().position);
-            let stamp = Stamp {
-                first: at.events + 1,
-                count: message.events,
-                nonce: self.nonce,
-            };
-            self.nonce.attempt += 1;
-            if let Some(first) = self.put_at(message, at, stamp, deadline).await? {
+            if let Some(first) = self.put_next(message).await? {
                 return Ok(first);
             }
+            if Instant::now() >= message.deadline {
+                return Err(Failed::Append(AppendError::Unavailable {
+                    reason: "other replicas were first, again and again".to_owned(),
+                }));
+            }
         }
+    }
+
+    /// Says in the stream how many events there were, if no other message comes to say so.
+    async fn checkpoint(&mut self) -> Result<(), Failed> {
+        let stored = self.put_next(&Message::checkpoint()).await;
+        // Until it is read, or anything else.
+        sleep(CHECKPOINT_PAUSE).await;
+        stored.map(|_| ())
+    }
+
+    /// Tries to bring a message into the next place. `None`: another one is there.
+    async fn put_next(&mut self, message: &Message) -> Result<Option<u64>, Failed> {
+        let at = self.position.max(self.tail.borrow_and_update().position);
+        let stamp = Stamp {
+            first: at.events + 1,
+            count: message.events,
+            nonce: self.nonce,
+        };
+        self.nonce.attempt += 1;
+        if stamp.last() > Seq::MAX.number() {
+            return Err(Failed::Append(PublishError::Exhausted.into()));
+        }
+        self.put_at(message, at, stamp).await
     }
 
     /// Sends copies of the message for one place, until it is known what is there. `None`:
@@ -151,8 +209,8 @@ impl<S: Store> Writer<S> {
         message: &Message,
         at: Position,
         stamp: Stamp,
-        deadline: Instant,
     ) -> Result<Option<u64>, Failed> {
+        let deadline = message.deadline;
         let place = at.message + 1;
         // Whether a copy may be stored, or become so.
         let mut is_loose = false;
@@ -173,8 +231,13 @@ impl<S: Store> Writer<S> {
                 Err(error) => error,
             };
             let (reason, look_until) = match refusal {
+                StoreError::Never(reason) if !is_loose => {
+                    return Err(Failed::Append(AppendError::Unavailable { reason }));
+                }
                 StoreError::Fenced => (None, Instant::now() + READING),
-                StoreError::NotStored(reason) => (Some(reason), Instant::now() + PAUSE),
+                StoreError::NotStored(reason) | StoreError::Never(reason) => {
+                    (Some(reason), Instant::now() + PAUSE)
+                }
                 StoreError::Unanswered => {
                     is_loose = true;
                     (None, Instant::now() + PAUSE)
@@ -218,6 +281,28 @@ impl<S: Store> Writer<S> {
             Some((attempt, first)) if attempt == stamp.nonce.attempt => Told::Stored(first),
             _ if place <= tail.unread => Told::Unreadable,
             _ => Told::Elsewhere,
+        }
+    }
+}
+
+/// Returns when the stream needs a message that says how many events there were.
+async fn checkpoint_due(mut tail: watch::Receiver<Tail>, keep: Option<Duration>) {
+    loop {
+        let Tail {
+            is_guess,
+            newest_at,
+            ..
+        } = *tail.borrow_and_update();
+        let due = keep.zip(newest_at).map(|(keep, at)| at + keep);
+        if is_guess || due.is_some_and(|due| due <= Instant::now()) {
+            return;
+        }
+        let never = Instant::now() + Duration::from_secs(24 * 60 * 60);
+        tokio::select! {
+            changed = tail.changed() => if changed.is_err() {
+                return std::future::pending().await;
+            },
+            () = sleep_until(due.unwrap_or(never)) => {}
         }
     }
 }

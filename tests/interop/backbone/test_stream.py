@@ -93,6 +93,36 @@ def test_the_last_message_may_go_while_replicas_run(nats, replica):
     assert parse(stream.start_cursor).sequence == 0
 
 
+def test_a_replica_that_starts_when_it_has_long_been_quiet_counts_as_the_others_do(nats, replica):
+    flags = ("--window=1s", "--backbone-max-age=2s")
+    first = replica(nats, *flags)
+    for number in range(3):
+        first.publisher().publish(*numbered([number]))
+    # Twice as long as the stream keeps anything.
+    wait_until(lambda: nats.info().state.last_seq >= 6)
+    late = replica(nats, *flags)
+    stream = late.gateway().subscribe()
+    assert parse(stream.start_cursor).sequence == 3
+    cursor = first.publisher().publish(*numbered([3])).last_cursor
+    event = stream.next()
+    assert (event.cursor, parse(cursor).sequence) == (cursor, 4)
+
+
+def test_no_number_is_given_twice_when_all_has_expired_while_nobody_ran(nats, replica):
+    flags = ("--window=1s", "--backbone-max-age=1s")
+    first = replica(nats, *flags)
+    before = first.publisher().publish(*numbered([0])).last_cursor
+    first.kill()
+    wait_until(lambda: nats.info().state.messages == 0)
+    second, third = replica(nats, *flags), replica(nats, *flags)
+    assert "nobody knows how many events they had" in second.log()
+    stream = second.gateway().subscribe(before)
+    assert stream.metadata["push-resume-reason"] == "expired"
+    cursor = third.publisher().publish(*numbered([1])).last_cursor
+    assert stream.next().cursor == cursor
+    assert parse(cursor) > parse(before)
+
+
 def test_messages_of_others_are_no_events(nats, replica):
     server = replica(nats)
     stream = server.gateway().subscribe()

@@ -108,6 +108,7 @@ async fn follow(log: Weak<Mutex<Log>>, replica: u64, tail: watch::Sender<Tail>, 
                 message,
                 events: stamp.last(),
             };
+            tail.newest_at = Some(Instant::now());
             if stamp.nonce.replica == replica {
                 tail.own = Some((stamp.nonce.attempt, stamp.first));
             }
@@ -191,6 +192,8 @@ fn run(replicas: usize, sizes: &[Vec<usize>], faults: Vec<Fault>, behind_ms: u64
                     replica,
                     attempt: 1,
                 },
+                // Now and then, in the midst of it all.
+                keep: Some(Duration::from_millis(40)),
             };
             tasks.spawn(async move {
                 let misplaced = writer.run().await;
