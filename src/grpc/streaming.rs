@@ -87,7 +87,7 @@ impl<S, O: Default> StreamCall<S, O> {
                         }));
                         progress.consumed_bytes = turn.body.len();
                         progress.requests = 1;
-                        // It is woken when there is something to wait for.
+                        // The next turn polls it, which registers what wakes it.
                         cx.waker().wake_by_ref();
                         return progress;
                     }

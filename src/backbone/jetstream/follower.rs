@@ -81,12 +81,12 @@ impl Follower {
         }
         self.tail.send_modify(|tail| {
             tail.position.message = number;
-            tail.newest_at = Instant::now().checked_sub(age);
             if number > before.message + 1 {
                 tail.unread = number - 1;
             }
             if let Some(stamp) = stamp {
                 tail.position.events = stamp.last();
+                tail.newest_at = Instant::now().checked_sub(age);
                 tail.is_guess = false;
                 if stamp.nonce.replica == self.replica {
                     tail.own = Some((stamp.nonce.attempt, stamp.first));

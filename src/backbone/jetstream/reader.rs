@@ -17,10 +17,10 @@ use async_nats::jetstream::stream::{ConsumerError, Info, Stream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 
-use super::Lost;
 use super::follower::{Ended, Follower};
 use super::message::Stamp;
 use super::stream::{Identity, age, beyond, newest};
+use super::{Lost, answer_code};
 use crate::freshness::Freshness;
 
 /// How much is asked for at a time, in bytes: what may wait to be taken in.
@@ -131,16 +131,11 @@ pub(super) async fn check_identity(stream: &Stream, identity: &Identity) -> Resu
     match stream.get_info().await {
         Ok(info) if Identity::of(&info) == *identity => Ok(info),
         Ok(_) => Err(Stopped::Lost(Lost::OtherStream)),
-        Err(error) if is_absent(&error) => Err(Stopped::Lost(Lost::NoStream)),
+        Err(error) if answer_code(&error) == Some(ErrorCode::STREAM_NOT_FOUND) => {
+            Err(Stopped::Lost(Lost::NoStream))
+        }
         Err(error) => Err(interrupted(&error)),
     }
-}
-
-/// Whether JetStream has answered that there is no such stream.
-fn is_absent(error: &(dyn std::error::Error + 'static)) -> bool {
-    let source = error.source();
-    let answer = source.and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
-    answer.is_some_and(|it| it.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Reads the stream into the engine.
@@ -262,8 +257,7 @@ impl Reader {
     }
 }
 
-/// The number of the first event that the messages from here on have; those that are none of ours
-/// are passed over. `None`: there are no more.
+/// The first message from here on that is one of ours. `None`: there are no more.
 pub(super) async fn first_event(source: &mut Source) -> Result<Option<(Message, Stamp)>, Stopped> {
     while source.delivered < source.pending {
         let Some(message) = source.next().await? else {

@@ -93,7 +93,7 @@ pub(super) async fn open(context: &Context, options: &Options) -> Result<Stream,
     Ok(stream)
 }
 
-pub(super) fn is_absent(kind: GetStreamErrorKind) -> bool {
+fn is_absent(kind: GetStreamErrorKind) -> bool {
     match kind {
         GetStreamErrorKind::JetStream(error) => error.error_code() == ErrorCode::STREAM_NOT_FOUND,
         _ => false,
@@ -227,7 +227,7 @@ pub(super) struct End {
     pub(super) position: Position,
     /// How many events there were is not known, but only how many there may have been.
     pub(super) is_guess: bool,
-    /// How long ago the newest message was stored that is there.
+    /// How long ago the newest message was stored that has numbers.
     pub(super) age: Option<Duration>,
 }
 
@@ -239,21 +239,23 @@ pub(super) struct End {
 pub(super) async fn end(stream: &Stream, info: &Info) -> Result<End, LastRawMessageError> {
     let last = info.state.last_sequence;
     let mut known = Position::default();
-    let mut youngest = None;
+    let mut known_age = None;
     for message in newest(stream, &info.config.name).await? {
-        let age = age(message.time);
-        youngest = Some(youngest.map_or(age, |other: Duration| other.min(age)));
-        if let Ok(stamp) = Stamp::read(Some(&message.headers)) {
-            known = known.max(Position {
+        let Ok(stamp) = Stamp::read(Some(&message.headers)) else {
+            continue;
+        };
+        if message.sequence > known.message {
+            known = Position {
                 message: message.sequence,
                 events: stamp.last(),
-            });
+            };
+            known_age = Some(age(message.time));
         }
     }
     Ok(End {
         position: beyond(known, last),
         is_guess: known.message < last,
-        age: youngest,
+        age: known_age,
     })
 }
 

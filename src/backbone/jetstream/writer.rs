@@ -47,7 +47,7 @@ pub(super) struct Tail {
     pub(super) unread: u64,
     /// How many events there were is not known, but only how many there may have been.
     pub(super) is_guess: bool,
-    /// When the newest message was stored.
+    /// When the newest message was stored that has numbers.
     pub(super) newest_at: Option<Instant>,
 }
 
